@@ -1,0 +1,1 @@
+"""diffsim: differentiable simulation on JAX."""
