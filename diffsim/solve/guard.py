@@ -1,0 +1,134 @@
+"""Phases and guards: what a hybrid system is made of, and how a guard's crossing shows within a step."""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from .._errors import InputError
+from .._types import Args, Scalar
+from .step import Point
+
+_DIRECTIONS = {"rising": -1.0, "falling": 1.0, "both": 0.0}
+
+
+class Guard(eqx.Module):
+    """An event: the zero crossing of `function(t, y, args)`, a smooth real number.
+
+    `direction` is the way the function crosses zero: "rising", "falling" or "both". `reset(t, y, args)` gives
+    the state with which the next phase starts (default: unchanged). `to` is the index of the next phase in
+    `hybrid`; None ends the trajectory.
+
+    Good values: a function with the state's own smoothness (velocity components rather than their angle).
+    Breaks when: it returns a boolean, or swings through zero and back much faster than the state changes, so
+    that the steps do not see it; then give the controller a `dtmax`.
+    """
+
+    function: Callable
+    direction: Literal["rising", "falling", "both"] = eqx.field(static=True, default="both")
+    reset: Callable | None = None
+    to: int | None = eqx.field(static=True, default=None)
+
+    def __check_init__(self):
+        if self.direction not in _DIRECTIONS:
+            raise InputError(f"direction={self.direction!r} of a Guard: use one of {', '.join(_DIRECTIONS)}")
+
+
+class Phase(eqx.Module):
+    """One vector field `field(t, y, args)`, in force until one of its guards is crossed."""
+
+    field: Callable
+    guards: tuple[Guard, ...] = ()
+
+
+class Sight(NamedTuple):
+    """What the guards of a phase show at one point: their values, rates (per second) and sides.
+
+    A side is the sign a guard has had since its last crossing, so that a point on the guard has one too.
+    """
+
+    value: Float[Array, " guards"]
+    rate: Float[Array, " guards"]
+    side: Float[Array, " guards"]
+
+
+def wanted_sides(guards: tuple[Guard, ...]) -> Float[Array, " guards"]:
+    """The side from which each guard's crossing counts; 0 where both count."""
+    return jnp.array([_DIRECTIONS[guard.direction] for guard in guards])
+
+
+def measure(guards: tuple[Guard, ...], point: Point, args: Args):
+    """Values and rates of all guards at a point: two arrays of shape (guards,)."""
+
+    def values(t, y):
+        return jnp.stack([_real(guard, t, y, args) for guard in guards])
+
+    tangents = (jnp.ones_like(point.t), point.slope)
+    return jax.jvp(values, (point.t, point.y), tangents)
+
+
+def _real(guard: Guard, t: Scalar, y, args: Args) -> Scalar:
+    value = jnp.asarray(guard.function(t, y, args))
+    if value.shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
+        raise InputError(
+            f"a guard returned {value.dtype} of shape {value.shape}; it must return one real number "
+            "whose zero is the event (for `x > 3` write `x - 3`)"
+        )
+    return value
+
+
+def first_sight(guards: tuple[Guard, ...], start: Point, h: Scalar, args: Args) -> Sight:
+    """The guards at the start of a phase; one that starts at zero is on the side it is moving to.
+
+    So a guard does not fire again at its own restart. "At zero" means within sqrt(eps) of a first step `h`.
+    """
+    value, rate = measure(guards, start, args)
+    width = jnp.sqrt(jnp.finfo(value.dtype).eps) * jnp.abs(rate * h)
+    side = jnp.where(jnp.abs(value) <= width, jnp.sign(rate), jnp.sign(value))
+    return Sight(value, rate, side)
+
+
+def next_sight(guards: tuple[Guard, ...], point: Point, args: Args) -> Sight:
+    """The guards at a later point."""
+    value, rate = measure(guards, point, args)
+    return Sight(value, rate, jnp.where(value == 0, jnp.sign(rate), jnp.sign(value)))
+
+
+def extremum(g0, r0, g1, r1, h):
+    """Fraction and value of the interior extremum nearest to zero of the cubic through two ends.
+
+    `g` are values, `r` rates, `h` the time between. Without an interior extremum: fraction 1/2 and infinity.
+    """
+    m0, m1, rise = h * r0, h * r1, g1 - g0
+    square, cube = 3 * rise - 2 * m0 - m1, m0 + m1 - 2 * rise
+    root = jnp.sqrt(jnp.maximum(square**2 - 3 * cube * m0, 0.0))
+    # Both roots of m0 + 2 square s + 3 cube s^2, without cancellation.
+    q = -(square + jnp.where(square >= 0, root, -root))
+    fractions = jnp.stack([_divide(q, 3 * cube), _divide(m0, q)])
+    values = g0 + fractions * (m0 + fractions * (square + fractions * cube))
+    inside = (fractions > 0) & (fractions < 1) & (square**2 > 3 * cube * m0)
+    values = jnp.where(inside, values, jnp.inf)
+    nearest = jnp.argmin(jnp.where(inside, jnp.sign(g0) * values, jnp.inf), axis=0)[None]
+    fraction = jnp.take_along_axis(fractions, nearest, axis=0)[0]
+    value = jnp.take_along_axis(values, nearest, axis=0)[0]
+    return jnp.where(jnp.isfinite(value), fraction, 0.5), value
+
+
+def _divide(a, b):
+    return a / jnp.where(b == 0, 1.0, b)
+
+
+def crossed(side, value, wanted) -> Bool[Array, "..."]:
+    """Where a guard that was on `side` has reached zero or gone beyond, in a direction that counts."""
+    return (side * value <= 0) & (side != 0) & ((wanted == 0) | (side == wanted))
+
+
+def may_cross(before: Sight, after: Sight, h: Scalar, wanted) -> Bool[Array, ""]:
+    """Whether any guard has a crossing that counts within a step, or comes so near that it must be looked at."""
+    _, dip = extremum(before.value, before.rate, after.value, after.rate, h)
+    scale = jnp.maximum(jnp.abs(before.value), jnp.abs(after.value))
+    near = jnp.isfinite(dip) & (before.side * dip <= 0.25 * scale)
+    return jnp.any(near | crossed(before.side, after.value, wanted))

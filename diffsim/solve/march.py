@@ -1,0 +1,190 @@
+"""Stepping through one phase: adaptive steps up to a possible event, and their replay on a frozen grid."""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from .._types import Count, Flag, Scalar, State
+from .guard import Guard, Sight, first_sight, may_cross, next_sight, wanted_sides
+from .status import Status
+from .step import Point, Stepper
+
+_BLOCK = 16
+
+
+class Problem(NamedTuple):
+    """One phase made ready to be stepped through, up to the time `t1`."""
+
+    stepper: Stepper
+    guards: tuple[Guard, ...]
+    controller: Any
+    t1: Scalar
+    dt0: Scalar | None
+    max_steps: int
+
+
+class March(NamedTuple):
+    """Where a march stands: the last accepted point, the step to take from it, and what was recorded."""
+
+    point: Point
+    h: Scalar
+    controller: Any
+    sight: Sight | None
+    pending: Flag  # the step from `point` may hold an event
+    cleared: Flag  # it was looked at and holds none
+    status: Count
+    attempts: Count
+    accepted: Count
+    steps: Float[Array, " max_steps"]
+    path: Point | None
+
+
+def freeze(tree):
+    """The same tree, treated as constant by differentiation."""
+    return jax.tree.map(lambda x: lax.stop_gradient(x) if eqx.is_inexact_array(x) else x, tree)
+
+
+def begin(problem: Problem, start: Point, keep_path: bool) -> March:
+    """The march at the start of a phase. `keep_path` records the accepted points beside the step sizes."""
+    still, here = freeze(problem), freeze(start)
+    stepper = still.stepper
+    end, controller = problem.controller.init(
+        stepper.term, here.t, still.t1, here.y, still.dt0, stepper.args, stepper.solver.func, stepper.error_order
+    )
+    h = freeze(jnp.asarray(jnp.minimum(end, still.t1) - here.t, here.t.dtype))
+    healthy = jnp.isfinite(h) & all_finite(here)
+    rows = (problem.max_steps,)
+    return March(
+        point=start,
+        h=h,
+        controller=controller,
+        sight=first_sight(still.guards, here, h, stepper.args) if problem.guards else None,
+        pending=jnp.array(False),
+        cleared=jnp.array(False),
+        status=jnp.where(healthy, Status.FINISHED, Status.NON_FINITE),
+        attempts=jnp.array(0),
+        accepted=jnp.array(0),
+        steps=jnp.zeros(rows, here.t.dtype),
+        path=jax.tree.map(lambda x: jnp.broadcast_to(x, rows + x.shape), start) if keep_path else None,
+    )
+
+
+def underway(problem: Problem, march: March) -> Flag:
+    """Whether the march is healthy and has not come to the final time."""
+    t, t1 = march.point.t, problem.t1
+    left = t1 - t > 4 * jnp.finfo(t.dtype).eps * jnp.maximum(jnp.abs(t), jnp.abs(t1))
+    return left & (march.status == Status.FINISHED)
+
+
+def advance(problem: Problem, march: March) -> March:
+    """Step on until an event may lie in the next step, the final time, or a failure.
+
+    The path is differentiable in forward mode; step sizes and guards are constants on it, because the
+    derivative wanted is that of the solution on the steps taken, and of a guard only at its event.
+    """
+
+    def go_on(march):
+        return underway(problem, march) & ~march.pending & (march.attempts < problem.max_steps)
+
+    def step(march):
+        return _one_step(problem, freeze(problem), march)
+
+    march = lax.while_loop(go_on, step, march)
+    cut_short = underway(problem, march) & ~march.pending
+    return march._replace(status=jnp.where(cut_short, Status.STEP_LIMIT, march.status))
+
+
+def _one_step(problem: Problem, still: Problem, march: March) -> March:
+    """The march after one attempted step."""
+    start, h = march.point, march.h
+    end, error = problem.stepper.step(start, h)
+    here, there = freeze(start), freeze(end)
+    # A step into a region where the field is undefined must be refused, not compared with NaN.
+    error = jax.tree.map(lambda e: jnp.where(jnp.isnan(e), jnp.inf, lax.stop_gradient(e)), error)
+    accept, h_next, controller = _judge(still, here, there, h, error, march.controller)
+    sight, pending = march.sight, jnp.array(False)
+    if sight is not None:
+        sight = next_sight(still.guards, there, still.stepper.args)
+        found = may_cross(march.sight, sight, h, wanted_sides(still.guards))
+        pending = accept & found & ~march.cleared
+    take = accept & ~pending
+    return March(
+        point=_choose(take, end, start),
+        h=jnp.where(pending, h, h_next),
+        controller=_choose(pending, march.controller, controller),
+        sight=None if sight is None else _choose(take, sight, march.sight),
+        pending=pending,
+        cleared=march.cleared & ~take,
+        status=_health(accept, there, h_next, still.t1, march.status),
+        attempts=march.attempts + 1,
+        accepted=march.accepted + take,
+        steps=_record(march.steps, march.accepted, h),
+        path=None if march.path is None else jax.tree.map(
+            lambda rows, x: _record(rows, march.accepted, x), march.path, start
+        ),
+    )
+
+
+def _judge(still: Problem, here: Point, there: Point, h, error, controller):
+    """The step size controller's verdict on a step, and the next step, cut to end at `t1`."""
+    accept, t0, t1, _, controller, _ = still.controller.adapt_step_size(
+        here.t, there.t, here.y, there.y, still.stepper.args, error, still.stepper.error_order, controller
+    )
+    # From the difference and not the sum, so that a tiny step is not lost beside a large time.
+    h_next = jnp.minimum(t1 - t0, still.t1 - jnp.where(accept, there.t, here.t))
+    return accept, freeze(jnp.asarray(h_next, h.dtype)), controller
+
+
+def _health(accept, there: Point, h, t1, status):
+    """The status after a step: failed once an accepted state is not finite or the step has vanished."""
+    broken = ~all_finite(there)
+    eps = jnp.finfo(h.dtype).eps
+    vanished = ~accept & (h <= eps * jnp.maximum(jnp.abs(there.t), eps * jnp.abs(t1)))
+    status = jnp.where(vanished, jnp.where(broken, Status.NON_FINITE, Status.STEP_LIMIT), status)
+    return jnp.where(accept & broken, Status.NON_FINITE, status)
+
+
+def _record(rows, index, value):
+    return rows.at[index].set(value, mode="drop")
+
+
+def _choose(which, a, b):
+    return jax.tree.map(lambda x, y: jnp.where(which, x, y), a, b)
+
+
+def all_finite(tree: State) -> Flag:
+    """Whether every number of the tree is finite."""
+    leaves = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]
+    return jnp.all(jnp.stack(leaves))
+
+
+def replay(problem: Problem, start: Point, steps, accepted, keep_path: bool) -> tuple[Point, Point | None]:
+    """The point after `accepted` recorded steps from `start`, and the points before each step.
+
+    One plain program on a frozen grid: every mode of differentiation and every transformation applies. Blocks of
+    steps beyond the last one are skipped, those within a block have size zero.
+    """
+
+    @jax.checkpoint
+    def one(point, h):
+        return problem.stepper.step(point, h)[0], (point if keep_path else None)
+
+    def idle(point):
+        still = jax.tree.map(lambda x: jnp.broadcast_to(x, (_BLOCK, *x.shape)), point)
+        return point, (still if keep_path else None)
+
+    def block(point, inputs):
+        first, steps = inputs
+        return lax.cond(first < accepted, lambda p: lax.scan(one, p, steps), idle, point)
+
+    blocks = -(-problem.max_steps // _BLOCK)
+    steps = jnp.where(jnp.arange(problem.max_steps) < accepted, steps, 0.0)
+    steps = jnp.pad(steps, (0, blocks * _BLOCK - problem.max_steps)).reshape(blocks, _BLOCK)
+    end, path = lax.scan(jax.checkpoint(block), start, (jnp.arange(blocks) * _BLOCK, steps))
+    if keep_path:
+        path = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[: problem.max_steps], path)
+    return end, path

@@ -1,0 +1,53 @@
+"""How a trajectory ended: a number per trajectory that compiled code can carry and a caller can act on."""
+
+import enum
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Int
+
+_EXPLANATIONS = (
+    "finished",
+    "step limit: max_steps was reached or the step fell below the precision of t; "
+    "raise max_steps, loosen rtol and atol, or use an implicit solver if the problem is stiff",
+    "non-finite: the state or its derivative became NaN or infinite; look at the vector field there",
+    "guard not found: the final time came before any guard was crossed; raise t1 or check the guard's sign",
+    "grazing: the guard is touched rather than crossed, so the event time has no derivative",
+    "event limit: max_events was reached before t1; raise max_events",
+)
+
+
+class Status(enum.IntEnum):
+    """How one trajectory ended. Larger than zero: the values after the end are not to be trusted."""
+
+    FINISHED = 0
+    STEP_LIMIT = 1
+    NON_FINITE = 2
+    GUARD_NOT_FOUND = 3
+    GRAZING = 4
+    EVENT_LIMIT = 5
+
+    @property
+    def explanation(self) -> str:
+        """What the status means and what to do about it."""
+        return _EXPLANATIONS[self]
+
+
+def first_failure(*statuses: Int[ArrayLike, "..."]) -> Int[Array, "..."]:
+    """The first status of a chain that is not FINISHED, elementwise; FINISHED where all of them are."""
+    result = jnp.asarray(statuses[-1])
+    for status in reversed(statuses[:-1]):
+        status = jnp.asarray(status)
+        result = jnp.where(status == Status.FINISHED, result, status)
+    return result
+
+
+def finished(status: Int[ArrayLike, "..."]) -> Bool[Array, "..."]:
+    """Where a trajectory ended as intended."""
+    return jnp.asarray(status) == Status.FINISHED
+
+
+def count_statuses(status: Int[ArrayLike, "..."]) -> dict[str, int]:
+    """How many trajectories ended in which way, by name, for reports. Not for compiled code."""
+    values, counts = np.unique(np.asarray(status), return_counts=True)
+    return {Status(value).name.lower(): int(count) for value, count in zip(values, counts, strict=True)}
