@@ -38,10 +38,15 @@ class Guard(eqx.Module):
 
 
 class Phase(eqx.Module):
-    """One vector field `field(t, y, args)`, in force until one of its guards is crossed."""
+    """One vector field `field(t, y, args)`, in force until one of its guards is crossed.
+
+    `limits` are real functions of (t, y, args) that should stay positive while the phase lasts, as a rope's
+    tension should; they do not act on it, but the least value of each is reported.
+    """
 
     field: Callable
     guards: tuple[Guard, ...] = ()
+    limits: tuple[Callable, ...] = ()
 
 
 class Sight(NamedTuple):
@@ -55,29 +60,42 @@ class Sight(NamedTuple):
     side: Float[Array, " guards"]
 
 
+class Watch(NamedTuple):
+    """The limits of a phase at one point, their rates, and the least value of each so far."""
+
+    value: Float[Array, " limits"]
+    rate: Float[Array, " limits"]
+    lowest: Float[Array, " limits"]
+
+
 def wanted_sides(guards: tuple[Guard, ...]) -> Float[Array, " guards"]:
     """The side from which each guard's crossing counts; 0 where both count."""
     return jnp.array([_DIRECTIONS[guard.direction] for guard in guards])
 
 
-def measure(guards: tuple[Guard, ...], point: Point, args: Args):
-    """Values and rates of all guards at a point: two arrays of shape (guards,)."""
+def measure(functions: tuple[Callable, ...], point: Point, args: Args):
+    """Values and rates (per second) of functions of (t, y, args) at a point: two arrays of shape (functions,)."""
 
     def values(t, y):
-        return jnp.stack([_real(guard, t, y, args) for guard in guards])
+        return jnp.stack([_real(function, t, y, args) for function in functions])
 
     tangents = (jnp.ones_like(point.t), point.slope)
     return jax.jvp(values, (point.t, point.y), tangents)
 
 
-def _real(guard: Guard, t: Scalar, y, args: Args) -> Scalar:
-    value = jnp.asarray(guard.function(t, y, args))
+def _real(function: Callable, t: Scalar, y, args: Args) -> Scalar:
+    value = jnp.asarray(function(t, y, args))
     if value.shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
         raise InputError(
-            f"a guard returned {value.dtype} of shape {value.shape}; it must return one real number "
+            f"a guard or limit returned {value.dtype} of shape {value.shape}; it must return one real number "
             "whose zero is the event (for `x > 3` write `x - 3`)"
         )
     return value
+
+
+def functions(guards: tuple[Guard, ...]) -> tuple[Callable, ...]:
+    """The guards' functions, for `measure`."""
+    return tuple(guard.function for guard in guards)
 
 
 def first_sight(guards: tuple[Guard, ...], start: Point, h: Scalar, args: Args) -> Sight:
@@ -85,7 +103,7 @@ def first_sight(guards: tuple[Guard, ...], start: Point, h: Scalar, args: Args) 
 
     So a guard does not fire again at its own restart. "At zero" means within sqrt(eps) of a first step `h`.
     """
-    value, rate = measure(guards, start, args)
+    value, rate = measure(functions(guards), start, args)
     width = jnp.sqrt(jnp.finfo(value.dtype).eps) * jnp.abs(rate * h)
     side = jnp.where(jnp.abs(value) <= width, jnp.sign(rate), jnp.sign(value))
     return Sight(value, rate, side)
@@ -93,12 +111,25 @@ def first_sight(guards: tuple[Guard, ...], start: Point, h: Scalar, args: Args) 
 
 def next_sight(guards: tuple[Guard, ...], point: Point, args: Args) -> Sight:
     """The guards at a later point."""
-    value, rate = measure(guards, point, args)
+    value, rate = measure(functions(guards), point, args)
     return Sight(value, rate, jnp.where(value == 0, jnp.sign(rate), jnp.sign(value)))
 
 
-def extremum(g0, r0, g1, r1, h):
-    """Fraction and value of the interior extremum nearest to zero of the cubic through two ends.
+def first_watch(limits, start: Point, args: Args) -> Watch:
+    """The limits at the start of a phase."""
+    value, rate = measure(limits, start, args)
+    return Watch(value, rate, value)
+
+
+def next_watch(limits, before: Watch, point: Point, h: Scalar, args: Args) -> Watch:
+    """The limits at a point a time `h` after the one `before`, with the dips between the two."""
+    value, rate = measure(limits, point, args)
+    _, dip = extremum(1.0, before.value, before.rate, value, rate, h)
+    return Watch(value, rate, jnp.minimum(before.lowest, jnp.minimum(value, dip)))
+
+
+def extremum(sign, g0, r0, g1, r1, h):
+    """Fraction and value of the interior extremum of the cubic through two ends that makes `sign * g` least.
 
     `g` are values, `r` rates, `h` the time between. Without an interior extremum: fraction 1/2 and infinity.
     """
@@ -111,7 +142,7 @@ def extremum(g0, r0, g1, r1, h):
     values = g0 + fractions * (m0 + fractions * (square + fractions * cube))
     inside = (fractions > 0) & (fractions < 1) & (square**2 > 3 * cube * m0)
     values = jnp.where(inside, values, jnp.inf)
-    nearest = jnp.argmin(jnp.where(inside, jnp.sign(g0) * values, jnp.inf), axis=0)[None]
+    nearest = jnp.argmin(jnp.where(inside, sign * values, jnp.inf), axis=0)[None]
     fraction = jnp.take_along_axis(fractions, nearest, axis=0)[0]
     value = jnp.take_along_axis(values, nearest, axis=0)[0]
     return jnp.where(jnp.isfinite(value), fraction, 0.5), value
@@ -128,7 +159,7 @@ def crossed(side, value, wanted) -> Bool[Array, "..."]:
 
 def may_cross(before: Sight, after: Sight, h: Scalar, wanted) -> Bool[Array, ""]:
     """Whether any guard has a crossing that counts within a step, or comes so near that it must be looked at."""
-    _, dip = extremum(before.value, before.rate, after.value, after.rate, h)
+    _, dip = extremum(before.side, before.value, before.rate, after.value, after.rate, h)
     scale = jnp.maximum(jnp.abs(before.value), jnp.abs(after.value))
     near = jnp.isfinite(dip) & (before.side * dip <= 0.25 * scale)
     return jnp.any(near | crossed(before.side, after.value, wanted))

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from .._errors import InputError
 from .._types import Args, Count, Scalar, State
-from .guard import Guard, Phase
+from .guard import Guard, Phase, next_watch
 from .locate import Found, locate, settle
 from .march import March, Problem, advance, all_finite, begin, freeze, replay, underway
 from .status import Status, first_failure
@@ -28,7 +28,8 @@ class Arrival(NamedTuple):
 
     `t` and `y` are time and state at the end, before any reset; `next_y` is the state after the reset.
     `guard` is the index of the guard that fired, -1 for none. `ys` are the states at the times asked for, NaN
-    outside the phase; None if none were asked for. `steps` counts attempted steps.
+    outside the phase; None if none were asked for. `lowest` holds the least value of each of the phase's limits
+    (a constant for differentiation), `steps` counts attempted steps.
     """
 
     t: Scalar
@@ -37,6 +38,7 @@ class Arrival(NamedTuple):
     guard: Count
     status: Count
     steps: Count
+    lowest: Float[Array, " limits"]
     ys: State | None
 
 
@@ -71,7 +73,7 @@ def evolve(
         raise InputError(f'mode={mode!r}: use "any" or "forward"')
     t0, t1, y0, ts = _as_arrays(t0, t1, y0, ts)
     phase = _with_explicit_constants(phase, t0, y0, args)
-    problem = Problem(stepper(phase.field, solver, controller, args), phase.guards, controller, t1, dt0, max_steps)
+    problem = Problem(stepper(phase.field, solver, controller, args), phase.guards, phase.limits, controller, t1, dt0, max_steps)
     start = problem.stepper.point(t0, y0)
     if mode == "forward":
         march, found = _search(problem, begin(problem, start, keep_path=ts is not None))
@@ -99,7 +101,11 @@ def _arrive(phase, problem, march: March, found: Found, point: Point, path, ts) 
     ys = None
     if ts is not None:
         ys = _states_at(problem, path, march.accepted, point, end.t, ts)
-    return Arrival(end.t, end.y, next_y, guard, status, march.attempts, ys)
+    lowest = jnp.zeros(0)
+    if march.watch is not None:
+        last = next_watch(phase.limits, march.watch, freeze(end), freeze(end.t - point.t), problem.stepper.args)
+        lowest = freeze(last.lowest)
+    return Arrival(end.t, end.y, next_y, guard, status, march.attempts, lowest, ys)
 
 
 def _search(problem: Problem, march: March) -> tuple[March, Found]:
@@ -184,7 +190,7 @@ def _with_explicit_constants(phase: Phase, t0, y0, args) -> Phase:
     guards = [
         Guard(close(g.function), g.direction, None if g.reset is None else close(g.reset), g.to) for g in phase.guards
     ]
-    return Phase(close(phase.field), tuple(guards))
+    return Phase(close(phase.field), tuple(guards), tuple(close(limit) for limit in phase.limits))
 
 
 class Hybrid(NamedTuple):

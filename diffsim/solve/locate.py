@@ -8,7 +8,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from .._types import Count, Flag, Scalar
-from .guard import crossed, extremum, measure, wanted_sides
+from .guard import crossed, extremum, functions, measure, wanted_sides
 from .march import March, Problem
 from .step import Point
 
@@ -56,7 +56,7 @@ def locate(problem: Problem, march: March) -> Found:
 def _sight_at(problem: Problem, start: Point, delay: Scalar):
     """Values and rates of the guards at the end of a step of length `delay`."""
     end, _ = problem.stepper.step(start, delay)
-    return measure(problem.guards, end, problem.stepper.args)
+    return measure(functions(problem.guards), end, problem.stepper.args)
 
 
 def _look(problem: Problem, march: March):
@@ -67,7 +67,8 @@ def _look(problem: Problem, march: March):
     value, rate = sight_at(ends)
     value = jnp.concatenate([march.sight.value[None], value])
     rate = jnp.concatenate([march.sight.rate[None], rate])
-    fraction, _ = extremum(value[:-1], rate[:-1], value[1:], rate[1:], h)
+    sides = jnp.sign(value[:-1]).at[0].set(march.sight.side)
+    fraction, _ = extremum(sides, value[:-1], rate[:-1], value[1:], rate[1:], h)
     between = (ends - h)[:, None] + h * fraction
     # Each guard has its own extrema, so each is measured at its own times.
     inner_value, inner_rate = jax.vmap(sight_at, in_axes=1, out_axes=1)(between)
@@ -121,7 +122,7 @@ def settle(problem: Problem, start: Point, delay: Scalar, guard: Count) -> Point
 
     def value(delay):
         end, _ = problem.stepper.step(start, delay)
-        return measure(problem.guards, end, problem.stepper.args)[0][guard]
+        return measure(functions(problem.guards), end, problem.stepper.args)[0][guard]
 
     for _ in range(2):
         residual, rate = jax.jvp(value, (delay,), (jnp.ones_like(delay),))

@@ -1,5 +1,6 @@
 """Stepping through one phase: adaptive steps up to a possible event, and their replay on a frozen grid."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -9,7 +10,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from .._types import Count, Flag, Scalar, State
-from .guard import Guard, Sight, first_sight, may_cross, next_sight, wanted_sides
+from .guard import Guard, Sight, Watch, first_sight, first_watch, may_cross, next_sight, next_watch, wanted_sides
 from .status import Status
 from .step import Point, Stepper
 
@@ -21,6 +22,7 @@ class Problem(NamedTuple):
 
     stepper: Stepper
     guards: tuple[Guard, ...]
+    limits: tuple[Callable, ...]
     controller: Any
     t1: Scalar
     dt0: Scalar | None
@@ -34,6 +36,7 @@ class March(NamedTuple):
     h: Scalar
     controller: Any
     sight: Sight | None
+    watch: Watch | None
     pending: Flag  # the step from `point` may hold an event
     cleared: Flag  # it was looked at and holds none
     status: Count
@@ -63,6 +66,7 @@ def begin(problem: Problem, start: Point, keep_path: bool) -> March:
         h=h,
         controller=controller,
         sight=first_sight(still.guards, here, h, stepper.args) if problem.guards else None,
+        watch=first_watch(still.limits, here, stepper.args) if problem.limits else None,
         pending=jnp.array(False),
         cleared=jnp.array(False),
         status=jnp.where(healthy, Status.FINISHED, Status.NON_FINITE),
@@ -112,11 +116,15 @@ def _one_step(problem: Problem, still: Problem, march: March) -> March:
         found = may_cross(march.sight, sight, h, wanted_sides(still.guards))
         pending = accept & found & ~march.cleared
     take = accept & ~pending
+    watch = march.watch
+    if watch is not None:
+        watch = _choose(take, next_watch(still.limits, watch, there, h, still.stepper.args), watch)
     return March(
         point=_choose(take, end, start),
         h=jnp.where(pending, h, h_next),
         controller=_choose(pending, march.controller, controller),
         sight=None if sight is None else _choose(take, sight, march.sight),
+        watch=watch,
         pending=pending,
         cleared=march.cleared & ~take,
         status=_health(accept, there, h_next, still.t1, march.status),

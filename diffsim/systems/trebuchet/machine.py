@@ -1,0 +1,232 @@
+"""The trebuchet: its parameters, and the equations of motion while the ball slides, swings and flies."""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+
+from ..._types import Scalar
+from ...parameters import param
+
+_POSITIVE = (0.0, np.inf)
+_LENGTH = (1e-6, np.inf)
+
+
+class Trebuchet(eqx.Module):
+    """A counterweight trebuchet with a hinged weight and a sling, and the shot to be made with it.
+
+    x points forward from the pivot, y up from the ground; the pivot is at (0, h_pivot). Angles are against the
+    horizontal: `arm` of the arm (0: level, long end back), `hanger` from the short arm's end to the weight,
+    `sling` from the sling's end on the long arm to the ball. The arm starts with the ball on the ground, at rest.
+
+    Good values: the defaults, a machine of 2 m that throws a baseball 64 m. Breaks when: the pivot is as high as
+    the long arm is long; a very heavy weight lets the sling go slack (see `Throw.status`).
+    """
+
+    l_short: Scalar = param(0.5334, "m", _LENGTH)  # pivot to the weight's hinge
+    l_long: Scalar = param(2.0702016, "m", _LENGTH)  # pivot to the sling's end
+    l_sling: Scalar = param(2.0826984, "m", _LENGTH)
+    l_weight: Scalar = param(0.6096, "m", _LENGTH)  # hinge to the weight
+    h_pivot: Scalar = param(1.524, "m", _POSITIVE)
+    m_arm: Scalar = param(4.8307587405, "kg", _POSITIVE)
+    I_arm: Scalar = param(2.7288719786342397, "kg m^2", _POSITIVE)  # about the arm's centre of gravity
+    d_cg: Scalar = param(0.7684008, "m")  # pivot to the arm's centre of gravity, towards the sling
+    m_weight: Scalar = param(44.492875573300005, "kg", (1e-6, np.inf))
+    I_weight: Scalar = param(0.0, "kg m^2", _POSITIVE)  # about the weight's own centre
+    m_proj: Scalar = param(0.14877829736, "kg", (1e-9, np.inf))
+    diameter: Scalar = param(0.0758952, "m", _POSITIVE)
+    Cd: Scalar = param(1.0, "", _POSITIVE)
+    rho: Scalar = param(1.0, "kg/m^3", _POSITIVE)
+    g: Scalar = param(9.80665, "m/s^2", (1e-6, np.inf))
+    wind: Scalar = param(0.0, "m/s")  # along the throw
+    angle: Scalar = param(np.pi / 4, "rad")  # of the ball's velocity when it leaves the sling
+
+
+class Slide(NamedTuple):
+    """State while the ball slides on the ground: angles (rad) and their rates (rad/s)."""
+
+    arm: Scalar
+    hanger: Scalar
+    arm_rate: Scalar
+    hanger_rate: Scalar
+
+
+class Swing(NamedTuple):
+    """State while the ball swings in the sling: angles (rad) and their rates (rad/s)."""
+
+    arm: Scalar
+    hanger: Scalar
+    sling: Scalar
+    arm_rate: Scalar
+    hanger_rate: Scalar
+    sling_rate: Scalar
+
+
+class Flight(NamedTuple):
+    """State of the flying ball: position (m) and velocity (m/s)."""
+
+    x: Scalar
+    y: Scalar
+    vx: Scalar
+    vy: Scalar
+
+
+class _Inertia(NamedTuple):
+    """Moments of inertia and couplings (kg m^2), and the moment that gravity has about the pivot (kg m)."""
+
+    I0: Scalar
+    I1: Scalar
+    I2: Scalar
+    K1: Scalar
+    K2: Scalar
+    moment: Scalar
+
+
+def _inertia(p: Trebuchet) -> _Inertia:
+    return _Inertia(
+        I0=p.m_weight * p.l_short**2 + p.m_proj * p.l_long**2 + p.m_arm * p.d_cg**2 + p.I_arm,
+        I1=p.m_weight * p.l_weight**2 + p.I_weight,
+        I2=p.m_proj * p.l_sling**2,
+        K1=p.m_weight * p.l_short * p.l_weight,
+        K2=p.m_proj * p.l_long * p.l_sling,
+        moment=p.m_weight * p.l_short - p.m_proj * p.l_long - p.m_arm * p.d_cg,
+    )
+
+
+class _Terms(NamedTuple):
+    """The mass matrix [[I0, a1, a2], [a1, I1, 0], [a2, 0, I2]] and right-hand side b of the swing."""
+
+    I0: Scalar
+    I1: Scalar
+    I2: Scalar
+    a1: Scalar
+    a2: Scalar
+    b0: Scalar
+    b1: Scalar
+    b2: Scalar
+
+
+def _terms(p: Trebuchet, s: Swing, cos, sin) -> _Terms:
+    """Equations (arm, hanger, sling) of the Lagrangian T - V of `energy`; `cos` and `sin` are of s[:3]."""
+    (c0, c1, c2), (s0, s1, s2) = cos, sin
+    I0, I1, I2, K1, K2, moment = _inertia(p)
+    cos_ah, sin_ah = c0 * c1 + s0 * s1, s0 * c1 - c0 * s1
+    cos_as, sin_as = c0 * c2 + s0 * s2, s0 * c2 - c0 * s2
+    arm2 = s.arm_rate**2
+    return _Terms(
+        I0=I0,
+        I1=I1,
+        I2=I2,
+        a1=K1 * cos_ah,
+        a2=-K2 * cos_as,
+        b0=-K1 * s.hanger_rate**2 * sin_ah + K2 * s.sling_rate**2 * sin_as - moment * p.g * c0,
+        b1=K1 * arm2 * sin_ah - p.m_weight * p.l_weight * p.g * c1,
+        b2=-K2 * arm2 * sin_as - p.m_proj * p.l_sling * p.g * c2,
+    )
+
+
+def swing(t, s: Swing, p: Trebuchet) -> Swing:
+    """Time derivative of the swing's state: the three equations solved by elimination of hanger and sling."""
+    return _swing(s, p)[0]
+
+
+def _swing(s: Swing, p: Trebuchet) -> tuple[Swing, _Terms]:
+    m = _terms(p, s, [jnp.cos(x) for x in s[:3]], [jnp.sin(x) for x in s[:3]])
+    arm = (m.b0 - m.a1 * m.b1 / m.I1 - m.a2 * m.b2 / m.I2) / (m.I0 - m.a1**2 / m.I1 - m.a2**2 / m.I2)
+    slope = Swing(*s[3:], arm, (m.b1 - m.a1 * arm) / m.I1, (m.b2 - m.a2 * arm) / m.I2)
+    return slope, m
+
+
+def slide(t, s: Slide, p: Trebuchet) -> Slide:
+    """Time derivative of the slide's state: the swing with the ball held on the ground."""
+    return _slide(s, p)[0]
+
+
+def _slide(s: Slide, p: Trebuchet):
+    """The slide's derivative, the ground's push on the ball (N), and the swing it would continue as."""
+    c0, s0 = jnp.cos(s.arm), jnp.sin(s.arm)
+    s2 = (p.l_long * s0 - p.h_pivot) / p.l_sling
+    c2 = jnp.sqrt(1 - s2**2)
+    ratio = p.l_long * c0 / (p.l_sling * c2)
+    rate = ratio * s.arm_rate
+    as_swing = Swing(s.arm, s.hanger, jnp.arcsin(s2), *s[2:], rate)
+    m = _terms(p, as_swing, (c0, jnp.cos(s.hanger), c2), (s0, jnp.sin(s.hanger), s2))
+    shift = (-p.l_long * s0 * s.arm_rate**2 + p.l_sling * s2 * rate**2) / (p.l_sling * c2)
+    mass = m.I0 + 2 * m.a2 * ratio + ratio**2 * m.I2 - m.a1**2 / m.I1
+    arm = (m.b0 + ratio * m.b2 - (m.a2 + ratio * m.I2) * shift - m.a1 * m.b1 / m.I1) / mass
+    sling = ratio * arm + shift
+    slope = Slide(*s[2:], arm, (m.b1 - m.a1 * arm) / m.I1)
+    push = -(m.b2 - m.a2 * arm - m.I2 * sling) / (p.l_sling * c2)
+    return slope, push, as_swing, sling
+
+
+def ground_push(t, s: Slide, p: Trebuchet) -> Scalar:
+    """The ground's push on the sliding ball, N; the ball lifts off when it falls to zero."""
+    return _slide(s, p)[1]
+
+
+def sliding_as_swing(t, s: Slide, p: Trebuchet) -> Swing:
+    """The slide's state with the sling's angle and rate written out."""
+    return _slide(s, p)[2]
+
+
+def ball(t, s: Swing, p: Trebuchet) -> Flight:
+    """Position and velocity of the ball in the sling."""
+    return Flight(
+        -p.l_long * jnp.cos(s.arm) + p.l_sling * jnp.cos(s.sling),
+        p.h_pivot - p.l_long * jnp.sin(s.arm) + p.l_sling * jnp.sin(s.sling),
+        p.l_long * jnp.sin(s.arm) * s.arm_rate - p.l_sling * jnp.sin(s.sling) * s.sling_rate,
+        -p.l_long * jnp.cos(s.arm) * s.arm_rate + p.l_sling * jnp.cos(s.sling) * s.sling_rate,
+    )
+
+
+def release_guard(t, s: Swing, p: Trebuchet) -> Scalar:
+    """The speed of the ball across the release direction, m/s; rises through zero at release."""
+    b = ball(t, s, p)
+    return b.vx * jnp.sin(p.angle) - b.vy * jnp.cos(p.angle)
+
+
+def _pull(p: Trebuchet, s: Swing, arm, push) -> Scalar:
+    """Sling tension, N, from the arm's angular acceleration and the ground's push: Newton's law along the sling."""
+    c, sn = jnp.cos(s.sling), jnp.sin(s.sling)
+    ax = p.l_long * (jnp.sin(s.arm) * arm + jnp.cos(s.arm) * s.arm_rate**2)
+    ay = p.l_long * (-jnp.cos(s.arm) * arm + jnp.sin(s.arm) * s.arm_rate**2)
+    inward = ax * c + ay * sn - p.l_sling * s.sling_rate**2
+    return -p.m_proj * (inward + p.g * sn) + push * sn
+
+
+def swing_tension(t, s: Swing, p: Trebuchet) -> Scalar:
+    """Tension of the sling while the ball swings, N; below zero a real sling is slack."""
+    return _pull(p, s, _swing(s, p)[0].arm_rate, 0.0)
+
+
+def slide_tension(t, s: Slide, p: Trebuchet) -> Scalar:
+    """Tension of the sling while the ball slides, N."""
+    slope, push, as_swing, _ = _slide(s, p)
+    return _pull(p, as_swing, slope.arm_rate, push)
+
+
+def hanger_clearance(t, s: Slide | Swing, p: Trebuchet) -> Scalar:
+    """Height of the weight's centre over the ground, m."""
+    return p.h_pivot + p.l_short * jnp.sin(s.arm) + p.l_weight * jnp.sin(s.hanger)
+
+
+def flight(t, s: Flight, p: Trebuchet) -> Flight:
+    """Time derivative of the flying ball: gravity, and quadratic drag against the moving air."""
+    k = p.rho * p.Cd * jnp.pi * p.diameter**2 / (8 * p.m_proj)
+    ux = s.vx - p.wind
+    drag = k * jnp.sqrt(ux**2 + s.vy**2)
+    return Flight(s.vx, s.vy, -drag * ux, -p.g - drag * s.vy)
+
+
+def energy(t, s: Swing, p: Trebuchet) -> tuple[Scalar, Scalar]:
+    """Kinetic and potential energy of arm, weight and ball while they swing, J."""
+    I0, I1, I2, K1, K2, moment = _inertia(p)
+    kinetic = (
+        0.5 * (I0 * s.arm_rate**2 + I1 * s.hanger_rate**2 + I2 * s.sling_rate**2)
+        + K1 * jnp.cos(s.arm - s.hanger) * s.arm_rate * s.hanger_rate
+        - K2 * jnp.cos(s.arm - s.sling) * s.arm_rate * s.sling_rate
+    )
+    sines = moment * jnp.sin(s.arm) + p.m_weight * p.l_weight * jnp.sin(s.hanger)
+    return kinetic, p.g * (sines + p.m_proj * p.l_sling * jnp.sin(s.sling))

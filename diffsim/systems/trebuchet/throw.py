@@ -1,0 +1,194 @@
+"""A throw of the trebuchet: slide, swing and flight joined by their events."""
+
+import enum
+from typing import NamedTuple
+
+import diffrax as dfx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from ..._types import Count, Scalar
+from ...solve.guard import Guard, Phase
+from ...solve.hybrid import Arrival, evolve
+from ...solve.status import Status
+from . import machine as m
+from .machine import Flight, Slide, Swing, Trebuchet
+
+EXACT = dfx.PIDController(rtol=1e-10, atol=1e-12)
+FAST = dfx.PIDController(rtol=1e-6, atol=1e-8)
+
+_SLIDING = Phase(
+    m.slide,
+    (Guard(m.ground_push, "falling", m.sliding_as_swing),),
+    (m.slide_tension, m.hanger_clearance),
+)
+_SWINGING = Phase(
+    m.swing,
+    (Guard(m.release_guard, "rising", m.ball),),
+    (m.swing_tension, m.hanger_clearance),
+)
+_FLYING = Phase(m.flight, (Guard(lambda t, s, p: s.y, "falling"),))
+
+
+class ThrowStatus(enum.IntEnum):
+    """How a throw ended. TAUT is a valid throw; after SLACK and GROUNDED the numbers are those of rigid rods."""
+
+    TAUT = 0
+    SLACK = 1
+    GROUNDED = 2
+    STARTS_TOO_HIGH = 3
+    LIFTS_AT_START = 4
+    NEVER_LIFTS = 5
+    NEVER_RELEASES = 6
+    NEVER_LANDS = 7
+    FAILED = 8
+
+    @property
+    def explanation(self) -> str:
+        """What happened, in a sentence."""
+        return _EXPLANATIONS[self]
+
+
+_EXPLANATIONS = (
+    "thrown with a taut sling",
+    "the sling went slack on the way: the range is that of a rigid rod",
+    "the weight went below the ground on the way",
+    "the pivot is as high as the long arm is long: the sling's end cannot start on the ground",
+    "the ground does not carry the ball at the start",
+    "the ball never lifts off the ground",
+    "the ball never moves in the release direction",
+    "the ball does not come down to the ground",
+    "the equations could not be solved to the tolerance asked for",
+)
+
+
+class Throw(NamedTuple):
+    """What one throw did. Times in s from rest, positions in m from the pivot's foot, speeds in m/s.
+
+    Numbers of what was never reached are NaN. `tension` and `clearance` are the least sling tension (N) and the
+    least height of the weight over the ground (m) on the way; they are not differentiated.
+    """
+
+    range: Scalar
+    t_liftoff: Scalar
+    t_release: Scalar
+    t_impact: Scalar
+    v_release: Scalar
+    release: Flight
+    impact: Flight
+    tension: Scalar
+    clearance: Scalar
+    status: Count
+
+
+class _Chain(NamedTuple):
+    slide: Arrival
+    swing: Arrival
+    flight: Arrival
+
+
+def start(p: Trebuchet) -> Slide:
+    """The machine at rest with the sling's end on the ground; level if the pivot is too high for that."""
+    sine = p.h_pivot / p.l_long
+    possible = sine < 1
+    # The inner choice keeps the derivative finite where the outer one discards the value.
+    arm = jnp.where(possible, jnp.arcsin(jnp.where(possible, sine, 0.0)), 0.0)
+    zero = jnp.zeros_like(arm)
+    return Slide(arm, zero - jnp.pi / 2, zero, zero)
+
+
+def _chain(p: Trebuchet, ts, options) -> _Chain:
+    """The three phases one after the other; a phase whose start is undefined is NaN throughout."""
+    longest = 20 * jnp.sqrt(lax.stop_gradient(p.l_long / p.g))
+    sliding = evolve(_SLIDING, 0.0, start(p), p, t1=longest, ts=ts, **options)
+    swinging = evolve(_SWINGING, sliding.t, sliding.next_y, p, t1=2 * longest, ts=ts, **options)
+    landing = lax.stop_gradient(swinging.t) + 1e4
+    return _Chain(sliding, swinging, evolve(_FLYING, swinging.t, swinging.next_y, p, t1=landing, ts=ts, **options))
+
+
+def throw(p: Trebuchet, *, controller=EXACT, solver=dfx.Dopri8(), **options) -> Throw:
+    """One throw: range, times, release and impact, and how it went.
+
+    `options` are those of `evolve` (`mode="forward"` for the fastest derivatives). With the default controller
+    ranges are accurate to 1e-9 relative, with `FAST` to 1e-6.
+    """
+    c = _chain(p, None, options | {"controller": controller, "solver": solver})
+    release, impact = c.swing.next_y, c.flight.y
+    landed = c.flight.status == Status.FINISHED
+    lost = lambda x: jnp.where(landed, x, jnp.nan)
+    tension = jnp.minimum(c.slide.lowest[0], c.swing.lowest[0])
+    clearance = jnp.minimum(c.slide.lowest[1], c.swing.lowest[1])
+    return Throw(
+        range=lost(impact.x),
+        t_liftoff=_reached(c.slide),
+        t_release=_reached(c.swing),
+        t_impact=lost(c.flight.t),
+        v_release=jnp.hypot(release.vx, release.vy),
+        release=release,
+        impact=Flight(*(lost(x) for x in impact)),
+        tension=tension,
+        clearance=clearance,
+        status=_status(p, c, tension, clearance),
+    )
+
+
+def _reached(phase: Arrival) -> Scalar:
+    return jnp.where(phase.status == Status.FINISHED, phase.t, jnp.nan)
+
+
+def _status(p: Trebuchet, c: _Chain, tension, clearance) -> Count:
+    """The first thing that went wrong, else whether the throw was physical."""
+    begun = start(p)
+    missed = lambda phase: phase.status == Status.GUARD_NOT_FOUND
+    failed = lambda phase: phase.status != Status.FINISHED
+    cases = [
+        (p.h_pivot >= p.l_long, ThrowStatus.STARTS_TOO_HIGH),
+        (m.ground_push(0.0, begun, p) <= 0, ThrowStatus.LIFTS_AT_START),
+        (missed(c.slide) | (c.slide.status == Status.NON_FINITE), ThrowStatus.NEVER_LIFTS),
+        (failed(c.slide), ThrowStatus.FAILED),
+        (missed(c.swing), ThrowStatus.NEVER_RELEASES),
+        (failed(c.swing), ThrowStatus.FAILED),
+        (missed(c.flight), ThrowStatus.NEVER_LANDS),
+        (failed(c.flight), ThrowStatus.FAILED),
+        (tension < 0, ThrowStatus.SLACK),
+        (clearance < 0, ThrowStatus.GROUNDED),
+    ]
+    status = jnp.asarray(ThrowStatus.TAUT)
+    for happened, code in reversed(cases):
+        status = jnp.where(happened, code, status)
+    return status
+
+
+class Drawing(NamedTuple):
+    """Points to draw at each frame, each of shape (frames, 2): m from the pivot's foot."""
+
+    t: Float[Array, " frames"]
+    pivot: Float[Array, "frames 2"]
+    hinge: Float[Array, "frames 2"]
+    weight: Float[Array, "frames 2"]
+    tip: Float[Array, "frames 2"]
+    ball: Float[Array, "frames 2"]
+
+
+def drawing(p: Trebuchet, ts: Float[Array, " frames"]) -> Drawing:
+    """Where the parts of the machine and the ball are at the times `ts` (s); the arm rests after release."""
+    c = _chain(p, ts, {"controller": EXACT, "solver": dfx.Dopri8()})
+    sliding = jax.vmap(lambda s: m.sliding_as_swing(0.0, s, p))(c.slide.ys)
+    column = lambda flags, a, b: jnp.where(flags, a, b)
+    swings = jax.tree.map(lambda a, b: column(ts <= c.slide.t, a, b), sliding, c.swing.ys)
+    # The model ends for the machine when the ball leaves it; it is drawn as it was then.
+    swings = jax.tree.map(lambda a, end: column(ts <= c.swing.t, a, end), swings, c.swing.y)
+    held = jax.vmap(lambda s: m.ball(0.0, s, p))(swings)
+    balls = jax.tree.map(lambda a, b: column(ts <= c.swing.t, a, b), held, c.flight.ys)
+    return _points(p, ts, swings, balls)
+
+
+def _points(p: Trebuchet, ts, swings: Swing, balls: Flight) -> Drawing:
+    along = lambda angle, length: length * jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+    pivot = jnp.broadcast_to(jnp.stack([jnp.zeros_like(p.h_pivot), p.h_pivot]), (ts.shape[0], 2))
+    hinge = pivot + along(swings.arm, p.l_short)
+    weight = hinge + along(swings.hanger, p.l_weight)
+    tip = pivot - along(swings.arm, p.l_long)
+    return Drawing(ts, pivot, hinge, weight, tip, jnp.stack([balls.x, balls.y], axis=-1))
