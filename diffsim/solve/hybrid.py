@@ -110,13 +110,12 @@ def _arrive(phase, problem, march: March, found: Found, point: Point, path, ts) 
 
 def _search(problem: Problem, march: March) -> tuple[March, Found]:
     """The march up to the step that holds the first event, and that event."""
+    nothing = Found(jnp.array(False), jnp.zeros_like(march.h), jnp.array(0), jnp.array(False))
     if not problem.guards:
-        march = advance(problem, march)
-        no = jnp.array(False)
-        return march, Found(no, jnp.zeros_like(march.h), jnp.array(0), no)
+        return advance(problem, march), nothing
 
-    def look(march):
-        march = advance(problem, march)
+    def look(carry):
+        march = advance(problem, carry[0])
         found = locate(freeze(problem), freeze(march))
         found = found._replace(found=found.found & march.pending, grazing=found.grazing & march.pending)
         return march._replace(pending=jnp.array(False), cleared=march.pending & ~found.found), found
@@ -125,7 +124,7 @@ def _search(problem: Problem, march: March) -> tuple[March, Found]:
         march, found = carry
         return ~found.found & underway(problem, march)
 
-    return lax.while_loop(unresolved, lambda carry: look(carry[0]), look(march))
+    return lax.while_loop(unresolved, look, (march, nothing))
 
 
 def _reset(guards: tuple[Guard, ...], guard, end: Point, args) -> State:

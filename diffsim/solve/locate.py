@@ -114,18 +114,20 @@ def _close(problem: Problem, march: March, low, high, side) -> Float[Array, " gu
 
 
 def settle(problem: Problem, start: Point, delay: Scalar, guard: Count) -> Point:
-    """The event as a differentiable point: two Newton corrections of a `delay` that is itself constant.
+    """The event, a constant `delay` after `start`, as a differentiable point.
 
-    At the root a correction changes no value; it gives the delay the derivatives of the implicit function,
-    of first order the first time and of second order the second time.
+    The delay is the root of the guard at the end of a shortened step; the implicit function theorem gives it
+    derivatives of every order.
     """
 
     def value(delay):
         end, _ = problem.stepper.step(start, delay)
         return measure(functions(problem.guards), end, problem.stepper.args)[0][guard]
 
-    for _ in range(2):
-        residual, rate = jax.jvp(value, (delay,), (jnp.ones_like(delay),))
+    def solve_linear(slope, y):
+        rate = slope(jnp.ones_like(y))
         # A guard that grazes has no derivative; its status says so, and the value stays finite.
-        delay = delay - residual / jnp.where(rate == 0, 1.0, rate)
+        return y / jnp.where(rate == 0, 1.0, rate)
+
+    delay = lax.custom_root(value, delay, lambda _, root: root, solve_linear)
     return problem.stepper.step(start, delay)[0]

@@ -7,7 +7,9 @@ from typing import NamedTuple
 import diffrax as dfx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from jax.flatten_util import ravel_pytree
 
 from .._errors import InputError
 from .._types import Args, Scalar, State
@@ -72,35 +74,39 @@ def _with_tolerances(solver, controller):
 
 
 def _explicit(stepper: Stepper, start: Point, h: Scalar) -> tuple[Point, State]:
-    """Explicit Runge-Kutta step from the solver's tableau, its stages written out.
+    """Explicit Runge-Kutta step from the solver's tableau, by a plain scan over its stages.
 
-    A loop over stages would be smaller to compile, but diffrax's own loop has a reverse rule only.
+    diffrax's own loop over stages has a reverse rule only. Stages written out one after the other would run no
+    faster and take many times longer to compile.
     """
     tableau = stepper.solver.tableau
-    slopes = [start.slope]
-    y = start.y
-    for c, row in zip(tableau.c, tableau.a_lower, strict=True):
-        y = _combine(start.y, h, row, slopes)
-        slopes.append(stepper.slope(start.t + float(c) * h, y))
-    if not tableau.ssal:
-        y = _combine(start.y, h, tableau.b_sol, slopes)
+    y0, unravel = ravel_pytree(start.y)
+
+    def slope(t, y):
+        return ravel_pytree(stepper.slope(t, unravel(y)))[0]
+
+    def stage(slopes, row):
+        index, c, weights = row
+        y = y0 + h * (weights @ slopes)
+        return slopes.at[index].set(slope(start.t + c * h, y)), y
+
+    first = ravel_pytree(start.slope)[0]
+    slopes = jnp.zeros((tableau.num_stages, y0.size), y0.dtype).at[0].set(first)
+    slopes, ys = lax.scan(stage, slopes, _rows(tableau, y0.dtype))
+    y = ys[-1] if tableau.ssal else y0 + h * (jnp.asarray(tableau.b_sol, y0.dtype) @ slopes)
     t = start.t + h
-    end = Point(t, y, slopes[-1] if tableau.fsal else stepper.slope(t, y))
-    zero = jax.tree.map(jnp.zeros_like, y)
-    return end, _combine(zero, h, tableau.b_error, slopes)
+    end = slopes[-1] if tableau.fsal else slope(t, y)
+    error = h * (jnp.asarray(tableau.b_error, y0.dtype) @ slopes)
+    return Point(t, unravel(y), unravel(end)), unravel(error)
 
 
-def _combine(y: State, h: Scalar, weights, slopes) -> State:
-    """y + h * sum_i weights[i] slopes[i], leaving out the zero weights."""
-    used = [(float(w), k) for w, k in zip(weights, slopes, strict=True) if w != 0]
-
-    def leaf(y, *ks):
-        total = used[0][0] * ks[0]
-        for (w, _), k in zip(used[1:], ks[1:], strict=True):
-            total = total + w * k
-        return y + (h * total).astype(y.dtype)
-
-    return jax.tree.map(leaf, y, *(k for _, k in used))
+def _rows(tableau: dfx.ButcherTableau, dtype):
+    """For each stage but the first: its index, its time as a fraction of the step, the weights of the stages."""
+    weights = np.zeros((tableau.num_stages - 1, tableau.num_stages))
+    for row, lower in zip(weights, tableau.a_lower, strict=True):
+        row[: len(lower)] = lower
+    index = np.arange(1, tableau.num_stages)
+    return jnp.asarray(index), jnp.asarray(tableau.c, dtype), jnp.asarray(weights, dtype)
 
 
 def _general(stepper: Stepper, start: Point, h: Scalar) -> tuple[Point, State]:

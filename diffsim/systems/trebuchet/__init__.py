@@ -8,10 +8,10 @@ from .machine import energy as energy
 from .machine import flight as flight
 from .machine import slide as slide
 from .machine import swing as swing
-from .throw import EXACT as EXACT
-from .throw import FAST as FAST
-from .throw import Drawing as Drawing
-from .throw import Throw as Throw
-from .throw import ThrowStatus as ThrowStatus
-from .throw import drawing as drawing
-from .throw import throw as throw
+from .shot import EXACT as EXACT
+from .shot import FAST as FAST
+from .shot import Drawing as Drawing
+from .shot import Throw as Throw
+from .shot import ThrowStatus as ThrowStatus
+from .shot import drawing as drawing
+from .shot import throw as throw
