@@ -51,7 +51,7 @@ Shape = Polyline | Disc
 
 @dataclass(frozen=True, eq=False)
 class Animation:
-    """Shapes that move, with the `times` of their frames, (frames,), in seconds.
+    """Shapes that move, with the `times` of their frames, (frames,), in seconds, increasing.
 
     `trails` are paths of chosen points, (frames, 2) by name, drawn as the line that the point leaves behind.
     `extent` is (left, right, bottom, top), by default all that is ever drawn; `labels` are those of the axes.
@@ -65,9 +65,10 @@ class Animation:
     labels: tuple[str, str] = ("x (m)", "height (m)")
 
     def __post_init__(self) -> None:
-        count = np.size(self.times)
-        if count == 0 or not np.all(np.isfinite(np.asarray(self.times, float))):
-            raise InputError("the times of an animation must be finite, and at least one")
+        times = np.asarray(self.times, float)
+        count = len(times)
+        if count == 0 or not np.isfinite(times).all() or np.any(np.diff(times) <= 0):
+            raise InputError("the times of an animation must be finite and increasing, and at least one")
         for number, shape in enumerate(self.shapes):
             _check(f"shape {number}", shape.frames(), {1, count})
         for name, path in self.trails.items():

@@ -22,7 +22,6 @@ from diffsim._animation import PALETTE, Animation, Extent, Polyline, Shape, boun
 from diffsim._errors import InputError
 
 STYLE = Path(__file__).with_name("_plot.mplstyle")
-
 Canvas = tuple[Figure, Axes]
 
 
@@ -148,7 +147,7 @@ def save_animation(animation: Animation, path: Path, fps: int = 25, *, ground: f
     extent = animation.extent or bounds(animation.shapes, animation.trails)
     with _world(animation.trails, extent, animation.labels, ground) as (figure, axes):
         figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # laid out once: the frame must not move, and it saves half the time
+        figure.set_layout_engine("none")  # laid out once, so that the axes stay where they are
         writer = PillowWriter(fps=fps)
         with writer.saving(figure, str(path), dpi=100):
             for frame in np.searchsorted(times, clock, side="right") - 1:
@@ -193,9 +192,8 @@ def _draw(axes: Axes, shape: Shape, frame: int, alpha: float) -> Artist:
     frames = shape.frames()
     points = frames[min(frame, len(frames) - 1)]
     if isinstance(shape, Polyline):
-        (line,) = axes.plot(
-            *points.T, color=colour(shape.colour), linewidth=shape.width, alpha=alpha, zorder=3
-        )
+        (line,) = axes.plot(*points.T, color=colour(shape.colour), linewidth=shape.width)
+        line.set(alpha=alpha, zorder=3)
         return line
     known = bool(np.isfinite(points).all())
     disc = Circle(tuple(points[0]) if known else (0.0, 0.0), shape.radius, visible=known)

@@ -18,7 +18,7 @@ from string import Template
 from typing import Any
 
 from diffsim._animation import Animation, Disc, Polyline
-from diffsim._plain import plain, show
+from diffsim._plain import show
 
 __all__ = ["Animation", "Disc", "Polyline", "Report"]
 
@@ -67,11 +67,11 @@ class Report:
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Adds a section with a table; columns of numbers align right, with six significant digits."""
         self.section(title)
-        kinds = [_kind([row[n] for row in rows if n < len(row)]) for n in range(len(columns))]
-        head = "".join(map(_cell, ["th"] * len(columns), columns, kinds))
-        body = "".join(f"<tr>{''.join(map(_cell, ['td'] * len(row), row, kinds))}</tr>" for row in rows)
+        kinds = [_kind(column) for column in zip(*rows, strict=True)] or [""] * len(columns)
+        head = _row("th", columns, kinds)
+        body = "".join(_row("td", row, kinds) for row in rows)
         self._body.append(
-            f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+            f'<div class="wide"><table><thead>{head}</thead><tbody>{body}</tbody></table></div>'
         )
 
     def figure(self, fig: Any, caption: str) -> None:
@@ -126,10 +126,20 @@ def _data(name: str) -> str:
     return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
-def _kind(values: Sequence[Any]) -> str:
-    numbers = all(isinstance(plain(value), int | float) or value is None for value in values)
-    return ' class="number"' if values and numbers else ""
+def _kind(column: Sequence[Any]) -> str:
+    return ' class="number"' if all(value is None or _is_number(value) for value in column) else ""
 
 
-def _cell(tag: str, value: Any, kind: str) -> str:
-    return f"<{tag}{kind}>{escape('' if value is None else show(value))}</{tag}>"
+def _is_number(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return not isinstance(value, str)
+
+
+def _row(tag: str, values: Sequence[Any], kinds: Sequence[str]) -> str:
+    """Returns a table row; None is an empty cell."""
+    texts = ("" if value is None else escape(show(value)) for value in values)
+    cells = (f"<{tag}{kind}>{text}</{tag}>" for text, kind in zip(texts, kinds, strict=True))
+    return f"<tr>{''.join(cells)}</tr>"
