@@ -1,9 +1,13 @@
 """Sub-commands from plain functions: their signatures are the flags, what they return is the result.
 
-def throw(release: float = 0.5, *, wind: float = 0.0, run: cli.Run) -> dict: ...
+A scenario script has functions such as
 
-if __name__ == "__main__":
-    cli.main(train, throw)
+    def throw(*, wind: float = 0.0, seed: int = 0, run: cli.Run) -> dict: ...
+
+and ends with
+
+    if __name__ == "__main__":
+        cli.main(train, throw)
 """
 
 import argparse
@@ -48,7 +52,7 @@ def main(*jobs: Job, argv: Sequence[str] | None = None) -> NoReturn:
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         _answer(jobs, words)
-        sys.stdout.flush()
+        print(end="", flush=True)  # here, so that a closed pipe is met while it can be answered
     except BrokenPipeError:
         _discard_output()
         sys.exit(PIPE_CLOSED)

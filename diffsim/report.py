@@ -1,10 +1,12 @@
 """The page of a run: one HTML file that needs nothing beside it, for screen, phone and paper.
 
-page = Report("Trebuchet aimed by a network", subtitle="2000 steps of Adam")
-page.settings(run.settings)
-page.table("Result", ["quantity", "reached", "published"], [["miss (m)", 0.12, 0.3]])
-page.figure(plot.learning_curve(losses), "The loss falls by four orders.")
-page.write(run.folder / "report.html")
+A scenario fills it from top to bottom:
+
+    page = Report("Trebuchet aimed by a network", subtitle="2000 steps of Adam")
+    page.settings(run.settings)
+    page.table("Result", ["quantity", "reached", "published"], [["miss (m)", 0.12, 0.3]])
+    page.figure(plot.learning_curve(losses), "The loss falls by four orders.")
+    page.write(run.folder / "report.html")
 """
 
 import base64
