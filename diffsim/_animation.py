@@ -1,0 +1,136 @@
+"""A moving picture as data: lines and discs in world coordinates, and the times of its frames."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from diffsim._errors import InputError
+
+# Okabe and Ito's colours, which colour-blind readers tell apart.
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+
+Extent = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Polyline:
+    """A line through `points` of shape (frames, points, 2), or (points, 2) if it stands still.
+
+    `colour` counts through the palette, `width` is in points of 1/72 inch.
+    """
+
+    points: ArrayLike
+    colour: int = 0
+    width: float = 2.0
+
+    def frames(self) -> np.ndarray:
+        """Returns the points, (frames, points, 2), with one frame for a line that stands still."""
+        points = np.asarray(self.points, float)
+        return points[None] if points.ndim == 2 else points
+
+
+@dataclass(frozen=True, eq=False)
+class Disc:
+    """A disc of `radius` about `centre` of shape (frames, 2), or (2,) if it stands still."""
+
+    centre: ArrayLike
+    radius: float
+    colour: int = 0
+
+    def frames(self) -> np.ndarray:
+        """Returns the centre, (frames, 1, 2), with one frame for a disc that stands still."""
+        return np.atleast_2d(np.asarray(self.centre, float))[:, None]
+
+
+Shape = Polyline | Disc
+
+
+@dataclass(frozen=True, eq=False)
+class Animation:
+    """Shapes that move, with the `times` of their frames, (frames,), in seconds, increasing.
+
+    `trails` are paths of chosen points, (frames, 2) by name, drawn as the line that the point leaves behind.
+    `extent` is (left, right, bottom, top), by default all that is ever drawn; `labels` are those of the axes.
+    Coordinates that are not finite leave gaps. Raises `InputError` if the numbers of frames differ.
+    """
+
+    times: ArrayLike
+    shapes: Sequence[Shape]
+    trails: Mapping[str, ArrayLike] = field(default_factory=dict)
+    extent: Extent | None = None
+    labels: tuple[str, str] = ("x (m)", "height (m)")
+
+    def __post_init__(self) -> None:
+        times = np.asarray(self.times, float)
+        count = len(times)
+        if count == 0 or not np.isfinite(times).all() or np.any(np.diff(times) <= 0):
+            raise InputError("the times of an animation must be finite and increasing, and at least one")
+        for number, shape in enumerate(self.shapes):
+            _check(f"shape {number}", shape.frames(), {1, count})
+        for name, path in self.trails.items():
+            _check(f"trail '{name}'", np.asarray(path)[:, None], {count})
+
+    def data(self) -> dict[str, Any]:
+        """Returns the animation as JSON-ready lists, rounded to what the eye can see.
+
+        A frame of a shape is the flat list x0, y0, x1, y1, ...; None stands for what is not finite.
+        """
+        left, right, bottom, top = self.extent or bounds(self.shapes, self.trails)
+        size = max(right - left, top - bottom)
+        times = np.asarray(self.times, float)
+        return {
+            "times": _rounded(times, np.ptp(times)),
+            "extent": [left, right, bottom, top],
+            "labels": list(self.labels),
+            "shapes": [_shape_data(shape, size) for shape in self.shapes],
+            "trails": [
+                {"name": name, "colour": colour(number), "points": _rounded(np.ravel(path), size)}
+                for number, (name, path) in enumerate(self.trails.items())
+            ],
+        }
+
+
+def colour(number: int) -> str:
+    """Returns a colour of the palette, which repeats."""
+    return PALETTE[number % len(PALETTE)]
+
+
+def bounds(shapes: Iterable[Shape], trails: Mapping[str, ArrayLike], margin: float = 0.05) -> Extent:
+    """Returns (left, right, bottom, top) around everything finite, with a margin relative to its size."""
+    boxes = [np.asarray(path, float).reshape(-1, 2) for path in trails.values()]
+    for shape in shapes:
+        points, radius = shape.frames().reshape(-1, 2), getattr(shape, "radius", 0.0)
+        boxes += [points - radius, points + radius]
+    points = np.concatenate([*boxes, np.empty((0, 2))])
+    points = points[np.isfinite(points).all(axis=1)]
+    if not len(points):
+        return -1.0, 1.0, -1.0, 1.0
+    low, high = points.min(axis=0), points.max(axis=0)
+    pad = margin * float(max(high - low)) or 1.0
+    return float(low[0]) - pad, float(high[0]) + pad, float(low[1]) - pad, float(high[1]) + pad
+
+
+def _check(name: str, frames: np.ndarray, counts: set[int]) -> None:
+    if frames.ndim != 3 or frames.shape[-1] != 2 or len(frames) not in counts:
+        raise InputError(
+            f"{name} has {len(frames)} frames of shape {frames.shape[1:]}; expected "
+            f"{max(counts)} frames of points (x, y), one for each time"
+        )
+
+
+def _shape_data(shape: Shape, size: float) -> dict[str, Any]:
+    frames = [_rounded(frame.ravel(), size) for frame in shape.frames()]
+    if isinstance(shape, Disc):
+        return {"colour": colour(shape.colour), "radius": float(shape.radius), "frames": frames}
+    return {"colour": colour(shape.colour), "width": shape.width, "frames": frames}
+
+
+def _rounded(values: ArrayLike, size: float) -> list[float | None]:
+    """Returns the values to a hundred-thousandth of `size`: more digits only make a page larger."""
+    decimals = 5 - math.ceil(math.log10(size)) if size > 0 else 5
+    rounded = np.round(np.asarray(values, float), decimals) + 0.0  # no negative zeros
+    return [value if math.isfinite(value) else None for value in rounded.tolist()]

@@ -1,0 +1,102 @@
+"""Settings of a sub-command as a TOML file: read and checked against its parameters, or written."""
+
+import difflib
+import inspect
+import io
+import json
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import redirect_stderr
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from diffsim._errors import InputError
+from diffsim._plain import plain
+
+
+def read(path: Path, parameters: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
+    """Returns the values that `path` gives to `parameters`, each converted to its parameter's type.
+
+    Raises `InputError` for a file that is not TOML, an unknown name, or a value of the wrong type, and
+    `OSError` for a file that cannot be read.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not a TOML file: {error}") from error
+    values = {}
+    for key, raw in table.items():
+        name = key.replace("-", "_")
+        if name not in parameters:
+            raise InputError(f"{path}: unknown setting '{key}'; {_suggestion(name, parameters)}")
+        values[name] = _convert(path, key, raw, parameters[name].annotation)
+    return values
+
+
+def toml(settings: Mapping[str, Any]) -> str:
+    """Returns `settings` as TOML text that `read` accepts; None, which TOML lacks, becomes "None"."""
+    return "".join(f"{name} = {_literal(value)}\n" for name, value in settings.items())
+
+
+def _suggestion(name: str, parameters: Mapping[str, inspect.Parameter]) -> str:
+    near = difflib.get_close_matches(name, parameters, n=1)
+    return f"did you mean '{near[0]}'?" if near else f"known settings: {', '.join(parameters) or 'none'}"
+
+
+def _convert(path: Path, key: str, raw: Any, annotation: Any) -> Any:
+    def collect(**values: Any) -> Any:
+        return values["value"]
+
+    # The command line's own conversion, so that a file and a flag mean the same.
+    kept = Annotated[annotation, tyro.conf.FlagConversionOff]
+    parameter = inspect.Parameter("value", inspect.Parameter.KEYWORD_ONLY, annotation=kept)
+    collect.__signature__ = inspect.Signature([parameter])  # pyright: ignore[reportFunctionMemberAccess]
+    collect.__annotations__ = {"value": kept}
+    words = [str(leaf) for leaf in _leaves(raw)]
+    words = [f"--value={words[0]}"] if len(words) == 1 else ["--value", *words]
+    try:
+        with redirect_stderr(io.StringIO()):
+            value = tyro.cli(collect, args=words, add_help=False)
+    except SystemExit:
+        value = _Misfit
+    if not _fits(raw, value):
+        expected = inspect.formatannotation(annotation)
+        raise InputError(f"{path}: {key} = {raw!r} does not fit its type, {expected}")
+    return value
+
+
+class _Misfit:
+    """Stands for a value that could not be converted."""
+
+
+def _leaves(raw: Any) -> Iterator[Any]:
+    if isinstance(raw, list):
+        for item in raw:
+            yield from _leaves(item)
+    else:
+        yield raw
+
+
+def _fits(raw: Any, value: Any) -> bool:
+    """Tells whether a TOML value kept its kind: flags are all text, so "3" would pass for 3 and 3 for "3"."""
+    if value is _Misfit:
+        return False
+    if isinstance(raw, list):
+        return isinstance(value, list | tuple) and all(map(_fits, raw, value))
+    return isinstance(raw, str) != isinstance(value, int | float)
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return repr(value)
+    value = plain(value)
+    if isinstance(value, list):
+        return "[" + ", ".join(_literal(item) for item in value) + "]"
+    if isinstance(value, int | float):
+        return repr(value)
+    # A JSON string is a TOML string except for the delete character, which TOML wants escaped.
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")

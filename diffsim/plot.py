@@ -1,0 +1,201 @@
+"""Every figure: each function returns a new matplotlib `Figure` and touches no global state."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from cycler import cycler
+from matplotlib.animation import PillowWriter
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle
+from matplotlib.patheffects import withStroke
+from numpy.typing import ArrayLike
+
+from diffsim._animation import PALETTE, Animation, Extent, Polyline, Shape, bounds, colour
+from diffsim._errors import InputError
+
+STYLE = Path(__file__).with_name("_plot.mplstyle")
+Canvas = tuple[Figure, Axes]
+
+
+def learning_curve(
+    loss: ArrayLike,
+    validation: ArrayLike | None = None,
+    reference: Mapping[str, float] | None = None,
+    *,
+    validation_steps: ArrayLike | None = None,
+    xlabel: str = "step",
+    ylabel: str = "loss",
+) -> Figure:
+    """Returns the loss (steps,) against the step, on a logarithmic scale unless no loss is positive.
+
+    `validation` values belong to `validation_steps`, or else are spread evenly up to the last step;
+    `reference` draws a level line for each named value, such as a published figure.
+    """
+    losses = np.asarray(loss, float)
+    with _axes(xlabel, ylabel) as (figure, axes):
+        quiet: dict[str, Any] = {} if validation is None else {"linewidth": 1.0, "alpha": 0.6}
+        axes.plot(np.arange(1, len(losses) + 1), losses, label="training", **quiet)
+        if validation is not None:
+            even = np.linspace(0, len(losses), np.size(validation) + 1)[1:]
+            steps = even if validation_steps is None else np.asarray(validation_steps)
+            axes.plot(steps, np.asarray(validation, float), label="validation")
+        for (label, value), dash in zip((reference or {}).items(), cycle(["--", ":", "-."]), strict=False):
+            axes.axhline(value, color="0.25", linewidth=1.0, linestyle=dash, label=f"{label}: {value:.4g}")
+        if np.any(losses > 0):
+            axes.set_yscale("log", nonpositive="mask")
+        if validation is not None or reference:
+            axes.legend()
+    return figure
+
+
+def curves(x: ArrayLike, y: Mapping[str, ArrayLike], xlabel: str, ylabel: str) -> Figure:
+    """Returns the named curves `y`, each (points,), against `x`; labels are to name their units."""
+    with _axes(xlabel, ylabel) as (figure, axes):
+        for name, values in y.items():
+            axes.plot(np.asarray(x), np.asarray(values), label=name)
+        if len(y) > 1:
+            axes.legend()
+    return figure
+
+
+def field_map(
+    x: ArrayLike,
+    y: ArrayLike,
+    values: ArrayLike,
+    xlabel: str,
+    ylabel: str,
+    label: str,
+    *,
+    log: bool = False,
+    mask: ArrayLike | None = None,
+    contours: Sequence[float] = (),
+) -> Figure:
+    """Returns a map of `values` (len(y), len(x)), its colours explained by a bar with `label`.
+
+    Cells where `mask` is true, or without a finite value (with `log`, a positive one), are hatched grey.
+    `contours` are levels to draw as labelled lines.
+    """
+    field = np.asarray(values, float)
+    hidden = ~np.isfinite(field) | (field <= 0 if log else False)
+    hidden |= False if mask is None else np.asarray(mask, bool)
+    shown = np.ma.array(field, mask=hidden)
+    low, high = (1.0, 10.0) if hidden.all() else (shown.min(), shown.max())
+    norm = LogNorm(low, high) if log else Normalize(low, high)
+    with _axes(xlabel, ylabel, figsize=(6.4, 4.6)) as (figure, axes):
+        axes.grid(False)
+        axes.patch.set(facecolor="0.9", hatch="////", edgecolor="0.7")
+        mesh = axes.pcolormesh(
+            np.asarray(x), np.asarray(y), shown, norm=norm, cmap="viridis", shading="nearest"
+        )
+        levels = sorted(level for level in contours if low < level < high)
+        if levels:
+            lines = axes.contour(np.asarray(x), np.asarray(y), shown, levels, colors="white", linewidths=1.0)
+            # Dark edges keep white readable on the bright end of the map.
+            edge = [withStroke(linewidth=2.0, foreground="0.25")]
+            lines.set(path_effects=edge)
+            for text in axes.clabel(lines, fmt="%g", fontsize=8):
+                text.set(path_effects=edge)
+        bar = figure.colorbar(mesh, ax=axes, label=label)
+        bar.outline.set_visible(False)
+    return figure
+
+
+def polylines(
+    shapes: Sequence[Shape],
+    trails: Mapping[str, ArrayLike] | None = None,
+    *,
+    frames: Sequence[int] | None = None,
+    extent: Extent | None = None,
+    labels: tuple[str, str] = ("x (m)", "height (m)"),
+    ground: float | None = None,
+) -> Figure:
+    """Returns one still picture of shapes in world coordinates, equal on both axes, as under a stroboscope.
+
+    Of the moving shapes the given `frames` are drawn, by default six from first to last, the earlier ones
+    paler; `ground` is the height of a line to stand on.
+    """
+    moving = [shape for shape in shapes if len(shape.frames()) > 1]
+    still = [shape for shape in shapes if len(shape.frames()) == 1]
+    count = max((len(shape.frames()) for shape in moving), default=1)
+    chosen = np.unique(np.linspace(0, count - 1, 6).astype(int)) if frames is None else frames
+    with _world(trails or {}, extent or bounds(shapes, trails or {}), labels, ground) as (figure, axes):
+        for shape in still:
+            _draw(axes, shape, 0, 1.0)
+        for frame, alpha in zip(chosen, np.linspace(0.25, 1.0, len(chosen) + 1)[1:], strict=True):
+            for shape in moving:
+                _draw(axes, shape, frame, alpha)
+    return figure
+
+
+def save_animation(animation: Animation, path: Path, fps: int = 25, *, ground: float | None = None) -> Path:
+    """Returns `path`, where the animation is now a GIF that plays in real time.
+
+    Raises `InputError` if the name does not end in .gif.
+    """
+    if path.suffix.lower() != ".gif":
+        raise InputError(f"{path}: an animation can be written as .gif only")
+    times = np.asarray(animation.times, float)
+    clock = np.arange(times[0], times[-1] + 1 / fps, 1 / fps)
+    extent = animation.extent or bounds(animation.shapes, animation.trails)
+    with _world(animation.trails, extent, animation.labels, ground) as (figure, axes):
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # laid out once, so that the axes stay where they are
+        writer = PillowWriter(fps=fps)
+        with writer.saving(figure, str(path), dpi=100):
+            for frame in np.searchsorted(times, clock, side="right") - 1:
+                drawn = [_draw(axes, shape, frame, 1.0) for shape in animation.shapes]
+                writer.grab_frame()
+                for artist in drawn:
+                    artist.remove()
+    return path
+
+
+@contextmanager
+def _axes(xlabel: str, ylabel: str, figsize: tuple[float, float] | None = None) -> Iterator[Canvas]:
+    """Gives a new figure and its axes, to be drawn on while the style holds."""
+    with matplotlib.rc_context({"axes.prop_cycle": cycler(color=PALETTE)}, STYLE):
+        figure = Figure(figsize=figsize)
+        axes = figure.add_subplot()
+        axes.set(xlabel=xlabel, ylabel=ylabel)
+        yield figure, axes
+
+
+@contextmanager
+def _world(
+    trails: Mapping[str, ArrayLike], extent: Extent, labels: tuple[str, str], ground: float | None
+) -> Iterator[Canvas]:
+    """Gives a figure with one scale in both directions, the trails and the ground drawn."""
+    left, right, bottom, top = extent
+    height = np.clip(6.4 * (top - bottom) / (right - left), 2.0, 8.0)
+    with _axes(*labels, figsize=(7.0, height + 0.6)) as (figure, axes):
+        axes.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
+        if ground is not None:
+            axes.axhline(ground, color="0.35", linewidth=1.2, zorder=1)
+        for number, (name, path) in enumerate(trails.items()):
+            points = np.asarray(path, float)
+            axes.plot(*points.T, color=colour(number), linewidth=1.0, alpha=0.7, zorder=1.5, label=name)
+        if trails:
+            axes.legend()
+        yield figure, axes
+
+
+def _draw(axes: Axes, shape: Shape, frame: int, alpha: float) -> Artist:
+    """Returns the shape as drawn; one zorder for all, so that later shapes cover earlier ones."""
+    frames = shape.frames()
+    points = frames[min(frame, len(frames) - 1)]
+    if isinstance(shape, Polyline):
+        (line,) = axes.plot(*points.T, color=colour(shape.colour), linewidth=shape.width)
+        line.set(alpha=alpha, zorder=3)
+        return line
+    known = bool(np.isfinite(points).all())
+    disc = Circle(tuple(points[0]) if known else (0.0, 0.0), shape.radius, visible=known)
+    disc.set(color=colour(shape.colour), linewidth=0, alpha=alpha, zorder=3)
+    return axes.add_patch(disc)

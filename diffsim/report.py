@@ -1,0 +1,147 @@
+"""The page of a run: one HTML file that needs nothing beside it, for screen, phone and paper.
+
+A scenario fills it from top to bottom:
+
+    page = Report("Trebuchet aimed by a network", subtitle="2000 steps of Adam")
+    page.settings(run.settings)
+    page.table("Result", ["quantity", "reached", "published"], [["miss (m)", 0.12, 0.3]])
+    page.figure(plot.learning_curve(losses), "The loss falls by four orders.")
+    page.write(run.folder / "report.html")
+"""
+
+import base64
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from diffsim._animation import Animation, Disc, Polyline
+from diffsim._plain import show
+
+__all__ = ["Animation", "Disc", "Polyline", "Report"]
+
+_CONTROLS = """<div class="controls"><button type="button">Play</button>
+<input type="range" min="0" value="0" aria-label="time">
+<output>0 s</output>
+<select aria-label="speed"><option value="1">real time</option><option value="0.25">1/4 of real time</option>
+</select></div>"""
+
+
+class Report:
+    """A page that grows from top to bottom; every title starts a section that the contents list.
+
+    Text is escaped throughout: nothing given is taken for HTML.
+    """
+
+    def __init__(self, title: str, subtitle: str = "") -> None:
+        self.title, self.subtitle = title, subtitle
+        self._sections: list[tuple[str, str]] = []
+        self._body: list[str] = []
+
+    def section(self, title: str) -> None:
+        """Starts a section."""
+        stem = re.sub(r"\W+", "-", title.lower()).strip("-") or "section"
+        taken = {anchor for anchor, _ in self._sections}
+        anchor, number = stem, 2
+        while anchor in taken:
+            anchor, number = f"{stem}-{number}", number + 1
+        self._sections.append((anchor, title))
+        self._body.append(f'<h2 id="{escape(anchor)}"><a href="#{escape(anchor)}">{escape(title)}</a></h2>')
+
+    def settings(self, values: Mapping[str, Any], title: str = "Settings") -> None:
+        """Adds a section with a table of names and values."""
+        self.section(title)
+        rows = (f"<tr><th>{escape(str(k))}</th><td>{escape(show(v))}</td></tr>" for k, v in values.items())
+        self._body.append(
+            f'<div class="wide"><table class="settings"><tbody>{"".join(rows)}</tbody></table></div>'
+        )
+
+    def text(self, text: str) -> None:
+        """Adds paragraphs, which empty lines part."""
+        self._body += [
+            f"<p>{escape(part.strip())}</p>" for part in re.split(r"\n\s*\n", text) if part.strip()
+        ]
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Adds a section with a table; columns of numbers align right, with six significant digits."""
+        self.section(title)
+        kinds = [_kind(column) for column in zip(*rows, strict=True)] or [""] * len(columns)
+        head = _row("th", columns, kinds)
+        body = "".join(_row("td", row, kinds) for row in rows)
+        self._body.append(
+            f'<div class="wide"><table><thead>{head}</thead><tbody>{body}</tbody></table></div>'
+        )
+
+    def figure(self, fig: Any, caption: str) -> None:
+        """Adds a matplotlib figure, as a picture within the page."""
+        buffer = io.BytesIO()
+        fig.savefig(buffer, format="png", dpi=180)
+        data = base64.b64encode(buffer.getvalue()).decode()
+        width = round(96 * fig.get_figwidth())
+        self._body.append(
+            f'<figure><img width="{width}" alt="{escape(caption)}" src="data:image/png;base64,{data}">'
+            f"<figcaption>{escape(caption)}</figcaption></figure>"
+        )
+
+    def animation(self, animation: Animation, caption: str = "", title: str = "Animation") -> None:
+        """Adds a section in which the animation plays: button, time slider, arrow keys, two speeds."""
+        self.section(title)
+        data = animation.data()
+        legend = "".join(
+            f'<span><i style="border-color:{trail["colour"]}"></i>{escape(trail["name"])}</span>'
+            for trail in data["trails"]
+        )
+        # A "<" in a label could close the script element early.
+        scene = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+        self._body.append(
+            '<figure class="animation" tabindex="0">'
+            f'<canvas role="img" aria-label="{escape(title)}"></canvas>'
+            f'{_CONTROLS}<figcaption>{escape(caption)} <span class="legend">{legend}</span></figcaption>'
+            f'<script type="application/json">{scene}</script></figure>'
+        )
+
+    def html(self) -> str:
+        """Returns the whole page."""
+        links = "".join(
+            f'<a href="#{escape(anchor)}">{escape(title)}</a>' for anchor, title in self._sections
+        )
+        moving = any('class="animation"' in part for part in self._body)
+        return Template(_data("_report.html")).substitute(
+            title=escape(self.title),
+            subtitle=f'<p class="subtitle">{escape(self.subtitle)}</p>' if self.subtitle else "",
+            contents=f'<nav aria-label="Contents">{links}</nav>' if len(self._sections) > 1 else "",
+            body="\n".join(self._body),
+            script=f"<script>{_data('_animation.js')}</script>" if moving else "",
+        )
+
+    def write(self, path: Path) -> Path:
+        """Returns `path`, where the page is now written."""
+        path.write_text(self.html(), encoding="utf-8")
+        return path
+
+
+def _data(name: str) -> str:
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
+
+
+def _kind(column: Sequence[Any]) -> str:
+    return ' class="number"' if all(value is None or _is_number(value) for value in column) else ""
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return not isinstance(value, str)
+
+
+def _row(tag: str, values: Sequence[Any], kinds: Sequence[str]) -> str:
+    """Returns a table row; None is an empty cell."""
+    texts = ("" if value is None else escape(show(value)) for value in values)
+    cells = (f"<{tag}{kind}>{text}</{tag}>" for text, kind in zip(texts, kinds, strict=True))
+    return f"<tr>{''.join(cells)}</tr>"

@@ -1,0 +1,144 @@
+"""Figures: what they hold is what was given, and nothing global changes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.colors import LogNorm
+from PIL import Image
+
+from diffsim import plot
+from diffsim._animation import PALETTE, Animation, Disc, Polyline
+from diffsim._errors import InputError
+
+TIMES = np.linspace(0.0, 1.0, 11)
+PATH = np.stack([4.0 * TIMES, TIMES * (1 - TIMES)], axis=-1)
+ARM = np.stack([np.zeros_like(PATH), PATH], axis=1)
+
+
+def drawn(figure) -> None:
+    """Draws the figure, which is when most of matplotlib's complaints come."""
+    figure.draw_without_rendering()
+
+
+def test_learning_curve_holds_loss_validation_and_references():
+    figure = plot.learning_curve([8.0, 4.0, 2.0, 1.0], [5.0, 2.0], {"published": 0.5}, ylabel="miss (m²)")
+    (axes,) = figure.axes
+    loss, validation, published = axes.lines
+    np.testing.assert_array_equal(loss.get_xydata(), [[1, 8], [2, 4], [3, 2], [4, 1]])
+    np.testing.assert_array_equal(validation.get_xydata(), [[2, 5], [4, 2]])
+    assert list(published.get_ydata()) == [0.5, 0.5]
+    assert axes.get_yscale() == "log"
+    assert axes.get_ylabel() == "miss (m²)"
+    assert axes.get_legend().get_texts()[2].get_text() == "published: 0.5"
+    drawn(figure)
+
+
+@pytest.mark.parametrize("loss", [[], [np.nan, 1.0, np.inf], [-1.0, -2.0], [0.0, 1.0]])
+def test_learning_curve_of_awkward_losses_draws(loss):
+    figure = plot.learning_curve(loss)
+    drawn(figure)
+    assert figure.axes[0].get_legend() is None
+
+
+def test_validation_steps_are_kept():
+    figure = plot.learning_curve(np.ones(9), [1.0, 2.0], validation_steps=[3, 9])
+    assert list(figure.axes[0].lines[1].get_xdata()) == [3, 9]
+
+
+def test_curves_are_named_and_coloured_in_order():
+    figure = plot.curves(TIMES, {"arm": TIMES, "sling": TIMES**2}, "time (s)", "angle (rad)")
+    (axes,) = figure.axes
+    assert [line.get_color() for line in axes.lines] == list(PALETTE[:2])
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["arm", "sling"]
+    assert axes.get_xlabel() == "time (s)"
+    drawn(figure)
+
+
+def test_field_map_hides_masked_and_unusable_cells():
+    values = np.arange(12.0).reshape(3, 4) - 1.0
+    values[2, 3] = np.nan
+    mask = np.zeros((3, 4), bool)
+    mask[1, 1] = True
+    figure = plot.field_map(
+        np.arange(4), np.arange(3), values, "x", "y", "miss (m)", log=True, mask=mask, contours=(3, 99)
+    )
+    shown = figure.axes[0].collections[0].get_array()
+    assert [tuple(cell) for cell in np.argwhere(np.ma.getmaskarray(shown))] == [
+        (0, 0),
+        (0, 1),
+        (1, 1),
+        (2, 3),
+    ]
+    assert isinstance(figure.axes[0].collections[0].norm, LogNorm)
+    assert figure.axes[1].get_ylabel() == "miss (m)"
+    drawn(figure)
+
+
+@pytest.mark.parametrize("value", [np.nan, 0.0, 2.0])
+@pytest.mark.parametrize("log", [False, True])
+def test_field_map_of_one_value_draws(value, log):
+    drawn(plot.field_map([0, 1], [0, 1], np.full((2, 2), value), "x", "y", "z", log=log, contours=(1.0,)))
+
+
+def test_polylines_fade_from_the_first_frame_to_the_last():
+    base = Polyline([[0.0, 0.0], [4.0, 0.0]])
+    figure = plot.polylines(
+        [Polyline(ARM), base, Disc(PATH, 0.1, 1)], {"ball": PATH}, frames=[0, 5, 10], ground=0.0
+    )
+    (axes,) = figure.axes
+    ground, trail, still, *arms = axes.lines
+    assert list(ground.get_ydata()) == [0.0, 0.0]
+    np.testing.assert_array_equal(trail.get_xydata(), PATH)
+    assert still.get_alpha() == 1.0
+    np.testing.assert_array_equal([arm.get_xydata() for arm in arms], ARM[[0, 5, 10]])
+    assert [arm.get_alpha() for arm in arms] == [0.5, 0.75, 1.0]
+    assert [disc.center for disc in axes.patches] == [tuple(PATH[frame]) for frame in (0, 5, 10)]
+    assert axes.get_aspect() == 1.0
+    drawn(figure)
+
+
+def test_polylines_chooses_six_frames():
+    assert len(plot.polylines([Polyline(ARM)]).axes[0].lines) == 6
+
+
+def test_polylines_leaves_gaps_for_what_is_not_finite():
+    arm = np.full_like(ARM, np.nan)
+    figure = plot.polylines([Polyline(arm), Disc(arm[:, 0], 0.1)])
+    assert not any(disc.get_visible() for disc in figure.axes[0].patches)
+    drawn(figure)
+
+
+def test_animation_is_resampled_to_real_time(tmp_path):
+    uneven = np.array([0.0, 0.1, 1.0])
+    animation = Animation(uneven, [Disc([[0.0, 0.0], [1.0, 0.0], [2.0, 1.0]], 0.2)])
+    path = plot.save_animation(animation, tmp_path / "throw.gif", fps=5)
+    with Image.open(path) as picture:
+        frames = []
+        for number in range(picture.n_frames):
+            picture.seek(number)
+            frames.append((picture.info["duration"], np.asarray(picture.convert("L"), int)))
+    # Frames at 0, 0.2, ..., 1 s; those that repeat may be merged into one that lasts longer.
+    assert sum(duration for duration, _ in frames) == 6 * 200
+    assert frames[0][0] == 200
+    assert np.abs(frames[0][1] - frames[1][1]).max() > 50
+
+
+def test_animation_refuses_other_suffixes(tmp_path):
+    with pytest.raises(InputError, match=r"throw\.mp4: an animation can be written as \.gif only"):
+        plot.save_animation(Animation(TIMES, []), tmp_path / "throw.mp4")
+
+
+def test_nothing_global_changes():
+    before = dict(matplotlib.rcParams)
+    plot.curves(TIMES, {"arm": TIMES}, "time (s)", "angle (rad)")
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_pyplot_is_not_imported():
+    code = "import sys, diffsim.plot; sys.exit('matplotlib.pyplot' in sys.modules)"
+    folder = Path(plot.__file__).parents[1]
+    assert subprocess.run([sys.executable, "-c", code], cwd=folder, check=False).returncode == 0
