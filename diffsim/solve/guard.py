@@ -161,5 +161,5 @@ def may_cross(before: Sight, after: Sight, h: Scalar, wanted) -> Bool[Array, ""]
     """Whether any guard has a crossing that counts within a step, or comes so near that it must be looked at."""
     _, dip = extremum(before.side, before.value, before.rate, after.value, after.rate, h)
     scale = jnp.maximum(jnp.abs(before.value), jnp.abs(after.value))
-    near = jnp.isfinite(dip) & (before.side * dip <= 0.25 * scale)
+    near = jnp.isfinite(dip) & (before.side * dip <= 0.02 * scale)
     return jnp.any(near | crossed(before.side, after.value, wanted))

@@ -76,10 +76,11 @@ def evolve(
     problem = Problem(stepper(phase.field, solver, controller, args), phase.guards, phase.limits, controller, t1, dt0, max_steps)
     start = problem.stepper.point(t0, y0)
     if mode == "forward":
-        march, found = _search(problem, begin(problem, start, keep_path=ts is not None))
+        march, found = _search(problem, begin(problem, start, keep_steps=False, keep_path=ts is not None))
         point, path = march.point, march.path
     else:
-        march, found = _search(freeze(problem), begin(freeze(problem), freeze(start), keep_path=False))
+        still = begin(freeze(problem), freeze(start), keep_steps=True, keep_path=False)
+        march, found = _search(freeze(problem), still)
         march, found = freeze(march), freeze(found)
         point, path = replay(problem, start, march.steps, march.accepted, keep_path=ts is not None)
     return _arrive(phase, problem, march, found, point, path, ts)

@@ -5,7 +5,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
 
 from .._types import Count, Flag, Scalar
 from .guard import crossed, extremum, functions, measure, wanted_sides
@@ -33,84 +32,84 @@ def locate(problem: Problem, march: March) -> Found:
     cubic has its extremum: so two crossings within one piece are seen. Brackets are closed by Newton's method,
     kept inside them by bisection.
     """
-    times, values, rates, touch = _look(problem, march)
-    wanted = wanted_sides(problem.guards)
+    times, values = _look(problem, march)
+    size = jnp.max(jnp.abs(values), axis=0)
     sides = jnp.sign(values).at[0].set(march.sight.side)
     # A touch counts as a crossing here; it is told apart below by its rate.
-    near = jnp.where(jnp.abs(values) <= touch, 0.0, values)
-    hit = crossed(sides[:-1], near[1:], wanted)
+    near = jnp.where(jnp.abs(values) <= _TOUCH * size, 0.0, values)
+    hit = crossed(sides[:-1], near[1:], wanted_sides(problem.guards))
     exists = jnp.any(hit, axis=0)
-    piece = jnp.argmax(hit, axis=0)
-    column = jnp.arange(len(problem.guards))
-    low, high = times[piece, column], times[piece + 1, column]
-    delays = _close(problem, march, low, high, sides[piece, column])
+    piece, own = jnp.argmax(hit, axis=0), jnp.arange(len(problem.guards))
+    delays, rates = _close(problem, march, times[piece, own], times[piece + 1, own], sides[piece, own])
     delays = jnp.where(exists, delays, jnp.inf)
     guard = jnp.argmin(delays)
-    delay = jnp.where(exists[guard], delays[guard], march.h)
-    _, rate = _sight_at(problem, march.point, delay)
-    size = jnp.max(jnp.abs(values[:, guard]))
-    grazing = jnp.abs(rate[guard]) * march.h <= _GRAZE * size
-    return Found(jnp.any(exists), delay, guard, grazing & jnp.any(exists))
+    found = exists[guard]
+    grazing = found & (jnp.abs(rates[guard]) * march.h <= _GRAZE * size[guard])
+    return Found(found, jnp.where(found, delays[guard], march.h), guard, grazing)
 
 
-def _sight_at(problem: Problem, start: Point, delay: Scalar):
-    """Values and rates of the guards at the end of a step of length `delay`."""
-    end, _ = problem.stepper.step(start, delay)
-    return measure(functions(problem.guards), end, problem.stepper.args)
+def _measure_own(problem: Problem, start: Point, delays):
+    """Value and rate of each guard at its own time after `start`; `delays` has a last axis over guards."""
+
+    def at(delay):
+        end, _ = problem.stepper.step(start, delay)
+        return measure(functions(problem.guards), end, problem.stepper.args)
+
+    value, rate = jax.vmap(at)(delays.reshape(-1))
+    own = jnp.arange(delays.shape[-1])
+    split = lambda x: x.reshape(*delays.shape, -1)[..., own, own]
+    return split(value), split(rate)
 
 
 def _look(problem: Problem, march: March):
-    """Times, values and rates of the guards at ordered points of the step, each of shape (points, guards)."""
-    sight_at = jax.vmap(lambda delay: _sight_at(problem, march.point, delay))
+    """Ordered times in the step and the guards' values there, each of shape (points, guards)."""
     h = march.h / _PIECES
-    ends = h * jnp.arange(1, _PIECES + 1)
-    value, rate = sight_at(ends)
-    value = jnp.concatenate([march.sight.value[None], value])
-    rate = jnp.concatenate([march.sight.rate[None], rate])
-    sides = jnp.sign(value[:-1]).at[0].set(march.sight.side)
-    fraction, _ = extremum(sides, value[:-1], rate[:-1], value[1:], rate[1:], h)
-    between = (ends - h)[:, None] + h * fraction
-    # Each guard has its own extrema, so each is measured at its own times.
-    inner_value, inner_rate = jax.vmap(sight_at, in_axes=1, out_axes=1)(between)
-    own = jnp.arange(len(problem.guards))
-    inner_value, inner_rate = inner_value[:, own, own], inner_rate[:, own, own]
-    ends = jnp.broadcast_to(ends[:, None], between.shape)
-    times = _interleave(jnp.zeros_like(march.sight.value), between, ends)
-    values = _interleave(value[0], inner_value, value[1:])
-    touch = _TOUCH * jnp.max(jnp.abs(values), axis=0)
-    return times, values, _interleave(rate[0], inner_rate, rate[1:]), touch
+    ends = h * jnp.arange(1, _PIECES + 1)[:, None] * jnp.ones_like(march.sight.value)
+    first = march.sight
+
+    def turn(delays, _):
+        value, rate = _measure_own(problem, march.point, delays)
+        g = jnp.concatenate([first.value[None], value])
+        r = jnp.concatenate([first.rate[None], rate])
+        side = jnp.concatenate([first.side[None], jnp.sign(value[:-1])])
+        fraction, _ = extremum(side, g[:-1], r[:-1], g[1:], r[1:], h)
+        return ends - h + h * fraction, (delays, value)
+
+    # The first turn looks at the ends of the pieces, the second where the cubics between them turn.
+    _, (times, values) = lax.scan(turn, ends, length=2)
+    return _merge(jnp.zeros_like(first.value), times), _merge(first.value, values)
 
 
-def _interleave(first, odd, even):
-    pairs = jnp.stack([odd, even], axis=1).reshape(-1, odd.shape[-1])
+def _merge(first, turns):
+    """One ordered column per guard: the first value, then in turns those between the ends and at the ends."""
+    pairs = jnp.stack([turns[1], turns[0]], axis=1).reshape(-1, first.shape[0])
     return jnp.concatenate([first[None], pairs])
 
 
-def _close(problem: Problem, march: March, low, high, side) -> Float[Array, " guards"]:
-    """The crossing time of each guard within its bracket, to the precision of the step."""
-    own = jnp.arange(len(problem.guards))
+def _close(problem: Problem, march: March, low, high, side):
+    """The crossing time of each guard within its bracket, to the precision of the step, and its rate there."""
 
-    def measure_own(delays):
-        value, rate = jax.vmap(lambda delay: _sight_at(problem, march.point, delay))(delays)
-        return value[own, own], rate[own, own]
+    # Newton's method squares the error, so that after a change this small only rounding is left.
+    small = jnp.finfo(low.dtype).eps ** (2 / 3) * march.h
 
     def unfinished(carry):
-        _, _, _, change, count = carry
-        return (count < 60) & jnp.any(change > 2 * jnp.finfo(low.dtype).eps * march.h)
+        *_, change, count = carry
+        return (count < 60) & jnp.any(change > small)
 
     def improve(carry):
-        low, high, delay, _, count = carry
-        value, rate = measure_own(delay)
+        low, high, delay, _, _, count = carry
+        value, rate = _measure_own(problem, march.point, delay)
         before = side * value > 0
         low, high = jnp.where(before, delay, low), jnp.where(before, high, delay)
         newton = delay - value / jnp.where(rate == 0, 1.0, rate)
         inside = (newton >= low) & (newton <= high) & (rate != 0)
         better = jnp.where(inside, newton, 0.5 * (low + high))
         better = jnp.where(value == 0, delay, better)
-        return low, high, better, jnp.abs(better - delay), count + 1
+        return low, high, better, rate, jnp.abs(better - delay), count + 1
 
-    start = 0.5 * (low + high)
-    return lax.while_loop(unfinished, improve, (low, high, start, high - low, 0))[2]
+    start = (low, high, 0.5 * (low + high), jnp.ones_like(low), high - low, 0)
+    _, _, delay, rate, _, _ = lax.while_loop(unfinished, improve, start)
+    return delay, rate
 
 
 def settle(problem: Problem, start: Point, delay: Scalar, guard: Count) -> Point:

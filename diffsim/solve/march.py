@@ -42,7 +42,7 @@ class March(NamedTuple):
     status: Count
     attempts: Count
     accepted: Count
-    steps: Float[Array, " max_steps"]
+    steps: Float[Array, " max_steps"] | None
     path: Point | None
 
 
@@ -51,8 +51,8 @@ def freeze(tree):
     return jax.tree.map(lambda x: lax.stop_gradient(x) if eqx.is_inexact_array(x) else x, tree)
 
 
-def begin(problem: Problem, start: Point, keep_path: bool) -> March:
-    """The march at the start of a phase. `keep_path` records the accepted points beside the step sizes."""
+def begin(problem: Problem, start: Point, keep_steps: bool, keep_path: bool) -> March:
+    """The march at the start of a phase, recording the sizes of accepted steps or the points before them."""
     still, here = freeze(problem), freeze(start)
     stepper = still.stepper
     end, controller = problem.controller.init(
@@ -72,7 +72,7 @@ def begin(problem: Problem, start: Point, keep_path: bool) -> March:
         status=jnp.where(healthy, Status.FINISHED, Status.NON_FINITE),
         attempts=jnp.array(0),
         accepted=jnp.array(0),
-        steps=jnp.zeros(rows, here.t.dtype),
+        steps=jnp.zeros(rows, here.t.dtype) if keep_steps else None,
         path=jax.tree.map(lambda x: jnp.broadcast_to(x, rows + x.shape), start) if keep_path else None,
     )
 
@@ -131,9 +131,7 @@ def _one_step(problem: Problem, still: Problem, march: March) -> March:
         attempts=march.attempts + 1,
         accepted=march.accepted + take,
         steps=_record(march.steps, march.accepted, h),
-        path=None if march.path is None else jax.tree.map(
-            lambda rows, x: _record(rows, march.accepted, x), march.path, start
-        ),
+        path=_record(march.path, march.accepted, start),
     )
 
 
@@ -157,7 +155,9 @@ def _health(accept, there: Point, h, t1, status):
 
 
 def _record(rows, index, value):
-    return rows.at[index].set(value, mode="drop")
+    if rows is None:
+        return None
+    return jax.tree.map(lambda rows, x: rows.at[index].set(x, mode="drop"), rows, value)
 
 
 def _choose(which, a, b):
