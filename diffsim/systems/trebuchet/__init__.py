@@ -1,5 +1,6 @@
 """The trebuchet: machine, equations of motion, and a throw as one differentiable function."""
 
+from .machine import Direction as Direction
 from .machine import Flight as Flight
 from .machine import Slide as Slide
 from .machine import Swing as Swing

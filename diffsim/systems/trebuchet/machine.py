@@ -16,9 +16,9 @@ _LENGTH = (1e-6, np.inf)
 class Trebuchet(eqx.Module):
     """A counterweight trebuchet with a hinged weight and a sling, and the shot to be made with it.
 
-    x points forward from the pivot, y up from the ground; the pivot is at (0, h_pivot). Angles are against the
-    horizontal: `arm` of the arm (0: level, long end back), `hanger` from the short arm's end to the weight,
-    `sling` from the sling's end on the long arm to the ball. The arm starts with the ball on the ground, at rest.
+    x points forward from the pivot, y up from the ground; the pivot is at (0, h_pivot). Directions are against the
+    horizontal: `arm` from the pivot to the weight's hinge, `hanger` from the hinge to the weight, `sling` from the
+    sling's end on the long arm to the ball. The machine starts at rest with that end and the ball on the ground.
 
     Good values: the defaults, a machine of 2 m that throws a baseball 64 m. Breaks when: the pivot is as high as
     the long arm is long; a very heavy weight lets the sling go slack (see `Throw.status`).
@@ -43,21 +43,32 @@ class Trebuchet(eqx.Module):
     angle: Scalar = param(np.pi / 4, "rad")  # of the ball's velocity when it leaves the sling
 
 
-class Slide(NamedTuple):
-    """State while the ball slides on the ground: angles (rad) and their rates (rad/s)."""
+class Direction(NamedTuple):
+    """An angle carried as its cosine and sine: nothing wraps around, and the motion needs no trigonometry."""
 
-    arm: Scalar
-    hanger: Scalar
+    cos: Scalar
+    sin: Scalar
+
+    def turning(self, rate: Scalar) -> "Direction":
+        """Its time derivative while it turns at `rate` (rad/s)."""
+        return Direction(-self.sin * rate, self.cos * rate)
+
+
+class Slide(NamedTuple):
+    """State while the ball slides on the ground: directions and their rates of turning (rad/s)."""
+
+    arm: Direction
+    hanger: Direction
     arm_rate: Scalar
     hanger_rate: Scalar
 
 
 class Swing(NamedTuple):
-    """State while the ball swings in the sling: angles (rad) and their rates (rad/s)."""
+    """State while the ball swings in the sling: directions and their rates of turning (rad/s)."""
 
-    arm: Scalar
-    hanger: Scalar
-    sling: Scalar
+    arm: Direction
+    hanger: Direction
+    sling: Direction
     arm_rate: Scalar
     hanger_rate: Scalar
     sling_rate: Scalar
@@ -107,12 +118,11 @@ class _Terms(NamedTuple):
     b2: Scalar
 
 
-def _terms(p: Trebuchet, s: Swing, cos, sin) -> _Terms:
-    """Equations (arm, hanger, sling) of the Lagrangian T - V of `energy`; `cos` and `sin` are of s[:3]."""
-    (c0, c1, c2), (s0, s1, s2) = cos, sin
+def _terms(p: Trebuchet, s: Swing) -> _Terms:
+    """The equations of arm, hanger and sling that follow from `energy`."""
     I0, I1, I2, K1, K2, moment = _inertia(p)
-    cos_ah, sin_ah = c0 * c1 + s0 * s1, s0 * c1 - c0 * s1
-    cos_as, sin_as = c0 * c2 + s0 * s2, s0 * c2 - c0 * s2
+    cos_ah, sin_ah = _difference(s.arm, s.hanger)
+    cos_as, sin_as = _difference(s.arm, s.sling)
     arm2 = s.arm_rate**2
     return _Terms(
         I0=I0,
@@ -120,22 +130,29 @@ def _terms(p: Trebuchet, s: Swing, cos, sin) -> _Terms:
         I2=I2,
         a1=K1 * cos_ah,
         a2=-K2 * cos_as,
-        b0=-K1 * s.hanger_rate**2 * sin_ah + K2 * s.sling_rate**2 * sin_as - moment * p.g * c0,
-        b1=K1 * arm2 * sin_ah - p.m_weight * p.l_weight * p.g * c1,
-        b2=-K2 * arm2 * sin_as - p.m_proj * p.l_sling * p.g * c2,
+        b0=-K1 * s.hanger_rate**2 * sin_ah + K2 * s.sling_rate**2 * sin_as - moment * p.g * s.arm.cos,
+        b1=K1 * arm2 * sin_ah - p.m_weight * p.l_weight * p.g * s.hanger.cos,
+        b2=-K2 * arm2 * sin_as - p.m_proj * p.l_sling * p.g * s.sling.cos,
     )
+
+
+def _difference(a: Direction, b: Direction) -> Direction:
+    return Direction(a.cos * b.cos + a.sin * b.sin, a.sin * b.cos - a.cos * b.sin)
 
 
 def swing(t, s: Swing, p: Trebuchet) -> Swing:
     """Time derivative of the swing's state: the three equations solved by elimination of hanger and sling."""
-    return _swing(s, p)[0]
-
-
-def _swing(s: Swing, p: Trebuchet) -> tuple[Swing, _Terms]:
-    m = _terms(p, s, [jnp.cos(x) for x in s[:3]], [jnp.sin(x) for x in s[:3]])
+    m = _terms(p, s)
     arm = (m.b0 - m.a1 * m.b1 / m.I1 - m.a2 * m.b2 / m.I2) / (m.I0 - m.a1**2 / m.I1 - m.a2**2 / m.I2)
-    slope = Swing(*s[3:], arm, (m.b1 - m.a1 * arm) / m.I1, (m.b2 - m.a2 * arm) / m.I2)
-    return slope, m
+    hanger, sling = (m.b1 - m.a1 * arm) / m.I1, (m.b2 - m.a2 * arm) / m.I2
+    return Swing(
+        s.arm.turning(s.arm_rate),
+        s.hanger.turning(s.hanger_rate),
+        s.sling.turning(s.sling_rate),
+        arm,
+        hanger,
+        sling,
+    )
 
 
 def slide(t, s: Slide, p: Trebuchet) -> Slide:
@@ -143,22 +160,21 @@ def slide(t, s: Slide, p: Trebuchet) -> Slide:
     return _slide(s, p)[0]
 
 
-def _slide(s: Slide, p: Trebuchet):
-    """The slide's derivative, the ground's push on the ball (N), and the swing it would continue as."""
-    c0, s0 = jnp.cos(s.arm), jnp.sin(s.arm)
-    s2 = (p.l_long * s0 - p.h_pivot) / p.l_sling
-    c2 = jnp.sqrt(1 - s2**2)
-    ratio = p.l_long * c0 / (p.l_sling * c2)
+def _slide(s: Slide, p: Trebuchet) -> tuple[Slide, Scalar, Swing]:
+    """The slide's derivative, the ground's push on the ball (N), and the same state written as a swing."""
+    sine = (p.l_long * s.arm.sin - p.h_pivot) / p.l_sling
+    sling = Direction(jnp.sqrt(1 - sine**2), sine)
+    reach = p.l_sling * sling.cos
+    ratio = p.l_long * s.arm.cos / reach
     rate = ratio * s.arm_rate
-    as_swing = Swing(s.arm, s.hanger, jnp.arcsin(s2), *s[2:], rate)
-    m = _terms(p, as_swing, (c0, jnp.cos(s.hanger), c2), (s0, jnp.sin(s.hanger), s2))
-    shift = (-p.l_long * s0 * s.arm_rate**2 + p.l_sling * s2 * rate**2) / (p.l_sling * c2)
+    as_swing = Swing(s.arm, s.hanger, sling, s.arm_rate, s.hanger_rate, rate)
+    m = _terms(p, as_swing)
+    shift = (-p.l_long * s.arm.sin * s.arm_rate**2 + p.l_sling * sine * rate**2) / reach
     mass = m.I0 + 2 * m.a2 * ratio + ratio**2 * m.I2 - m.a1**2 / m.I1
     arm = (m.b0 + ratio * m.b2 - (m.a2 + ratio * m.I2) * shift - m.a1 * m.b1 / m.I1) / mass
-    sling = ratio * arm + shift
-    slope = Slide(*s[2:], arm, (m.b1 - m.a1 * arm) / m.I1)
-    push = -(m.b2 - m.a2 * arm - m.I2 * sling) / (p.l_sling * c2)
-    return slope, push, as_swing, sling
+    push = -(m.b2 - m.a2 * arm - m.I2 * (ratio * arm + shift)) / reach
+    turning = s.arm.turning(s.arm_rate), s.hanger.turning(s.hanger_rate)
+    return Slide(*turning, arm, (m.b1 - m.a1 * arm) / m.I1), push, as_swing
 
 
 def ground_push(t, s: Slide, p: Trebuchet) -> Scalar:
@@ -167,17 +183,17 @@ def ground_push(t, s: Slide, p: Trebuchet) -> Scalar:
 
 
 def sliding_as_swing(t, s: Slide, p: Trebuchet) -> Swing:
-    """The slide's state with the sling's angle and rate written out."""
+    """The slide's state with the sling's direction and rate written out."""
     return _slide(s, p)[2]
 
 
 def ball(t, s: Swing, p: Trebuchet) -> Flight:
     """Position and velocity of the ball in the sling."""
     return Flight(
-        -p.l_long * jnp.cos(s.arm) + p.l_sling * jnp.cos(s.sling),
-        p.h_pivot - p.l_long * jnp.sin(s.arm) + p.l_sling * jnp.sin(s.sling),
-        p.l_long * jnp.sin(s.arm) * s.arm_rate - p.l_sling * jnp.sin(s.sling) * s.sling_rate,
-        -p.l_long * jnp.cos(s.arm) * s.arm_rate + p.l_sling * jnp.cos(s.sling) * s.sling_rate,
+        -p.l_long * s.arm.cos + p.l_sling * s.sling.cos,
+        p.h_pivot - p.l_long * s.arm.sin + p.l_sling * s.sling.sin,
+        p.l_long * s.arm.sin * s.arm_rate - p.l_sling * s.sling.sin * s.sling_rate,
+        -p.l_long * s.arm.cos * s.arm_rate + p.l_sling * s.sling.cos * s.sling_rate,
     )
 
 
@@ -187,29 +203,28 @@ def release_guard(t, s: Swing, p: Trebuchet) -> Scalar:
     return b.vx * jnp.sin(p.angle) - b.vy * jnp.cos(p.angle)
 
 
-def _pull(p: Trebuchet, s: Swing, arm, push) -> Scalar:
+def _pull(p: Trebuchet, s: Swing, arm: Scalar, push) -> Scalar:
     """Sling tension, N, from the arm's angular acceleration and the ground's push: Newton's law along the sling."""
-    c, sn = jnp.cos(s.sling), jnp.sin(s.sling)
-    ax = p.l_long * (jnp.sin(s.arm) * arm + jnp.cos(s.arm) * s.arm_rate**2)
-    ay = p.l_long * (-jnp.cos(s.arm) * arm + jnp.sin(s.arm) * s.arm_rate**2)
-    inward = ax * c + ay * sn - p.l_sling * s.sling_rate**2
-    return -p.m_proj * (inward + p.g * sn) + push * sn
+    ax = p.l_long * (s.arm.sin * arm + s.arm.cos * s.arm_rate**2)
+    ay = p.l_long * (-s.arm.cos * arm + s.arm.sin * s.arm_rate**2)
+    outward = ax * s.sling.cos + ay * s.sling.sin - p.l_sling * s.sling_rate**2
+    return -p.m_proj * (outward + p.g * s.sling.sin) + push * s.sling.sin
 
 
 def swing_tension(t, s: Swing, p: Trebuchet) -> Scalar:
     """Tension of the sling while the ball swings, N; below zero a real sling is slack."""
-    return _pull(p, s, _swing(s, p)[0].arm_rate, 0.0)
+    return _pull(p, s, swing(t, s, p).arm_rate, 0.0)
 
 
 def slide_tension(t, s: Slide, p: Trebuchet) -> Scalar:
     """Tension of the sling while the ball slides, N."""
-    slope, push, as_swing, _ = _slide(s, p)
+    slope, push, as_swing = _slide(s, p)
     return _pull(p, as_swing, slope.arm_rate, push)
 
 
-def hanger_clearance(t, s: Slide | Swing, p: Trebuchet) -> Scalar:
+def clearance(t, s: Slide | Swing, p: Trebuchet) -> Scalar:
     """Height of the weight's centre over the ground, m."""
-    return p.h_pivot + p.l_short * jnp.sin(s.arm) + p.l_weight * jnp.sin(s.hanger)
+    return p.h_pivot + p.l_short * s.arm.sin + p.l_weight * s.hanger.sin
 
 
 def flight(t, s: Flight, p: Trebuchet) -> Flight:
@@ -223,10 +238,12 @@ def flight(t, s: Flight, p: Trebuchet) -> Flight:
 def energy(t, s: Swing, p: Trebuchet) -> tuple[Scalar, Scalar]:
     """Kinetic and potential energy of arm, weight and ball while they swing, J."""
     I0, I1, I2, K1, K2, moment = _inertia(p)
+    cos_ah, _ = _difference(s.arm, s.hanger)
+    cos_as, _ = _difference(s.arm, s.sling)
     kinetic = (
         0.5 * (I0 * s.arm_rate**2 + I1 * s.hanger_rate**2 + I2 * s.sling_rate**2)
-        + K1 * jnp.cos(s.arm - s.hanger) * s.arm_rate * s.hanger_rate
-        - K2 * jnp.cos(s.arm - s.sling) * s.arm_rate * s.sling_rate
+        + K1 * cos_ah * s.arm_rate * s.hanger_rate
+        - K2 * cos_as * s.arm_rate * s.sling_rate
     )
-    sines = moment * jnp.sin(s.arm) + p.m_weight * p.l_weight * jnp.sin(s.hanger)
-    return kinetic, p.g * (sines + p.m_proj * p.l_sling * jnp.sin(s.sling))
+    height = moment * s.arm.sin + p.m_weight * p.l_weight * s.hanger.sin + p.m_proj * p.l_sling * s.sling.sin
+    return kinetic, p.g * height

@@ -14,7 +14,7 @@ from ...solve.guard import Guard, Phase
 from ...solve.hybrid import Arrival, evolve
 from ...solve.status import Status
 from . import machine as m
-from .machine import Flight, Slide, Swing, Trebuchet
+from .machine import Direction, Flight, Slide, Swing, Trebuchet
 
 EXACT = dfx.PIDController(rtol=1e-10, atol=1e-12)
 SOLVER = dfx.Dopri5()
@@ -23,12 +23,12 @@ FAST = dfx.PIDController(rtol=1e-6, atol=1e-8)
 _SLIDING = Phase(
     m.slide,
     (Guard(m.ground_push, "falling", m.sliding_as_swing),),
-    (m.slide_tension, m.hanger_clearance),
+    (m.slide_tension, m.clearance),
 )
 _SWINGING = Phase(
     m.swing,
     (Guard(m.release_guard, "rising", m.ball),),
-    (m.swing_tension, m.hanger_clearance),
+    (m.swing_tension, m.clearance),
 )
 _FLYING = Phase(m.flight, (Guard(lambda t, s, p: s.y, "falling"),))
 
@@ -93,11 +93,11 @@ class _Chain(NamedTuple):
 def start(p: Trebuchet) -> Slide:
     """The machine at rest with the sling's end on the ground; level if the pivot is too high for that."""
     sine = p.h_pivot / p.l_long
-    possible = sine < 1
-    # The inner choice keeps the derivative finite where the outer one discards the value.
-    arm = jnp.where(possible, jnp.arcsin(jnp.where(possible, sine, 0.0)), 0.0)
-    zero = jnp.zeros_like(arm)
-    return Slide(arm, zero - jnp.pi / 2, zero, zero)
+    # The inner choice keeps the derivative finite where the machine is impossible.
+    sine = jnp.where(sine < 1, sine, 0.0)
+    zero = jnp.zeros_like(sine)
+    arm, down = Direction(jnp.sqrt(1 - sine**2), sine), Direction(zero, zero - 1)
+    return Slide(arm, down, zero, zero)
 
 
 def _chain(p: Trebuchet, ts=None, check=False, **options) -> _Chain:
@@ -189,7 +189,7 @@ def drawing(p: Trebuchet, ts: Float[Array, " frames"]) -> Drawing:
 
 
 def _points(p: Trebuchet, ts, swings: Swing, balls: Flight) -> Drawing:
-    along = lambda angle, length: length * jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+    along = lambda direction, length: length * jnp.stack(direction, axis=-1)
     pivot = jnp.broadcast_to(jnp.stack([jnp.zeros_like(p.h_pivot), p.h_pivot]), (ts.shape[0], 2))
     hinge = pivot + along(swings.arm, p.l_short)
     weight = hinge + along(swings.hanger, p.l_weight)
