@@ -1,1 +1,32 @@
-"""diffsim: differentiable simulation on JAX."""
+"""diffsim: differentiable simulation on JAX. Physics as plain functions, trained through the solvers."""
+
+from . import systems as systems
+from ._errors import InputError as InputError
+from ._errors import WorkFailed as WorkFailed
+from ._types import Scalar as Scalar
+from .parameters import Parameter as Parameter
+from .parameters import at_bound as at_bound
+from .parameters import constrain as constrain
+from .parameters import frozen as frozen
+from .parameters import param as param
+from .parameters import parameters as parameters
+from .parameters import replace as replace
+from .parameters import trainable as trainable
+from .parameters import unconstrain as unconstrain
+from .solve.evolve import Arrival as Arrival
+from .solve.evolve import evolve as evolve
+from .solve.guard import Guard as Guard
+from .solve.guard import Phase as Phase
+from .solve.hybrid import Hybrid as Hybrid
+from .solve.hybrid import hybrid as hybrid
+from .solve.integrate import integrate as integrate
+from .solve.modes import few_inputs as few_inputs
+from .solve.status import Status as Status
+from .solve.status import count_statuses as count_statuses
+from .solve.status import finished as finished
+from .train.fit import FitFailed as FitFailed
+from .train.fit import History as History
+from .train.fit import fit as fit
+from .train.least_squares import LEVENBERG_MARQUARDT as LEVENBERG_MARQUARDT
+from .train.least_squares import fit_least_squares as fit_least_squares
+from .train.network import BoundedMLP as BoundedMLP

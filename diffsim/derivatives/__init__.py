@@ -1,0 +1,1 @@
+"""Trust: the evidence that a derivative is right."""

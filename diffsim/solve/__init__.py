@@ -1,0 +1,1 @@
+"""Time: trajectories, events, and the modes of differentiating them."""

@@ -10,7 +10,17 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from .._types import Count, Flag, Scalar, State
-from .guard import Guard, Sight, Watch, first_sight, first_watch, may_cross, next_sight, next_watch, wanted_sides
+from .guard import (
+    Guard,
+    Sight,
+    Watch,
+    first_sight,
+    first_watch,
+    may_cross,
+    next_sight,
+    next_watch,
+    wanted_sides,
+)
 from .status import Status
 from .step import Point, Stepper
 
@@ -56,7 +66,14 @@ def begin(problem: Problem, start: Point, keep_steps: bool, keep_path: bool) -> 
     still, here = freeze(problem), freeze(start)
     stepper = still.stepper
     end, controller = problem.controller.init(
-        stepper.term, here.t, still.t1, here.y, still.dt0, stepper.args, stepper.solver.func, stepper.error_order
+        stepper.term,
+        here.t,
+        still.t1,
+        here.y,
+        still.dt0,
+        stepper.args,
+        stepper.solver.func,
+        stepper.error_order,
     )
     h = freeze(jnp.asarray(jnp.minimum(end, still.t1) - here.t, here.t.dtype))
     healthy = jnp.isfinite(h) & all_finite(here)

@@ -33,15 +33,6 @@ class Status(enum.IntEnum):
         return _EXPLANATIONS[self]
 
 
-def first_failure(*statuses: Int[ArrayLike, "..."]) -> Int[Array, "..."]:
-    """The first status of a chain that is not FINISHED, elementwise; FINISHED where all of them are."""
-    result = jnp.asarray(statuses[-1])
-    for status in reversed(statuses[:-1]):
-        status = jnp.asarray(status)
-        result = jnp.where(status == Status.FINISHED, result, status)
-    return result
-
-
 def finished(status: Int[ArrayLike, "..."]) -> Bool[Array, "..."]:
     """Where a trajectory ended as intended."""
     return jnp.asarray(status) == Status.FINISHED

@@ -1,0 +1,1 @@
+"""Systems: parameters, physics and energies, one module each."""

@@ -1,0 +1,1 @@
+"""Learning: fits of any model, and networks that respect limits."""

@@ -10,8 +10,8 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from ..._types import Count, Scalar
+from ...solve.evolve import Arrival, evolve
 from ...solve.guard import Guard, Phase
-from ...solve.hybrid import Arrival, evolve
 from ...solve.status import Status
 from . import machine as m
 from .machine import Direction, Flight, Slide, Swing, Trebuchet

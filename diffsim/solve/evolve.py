@@ -1,0 +1,180 @@
+"""One phase of a hybrid system, up to its earliest guard, with a differentiable event time."""
+
+from typing import Literal, NamedTuple
+
+import diffrax as dfx
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from .._errors import InputError
+from .._types import Args, Count, Scalar, State
+from .checks import check_field, check_state
+from .guard import Guard, Phase, next_watch
+from .locate import Found, locate, settle
+from .march import March, Problem, advance, all_finite, begin, freeze, replay, underway
+from .status import Status
+from .step import Point, stepper
+
+Mode = Literal["any", "forward"]
+SOLVER = dfx.Tsit5()
+CONTROLLER = dfx.PIDController(rtol=1e-8, atol=1e-10)
+
+
+class Arrival(NamedTuple):
+    """How a phase ended: at an event, at the final time, or by a failure.
+
+    `t` and `y` are time and state at the end, before any reset; `next_y` is the state after the reset.
+    `guard` is the index of the guard that fired, -1 for none. `ys` are the states at the times asked for, NaN
+    outside the phase; None if none were asked for. `lowest` holds the least value of each of the phase's limits
+    (a constant for differentiation), `steps` counts attempted steps.
+    """
+
+    t: Scalar
+    y: State
+    next_y: State
+    guard: Count
+    status: Count
+    steps: Count
+    lowest: Float[Array, " limits"]
+    ys: State | None
+
+
+def evolve(
+    phase: Phase,
+    t0,
+    y0: State,
+    args: Args = None,
+    *,
+    t1,
+    ts: Float[Array, " times"] | None = None,
+    solver: dfx.AbstractSolver = SOLVER,
+    controller: dfx.AbstractStepSizeController = CONTROLLER,
+    dt0=None,
+    max_steps: int = 1024,
+    mode: Mode = "any",
+) -> Arrival:
+    """The end of one phase: the earliest crossing of any of its guards after `t0`, at most `t1`.
+
+    The vector field is that of `phase`, `dy/dt = phase.field(t, y, args)`; `y0` is any pytree of real arrays.
+    `ts` asks for states at these times. Any diffrax one-step solver and step size controller may be given.
+
+    Event time and state are as accurate as the solution, and so are their derivatives. With `mode="any"` the
+    steps are found first and then replayed: `grad`, `jacfwd`, `hessian` and `vmap` all work. `mode="forward"`
+    does it in one pass, for `jvp` and `jacfwd` only; wrapped in `few_inputs` it serves `grad` as well.
+
+    Status: GUARD_NOT_FOUND if the phase has guards and `t1` came first, GRAZING if the guard is only touched,
+    STEP_LIMIT, NON_FINITE. Raises InputError for a guard that is not real, or a field that does not return the
+    structure of `y0`.
+    """
+    if mode not in ("any", "forward"):
+        raise InputError(f'mode={mode!r}: use "any" or "forward"')
+    t0, t1, y0, ts = _as_arrays(t0, t1, y0, ts)
+    phase = _with_explicit_constants(phase, t0, y0, args)
+    problem = Problem(
+        stepper(phase.field, solver, controller, args),
+        phase.guards,
+        phase.limits,
+        controller,
+        t1,
+        dt0,
+        max_steps,
+    )
+    start = problem.stepper.point(t0, y0)
+    if mode == "forward":
+        march, found = _search(problem, begin(problem, start, keep_steps=False, keep_path=ts is not None))
+        point, path = march.point, march.path
+    else:
+        still = begin(freeze(problem), freeze(start), keep_steps=True, keep_path=False)
+        march, found = _search(freeze(problem), still)
+        march, found = freeze(march), freeze(found)
+        point, path = replay(problem, start, march.steps, march.accepted, keep_path=ts is not None)
+    return _arrive(phase, problem, march, found, point, path, ts)
+
+
+def _arrive(phase, problem, march: March, found: Found, point: Point, path, ts) -> Arrival:
+    """The arrival at the end of the march: at the event found, or at the point reached."""
+    status = jnp.where(found.grazing, Status.GRAZING, march.status)
+    end, guard = point, jnp.array(-1)
+    next_y = point.y
+    if phase.guards:
+        event = settle(problem, point, freeze(found.delay), found.guard)
+        end = jax.tree.map(lambda a, b: jnp.where(found.found, a, b), event, point)
+        guard = jnp.where(found.found, found.guard, -1)
+        next_y = _reset(phase.guards, found.guard, end, problem.stepper.args)
+        next_y = jax.tree.map(lambda x: jnp.where(found.found, x, jnp.nan), next_y)
+        status = jnp.where((status == Status.FINISHED) & ~found.found, Status.GUARD_NOT_FOUND, status)
+    status = jnp.where((status == Status.FINISHED) & ~all_finite(end), Status.NON_FINITE, status)
+    ys = None
+    if ts is not None:
+        ys = _states_at(problem, path, march.accepted, point, end.t, ts)
+    lowest = jnp.zeros(0)
+    if march.watch is not None:
+        last = next_watch(
+            phase.limits, march.watch, freeze(end), freeze(end.t - point.t), problem.stepper.args
+        )
+        lowest = freeze(last.lowest)
+    return Arrival(end.t, end.y, next_y, guard, status, march.attempts, lowest, ys)
+
+
+def _search(problem: Problem, march: March) -> tuple[March, Found]:
+    """The march up to the step that holds the first event, and that event."""
+    nothing = Found(jnp.array(False), jnp.zeros_like(march.h), jnp.array(0), jnp.array(False))
+    if not problem.guards:
+        return advance(problem, march), nothing
+
+    def look(carry):
+        march = advance(problem, carry[0])
+        found = locate(freeze(problem), freeze(march))
+        found = found._replace(found=found.found & march.pending, grazing=found.grazing & march.pending)
+        return march._replace(pending=jnp.array(False), cleared=march.pending & ~found.found), found
+
+    def unresolved(carry):
+        march, found = carry
+        return ~found.found & underway(problem, march)
+
+    return lax.while_loop(unresolved, look, (march, nothing))
+
+
+def _reset(guards: tuple[Guard, ...], guard, end: Point, args) -> State:
+    resets = [g.reset if g.reset is not None else (lambda t, y, args: y) for g in guards]
+    if len(resets) == 1:
+        return resets[0](end.t, end.y, args)
+    return lax.switch(guard, [lambda p, r=r: r(p.t, p.y, args) for r in resets], end)
+
+
+def _states_at(problem: Problem, path: Point, accepted, last: Point, t_end, ts) -> State:
+    """States at `ts` by one shortened step each, so that they are as accurate as the solution itself."""
+    rows = jnp.arange(path.t.shape[0])
+    times = jnp.where(rows < accepted, path.t, jnp.inf)
+    row = jnp.searchsorted(lax.stop_gradient(times), lax.stop_gradient(ts), side="right") - 1
+    after = ts >= last.t
+
+    def state(row, after, t):
+        start = jax.tree.map(lambda rows, end: jnp.where(after, end, rows[row]), path, last)
+        inside = (t <= t_end) & (row >= 0) | (t == t_end)
+        y = problem.stepper.step(start, jnp.where(inside, t - start.t, 0.0))[0].y
+        return jax.tree.map(lambda x: jnp.where(inside, x, jnp.nan), y)
+
+    return jax.vmap(state)(jnp.maximum(row, 0), after, ts)
+
+
+def _as_arrays(t0, t1, y0, ts):
+    """Times and state as arrays of one floating type."""
+    y0 = check_state(y0)
+    dtype = jnp.result_type(*jax.tree.leaves(y0))
+    ts = None if ts is None else jnp.asarray(ts, dtype)
+    return jnp.asarray(t0, dtype), jnp.asarray(t1, dtype), y0, ts
+
+
+def _with_explicit_constants(phase: Phase, t0, y0, args) -> Phase:
+    """The phase with whatever its functions close over made explicit, so that it can be held constant."""
+    check_field(phase.field, t0, y0, args)
+
+    def close(function):
+        return None if function is None else eqx.filter_closure_convert(function, t0, y0, args)
+
+    guards = tuple(Guard(close(g.function), g.direction, close(g.reset), g.to) for g in phase.guards)
+    return Phase(close(phase.field), guards, tuple(close(limit) for limit in phase.limits))

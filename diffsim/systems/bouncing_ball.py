@@ -1,0 +1,56 @@
+"""A ball that falls and bounces: the smallest hybrid system, with a closed form for everything."""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .._types import Scalar
+from ..parameters import param
+from ..solve.guard import Guard, Phase
+
+
+class BouncingBall(eqx.Module):
+    """A ball over flat ground, dropped from rest.
+
+    Good values: `restitution` from 0.5 to 1. Breaks when: the bounces pile up, at
+    sqrt(2 height / g) (1 + restitution) / (1 - restitution): simulate a bounded number of them.
+    """
+
+    g: Scalar = param(9.80665, "m/s^2", (1e-6, np.inf))
+    restitution: Scalar = param(0.9, "", (0.0, 1.0))
+    height: Scalar = param(1.0, "m", (0.0, np.inf))
+
+
+class State(NamedTuple):
+    """Height of the ball over the ground (m) and its velocity upwards (m/s)."""
+
+    height: Scalar
+    velocity: Scalar
+
+
+def fall(t, s: State, p: BouncingBall) -> State:
+    """Time derivative of the state in the air."""
+    return State(s.velocity, -p.g)
+
+
+def bounce(t, s: State, p: BouncingBall) -> State:
+    """The state just after an impact: the velocity turns around and shrinks by the restitution."""
+    return State(s.height, -p.restitution * s.velocity)
+
+
+def start(p: BouncingBall) -> State:
+    """The ball at rest at its height."""
+    return State(p.height, jnp.zeros_like(p.height))
+
+
+FALLING = Phase(fall, (Guard(lambda t, s, p: s.height, "falling", bounce, to=0),))
+
+
+def bounce_times(p: BouncingBall, count: int) -> Float[Array, " count"]:
+    """The times of the first `count` impacts, s, in closed form."""
+    first = jnp.sqrt(2 * p.height / p.g)
+    flights = 2 * first * p.restitution ** jnp.arange(1, count)
+    return first + jnp.concatenate([jnp.zeros(1), jnp.cumsum(flights)])
