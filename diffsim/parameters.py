@@ -39,9 +39,7 @@ class _Declaration:
         if array.weak_type:
             array = jax.lax.convert_element_type(array, array.dtype)
         if array.shape != self.shape:
-            raise InputError(
-                f"{self.name} has shape {array.shape}, expected {self.shape}; use vmap for batches"
-            )
+            raise InputError(f"{self.name} has shape {array.shape}, expected {self.shape}; use vmap for batches")
         check_bounds(self.name, array, self.bounds, self.unit)
         return array
 

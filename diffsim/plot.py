@@ -92,9 +92,7 @@ def field_map(
     with _axes(xlabel, ylabel, figsize=(6.4, 4.6)) as (figure, axes):
         axes.grid(False)
         axes.patch.set(facecolor="0.9", hatch="////", edgecolor="0.7")
-        mesh = axes.pcolormesh(
-            np.asarray(x), np.asarray(y), shown, norm=norm, cmap="viridis", shading="nearest"
-        )
+        mesh = axes.pcolormesh(np.asarray(x), np.asarray(y), shown, norm=norm, cmap="viridis", shading="nearest")
         levels = sorted(level for level in contours if low < level < high)
         if levels:
             lines = axes.contour(np.asarray(x), np.asarray(y), shown, levels, colors="white", linewidths=1.0)

@@ -56,15 +56,11 @@ class Report:
         """Adds a section with a table of names and values."""
         self.section(title)
         rows = (f"<tr><th>{escape(str(k))}</th><td>{escape(show(v))}</td></tr>" for k, v in values.items())
-        self._body.append(
-            f'<div class="wide"><table class="settings"><tbody>{"".join(rows)}</tbody></table></div>'
-        )
+        self._body.append(f'<div class="wide"><table class="settings"><tbody>{"".join(rows)}</tbody></table></div>')
 
     def text(self, text: str) -> None:
         """Adds paragraphs, which empty lines part."""
-        self._body += [
-            f"<p>{escape(part.strip())}</p>" for part in re.split(r"\n\s*\n", text) if part.strip()
-        ]
+        self._body += [f"<p>{escape(part.strip())}</p>" for part in re.split(r"\n\s*\n", text) if part.strip()]
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Adds a section with a table; columns of numbers align right, with six significant digits."""
@@ -72,9 +68,7 @@ class Report:
         kinds = [_kind(column) for column in zip(*rows, strict=True)] or [""] * len(columns)
         head = _row("th", columns, kinds)
         body = "".join(_row("td", row, kinds) for row in rows)
-        self._body.append(
-            f'<div class="wide"><table><thead>{head}</thead><tbody>{body}</tbody></table></div>'
-        )
+        self._body.append(f'<div class="wide"><table><thead>{head}</thead><tbody>{body}</tbody></table></div>')
 
     def figure(self, fig: Any, caption: str) -> None:
         """Adds a matplotlib figure, as a picture within the page."""
@@ -106,9 +100,7 @@ class Report:
 
     def html(self) -> str:
         """Returns the whole page."""
-        links = "".join(
-            f'<a href="#{escape(anchor)}">{escape(title)}</a>' for anchor, title in self._sections
-        )
+        links = "".join(f'<a href="#{escape(anchor)}">{escape(title)}</a>' for anchor, title in self._sections)
         moving = any('class="animation"' in part for part in self._body)
         return Template(_data("_report.html")).substitute(
             title=escape(self.title),

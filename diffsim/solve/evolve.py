@@ -112,9 +112,7 @@ def _arrive(phase, problem, march: March, found: Found, point: Point, path, ts) 
         ys = _states_at(problem, path, march.accepted, point, end.t, ts)
     lowest = jnp.zeros(0)
     if march.watch is not None:
-        last = next_watch(
-            phase.limits, march.watch, freeze(end), freeze(end.t - point.t), problem.stepper.args
-        )
+        last = next_watch(phase.limits, march.watch, freeze(end), freeze(end.t - point.t), problem.stepper.args)
         lowest = freeze(last.lowest)
     return Arrival(end.t, end.y, next_y, guard, status, march.attempts, lowest, ys)
 

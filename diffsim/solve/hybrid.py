@@ -62,9 +62,7 @@ def hybrid(
     dtype = jnp.result_type(*jax.tree.leaves(y0))
     t0, ts = jnp.asarray(t0, dtype), None if ts is None else jnp.asarray(ts, dtype)
     blank = jax.tree.map(lambda x: jnp.full((ts.shape[0], *x.shape), jnp.nan), y0) if ts is not None else None
-    start = _Stage(
-        t0, y0, jnp.array(first), jnp.array(0), jnp.array(False), jnp.array(Status.FINISHED), blank
-    )
+    start = _Stage(t0, y0, jnp.array(first), jnp.array(0), jnp.array(False), jnp.array(Status.FINISHED), blank)
 
     def next_event(stage, _):
         return lax.cond(stage.over, _rest, lambda s: _pass(phases, s, args, t1, ts, options), stage)

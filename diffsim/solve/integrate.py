@@ -91,9 +91,7 @@ def _check_times(ts, dtype) -> Float[Array, " times"]:
             raise InputError(f"ts has shape {values.shape}: give at least two times in one dimension")
         if not np.all(np.diff(values) > 0):
             where = int(np.argmin(np.diff(values) > 0))
-            raise InputError(
-                f"ts must increase: ts[{where}]={values[where]:g}, ts[{where + 1}]={values[where + 1]:g}"
-            )
+            raise InputError(f"ts must increase: ts[{where}]={values[where]:g}, ts[{where + 1}]={values[where + 1]:g}")
     return jnp.asarray(ts, dtype)
 
 

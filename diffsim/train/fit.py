@@ -56,7 +56,8 @@ def fit(
     """
     steps = _count(batches)
     size = min(steps_per_call, steps)
-    trained, fixed = eqx.partition(unconstrain(model), trainable(model) if train is None else train)
+    trained, fixed = eqx.partition(model, trainable(model) if train is None else train)
+    trained = unconstrain(trained)
     state = _State(trained, optimizer.init(trained), jnp.array(0), jnp.array(True))
     began, losses, pending = time.perf_counter(), [], None
     with Progress(steps, progress) as bar:
@@ -70,7 +71,7 @@ def fit(
         losses.append(np.asarray(pending))
         bar.show(steps, losses[-1][-1])
     history = History(np.concatenate(losses), time.perf_counter() - began)
-    fitted = constrain(eqx.combine(state.trained, fixed))
+    fitted = eqx.combine(constrain(state.trained), fixed)
     if not bool(state.healthy):
         _fail(loss, fitted, batches, int(state.step), history)
     return fitted, history
@@ -103,9 +104,7 @@ def _fail(loss, model, batches, step: int, history: History):
 def _count(batches) -> int:
     lengths = {leaf.shape[0] if leaf.ndim else None for leaf in jax.tree.leaves(batches)}
     if len(lengths) != 1 or None in lengths or 0 in lengths:
-        raise InputError(
-            f"batches have leading axes {sorted(map(str, lengths))}: give one common number of steps"
-        )
+        raise InputError(f"batches have leading axes {sorted(map(str, lengths))}: give one common number of steps")
     return lengths.pop()
 
 
@@ -123,7 +122,7 @@ def _many_steps(loss, optimizer, state, fixed, chunk, active):
     """
 
     def value(trained, batch):
-        return loss(constrain(eqx.combine(trained, fixed)), batch)
+        return loss(eqx.combine(constrain(trained), fixed), batch)
 
     def step(state, batch):
         result, gradient = eqx.filter_value_and_grad(value)(state.trained, batch)

@@ -39,7 +39,8 @@ def fit_least_squares(
     Raises FitFailed if the residuals of the first model are not finite; a later step that makes them so is
     rejected by the solver.
     """
-    trained, fixed = eqx.partition(unconstrain(model), trainable(model) if train is None else train)
+    trained, fixed = eqx.partition(model, trainable(model) if train is None else train)
+    trained = unconstrain(trained)
     began = time.perf_counter()
     with Progress(steps, progress) as bar:
         trained, losses = _iterate(residuals, solver, trained, fixed, data, steps)
@@ -47,7 +48,7 @@ def fit_least_squares(
         done = int(np.sum(np.isfinite(losses)))
         bar.show(steps, losses[max(done - 1, 0)])
     history = History(losses, time.perf_counter() - began)
-    fitted = constrain(eqx.combine(trained, fixed))
+    fitted = eqx.combine(constrain(trained), fixed)
     if done == 0:
         raise FitFailed("the residuals of the starting model are not finite: start elsewhere", model, history)
     return fitted, history
@@ -58,7 +59,7 @@ def _iterate(residuals, solver, trained, fixed, data, steps: int):
     """The trained parameters and the loss after each iteration."""
 
     def function(trained, data):
-        return residuals(constrain(eqx.combine(trained, fixed)), data), None
+        return residuals(eqx.combine(constrain(trained), fixed), data), None
 
     shape, aux = jax.eval_shape(function, trained, data)
     tags = frozenset()
@@ -67,7 +68,7 @@ def _iterate(residuals, solver, trained, fixed, data, steps: int):
     dynamic, static = eqx.partition(state, eqx.is_array)
 
     def iterate(carry, _):
-        trained, dynamic, active = carry
+        trained, dynamic, _ = carry
         state = eqx.combine(dynamic, static)
         trained, state, _ = solver.step(function, trained, data, options, state, tags)
         over, _ = solver.terminate(function, trained, data, options, state, tags)

@@ -35,9 +35,7 @@ class Progress:
         """Tell that `step` steps are done and what the loss was."""
         if self.bar is not None:
             self.bar.update(self.task, completed=step, loss=f"{loss:.4g}")
-        elif self.shown and (
-            step == self.total or time.monotonic() - self.last_line > _SECONDS_BETWEEN_LINES
-        ):
+        elif self.shown and (step == self.total or time.monotonic() - self.last_line > _SECONDS_BETWEEN_LINES):
             print(f"step {step}/{self.total}  loss {loss:.4g}", file=sys.stderr, flush=True)
             self.last_line = time.monotonic()
 
