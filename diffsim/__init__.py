@@ -24,6 +24,7 @@ from .solve.modes import few_inputs as few_inputs
 from .solve.status import Status as Status
 from .solve.status import count_statuses as count_statuses
 from .solve.status import finished as finished
+from .solve.whole import compile_whole as compile_whole
 from .train.fit import FitFailed as FitFailed
 from .train.fit import History as History
 from .train.fit import fit as fit
