@@ -112,8 +112,8 @@ def ridders(points: Sweep) -> Slope:
 
     Every step size is refined with up to seven larger ones; the error bar of a refinement is the larger of
     its distances to its two parents plus what the function's noise does to a difference over that step,
-    widened until no finer step contradicts it. The refinement with the least error bar is returned; where none
-    is finite, NaN with an infinite error bar.
+    widened until no finer step contradicts it. The refinement with the least error bar is returned; NaN with
+    an infinite error bar where none is finite.
     After C. Ridders, Advances in Engineering Software 4 (1982); the noise and the contradiction are added.
     """
     steps = points.steps.reshape(-1, *(1 for _ in points.centre.shape))

@@ -45,7 +45,7 @@ def test_bar_covers_the_error(name):
 
 @pytest.mark.parametrize("name", ["exp", "log", "pole", "small"])
 def test_smooth_functions_to_eleven_digits(name):
-    """Rounding over the step where extrapolation is exact costs eps / 2^-6; the factor 700 is for bad luck."""
+    """Rounding at the step where extrapolation is exact costs eps / 2^-6; the rest, 700, is for bad luck."""
     slope, truth = slopes_and_truth(FUNCTIONS[name])
     assert np.max(np.abs(slope.value - truth) / np.abs(truth)) < 1e-11
 
