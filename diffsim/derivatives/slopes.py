@@ -1,0 +1,107 @@
+"""The slope of a function along every probe, by reverse mode, by forward mode and by differences."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from .._errors import InputError
+from .differences import CHUNK, Sweep, batched, step_sizes, sweep
+from .probes import WHOLE, Inputs, Probes, tangent
+
+ELEMENTS = 2**24
+"""Numbers of input held at once by a batch of points."""
+
+
+def scalar_value(inputs: Inputs, *, vmap: bool) -> np.ndarray:
+    """Returns the value of the function; raises InputError unless it is one floating-point number."""
+    try:
+        value = jax.jit(inputs.call)(inputs.leaves) if vmap else inputs.call(inputs.leaves)
+    except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:
+        raise InputError(f"f cannot be compiled ({_first_line(error)}): pass vmap=False") from error
+    except TypeError as error:
+        raise InputError(f"f must return one number: {_first_line(error)}") from error
+    described = jax.tree.map(lambda leaf: f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}", value)
+    if not isinstance(described, str):
+        raise InputError(f"f returns {described}: return one number, for example one of them or their sum")
+    if jnp.shape(value) != ():
+        raise InputError(
+            f"f returns an array of shape {jnp.shape(value)}: return one number, for example its sum"
+        )
+    if not jnp.issubdtype(jnp.result_type(value), jnp.floating):
+        raise InputError(f"f returns {jnp.result_type(value)}: return a floating-point number")
+    return np.asarray(value)
+
+
+def reverse(inputs: Inputs, *, vmap: bool) -> tuple[list[np.ndarray] | None, str | None]:
+    """Returns the gradient by reverse mode, an array per leaf; or None, and the reason why jax has none."""
+    derivative = jax.grad(inputs.call)
+    reason = _failure(derivative, inputs.leaves, trace=vmap)
+    if reason is not None:
+        return None, reason
+    gradient = (jax.jit(derivative) if vmap else derivative)(inputs.leaves)
+    return [np.asarray(leaf, np.float64) for leaf in gradient], None
+
+
+def along(gradient: list[np.ndarray], probes: Probes) -> np.ndarray:
+    """Returns the slopes along all probes of a function with this gradient."""
+    slopes = []
+    for number, entry in zip(probes.leaf, probes.entry, strict=True):
+        weight = np.asarray(probes.weights[number], np.float64)
+        with np.errstate(invalid="ignore", over="ignore"):
+            product = (gradient[number] * weight).ravel()
+            slopes.append(np.sum(product) if entry == WHOLE else product[entry])
+    return np.array(slopes)
+
+
+def forward(inputs: Inputs, probes: Probes, *, vmap: bool) -> tuple[np.ndarray | None, str | None]:
+    """Returns the slopes along all probes by forward mode; or None, and the reason why jax has none."""
+
+    def slope(shared: tuple[list[Array], list[Array]], leaf: Any, entry: Any) -> Array:
+        x, weights = shared
+        return jax.jvp(inputs.call, (x,), (tangent(weights, leaf, entry),))[1]
+
+    shared = (inputs.leaves, [jnp.asarray(w) for w in probes.weights])
+    reason = _failure(slope, shared, probes.leaf[0], probes.entry[0], trace=vmap)
+    if reason is not None:
+        return None, reason
+    columns = (probes.leaf, probes.entry)
+    slopes = batched(slope, shared, columns, vmap=vmap, chunk=_chunk(inputs))
+    return slopes.astype(np.float64), None
+
+
+def differences(inputs: Inputs, probes: Probes, steps: np.ndarray, *, vmap: bool) -> Sweep:
+    """Returns the function's values along all probes at the given steps (see `differences.sweep`)."""
+
+    def line(shared, step, leaf, entry):
+        x, weights = shared
+        change = tangent(weights, leaf, entry)
+        return inputs.call([a + (step * c).astype(a.dtype) for a, c in zip(x, change, strict=True)])
+
+    shared = (inputs.leaves, [jnp.asarray(w) for w in probes.weights])
+    return sweep(line, shared, (probes.leaf, probes.entry), steps, vmap=vmap, chunk=_chunk(inputs))
+
+
+def steps_for(inputs: Inputs, value: np.ndarray) -> np.ndarray:
+    """Returns the step sizes that suit the coarsest number format among the inputs and the value."""
+    return step_sizes(value.dtype, *(leaf.dtype for leaf in inputs.leaves))
+
+
+def _chunk(inputs: Inputs) -> int:
+    return max(1, min(CHUNK, ELEMENTS // sum(leaf.size for leaf in inputs.leaves)))
+
+
+def _failure(function: Callable[..., Any], *args: Any, trace: bool) -> str | None:
+    """Why a derivative of a function that itself works cannot be had, in one line; None where it can."""
+    try:
+        jax.jit(function).lower(*args) if trace else function(*args)
+    except Exception as error:  # any kind: rules of users raise what they like
+        return _first_line(error)
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__

@@ -1,0 +1,171 @@
+"""The verdict on one parameter: do its derivatives agree with each other and with differences?"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple, TypeAlias
+
+import numpy as np
+
+from .differences import Slope, Sweep
+from .probes import WHOLE
+
+Verdict: TypeAlias = Literal["agrees", "inconclusive", "disagrees", "zero?", "non-finite"]
+
+BARS = 2.0
+"""Error bars by which a derivative may miss the differences: one bar is exceeded now and then."""
+
+RESOLUTION = 1e-2
+"""The widest error bar, relative to the slope, that still counts as evidence."""
+
+NIL = 1e3
+"""Slopes whose bar is below so many roundings of the function's value are as good as zero."""
+
+RESTING = 4
+"""Smallest steps at which a function that jumps must not change at all."""
+
+SEVERITY: tuple[Verdict, ...] = ("agrees", "inconclusive", "disagrees", "zero?", "non-finite")
+
+
+@dataclass(frozen=True)
+class Row:
+    """The evidence on one parameter, at the entry (`index`) where it is worst.
+
+    `index` is "direction" where that is a random direction over all entries, whose slopes are changes of the
+    function per step, and None where no entry is to blame. `reverse` and `forward` are None where a mode was
+    not asked for or is not available; `difference` and `error` are the differences and their error bar.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    index: tuple[int, ...] | str | None
+    value: float | None
+    reverse: float | None
+    forward: float | None
+    difference: float | None
+    error: float | None
+    disagreement: float
+    verdict: Verdict
+    notes: tuple[str, ...] = ()
+
+
+class Evidence(NamedTuple):
+    """All that is known about one parameter; arrays have one number per probe, slopes are per unit step.
+
+    `entry` and `unit` are those of the probes, `points` the samples behind `slope`, `eps` the rounding of the
+    coarsest number format in use.
+    """
+
+    name: str
+    leaf: np.ndarray
+    entry: np.ndarray
+    unit: np.ndarray
+    modes: Mapping[str, np.ndarray]
+    slope: Slope
+    points: Sweep
+    eps: float
+
+
+def judge(evidence: Evidence, rtol: float, atol: float) -> Row:
+    """Returns the row of one parameter: the verdict at its worst probe, and why.
+
+    With `a` a derivative, `d` the difference and `e` its error bar, a probe disagrees where
+    |a - d| > rtol max(|a|, |d|) + atol + 2 e, and is inconclusive where 2 e is more than a hundredth of the
+    slope and also more than rounding makes of the function's value, or where the slope jumps (a kink).
+    """
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        slopes, d = np.stack(list(evidence.modes.values())), evidence.slope.value
+        size = np.fmax(np.max(np.abs(slopes), axis=0), np.abs(d))
+        gap = np.max(np.abs(slopes - d), axis=0)
+        bar, nil, bend = BARS * evidence.slope.error, NIL * _rounding(evidence), _bend(evidence.points)
+        kinked = np.abs(bend) > np.fmax(RESOLUTION * size, nil)
+        allowed = max(rtol, 100 * evidence.eps) * size + atol * np.abs(evidence.unit) + bar
+        dead = np.any(slopes == 0, axis=0) & (np.abs(d) > allowed)
+        off = gap > allowed + np.where(kinked, np.abs(bend) / 2, 0.0)
+        blurred = ~(bar <= np.fmax(RESOLUTION * size, nil)) | kinked
+        severity = np.select([~_finite(evidence), dead, off, blurred], [4, 3, 2, 1], 0)
+        disagreement = np.where(gap == 0, 0.0, gap / np.fmax(size, nil))
+    order = (-np.arange(len(d)), np.nan_to_num(disagreement, nan=np.inf), severity)
+    probe = int(np.lexsort(order)[-1])
+    row = _row(evidence, probe, float(disagreement[probe]), SEVERITY[severity[probe]])
+    return replace(row, notes=tuple(_notes(row, float(bend[probe]) if kinked[probe] else 0.0)))
+
+
+def _finite(evidence: Evidence) -> np.ndarray:
+    """Whether the entry and all its derivatives are finite, per probe; of whole leaves, the derivatives."""
+    values = np.where(evidence.entry == WHOLE, 0.0, evidence.leaf.ravel()[evidence.entry])
+    return np.all(np.isfinite([values, *evidence.modes.values()]), axis=0)
+
+
+def _notes(row: Row, bend: float) -> Iterator[str]:
+    parts = {"the parameter itself": row.value, "reverse": row.reverse, "forward": row.forward}
+    for part, number in parts.items():
+        if number is not None and not math.isfinite(number):
+            yield f"{part} is {number}" + (f" at {place(row.index)}" if row.index else "")
+    if bend and row.difference is not None:
+        yield f"kink: slope {row.difference - bend / 2:.3g} below, {row.difference + bend / 2:.3g} above"
+
+
+def place(index: tuple[int, ...] | str | None) -> str:
+    """Returns an entry as it is written in a table: [0, 2], a word, or "-" for a scalar or none."""
+    return index if isinstance(index, str) else str(list(index)) if index else "-"
+
+
+def _rounding(evidence: Evidence) -> np.ndarray:
+    """One rounding of the largest value that the function takes along each probe."""
+    values = np.concatenate([evidence.points.ahead, evidence.points.behind, evidence.points.centre[None]])
+    return evidence.eps * np.fmax.reduce(np.abs(np.where(np.isfinite(values), values, 0.0)), axis=0)
+
+
+def _bend(points: Sweep) -> np.ndarray:
+    """How much larger the slope is ahead than behind, per probe; 0 where that shrinks with the step.
+
+    A smooth function's bend halves with every step, noise doubles it; only at a kink does it stay.
+    """
+    ahead, behind = (side[-4:].astype(np.float64) for side in (points.ahead, points.behind))
+    bend = (ahead + behind - 2.0 * points.centre) / points.steps[-4:, None]
+    last = bend[-1]
+    return np.where(np.all(np.abs(bend - last) <= 0.25 * np.abs(last), axis=0), last, 0.0)
+
+
+def jump(evidence: Evidence, coarse: Sweep) -> Row | None:
+    """Returns the row of a parameter whose small steps leave the function at rest and a larger one moves it.
+
+    None where there is no such entry. For parameters whose derivatives are all exactly zero, as behind a
+    comparison, a rounding or a clip; `coarse` has samples at steps larger than those of the evidence. A
+    smooth function that is flat here leaves its value by roundings first, a jump by far more.
+    """
+    fine, centre = evidence.points, evidence.points.centre
+    steps = np.concatenate([coarse.steps, fine.steps])
+    ahead, behind = (
+        np.concatenate(sides) for sides in ((coarse.ahead, fine.ahead), (coarse.behind, fine.behind))
+    )
+    with np.errstate(invalid="ignore", over="ignore"):
+        change = np.fmax(np.abs(ahead - centre), np.abs(behind - centre))
+    change = np.where(np.isfinite(change), change, 0.0)
+    least = np.sqrt(evidence.eps) * np.fmax(np.max(change, axis=0), np.abs(centre))
+    for probe in np.flatnonzero(evidence.entry != WHOLE):
+        moved, size = np.flatnonzero(change[:, probe]), abs(evidence.unit[probe])
+        if len(moved) and moved[-1] < len(steps) - RESTING and change[moved[-1], probe] > least[probe]:
+            rest, step = steps[moved[-1] + 1] * size, steps[moved[-1]] * size
+            note = f"flat to a step of {rest:.3g}, changes by {change[moved[-1], probe]:.3g} at {step:.3g}"
+            return replace(_row(evidence, int(probe), 1.0, "zero?"), notes=(note,))
+    return None
+
+
+def _row(evidence: Evidence, probe: int, disagreement: float, verdict: Verdict) -> Row:
+    whole, unit = evidence.entry[probe] == WHOLE, evidence.unit[probe]
+    index = tuple(int(k) for k in np.unravel_index(max(evidence.entry[probe], 0), evidence.leaf.shape))
+    slopes = {mode: float(values[probe] / unit) for mode, values in evidence.modes.items()}
+    return Row(
+        evidence.name,
+        evidence.leaf.shape,
+        "direction" if whole else index,
+        None if whole else float(evidence.leaf[index]),
+        slopes.get("reverse"),
+        slopes.get("forward"),
+        float(evidence.slope.value[probe] / unit),
+        float(evidence.slope.error[probe] / abs(unit)),
+        disagreement,
+        verdict,
+    )

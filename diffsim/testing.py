@@ -1,0 +1,39 @@
+"""Assertions for the tests of your own simulations."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .derivatives.check import MODES, check_gradients
+from .derivatives.table import table
+from .derivatives.verdict import place
+
+
+def assert_gradients(
+    f: Callable[..., Any],
+    args: tuple[Any, ...],
+    *,
+    rtol: float = 1e-6,
+    atol: float = 0.0,
+    modes: Sequence[str] = MODES,
+    max_coordinates: int = 8,
+    seed: int = 0,
+    vmap: bool = True,
+) -> None:
+    """Asserts that the derivatives of `f(*args)` by jax are those of the numbers it computes.
+
+    The options are those of `check_gradients`. Raises AssertionError unless every parameter "agrees": its
+    text names the worst disagreement and lists the parameters that fail. Raises InputError as
+    `check_gradients` does.
+    """
+    check = check_gradients(
+        f, args, rtol=rtol, atol=atol, modes=modes, max_coordinates=max_coordinates, seed=seed, vmap=vmap
+    )
+    if check.ok:
+        return
+    failing = [row for row in check.rows if row.verdict != "agrees"]
+    worst = check.worst
+    at = f" at {place(worst.index)}" if worst.index else ""
+    raise AssertionError(
+        f"{len(failing)} of {len(check.rows)} parameters fail; worst is {worst.path}{at}, off by "
+        f"{worst.disagreement:.1e} of the slope\n{table(failing)}"
+    )
