@@ -6,6 +6,7 @@ from ._errors import WorkFailed as WorkFailed
 from ._types import Scalar as Scalar
 from .parameters import Parameter as Parameter
 from .parameters import at_bound as at_bound
+from .parameters import check_bounds as check_bounds
 from .parameters import constrain as constrain
 from .parameters import frozen as frozen
 from .parameters import param as param

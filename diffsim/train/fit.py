@@ -19,10 +19,11 @@ from .progress import Progress
 
 
 class History(NamedTuple):
-    """What a fit went through: the loss before each step, and the wall time in seconds, compilation included."""
+    """What a fit went through: the loss of each step, and the wall times in seconds of stepping and of compiling."""
 
     loss: Float[np.ndarray, " steps"]
     seconds: float
+    compile_seconds: float
 
 
 class FitFailed(WorkFailed):
@@ -59,8 +60,13 @@ def fit(
     trained, fixed = eqx.partition(model, trainable(model) if train is None else train)
     trained = unconstrain(trained)
     state = _State(trained, optimizer.init(trained), jnp.array(0), jnp.array(True))
-    began, losses, pending = time.perf_counter(), [], None
+    losses, pending = [], None
     with Progress(steps, progress) as bar:
+        chunk, active = _chunk(batches, 0, size, steps)
+        began = time.perf_counter()
+        # An idle call compiles and changes nothing, so that the two times can be told apart.
+        jax.block_until_ready(_many_steps(loss, optimizer, state, fixed, chunk, active & False))
+        compiled = time.perf_counter()
         for first in range(0, steps, size):
             chunk, active = _chunk(batches, first, size, steps)
             state, values = _many_steps(loss, optimizer, state, fixed, chunk, active)
@@ -70,7 +76,7 @@ def fit(
             pending = values[: min(size, steps - first)]
         losses.append(np.asarray(pending))
         bar.show(steps, losses[-1][-1])
-    history = History(np.concatenate(losses), time.perf_counter() - began)
+    history = History(np.concatenate(losses), time.perf_counter() - compiled, compiled - began)
     fitted = eqx.combine(constrain(state.trained), fixed)
     if not bool(state.healthy):
         _fail(loss, fitted, batches, int(state.step), history)

@@ -41,13 +41,16 @@ def fit_least_squares(
     """
     trained, fixed = eqx.partition(model, trainable(model) if train is None else train)
     trained = unconstrain(trained)
-    began = time.perf_counter()
     with Progress(steps, progress) as bar:
-        trained, losses = _iterate(residuals, solver, trained, fixed, data, steps)
+        began = time.perf_counter()
+        # An idle call compiles and changes nothing, so that the two times can be told apart.
+        jax.block_until_ready(_iterate(residuals, solver, trained, fixed, data, steps, jnp.array(False)))
+        compiled = time.perf_counter()
+        trained, losses = _iterate(residuals, solver, trained, fixed, data, steps, jnp.array(True))
         losses = np.asarray(losses)
         done = int(np.sum(np.isfinite(losses)))
         bar.show(steps, losses[max(done - 1, 0)])
-    history = History(losses, time.perf_counter() - began)
+    history = History(losses, time.perf_counter() - compiled, compiled - began)
     fitted = eqx.combine(constrain(trained), fixed)
     if done == 0:
         raise FitFailed("the residuals of the starting model are not finite: start elsewhere", model, history)
@@ -55,7 +58,7 @@ def fit_least_squares(
 
 
 @eqx.filter_jit
-def _iterate(residuals, solver, trained, fixed, data, steps: int):
+def _iterate(residuals, solver, trained, fixed, data, steps: int, active):
     """The trained parameters and the loss after each iteration."""
 
     def function(trained, data):
@@ -67,18 +70,18 @@ def _iterate(residuals, solver, trained, fixed, data, steps: int):
     state = solver.init(function, trained, data, options, shape, aux, tags)
     dynamic, static = eqx.partition(state, eqx.is_array)
 
-    def iterate(carry, _):
+    def iterate(carry):
         trained, dynamic, _ = carry
         state = eqx.combine(dynamic, static)
         trained, state, _ = solver.step(function, trained, data, options, state, tags)
         over, _ = solver.terminate(function, trained, data, options, state, tags)
         return (trained, eqx.filter(state, eqx.is_array), ~over), state.f_info.as_min()
 
-    def idle(carry, _):
+    def idle(carry):
         return carry, jnp.full_like(state.f_info.as_min(), jnp.nan)
 
     def maybe(carry, _):
-        return lax.cond(carry[2], lambda c: iterate(c, None), lambda c: idle(c, None), carry)
+        return lax.cond(carry[2], iterate, idle, carry)
 
-    (trained, _, _), losses = lax.scan(maybe, (trained, dynamic, jnp.array(True)), length=steps)
+    (trained, _, _), losses = lax.scan(maybe, (trained, dynamic, active), length=steps)
     return trained, losses
