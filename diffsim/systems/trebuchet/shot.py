@@ -177,7 +177,7 @@ class Drawing(NamedTuple):
 
 def drawing(p: Trebuchet, ts: Float[Array, " frames"]) -> Drawing:
     """Where the parts of the machine and the ball are at the times `ts` (s); the arm rests after release."""
-    c = _chain(p, ts, controller=EXACT, solver=SOLVER)
+    c = _chain(p, ts, controller=EXACT, solver=SOLVER, mode="forward")
     sliding = jax.vmap(lambda s: m.sliding_as_swing(0.0, s, p))(c.slide.ys)
     column = lambda flags, a, b: jnp.where(flags, a, b)
     swings = jax.tree.map(lambda a, b: column(ts <= c.slide.t, a, b), sliding, c.swing.ys)
