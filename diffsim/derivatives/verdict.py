@@ -71,18 +71,23 @@ def judge(evidence: Evidence, rtol: float, atol: float) -> Row:
 
     With `a` a derivative, `d` the difference and `e` its error bar, a probe disagrees where
     |a - d| > rtol max(|a|, |d|) + atol + 2 e, and is inconclusive where 2 e is more than a hundredth of the
-    slope and also more than rounding makes of the function's value, or where the slope jumps (a kink).
+    slope and also more than rounding makes of the function's value, where the slope jumps (a kink), or where
+    the smallest step by itself does not exclude `a`: then a kink nearby misleads the larger steps.
     """
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         slopes, d = np.stack(list(evidence.modes.values())), evidence.slope.value
         size = np.fmax(np.max(np.abs(slopes), axis=0), np.abs(d))
         gap = np.max(np.abs(slopes - d), axis=0)
-        bar, nil, bend = BARS * evidence.slope.error, NIL * _rounding(evidence), _bend(evidence.points)
+        bar, nil, bends = BARS * evidence.slope.error, NIL * _rounding(evidence), _bends(evidence.points)
+        bend = np.where(np.ptp(bends, axis=0) <= 0.25 * np.abs(bends[-1]), bends[-1], 0.0)
         kinked = np.abs(bend) > np.fmax(RESOLUTION * size, nil)
+        nearest = evidence.slope.values[-1]
+        doubt = evidence.slope.errors[-1] + np.where(kinked, 0.0, np.abs(bends[-1]) / 2)
         allowed = max(rtol, 100 * evidence.eps) * size + atol * np.abs(evidence.unit) + bar
-        dead = np.any(slopes == 0, axis=0) & (np.abs(d) > allowed)
+        dead = np.any(slopes == 0, axis=0) & (np.abs(d) > allowed) & (np.abs(nearest) > doubt)
         off = gap > allowed + np.where(kinked, np.abs(bend) / 2, 0.0)
-        blurred = ~(bar <= np.fmax(RESOLUTION * size, nil)) | kinked
+        blurred = off | kinked | ~(bar <= np.fmax(RESOLUTION * size, nil))
+        off &= np.max(np.abs(slopes - nearest), axis=0) > doubt
         severity = np.select([~_finite(evidence), dead, off, blurred], [4, 3, 2, 1], 0)
         disagreement = np.where(gap == 0, 0.0, gap / np.fmax(size, nil))
     order = (-np.arange(len(d)), np.nan_to_num(disagreement, nan=np.inf), severity)
@@ -117,15 +122,13 @@ def _rounding(evidence: Evidence) -> np.ndarray:
     return evidence.eps * np.fmax.reduce(np.abs(np.where(np.isfinite(values), values, 0.0)), axis=0)
 
 
-def _bend(points: Sweep) -> np.ndarray:
-    """How much larger the slope is ahead than behind, per probe; 0 where that shrinks with the step.
+def _bends(points: Sweep) -> np.ndarray:
+    """How much larger the slope is ahead than behind at the four smallest steps, per probe.
 
     A smooth function's bend halves with every step, noise doubles it; only at a kink does it stay.
     """
     ahead, behind = (side[-4:].astype(np.float64) for side in (points.ahead, points.behind))
-    bend = (ahead + behind - 2.0 * points.centre) / points.steps[-4:, None]
-    last = bend[-1]
-    return np.where(np.all(np.abs(bend - last) <= 0.25 * np.abs(last), axis=0), last, 0.0)
+    return (ahead + behind - 2.0 * points.centre) / points.steps[-4:, None]
 
 
 def jump(evidence: Evidence, coarse: Sweep) -> Row | None:

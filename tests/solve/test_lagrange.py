@@ -1,0 +1,125 @@
+"""Equations of motion from energies, against equations written out by hand."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+from diffsim._errors import InputError
+from diffsim.solve.lagrange import acceleration, energy
+from diffsim.testing import assert_gradients
+
+G = 9.81
+EXACT = 1e-12  # float64 after a few tens of operations and a well-conditioned 2 by 2 solve
+
+
+class Angles(NamedTuple):
+    upper: jax.Array
+    lower: jax.Array
+
+
+def pendulum(q, v, length):
+    return 0.5 * (length * v) ** 2 + G * length * jnp.cos(q)
+
+
+def double_pendulum(q, v, m1=1.3, m2=0.7, l1=0.9, l2=1.1):
+    kinetic = 0.5 * (m1 + m2) * (l1 * v.upper) ** 2 + 0.5 * m2 * (l2 * v.lower) ** 2
+    coupling = m2 * l1 * l2 * v.upper * v.lower * jnp.cos(q.upper - q.lower)
+    potential = -(m1 + m2) * G * l1 * jnp.cos(q.upper) - m2 * G * l2 * jnp.cos(q.lower)
+    return kinetic + coupling - potential
+
+
+def double_pendulum_by_hand(q, v, m1=1.3, m2=0.7, l1=0.9, l2=1.1):
+    """The textbook accelerations of two point masses on massless rods, angles from the vertical."""
+    delta = q.upper - q.lower
+    below = 2 * m1 + m2 - m2 * jnp.cos(2 * delta)
+    spin = v.lower**2 * l2 + v.upper**2 * l1 * jnp.cos(delta)
+    upper = -G * (2 * m1 + m2) * jnp.sin(q.upper) - m2 * G * jnp.sin(q.upper - 2 * q.lower)
+    upper = (upper - 2 * jnp.sin(delta) * m2 * spin) / (l1 * below)
+    pull = v.upper**2 * l1 * (m1 + m2) + G * (m1 + m2) * jnp.cos(q.upper)
+    pull = pull + v.lower**2 * l2 * m2 * jnp.cos(delta)
+    return Angles(upper, 2 * jnp.sin(delta) * pull / (l2 * below))
+
+
+def spring(q, v, mass, stiffness):
+    return 0.5 * jnp.sum(mass * v["x"] ** 2) - 0.5 * jnp.sum(stiffness * q["x"] ** 2)
+
+
+def draw(seed, scale):
+    return Angles(*(scale * jr.normal(jr.key(seed), (2,))))
+
+
+def test_pendulum():
+    a = acceleration(pendulum, jnp.array(0.7), jnp.array(-1.2), 2.0)
+    np.testing.assert_allclose(a, -G / 2.0 * np.sin(0.7), rtol=EXACT)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_double_pendulum(seed):
+    q, v = draw(seed, 1.5), draw(seed + 100, 3.0)
+    a, expected = acceleration(double_pendulum, q, v), double_pendulum_by_hand(q, v)
+    assert isinstance(a, Angles)
+    np.testing.assert_allclose(jnp.stack(a), jnp.stack(expected), rtol=EXACT, atol=EXACT * G)
+
+
+def test_springs_in_an_array():
+    mass, stiffness = jnp.array([1.0, 2.0, 5.0]), jnp.array([3.0, 4.0, 1.0])
+    x = jnp.array([0.1, -0.4, 2.0])
+    a = acceleration(spring, {"x": x}, {"x": jnp.ones(3)}, mass, stiffness)
+    np.testing.assert_allclose(a["x"], -stiffness * x / mass, rtol=EXACT)
+
+
+def test_force_and_position_dependent_mass():
+    """A bead on the parabola y = x^2 / 2 with a force along x: (1 + x^2) a = Q - x v^2 - G x."""
+    bead = lambda q, v: 0.5 * (1 + q**2) * v**2 - G * q**2 / 2
+    x, v, push = 0.6, 1.7, 2.5
+    a = acceleration(bead, jnp.array(x), jnp.array(v), force=jnp.array(push))
+    np.testing.assert_allclose(a, (push - x * v**2 - G * x) / (1 + x**2), rtol=EXACT)
+
+
+def test_energy():
+    np.testing.assert_allclose(
+        energy(pendulum, jnp.array(0.7), jnp.array(-1.2), 2.0), 0.5 * 2.4**2 - 2 * G * np.cos(0.7), rtol=EXACT
+    )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_motion_keeps_the_energy(seed):
+    q, v = draw(seed, 1.5), draw(seed + 100, 3.0)
+    a = acceleration(double_pendulum, q, v)
+    rate = jax.jvp(lambda q, v: energy(double_pendulum, q, v), (q, v), (v, a))[1]
+    assert abs(rate) < 1e-10  # W, out of some 1e2 W that flow to and fro, to EXACT
+
+
+def test_jit_vmap_and_jacobian():
+    q, v = (jax.tree.map(lambda *x: jnp.stack(x), *(draw(s + n, 1.0) for s in range(4))) for n in (0, 100))
+    batch = jax.jit(jax.vmap(lambda q, v: acceleration(double_pendulum, q, v)))(q, v)
+    np.testing.assert_allclose(batch.upper, double_pendulum_by_hand(q, v).upper, rtol=EXACT, atol=EXACT * G)
+    slope = jax.jacfwd(lambda q: acceleration(pendulum, q, jnp.array(0.0), 2.0))(jnp.array(0.7))
+    np.testing.assert_allclose(slope, -G / 2.0 * np.cos(0.7), rtol=EXACT)
+
+
+def test_gradients():
+    def loss(q, v, lengths):
+        model = lambda q, v: double_pendulum(q, v, l1=lengths[0], l2=lengths[1])
+        a = acceleration(model, q, v)
+        return a.upper**2 + jnp.sin(a.lower) + energy(model, q, v)
+
+    assert_gradients(loss, (draw(0, 1.0), draw(1, 1.0), jnp.array([0.9, 1.1])))
+
+
+def test_coordinate_without_inertia_gives_no_number():
+    massless = lambda q, v: 0.5 * v[0] ** 2 - jnp.sum(q**2)
+    assert not np.all(np.isfinite(acceleration(massless, jnp.ones(2), jnp.ones(2))))
+
+
+def test_shapes_that_differ():
+    with pytest.raises(InputError, match=r"v has shapes \[\(3,\)\] but q has \[\(2,\)\]"):
+        acceleration(pendulum, jnp.ones(2), jnp.ones(3), 1.0)
+    with pytest.raises(InputError, match="the same structure"):
+        energy(spring, {"x": jnp.ones(2)}, jnp.ones(2), 1.0, 1.0)
+    with pytest.raises(InputError, match=r"force has shapes \[\(2,\)\]"):
+        acceleration(pendulum, jnp.array(1.0), jnp.array(1.0), 2.0, force=jnp.ones(2))
