@@ -1,9 +1,12 @@
 """diffsim: differentiable simulation on JAX. Physics as plain functions, trained through the solvers."""
 
 from . import systems as systems
+from . import testing as testing
 from ._errors import InputError as InputError
 from ._errors import WorkFailed as WorkFailed
 from ._types import Scalar as Scalar
+from .derivatives.check import GradientCheck as GradientCheck
+from .derivatives.check import check_gradients as check_gradients
 from .parameters import Parameter as Parameter
 from .parameters import at_bound as at_bound
 from .parameters import check_bounds as check_bounds
@@ -21,6 +24,7 @@ from .solve.guard import Phase as Phase
 from .solve.hybrid import Hybrid as Hybrid
 from .solve.hybrid import hybrid as hybrid
 from .solve.integrate import integrate as integrate
+from .solve.lagrange import acceleration as acceleration
 from .solve.modes import few_inputs as few_inputs
 from .solve.status import Status as Status
 from .solve.status import count_statuses as count_statuses

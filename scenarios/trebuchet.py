@@ -31,7 +31,6 @@ import optimistix as optx
 
 import diffsim as ds
 from diffsim import cli, plot, report
-from diffsim.derivatives.check import check_gradients
 from diffsim.systems.trebuchet import FAST, ThrowStatus, Trebuchet, drawing, throw
 
 ANGLES = (np.deg2rad(5.0), np.deg2rad(65.0))  # rad, release angles the network may choose
@@ -128,7 +127,7 @@ def train(*, seed: int = 0, targets: int = 512, steps: int = 40, run: cli.Run) -
         misses, model, data, solver=OPTIMIZER, steps=steps, train=ds.trainable(model, "layers")
     )
     test = draw_targets(fresh, 1000, reaches)
-    miss, controls = judge(model, test)
+    miss, _ = judge(model, test)
     result = {
         "mean_miss": float(miss.mean()),
         "median_miss": float(np.median(miss)),
@@ -191,7 +190,7 @@ def gradient_table():
         return throw(ds.replace(MACHINE, values), check=False, max_steps=256).range
 
     known = ds.parameters(MACHINE)
-    check = check_gradients(range_of, ({name: known[name].value for name in names},))
+    check = ds.check_gradients(range_of, ({name: known[name].value for name in names},))
     columns = ["parameter", "unit", "reverse", "forward", "differences", "verdict"]
     rows = []
     for row in check.to_dict()["rows"]:

@@ -112,17 +112,13 @@ def check_gradients(
     for number in range(len(inputs.leaves)):
         evidence = _gather(number, inputs, probes, known, points)
         row = judge(evidence, rtol, atol)
-        if not any(
-            np.any(slopes) for slopes in (*evidence.modes.values(), gradient[number] if gradient else 0)
-        ):
+        if not any(np.any(slopes) for slopes in (*evidence.modes.values(), gradient[number] if gradient else 0)):
             row = jump(evidence, differences(inputs, probes.of(number), COARSE, vmap=vmap)) or row
         rows.append(replace(row, notes=row.notes + missing))
     return GradientCheck(float(value), tuple(rows))
 
 
-def _gather(
-    number: int, inputs: Inputs, probes: Probes, known: Mapping[str, np.ndarray], points: Sweep
-) -> Evidence:
+def _gather(number: int, inputs: Inputs, probes: Probes, known: Mapping[str, np.ndarray], points: Sweep) -> Evidence:
     """The evidence on one leaf, out of that on all probes."""
     mine = probes.leaf == number
     points = Sweep(points.steps, points.centre[mine], points.ahead[:, mine], points.behind[:, mine])

@@ -164,9 +164,7 @@ def directional_difference(
     """
     shapes = [jax.tree.map(jnp.shape, tree) for tree in (x, direction)]
     if shapes[0] != shapes[1]:
-        raise InputError(
-            f"direction has shapes {shapes[1]} but x has {shapes[0]}: give them the same structure"
-        )
+        raise InputError(f"direction has shapes {shapes[1]} but x has {shapes[0]}: give them the same structure")
 
     def line(shared, step):
         return f(jax.tree.map(lambda a, d: a + (step * d).astype(a.dtype), *shared))

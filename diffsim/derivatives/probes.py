@@ -68,9 +68,7 @@ def split(f: Callable[..., Any], args: tuple[Any, ...]) -> Inputs:
             raise InputError(f"{name} is {leaf.dtype}: pass its real and imaginary parts as two arrays")
     if not leaves:
         kinds = ", ".join(sorted({type(leaf).__name__ for leaf in jax.tree.leaves(args)})) or "nothing"
-        raise InputError(
-            f"args has no floating-point array (found {kinds}): pass parameters as jnp.asarray(...)"
-        )
+        raise InputError(f"args has no floating-point array (found {kinds}): pass parameters as jnp.asarray(...)")
     return Inputs(names, leaves, lambda x: f(*eqx.combine(jax.tree.unflatten(structure, x), rest)))
 
 

@@ -28,9 +28,7 @@ def scalar_value(inputs: Inputs, *, vmap: bool) -> np.ndarray:
     if not isinstance(described, str):
         raise InputError(f"f returns {described}: return one number, for example one of them or their sum")
     if jnp.shape(value) != ():
-        raise InputError(
-            f"f returns an array of shape {jnp.shape(value)}: return one number, for example its sum"
-        )
+        raise InputError(f"f returns an array of shape {jnp.shape(value)}: return one number, for example its sum")
     if not jnp.issubdtype(jnp.result_type(value), jnp.floating):
         raise InputError(f"f returns {jnp.result_type(value)}: return a floating-point number")
     return np.asarray(value)

@@ -24,10 +24,7 @@ def table(rows: Sequence[Row]) -> str:
     """Returns the rows as an aligned table; below it every note once, after the parameters it is about."""
     lines = [HEADER, *(_cells(row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(HEADER))]
-    text = [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    ]
+    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     notes: dict[str, list[str]] = {}
     for row in rows:
         for note in row.notes:

@@ -140,9 +140,7 @@ def jump(evidence: Evidence, coarse: Sweep) -> Row | None:
     """
     fine, centre = evidence.points, evidence.points.centre
     steps = np.concatenate([coarse.steps, fine.steps])
-    ahead, behind = (
-        np.concatenate(sides) for sides in ((coarse.ahead, fine.ahead), (coarse.behind, fine.behind))
-    )
+    ahead, behind = (np.concatenate(sides) for sides in ((coarse.ahead, fine.ahead), (coarse.behind, fine.behind)))
     with np.errstate(invalid="ignore", over="ignore"):
         change = np.fmax(np.abs(ahead - centre), np.abs(behind - centre))
     change = np.where(np.isfinite(change), change, 0.0)

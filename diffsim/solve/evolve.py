@@ -110,10 +110,8 @@ def _arrive(phase, problem, march: March, found: Found, point: Point, path, ts) 
     ys = None
     if ts is not None:
         ys = _states_at(problem, path, march.accepted, point, end.t, ts)
-    lowest = jnp.zeros(0)
-    if march.watch is not None:
-        last = next_watch(phase.limits, march.watch, freeze(end), freeze(end.t - point.t), problem.stepper.args)
-        lowest = freeze(last.lowest)
+    here = freeze(end)
+    lowest = freeze(next_watch(phase.limits, march.watch, here, here.t - freeze(point.t), problem.stepper.args).lowest)
     return Arrival(end.t, end.y, next_y, guard, status, march.attempts, lowest, ys)
 
 
@@ -172,7 +170,9 @@ def _with_explicit_constants(phase: Phase, t0, y0, args) -> Phase:
     check_field(phase.field, t0, y0, args)
 
     def close(function):
-        return None if function is None else eqx.filter_closure_convert(function, t0, y0, args)
+        return eqx.filter_closure_convert(function, t0, y0, args)
 
-    guards = tuple(Guard(close(g.function), g.direction, close(g.reset), g.to) for g in phase.guards)
+    guards = tuple(
+        Guard(close(g.function), g.direction, None if g.reset is None else close(g.reset), g.to) for g in phase.guards
+    )
     return Phase(close(phase.field), guards, tuple(close(limit) for limit in phase.limits))

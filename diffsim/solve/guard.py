@@ -76,6 +76,10 @@ def wanted_sides(guards: tuple[Guard, ...]) -> Float[Array, " guards"]:
 def measure(functions: tuple[Callable, ...], point: Point, args: Args):
     """Values and rates (per second) of functions of (t, y, args) at a point: two arrays of shape (functions,)."""
 
+    if not functions:
+        nothing = jnp.zeros(0, point.t.dtype)
+        return nothing, nothing
+
     def values(t, y):
         return jnp.stack([_real(function, t, y, args) for function in functions])
 

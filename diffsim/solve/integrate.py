@@ -6,6 +6,7 @@ import diffrax as dfx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from .._errors import InputError
@@ -85,7 +86,7 @@ def _by_diffrax(vector_field, y0, ts, args, solver, controller, adjoint, dt0, ma
 
 
 def _check_times(ts, dtype) -> Float[Array, " times"]:
-    if not isinstance(ts, jax.core.Tracer):
+    if not isinstance(ts, Tracer):
         values = np.asarray(ts)
         if values.ndim != 1 or values.size < 2:
             raise InputError(f"ts has shape {values.shape}: give at least two times in one dimension")

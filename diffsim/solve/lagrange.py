@@ -58,9 +58,7 @@ def energy(lagrangian: Callable[..., Scalar], q: Coordinates, v: Coordinates, *a
     return slope - value
 
 
-def _flatten(
-    q: Coordinates, other: Coordinates, name: str = "v"
-) -> tuple[Array, Array, Callable[[Array], Any]]:
+def _flatten(q: Coordinates, other: Coordinates, name: str = "v") -> tuple[Array, Array, Callable[[Array], Any]]:
     """`q` and another tree of its shape as vectors, and the way back."""
     structure, given = jax.tree.structure(q), jax.tree.structure(other)
     if structure != given:

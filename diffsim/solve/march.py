@@ -45,8 +45,8 @@ class March(NamedTuple):
     point: Point
     h: Scalar
     controller: Any
-    sight: Sight | None
-    watch: Watch | None
+    sight: Sight
+    watch: Watch
     pending: Flag  # the step from `point` may hold an event
     cleared: Flag  # it was looked at and holds none
     status: Count
@@ -82,8 +82,8 @@ def begin(problem: Problem, start: Point, keep_steps: bool, keep_path: bool) -> 
         point=start,
         h=h,
         controller=controller,
-        sight=first_sight(still.guards, here, h, stepper.args) if problem.guards else None,
-        watch=first_watch(still.limits, here, stepper.args) if problem.limits else None,
+        sight=first_sight(still.guards, here, h, stepper.args),
+        watch=first_watch(still.limits, here, stepper.args),
         pending=jnp.array(False),
         cleared=jnp.array(False),
         status=jnp.where(healthy, Status.FINISHED, Status.NON_FINITE),
@@ -127,21 +127,17 @@ def _one_step(problem: Problem, still: Problem, march: March) -> March:
     # A step into a region where the field is undefined must be refused, not compared with NaN.
     error = jax.tree.map(lambda e: jnp.where(jnp.isnan(e), jnp.inf, lax.stop_gradient(e)), error)
     accept, h_next, controller = _judge(still, here, there, h, error, march.controller)
-    sight, pending = march.sight, jnp.array(False)
-    if sight is not None:
-        sight = next_sight(still.guards, there, still.stepper.args)
-        found = may_cross(march.sight, sight, h, wanted_sides(still.guards))
-        pending = accept & found & ~march.cleared
+    sight = next_sight(still.guards, there, still.stepper.args)
+    found = may_cross(march.sight, sight, h, wanted_sides(still.guards))
+    pending = accept & found & ~march.cleared
     take = accept & ~pending
-    watch = march.watch
-    if watch is not None:
-        watch = _choose(take, next_watch(still.limits, watch, there, h, still.stepper.args), watch)
+    watch = next_watch(still.limits, march.watch, there, h, still.stepper.args)
     return March(
         point=_choose(take, end, start),
         h=jnp.where(pending, h, h_next),
         controller=_choose(pending, march.controller, controller),
-        sight=None if sight is None else _choose(take, sight, march.sight),
-        watch=watch,
+        sight=_choose(take, sight, march.sight),
+        watch=_choose(take, watch, march.watch),
         pending=pending,
         cleared=march.cleared & ~take,
         status=_health(accept, there, h_next, still.t1, march.status),

@@ -45,7 +45,7 @@ class Stepper(NamedTuple):
         return _general(self, start, h)
 
     @property
-    def error_order(self) -> float:
+    def error_order(self):
         """The order of the error estimate, as step size controllers need it."""
         return self.solver.error_order(self.term)
 
@@ -79,7 +79,7 @@ def _explicit(stepper: Stepper, start: Point, h: Scalar) -> tuple[Point, State]:
     diffrax's own loop over stages has a reverse rule only. Stages written out one after the other would run no
     faster and take many times longer to compile.
     """
-    tableau = stepper.solver.tableau
+    tableau: dfx.ButcherTableau = stepper.solver.tableau  # pyright: ignore[reportAttributeAccessIssue]
     y0, unravel = ravel_pytree(start.y)
 
     def slope(t, y):

@@ -108,10 +108,12 @@ def _fail(loss, model, batches, step: int, history: History):
 
 
 def _count(batches) -> int:
-    lengths = {leaf.shape[0] if leaf.ndim else None for leaf in jax.tree.leaves(batches)}
-    if len(lengths) != 1 or None in lengths or 0 in lengths:
-        raise InputError(f"batches have leading axes {sorted(map(str, lengths))}: give one common number of steps")
-    return lengths.pop()
+    """The number of steps: the common length of the leading axes."""
+    lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(batches)}
+    if len(lengths) != 1 or lengths & {(), (0,)}:
+        found = ", ".join(sorted(str(length[0]) if length else "none" for length in lengths))
+        raise InputError(f"batches have leading axes of lengths {found}: give one common number of steps")
+    return next(iter(lengths))[0]
 
 
 def _chunk(batches, first: int, size: int, steps: int):

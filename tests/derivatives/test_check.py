@@ -36,9 +36,7 @@ def mlp_loss(activation=jnp.tanh):
 def decay(rate, y0):
     field = diffrax.ODETerm(lambda t, y, rate: -rate * y)
     control = diffrax.PIDController(rtol=1e-9, atol=1e-9)
-    solution = diffrax.diffeqsolve(
-        field, diffrax.Tsit5(), 0.0, 1.0, None, y0, rate, stepsize_controller=control
-    )
+    solution = diffrax.diffeqsolve(field, diffrax.Tsit5(), 0.0, 1.0, None, y0, rate, stepsize_controller=control)
     return jnp.sum(solution.ys**2)
 
 

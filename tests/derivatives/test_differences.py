@@ -31,9 +31,7 @@ def slopes_and_truth(f, noise=None, dtype=jnp.float64):
     x = np.asarray(np.random.default_rng(0).uniform(-3, 3, 60), dtype)
     size = np.asarray(2.0 ** np.floor(np.log2(np.abs(x))), dtype)
     rounded = f if noise is None else lambda x: jnp.round(f(x) / noise) * noise
-    points = sweep(
-        lambda _, h, x, size: rounded(x + h.astype(dtype) * size), None, [x, size], step_sizes(dtype)
-    )
+    points = sweep(lambda _, h, x, size: rounded(x + h.astype(dtype) * size), None, [x, size], step_sizes(dtype))
     return ridders(points), np.asarray(jax.vmap(jax.grad(f))(x.astype(np.float64))) * size
 
 

@@ -111,7 +111,9 @@ def _chain(p: Trebuchet, ts=None, check=False, **options) -> _Chain:
     return _Chain(sliding, swinging, flying)
 
 
-def throw(p: Trebuchet, *, check: bool = True, controller=EXACT, solver=SOLVER, **options) -> Throw:
+def throw(
+    p: Trebuchet, *, check: bool = True, controller=EXACT, solver: dfx.AbstractSolver = SOLVER, **options
+) -> Throw:
     """One throw: range, times, release and impact, and how it went.
 
     `check=False` leaves out tension and clearance (NaN then, and no SLACK or GROUNDED), which halves the work.
