@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, PyTree
 
 from ._errors import InputError
@@ -63,7 +64,7 @@ def param(default: float | np.ndarray, unit: str = "", bounds: Bounds = UNBOUNDE
 
 def check_bounds(name: str, value, bounds: Bounds, unit: str = "") -> None:
     """Raises InputError if a concrete value is not finite or lies outside `bounds`; tracers pass."""
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         return
     low, high = bounds
     value = np.asarray(value)
@@ -186,7 +187,7 @@ def _map_bounded(model: Model, transform) -> Model:
 
 def _to_free(entry: Parameter) -> Array:
     path, x, unit, (low, high) = entry
-    if not isinstance(x, jax.core.Tracer) and bool(jnp.any((x <= low) | (x >= high))):
+    if not isinstance(x, Tracer) and bool(jnp.any((x <= low) | (x >= high))):
         raise InputError(f"{path} starts at its bound ({x} {unit}): start it between {low:g} and {high:g}")
     if np.isinf(high):
         return jnp.log(x - low)
