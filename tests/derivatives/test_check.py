@@ -15,30 +15,6 @@ from diffsim.derivatives.check import check_gradients
 class Cart(eqx.Module):
     mass: jax.Array
     drag: jax.Array
-<<<<<<< HEAD
-    gears: jax.Array
-    key: jax.Array
-    name: str
-
-
-def cart():
-    return Cart(jnp.array(2.0), jnp.array([0.5, 0.1]), jnp.arange(3), jr.key(0), "cart")
-
-
-def mlp_loss(activation=jnp.tanh):
-    x = jr.normal(jr.key(1), (20, 3))
-    return lambda model: jnp.mean((jax.vmap(model)(x) - jnp.sin(x[:, 0])) ** 2), (
-        eqx.nn.MLP(3, "scalar", 8, 2, activation=activation, key=jr.key(0)),
-    )
-
-
-def decay(rate, y0):
-    field = diffrax.ODETerm(lambda t, y, rate: -rate * y)
-    control = diffrax.PIDController(rtol=1e-9, atol=1e-9)
-    solution = diffrax.diffeqsolve(field, diffrax.Tsit5(), 0.0, 1.0, None, y0, rate, stepsize_controller=control)
-    return jnp.sum(solution.ys**2)
-=======
->>>>>>> check
 
 
 @jax.custom_vjp
