@@ -93,19 +93,33 @@ def test_event_limit_and_records():
     assert np.array_equal(np.isnan(run.event_t), [False, False, True, True, True])
 
 
-def test_states_at_given_times_across_events():
+def exact_states(x, ts):
+    """Heights and velocities at `ts`, from the impact before each."""
+    impacts, speeds = closed_form(x, 8).reshape(2, 8)
+    row = jnp.searchsorted(jax.lax.stop_gradient(impacts), ts, side="right")
+    fell = row == 0
+    last = jnp.maximum(row - 1, 0)
+    since = jnp.where(fell, ts, ts - impacts[last])
+    up = jnp.where(fell, 0.0, x[1] * speeds[last])
+    height = jnp.where(fell, x[2], 0.0) + up * since - 0.5 * x[0] * since**2
+    return jnp.stack([height, up - x[0] * since])
+
+
+def test_states_at_given_times_across_events_and_their_gradient():
     ts = jnp.linspace(0.0, 2.0, 41)
-    run = jax.jit(lambda x: bounces(x, 8, t1=1.92, ts=ts)[1])(X)
-    p = ball(X)
-    impacts = np.asarray(bb.bounce_times(p, 8))
-    row = np.searchsorted(impacts, ts, side="right")
-    since = ts - np.where(row > 0, impacts[row - 1], 0.0)
-    up = np.where(row > 0, np.sqrt(2 * 9.80665) * 0.9**row, 0.0)
-    height = np.where(row > 0, 0.0, 1.0) + up * since - 0.5 * 9.80665 * since**2
+    inside = np.asarray(ts < 1.92)
+
+    def states(x):
+        ys = bounces(x, 8, t1=1.92, ts=ts)[1].ys
+        return jnp.stack(ys)
+
+    total = lambda ys: jnp.sum(jnp.where(inside[None], jnp.cos(jnp.arange(82.0)).reshape(2, 41) * ys, 0.0))
+    found, gradient = jax.jit(lambda x: (states(x), jax.grad(lambda x: total(states(x)))(x)))(X)
     # A parabola again: rounding.
-    np.testing.assert_allclose(run.ys.height[:39], height[:39], rtol=0, atol=1e-9)
-    np.testing.assert_allclose(run.ys.velocity[:39], (up - 9.80665 * since)[:39], rtol=0, atol=1e-9)
-    assert np.all(np.isnan(run.ys.height[39:]))
+    np.testing.assert_allclose(found[:, inside], exact_states(X, ts)[:, inside], rtol=0, atol=1e-9)
+    assert np.all(np.isnan(found[:, ~inside]))
+    expected = jax.grad(lambda x: total(exact_states(x, ts)))(X)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-9)
 
 
 def line(t, y, args):

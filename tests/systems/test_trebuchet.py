@@ -65,6 +65,7 @@ def thrown():
     stacked = jax.tree.map(
         lambda *x: jnp.concatenate([jnp.atleast_1d(i) for i in x]), machines(THROWS), random, *absurd
     )
+    # A machine that only swings to and fro takes more steps than a throw does.
     return jax.jit(lambda ms: jax.lax.map(lambda m: tb.throw(m, mode="forward", max_steps=4096), ms))(stacked)
 
 
