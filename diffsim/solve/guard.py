@@ -143,10 +143,14 @@ def extremum(sign, g0, r0, g1, r1, h):
     # Both roots of m0 + 2 square s + 3 cube s^2, without cancellation.
     q = -(square + jnp.where(square >= 0, root, -root))
     fractions = jnp.stack([_divide(q, 3 * cube), _divide(m0, q)])
-    values = g0 + fractions * (m0 + fractions * (square + fractions * cube))
-    inside = (fractions > 0) & (fractions < 1) & (square**2 > 3 * cube * m0)
-    values = jnp.where(inside, values, jnp.inf)
-    nearest = jnp.argmin(jnp.where(inside, sign * values, jnp.inf), axis=0)[None]
+
+    def look(fraction):
+        value = g0 + fraction * (m0 + fraction * (square + fraction * cube))
+        inside = (fraction > 0) & (fraction < 1) & (square**2 > 3 * cube * m0)
+        return jnp.where(inside, value, jnp.inf), jnp.where(inside, sign * value, jnp.inf)
+
+    values, signed = jax.vmap(look)(fractions)
+    nearest = jnp.argmin(signed, axis=0)[None]
     fraction = jnp.take_along_axis(fractions, nearest, axis=0)[0]
     value = jnp.take_along_axis(values, nearest, axis=0)[0]
     return jnp.where(jnp.isfinite(value), fraction, 0.5), value

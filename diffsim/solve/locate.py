@@ -36,8 +36,8 @@ def locate(problem: Problem, march: March) -> Found:
     size = jnp.max(jnp.abs(values), axis=0)
     sides = jnp.sign(values).at[0].set(march.sight.side)
     # A touch counts as a crossing here; it is told apart below by its rate.
-    near = jnp.where(jnp.abs(values) <= _TOUCH * size, 0.0, values)
-    hit = crossed(sides[:-1], near[1:], wanted_sides(problem.guards))
+    near = jnp.where(jnp.abs(values) <= _TOUCH * size[None], 0.0, values)
+    hit = crossed(sides[:-1], near[1:], wanted_sides(problem.guards)[None])
     exists = jnp.any(hit, axis=0)
     piece, own = jnp.argmax(hit, axis=0), jnp.arange(len(problem.guards))
     delays, rates = _close(problem, march, times[piece, own], times[piece + 1, own], sides[piece, own])
@@ -64,7 +64,7 @@ def _measure_own(problem: Problem, start: Point, delays):
 def _look(problem: Problem, march: March):
     """Ordered times in the step and the guards' values there, each of shape (points, guards)."""
     h = march.h / _PIECES
-    ends = h * jnp.arange(1, _PIECES + 1)[:, None] * jnp.ones_like(march.sight.value)
+    ends = h * jnp.arange(1, _PIECES + 1)[:, None] * jnp.ones_like(march.sight.value)[None]
     first = march.sight
 
     def turn(delays, _):

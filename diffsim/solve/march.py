@@ -155,7 +155,8 @@ def _judge(still: Problem, here: Point, there: Point, h, error, controller):
     )
     # From the difference and not the sum, so that a tiny step is not lost beside a large time.
     h_next = jnp.minimum(t1 - t0, still.t1 - jnp.where(accept, there.t, here.t))
-    return accept, freeze(jnp.asarray(h_next, h.dtype)), controller
+    # A controller of constant steps answers with Python's True.
+    return jnp.asarray(accept), freeze(jnp.asarray(h_next, h.dtype)), controller
 
 
 def _health(accept, there: Point, h, t1, status):

@@ -61,7 +61,8 @@ def stepper(field: Callable, solver: dfx.AbstractSolver, controller, args: Args)
 
 def _with_tolerances(solver, controller):
     """The implicit solver with a root finder of known tolerance: the controller's, unless it has its own."""
-    if hasattr(solver.root_finder, "rtol") and not callable(solver.root_finder.rtol):
+    # diffrax marks "as the controller" by an object in place of the number.
+    if isinstance(getattr(solver.root_finder, "rtol", None), float | int | jax.Array):
         return solver
     if not hasattr(controller, "rtol"):
         name = type(solver).__name__

@@ -1,0 +1,224 @@
+"""States at given times: closed forms, every mode of differentiation, failures, and diffrax's own adjoint."""
+
+from typing import NamedTuple
+
+import diffrax as dfx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffsim import InputError, Scalar, Status, integrate
+
+TS = jnp.linspace(0.0, 3.0, 7)
+TIGHT = dfx.PIDController(rtol=1e-10, atol=1e-12)
+# Local errors of 1e-10 add up over about a hundred steps of problems that do not amplify them.
+GLOBAL = 1e-8
+
+
+class Oscillation(NamedTuple):
+    position: Scalar
+    velocity: Scalar
+
+
+class Spring(NamedTuple):
+    omega: Scalar
+    decay: Scalar
+
+
+def field(t, y, p):
+    osc, log = y["oscillation"], y["decaying"]
+    return {
+        "oscillation": Oscillation(osc.velocity, -(p.omega**2) * osc.position),
+        "decaying": -p.decay * log,
+    }
+
+
+def solve(x, ts=TS, **options):
+    """Position and decaying vector at `ts`, of omega, decay and the first position."""
+    y0 = {"oscillation": Oscillation(x[2], jnp.zeros_like(x[2])), "decaying": jnp.array([1.0, 2.0])}
+    options = {"controller": TIGHT, "max_steps": 256} | options
+    ys = integrate(field, y0, ts, Spring(x[0], x[1]), **options)
+    return jnp.concatenate([ys["oscillation"].position[:, None], ys["decaying"]], axis=1)
+
+
+def exact(x, ts=TS):
+    decaying = jnp.exp(-x[1] * ts)[:, None] * jnp.array([1.0, 2.0])[None]
+    return jnp.concatenate([(x[2] * jnp.cos(x[0] * ts))[:, None], decaying], axis=1)
+
+
+X = jnp.array([1.3, 0.7, 0.9])
+WEIGHTS = jnp.cos(jnp.arange(21.0)).reshape(7, 3)
+
+
+def summed(function):
+    return lambda x: jnp.sum(WEIGHTS * function(x))
+
+
+@pytest.fixture(scope="module")
+def derivatives():
+    """Value and derivatives of the numerical solution in each mode."""
+
+    def everything(x):
+        total = summed(solve)
+        return {
+            "value": solve(x),
+            "grad": jax.grad(total)(x),
+            "jacfwd": jax.jacfwd(total)(x),
+            "hessian": jax.hessian(total)(x),
+        }
+
+    return jax.jit(everything)(X)
+
+
+@pytest.mark.parametrize(
+    ("name", "of_exact"),
+    [
+        ("value", exact),
+        ("grad", jax.grad(summed(exact))),
+        ("jacfwd", jax.grad(summed(exact))),
+        ("hessian", jax.hessian(summed(exact))),
+    ],
+    ids=["value", "grad", "jacfwd", "hessian"],
+)
+def test_solution_and_derivatives_have_their_closed_form(derivatives, name, of_exact):
+    np.testing.assert_allclose(derivatives[name], of_exact(X), rtol=GLOBAL, atol=GLOBAL)
+
+
+def test_reverse_mode_equals_forward_mode(derivatives):
+    # The same steps in another order of summation: only rounding is between them.
+    np.testing.assert_allclose(derivatives["grad"], derivatives["jacfwd"], rtol=1e-12)
+
+
+def test_the_gradient_is_that_of_diffrax_and_batches_follow_each_one():
+    many = jnp.stack([X, 1.2 * X])
+    own = jax.jit(jax.vmap(jax.grad(summed(solve))))(many)
+    theirs = lambda x: solve(x, adjoint=dfx.RecursiveCheckpointAdjoint())
+    for x, gradient in zip(many, own, strict=True):
+        np.testing.assert_allclose(gradient, jax.grad(summed(exact))(x), rtol=GLOBAL, atol=GLOBAL)
+    # diffrax interpolates by a polynomial of order four between steps of 0.05: 1e-6, and less for its gradient's sum.
+    np.testing.assert_allclose(own[0], jax.jit(jax.grad(summed(theirs)))(X), rtol=1e-6, atol=1e-6)
+
+
+def test_a_term_goes_to_diffrax():
+    term = dfx.ODETerm(lambda t, y, args: -y)
+    ys, status = integrate(term, jnp.array(1.0), TS, controller=TIGHT, return_status=True)
+    # Interpolation of order four between steps, as above.
+    np.testing.assert_allclose(ys, jnp.exp(-TS), rtol=1e-6)
+    assert status == Status.FINISHED
+
+
+def test_a_stiff_problem_with_an_implicit_solver():
+    def stiff(t, y, args):
+        return -args * (y - jnp.cos(t)) - jnp.sin(t)
+
+    def end(rate):
+        options = {"solver": dfx.Kvaerno5(), "max_steps": 64, "return_status": True}
+        ys, status = integrate(stiff, jnp.array(2.0), TS, rate, **options)
+        return ys[-1], status
+
+    (y, status), slope = jax.jit(jax.value_and_grad(end, has_aux=True))(jnp.array(1e4))
+    assert status == Status.FINISHED
+    # The fast part has gone; rtol is 1e-6 and the errors of former steps are damped.
+    np.testing.assert_allclose(y, np.cos(3.0), rtol=1e-5)
+    assert abs(slope) < 1e-9
+
+
+@pytest.mark.parametrize(("solver", "order"), [(dfx.Euler(), 1), (dfx.Heun(), 2), (dfx.Tsit5(), 5)], ids=str)
+def test_constant_steps_converge_with_the_order_of_the_solver(solver, order):
+    @jax.jit
+    def error(dt0):
+        options = {"solver": solver, "controller": dfx.ConstantStepSize(), "dt0": dt0, "max_steps": 128}
+        return integrate(lambda t, y, args: -y, jnp.array(1.0), jnp.array([0.0, 1.0]), **options)[-1] - jnp.exp(-1.0)
+
+    measured = jnp.log2(error(1 / 16) / error(1 / 32))
+    # The next order adds a share of the step, 1/16, to the ratio of errors, several times for high orders.
+    assert measured == pytest.approx(order, abs=0.3)
+
+
+def test_times_between_constant_steps_are_as_accurate():
+    ts = jnp.linspace(0.0, 1.0, 33) ** 2
+    options = {"controller": dfx.ConstantStepSize(), "dt0": 1 / 64, "max_steps": 80}
+    ys = jax.jit(lambda y0: integrate(lambda t, y, args: -y, y0, ts, **options))(jnp.array(1.0))
+    # Tsit5 has an error of about 1e-3 h^5 over a unit of time.
+    np.testing.assert_allclose(ys, jnp.exp(-ts), rtol=1e-11)
+
+
+def test_a_blow_up_is_flagged_and_leaves_no_number():
+    ts = jnp.array([0.0, 0.5, 0.9, 1.1, 1.5])
+    solve = jax.jit(
+        lambda y0: integrate(lambda t, y, args: y**2, y0, ts, controller=TIGHT, max_steps=1024, return_status=True)
+    )
+    ys, status = solve(jnp.array(1.0))
+    # The steps shrink to the precision of t before a number overflows, unless their size is fixed.
+    assert Status(int(status)) in (Status.NON_FINITE, Status.STEP_LIMIT)
+    # 1 / (1 - t) amplifies errors a hundredfold at t = 0.9.
+    np.testing.assert_allclose(ys[:3], 1 / (1 - ts[:3]), rtol=100 * GLOBAL)
+    assert np.all(np.isnan(ys[3:]))
+
+
+def test_a_blow_up_with_constant_steps_is_not_finite():
+    options = {"controller": dfx.ConstantStepSize(), "dt0": 0.1, "max_steps": 64, "return_status": True}
+    ts = jnp.array([0.0, 0.5, 1.5, 3.0])
+    ys, status = jax.jit(lambda y0: integrate(lambda t, y, args: y**2, y0, ts, **options))(jnp.array(1.0))
+    assert status == Status.NON_FINITE
+    assert np.isnan(ys[-1])
+
+
+def test_a_field_that_is_undefined_further_on_is_not_finite():
+    # y^(3/2) = 1 - 3/2 t: zero at t = 2/3, where the slope is infinite and beyond which there is no solution.
+    ts = jnp.array([0.0, 1.0, 3.0])
+    options = {"max_steps": 256, "return_status": True}
+    ys, status = jax.jit(lambda y0: integrate(lambda t, y, a: -1 / jnp.sqrt(y), y0, ts, **options))(jnp.array(1.0))
+    assert status == Status.NON_FINITE
+    assert np.all(np.isnan(ys[1:]))
+
+
+def test_the_step_limit_is_flagged_and_leaves_no_number():
+    options = {"controller": TIGHT, "max_steps": 20, "return_status": True}
+    ts = jnp.array([0.0, 0.01, 100.0])
+    solve = lambda **adjoint: jax.jit(lambda y0: integrate(lambda t, y, a: -y, y0, ts, **options, **adjoint))
+    for ys, status in (solve()(jnp.array(1.0)), solve(adjoint=dfx.DirectAdjoint())(jnp.array(1.0))):
+        assert status == Status.STEP_LIMIT
+        assert np.isnan(ys[-1])
+        np.testing.assert_allclose(ys[1], np.exp(-0.01), rtol=GLOBAL)
+
+
+def test_single_precision():
+    y0 = jnp.array([1.0, 0.0], jnp.float32)
+    ts = jnp.asarray(TS, jnp.float32)
+
+    @jax.jit
+    def end(omega):
+        controller = dfx.PIDController(rtol=1e-5, atol=1e-6)
+        return integrate(lambda t, y, w: jnp.stack([y[1], -(w**2) * y[0]]), y0, ts, omega, controller=controller)
+
+    ys = end(jnp.float32(2.0))
+    assert ys.dtype == jnp.float32
+    # rtol 1e-5 over some tens of steps.
+    np.testing.assert_allclose(ys[:, 0], np.cos(2.0 * TS), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((lambda t, y, a: y, 1.0, jnp.array([0.0, 2.0, 1.0])), r"ts must increase: ts\[1\]=2, ts\[2\]=1"),
+        ((lambda t, y, a: y, 1.0, jnp.array([0.0])), r"ts has shape \(1,\): give at least two times"),
+        ((lambda t, y, a: y, 1, TS), r"y0 has dtype int\d+: states are real; write 1\.0 for 1"),
+        ((lambda t, y, a: y, {"n": 1, "x": 1.0}, TS), r"y0\['n'\] has dtype int"),
+        ((lambda t, y, a: y, (), TS), r"y0 has no arrays"),
+        ((lambda t, y, a: (y["x"],), {"x": 1.0}, TS), r"the vector field returned .* return dy/dt in the structure"),
+        ((lambda t, y, a: jnp.stack([y, y]), 1.0, TS), r"returned float64\[2\] for y0, which is float64\[\]"),
+        ((lambda t, y, a: jnp.float32(y), 1.0, TS), r"returned float32\[\] for y0, which is float64\[\]"),
+    ],
+    ids=["order", "one time", "integer", "integer leaf", "empty", "structure", "shape", "dtype"],
+)
+@pytest.mark.parametrize("adjoint", [None, dfx.DirectAdjoint()], ids=["own", "diffrax"])
+def test_bad_input_is_named(arguments, message, adjoint):
+    with pytest.raises(InputError, match=message):
+        integrate(*arguments, adjoint=adjoint)
+
+
+def test_an_implicit_solver_needs_a_tolerance():
+    with pytest.raises(InputError, match=r"Kvaerno5 with ConstantStepSize has no tolerance.*VeryChord"):
+        integrate(lambda t, y, a: -y, 1.0, TS, solver=dfx.Kvaerno5(), controller=dfx.ConstantStepSize(), dt0=0.1)
