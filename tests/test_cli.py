@@ -163,9 +163,7 @@ def test_run_folder_holds_settings_versions_and_metrics(call):
     assert folder.parent == Path("elsewhere/test_cli")
     assert folder.name.endswith("-7")
     versions = json.loads((folder / "versions.json").read_text())
-    assert {"python", "platform", "jax", "diffrax", "equinox", "optax", "optimistix", "numpy"} <= set(
-        versions
-    )
+    assert {"python", "platform", "jax", "diffrax", "equinox", "optax", "optimistix", "numpy"} <= set(versions)
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == [{"step": 0, "loss": 0.5}, {"step": 1, "loss": "NaN"}]
 

@@ -86,9 +86,7 @@ def test_field_map_of_one_value_draws(value, log):
 
 def test_polylines_fade_from_the_first_frame_to_the_last():
     base = Polyline([[0.0, 0.0], [4.0, 0.0]])
-    figure = plot.polylines(
-        [Polyline(ARM), base, Disc(PATH, 0.1, 1)], {"ball": PATH}, frames=[0, 5, 10], ground=0.0
-    )
+    figure = plot.polylines([Polyline(ARM), base, Disc(PATH, 0.1, 1)], {"ball": PATH}, frames=[0, 5, 10], ground=0.0)
     (axes,) = figure.axes
     ground, trail, still, *arms = axes.lines
     assert list(ground.get_ydata()) == [0.0, 0.0]

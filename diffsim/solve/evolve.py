@@ -6,7 +6,9 @@ import diffrax as dfx
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from .._errors import InputError
@@ -161,6 +163,8 @@ def _as_arrays(t0, t1, y0, ts):
     """Times and state as arrays of one floating type."""
     y0 = check_state(y0)
     dtype = jnp.result_type(*jax.tree.leaves(y0))
+    if not any(isinstance(t, Tracer) for t in (t0, t1)) and not np.all(np.asarray(t1) >= np.asarray(t0)):
+        raise InputError(f"t1={t1} is before t0={t0}: time runs forward")
     ts = None if ts is None else jnp.asarray(ts, dtype)
     return jnp.asarray(t0, dtype), jnp.asarray(t1, dtype), y0, ts
 

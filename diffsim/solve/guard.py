@@ -105,11 +105,13 @@ def functions(guards: tuple[Guard, ...]) -> tuple[Callable, ...]:
 def first_sight(guards: tuple[Guard, ...], start: Point, h: Scalar, args: Args) -> Sight:
     """The guards at the start of a phase; one that starts at zero is on the side it is moving to.
 
-    So a guard does not fire again at its own restart. "At zero" means within sqrt(eps) of a first step `h`.
+    So a guard does not fire again at its own restart. "At zero" means within sqrt(eps) of a first step `h`. One
+    that rests at zero is on the side from which its crossing counts: to leave it is to cross it.
     """
     value, rate = measure(functions(guards), start, args)
     width = jnp.sqrt(jnp.finfo(value.dtype).eps) * jnp.abs(rate * h)
-    side = jnp.where(jnp.abs(value) <= width, jnp.sign(rate), jnp.sign(value))
+    going = jnp.where(rate == 0, wanted_sides(guards), jnp.sign(rate))
+    side = jnp.where(jnp.abs(value) <= width, going, jnp.sign(value))
     return Sight(value, rate, side)
 
 

@@ -54,7 +54,8 @@ def hybrid(
     phases share the structure of `y0`: for phases with states of their own, chain `evolve`. `options` are
     those of `evolve`. One compiled phase serves all events, so the compile time does not depend on how many.
 
-    Status: FINISHED at `t1` or at an ending guard, EVENT_LIMIT if `max_events` came first, or as in `evolve`.
+    Status: FINISHED at `t1` or at an ending guard, EVENT_LIMIT if `max_events` came first, GRAZING where events
+    pile up at one time, or as in `evolve`.
     """
     phases = tuple(phases)
     _check_targets(phases, first)
@@ -99,13 +100,16 @@ def _pass(phases, stage: _Stage, args, t1, ts, options):
     arrival, to = lax.switch(stage.phase, [lambda s, p=p: run(p, s) for p in phases], stage)
     fired = arrival.guard >= 0
     failed = (arrival.status != Status.FINISHED) & (arrival.status != Status.GUARD_NOT_FOUND)
-    go_on = fired & (to >= 0) & ~failed
+    # Events nearer to each other than time can tell apart pile up; there is no next one to find.
+    near = arrival.t - stage.t <= 64 * jnp.finfo(arrival.t.dtype).eps * jnp.abs(arrival.t)
+    piled = fired & near & (stage.events > 0)
+    go_on = fired & (to >= 0) & ~failed & ~piled
     y = jax.tree.map(lambda new, old: jnp.where(fired, new, old), arrival.next_y, arrival.y)
     ys = stage.ys
     if ts is not None:
         begun = ts >= stage.t
         ys = jax.tree.map(lambda new, old: jnp.where(_rows(begun, new), new, old), arrival.ys, ys)
-    status = jnp.where(failed, arrival.status, Status.FINISHED)
+    status = jnp.where(failed, arrival.status, jnp.where(piled, Status.GRAZING, Status.FINISHED))
     phase = jnp.where(go_on, to, stage.phase)
     after = _Stage(arrival.t, y, phase, stage.events + fired, ~go_on, status, ys)
     seen = jax.tree.map(lambda x: jnp.where(fired, x, jnp.nan), (arrival.t, arrival.y))

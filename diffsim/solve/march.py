@@ -76,13 +76,14 @@ def begin(problem: Problem, start: Point, keep_steps: bool, keep_path: bool) -> 
         stepper.error_order,
     )
     h = freeze(jnp.asarray(jnp.minimum(end, still.t1) - here.t, here.t.dtype))
-    healthy = jnp.isfinite(h) & all_finite(here)
+    sight = first_sight(still.guards, here, h, stepper.args)
+    healthy = jnp.isfinite(h) & all_finite((here, sight.value))
     rows = (problem.max_steps,)
     return March(
         point=start,
         h=h,
         controller=controller,
-        sight=first_sight(still.guards, here, h, stepper.args),
+        sight=sight,
         watch=first_watch(still.limits, here, stepper.args),
         pending=jnp.array(False),
         cleared=jnp.array(False),
@@ -140,7 +141,7 @@ def _one_step(problem: Problem, still: Problem, march: March) -> March:
         watch=_choose(take, watch, march.watch),
         pending=pending,
         cleared=march.cleared & ~take,
-        status=_health(accept, there, h_next, still.t1, march.status),
+        status=_health(accept, (there, sight.value), h_next, still.t1, march.status),
         attempts=march.attempts + 1,
         accepted=march.accepted + take,
         steps=_record(march.steps, march.accepted, h),
@@ -159,11 +160,11 @@ def _judge(still: Problem, here: Point, there: Point, h, error, controller):
     return jnp.asarray(accept), freeze(jnp.asarray(h_next, h.dtype)), controller
 
 
-def _health(accept, there: Point, h, t1, status):
-    """The status after a step: failed once an accepted state is not finite or the step has vanished."""
-    broken = ~all_finite(there)
+def _health(accept, reached: tuple[Point, Array], h, t1, status):
+    """The status after a step: failed once an accepted state or guard is not finite, or the step has vanished."""
+    broken = ~all_finite(reached)
     eps = jnp.finfo(h.dtype).eps
-    vanished = ~accept & (h <= eps * jnp.maximum(jnp.abs(there.t), eps * jnp.abs(t1)))
+    vanished = ~accept & (h <= eps * jnp.maximum(jnp.abs(reached[0].t), eps * jnp.abs(t1)))
     status = jnp.where(vanished, jnp.where(broken, Status.NON_FINITE, Status.STEP_LIMIT), status)
     return jnp.where(accept & broken, Status.NON_FINITE, status)
 

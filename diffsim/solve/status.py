@@ -12,7 +12,7 @@ _EXPLANATIONS = (
     "raise max_steps, loosen rtol and atol, or use an implicit solver if the problem is stiff",
     "non-finite: the state or its derivative became NaN or infinite; look at the vector field there",
     "guard not found: the final time came before any guard was crossed; raise t1 or check the guard's sign",
-    "grazing: the guard is touched rather than crossed, so the event time has no derivative",
+    "grazing: the guard is touched rather than crossed, or events pile up; the event time has no derivative",
     "event limit: max_events was reached before t1; raise max_events",
 )
 

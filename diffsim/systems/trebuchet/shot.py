@@ -103,7 +103,7 @@ def start(p: Trebuchet) -> Slide:
 def _chain(p: Trebuchet, ts=None, check=False, **options) -> _Chain:
     """The three phases one after the other; a phase whose start is undefined is NaN throughout."""
     bare = lambda phase: phase if check else Phase(phase.field, phase.guards)
-    longest = 20 * jnp.sqrt(lax.stop_gradient(p.l_long / p.g))
+    longest = 10 * jnp.sqrt(lax.stop_gradient(p.l_long / p.g))
     sliding = evolve(bare(_SLIDING), 0.0, start(p), p, t1=longest, ts=ts, **options)
     swinging = evolve(bare(_SWINGING), sliding.t, sliding.next_y, p, t1=2 * longest, ts=ts, **options)
     landing = lax.stop_gradient(swinging.t) + 1e4
@@ -122,13 +122,14 @@ def throw(
     """
     c = _chain(p, check=check, controller=controller, solver=solver, **options)
     release, impact = c.swing.next_y, c.flight.y
-    landed = c.flight.status == Status.FINISHED
+    possible = p.h_pivot < p.l_long
+    landed = possible & (c.flight.status == Status.FINISHED)
     lost = lambda x: jnp.where(landed, x, jnp.nan)
     tension, clearance = jnp.minimum(c.slide.lowest, c.swing.lowest) if check else jnp.full(2, jnp.nan)
     return Throw(
         range=lost(impact.x),
-        t_liftoff=_reached(c.slide),
-        t_release=_reached(c.swing),
+        t_liftoff=_reached(c.slide, possible),
+        t_release=_reached(c.swing, possible),
         t_impact=lost(c.flight.t),
         v_release=jnp.hypot(release.vx, release.vy),
         release=release,
@@ -139,8 +140,8 @@ def throw(
     )
 
 
-def _reached(phase: Arrival) -> Scalar:
-    return jnp.where(phase.status == Status.FINISHED, phase.t, jnp.nan)
+def _reached(phase: Arrival, possible) -> Scalar:
+    return jnp.where(possible & (phase.status == Status.FINISHED), phase.t, jnp.nan)
 
 
 def _status(p: Trebuchet, c: _Chain, tension, clearance) -> Count:
