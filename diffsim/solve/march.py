@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
+import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -202,7 +203,9 @@ def replay(problem: Problem, start: Point, steps, accepted, keep_path: bool) -> 
 
     def block(point, inputs):
         first, steps = inputs
-        return lax.cond(first < accepted, lambda p: lax.scan(one, p, steps), idle, point)
+        # One answer for a whole batch, or `vmap` would turn the choice into doing both.
+        needed = eqxi.unvmap_any(first < accepted)
+        return lax.cond(needed, lambda p: lax.scan(one, p, steps), idle, point)
 
     blocks = -(-problem.max_steps // _BLOCK)
     steps = jnp.where(jnp.arange(problem.max_steps) < accepted, steps, 0.0)
