@@ -14,7 +14,6 @@ Published elsewhere: 300 s of training for a mean miss of 0.3% in a simulator of
 below 0.1% of fresh reachable targets after some seconds of training.
 """
 
-import csv
 import time
 from pathlib import Path
 
@@ -31,7 +30,9 @@ import optimistix as optx
 
 import diffsim as ds
 from diffsim import cli, plot, report
+from diffsim.systems import trebuchet
 from diffsim.systems.trebuchet import FAST, ThrowStatus, Trebuchet, drawing, throw
+from diffsim.table import read_table, write_table
 
 ANGLES = (np.deg2rad(5.0), np.deg2rad(65.0))  # rad, release angles the network may choose
 MASSES = (10.0, 122.0)  # kg: lighter does not throw, heavier lets the sling go slack
@@ -110,7 +111,7 @@ def judge(model, targets) -> tuple[np.ndarray, np.ndarray]:
     return np.abs(throws.range / targets[:, 0] - 1), controls
 
 
-def train(*, seed: int = 0, targets: int = 512, steps: int = 40, run: cli.Run) -> dict:
+def train(*, seed: int = 0, targets: int = 512, steps: int = 60, run: cli.Run) -> dict:
     """Train the aimer through the simulator, judge it on 1,000 fresh targets, write the report.
 
     Args:
@@ -250,40 +251,7 @@ def throw_once(
     return {name: float(getattr(result, name)) for name in names} | {"status": status.name.lower()}
 
 
-def _aim(target, wind, angle):
-    """Logarithm of the mass whose throw at a fixed angle hits the target, its relative miss, and the iterations."""
-    low, high = np.log(MASSES[0]), np.log(MASSES[1])
-
-    def simulate(log_mass):
-        p = shot(angle, jnp.exp(log_mass), wind)
-        controller = dfx.PIDController(rtol=1e-8, atol=1e-10)
-        return throw(p, check=False, controller=controller, solver=dfx.Dopri5(), mode="forward").range
-
-    def miss(state):
-        return jnp.abs(state[1]) > 1e-7
-
-    def newton(state):
-        log_mass, _, low, high, count = state
-        one = jnp.ones_like(log_mass)
-        value, slope = jax.jvp(simulate, (log_mass,), (one,))
-        error = value / target - 1
-        low, high = jnp.where(error < 0, log_mass, low), jnp.where(error < 0, high, log_mass)
-        # In the logarithm of the range Newton's method is nearly straight; bisection guards its ends.
-        better = log_mass - value / slope * jnp.log(jnp.maximum(value / target, 1e-3))
-        better = jnp.where((better > low) & (better < high), better, 0.5 * (low + high))
-        hit = jnp.abs(error) <= 1e-7
-        return jnp.where(hit, log_mass, better), error, low, high, count + 1
-
-    def unfinished(state):
-        return miss(state) & (state[4] < 40)
-
-    start = (jnp.log(40.0), jnp.inf, low, high, 0)
-    start = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x, float) if not isinstance(x, int) else int), start)
-    log_mass, error, _, _, count = jax.lax.while_loop(unfinished, newton, start)
-    return log_mass, error, count
-
-
-aim_compiled = jax.jit(ds.compile_whole(_aim))
+aim_compiled = jax.jit(ds.compile_whole(lambda p, target: trebuchet.aim(p, target, *MASSES)))
 
 
 def aim(*, distance: float = 60.0, wind: float = 0.0, angle: float = 32.0) -> dict:
@@ -303,116 +271,60 @@ def aim(*, distance: float = 60.0, wind: float = 0.0, angle: float = 32.0) -> di
             f"distance={distance:g} m is out of reach: at {angle:g} degrees and wind {wind:g} m/s this machine "
             f"reaches {nearest:.1f} to {farthest:.1f} m"
         )
-    arguments = [jnp.asarray(float(x)) for x in (distance, wind, angle_rad)]
-    log_mass, error, count = jax.block_until_ready(aim_compiled(*arguments))
+    arguments = shot(angle_rad, MASSES[0], wind), jnp.asarray(float(distance))
+    hit = jax.block_until_ready(aim_compiled(*arguments))
     began = time.perf_counter()
     jax.block_until_ready(aim_compiled(*arguments))
     seconds = time.perf_counter() - began
-    if not abs(float(error)) <= 1e-6:
-        raise ds.WorkFailed(f"came to a miss of {float(error):.1e} of {distance:g} m after {int(count)} throws")
-    mass = float(np.exp(log_mass))
+    if not abs(float(hit.miss)) <= 1e-6:
+        raise ds.WorkFailed(f"came to a miss of {float(hit.miss):.1e} of {distance:g} m after {int(hit.throws)} throws")
+    mass = float(hit.mass)
     final = exact_throws(angle_rad, np.array([mass]), wind)
     return {
         "mass": mass,
         "angle": angle,
         "range": float(final.range[0]),
         "relative_miss": abs(float(final.range[0]) / distance - 1),
-        "throws": int(count),
+        "throws": int(hit.throws),
         "seconds_after_compile": seconds,
         "status": ThrowStatus(int(final.status[0])).name.lower(),
     }
 
 
 OUTPUTS = ("range", "t_liftoff", "t_release", "t_impact", "v_release")
-COLUMNS = {name: name for name in ds.parameters(MACHINE)} | {"angle_deg": "angle"}
+# Columns of results that a table may bring along.
+RESULTS = {"case", "slack", "status", "flight_time", *OUTPUTS} | {
+    f"{quantity}_{at}" for quantity in ("x", "y", "vx", "vy") for at in ("release", "impact")
+}
 
 
-def sweep(table: Path, out: Path, *, gradients: bool = False) -> dict:
-    """Throw every row of a table of machines and write the table with ranges, times, statuses.
+def sweep(machines: Path, out: Path, *, gradients: bool = False) -> dict:
+    """Throw every row of a table of machines and write the table with ranges, times and statuses.
 
     Args:
-        table: CSV with columns named after the machine's parameters (`angle_deg` in degrees); missing columns take
-            the default machine's values, and columns of results are ignored.
+        machines: CSV with columns named after the machine's parameters (`angle_deg` in degrees); missing columns
+            take the default machine's values, and columns of results are ignored.
         out: CSV to write: the inputs, the results and, with --gradients, d(range)/d(column).
         gradients: add a column d_<column> for every input column.
     """
-    names, rows = _read(table)
-    columns = [name for name in names if name in COLUMNS]
-    values, bad = _values(rows, columns)
-    controls = jnp.asarray(values)
+    table = read_table(machines, MACHINE, {"angle_deg": "angle"}, RESULTS)
 
     def machine(row):
-        given = {COLUMNS[c]: jnp.deg2rad(x) if c == "angle_deg" else x for c, x in zip(columns, row, strict=True)}
+        given = dict(zip(table.columns, row, strict=True))
+        if "angle_deg" in given:
+            given["angle"] = jnp.deg2rad(given.pop("angle_deg"))
         return ds.replace(MACHINE, given)
 
-    results = jax.jit(lambda rows: jax.lax.map(lambda row: throw(machine(row), mode="forward"), rows))(controls)
-    table_of = {name: np.asarray(getattr(results, name)) for name in OUTPUTS}
+    throws = jax.jit(lambda rows: jax.lax.map(lambda row: throw(machine(row), mode="forward"), rows))(table.values)
+    results = {name: np.asarray(getattr(throws, name)) for name in OUTPUTS}
     if gradients:
-        range_of = lambda row: throw(machine(row), check=False, mode="forward").range
-        slopes = np.asarray(jax.jit(lambda rows: jax.lax.map(jax.jacfwd(range_of), rows))(controls))
-        table_of |= {f"d_{column}": slopes[:, i] for i, column in enumerate(columns)}
-    status = [bad.get(i, ThrowStatus(int(s)).name.lower()) for i, s in enumerate(np.asarray(results.status))]
-    _write(out, names, rows, table_of, status, bad)
-    kinds, counts = np.unique([s.split(":")[0] for s in status], return_counts=True)
-    return {"rows": len(rows)} | {str(kind): int(count) for kind, count in zip(kinds, counts, strict=True)}
-
-
-def _read(path: Path) -> tuple[list[str], list[dict]]:
-    """The column names and rows of the table; raises InputError for an unusable one."""
-    with path.open(newline="") as file:
-        reader = csv.DictReader(file)
-        rows = list(reader)
-    names = list(reader.fieldnames or [])
-    if not rows:
-        raise ds.InputError(f"{path} has no rows: give a header and at least one machine")
-    known = set(COLUMNS) | _RESULTS
-    unknown = [name for name in names if name not in known and not name.startswith(("d_", "err_"))]
-    if unknown:
-        raise ds.InputError(f"{path}: unknown column {unknown[0]!r}; inputs are {', '.join(COLUMNS)}")
-    if not any(name in COLUMNS for name in names):
-        raise ds.InputError(f"{path} has no input column; inputs are {', '.join(COLUMNS)}")
-    return names, rows
-
-
-_RESULTS = {"case", "slack", "status", "flight_time", *OUTPUTS}
-_RESULTS |= {f"{q}_{at}" for q in ("x", "y", "vx", "vy") for at in ("release", "impact")}
-
-
-def _values(rows, columns) -> tuple[np.ndarray, dict[int, str]]:
-    """Inputs of all rows, and what is wrong with the rows that cannot be thrown; those hold the default machine."""
-    known = ds.parameters(MACHINE)
-    default = {c: float(known[COLUMNS[c]].value) for c in columns}
-    if "angle_deg" in default:
-        default["angle_deg"] = float(np.rad2deg(default["angle_deg"]))
-    values, bad = np.empty((len(rows), len(columns))), {}
-    for i, row in enumerate(rows):
-        try:
-            for j, column in enumerate(columns):
-                values[i, j] = _number(column, row[column], known[COLUMNS[column]])
-        except ds.InputError as error:
-            bad[i] = f"bad_input: {error}"
-            values[i] = [default[c] for c in columns]
-    return values, bad
-
-
-def _number(column: str, text: str | None, parameter: ds.Parameter) -> float:
-    try:
-        value = float(text or "")
-    except ValueError:
-        raise ds.InputError(f"{column}={text!r} is not a number") from None
-    ds.check_bounds(column, np.asarray(value), parameter.bounds, parameter.unit)
-    return value
-
-
-def _write(out: Path, names, rows, results, status, bad) -> None:
-    """The input columns, the results in full precision, and the status of each row."""
-    kept = [name for name in names if name in COLUMNS or name == "case"]
-    with out.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow([*kept, *results, "status"])
-        for i, row in enumerate(rows):
-            numbers = ["nan" if i in bad else repr(float(column[i])) for column in results.values()]
-            writer.writerow([*(row[name] for name in kept), *numbers, status[i]])
+        slope = jax.jacfwd(lambda row: throw(machine(row), check=False, mode="forward").range)
+        slopes = np.asarray(jax.jit(lambda rows: jax.lax.map(slope, rows))(table.values))
+        results |= {f"d_{column}": slopes[:, i] for i, column in enumerate(table.columns)}
+    status = [ThrowStatus(int(s)).name.lower() for s in np.asarray(throws.status)]
+    write_table(out, table, results, status, keep=("case",))
+    counted = ["bad_input" if i in table.bad else s for i, s in enumerate(status)]
+    return {"rows": len(counted)} | {kind: counted.count(kind) for kind in sorted(set(counted))}
 
 
 def animate(out: Path, *, distance: float = 60.0, wind: float = 0.0, angle: float = 32.0) -> dict:

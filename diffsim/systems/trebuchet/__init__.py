@@ -1,5 +1,7 @@
 """The trebuchet: machine, equations of motion, and a throw as one differentiable function."""
 
+from .aiming import Aim as Aim
+from .aiming import aim as aim
 from .machine import Direction as Direction
 from .machine import Flight as Flight
 from .machine import Slide as Slide
