@@ -1,5 +1,6 @@
 """One phase of a hybrid system, up to its earliest guard, with a differentiable event time."""
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import diffrax as dfx
@@ -9,14 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.core import Tracer
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from .._errors import InputError
-from .._types import Args, Count, Scalar, State
+from .._types import Args, Count, Scalar, State, Vector
 from .checks import check_field, check_state
-from .guard import Guard, Phase, next_watch
-from .locate import Found, locate, settle
-from .march import March, Problem, advance, all_finite, begin, freeze, replay, underway
+from .guard import Guard, Phase, choose, next_watch
+from .locate import Stage, settle
+from .march import March, Problem, advance, all_finite, begin, freeze, replay
 from .status import Status
 from .step import Point, stepper
 
@@ -74,9 +76,11 @@ def evolve(
     if mode not in ("any", "forward"):
         raise InputError(f'mode={mode!r}: use "any" or "forward"')
     t0, t1, y0, ts = _as_arrays(t0, t1, y0, ts)
-    phase = _with_explicit_constants(phase, t0, y0, args)
+    check_field(phase.field, t0, y0, args)
+    y0, unravel = ravel_pytree(y0)
+    phase = _on_vectors(phase, t0, y0, unravel, args)
     problem = Problem(
-        stepper(phase.field, solver, controller, args),
+        stepper(phase.field, solver, controller, t0, y0, args),
         phase.guards,
         phase.limits,
         controller,
@@ -86,64 +90,47 @@ def evolve(
     )
     start = problem.stepper.point(t0, y0)
     if mode == "forward":
-        march, found = _search(problem, begin(problem, start, keep_steps=False, keep_path=ts is not None))
+        march = advance(problem, begin(problem, start, keep_steps=False, keep_path=ts is not None))
         point, path = march.point, march.path
     else:
         still = begin(freeze(problem), freeze(start), keep_steps=True, keep_path=False)
-        march, found = _search(freeze(problem), still)
-        march, found = freeze(march), freeze(found)
+        march = freeze(advance(freeze(problem), still))
         point, path = replay(problem, start, march.steps, march.accepted, keep_path=ts is not None)
-    return _arrive(phase, problem, march, found, point, path, ts)
+    return _arrive(phase, problem, unravel, march, point, path, ts)
 
 
-def _arrive(phase, problem, march: March, found: Found, point: Point, path, ts) -> Arrival:
+def _arrive(phase, problem, unravel, march: March, point: Point, path, ts) -> Arrival:
     """The arrival at the end of the march: at the event found, or at the point reached."""
-    status = jnp.where(found.grazing, Status.GRAZING, march.status)
+    search, status = march.search, march.status
     end, guard = point, jnp.array(-1)
-    next_y = point.y
+    next_y = unravel(point.y)
     if phase.guards:
-        event = settle(problem, point, freeze(found.delay), found.guard)
-        end = jax.tree.map(lambda a, b: jnp.where(found.found, a, b), event, point)
-        guard = jnp.where(found.found, found.guard, -1)
-        next_y = _reset(phase.guards, found.guard, end, problem.stepper.args)
-        next_y = jax.tree.map(lambda x: jnp.where(found.found, x, jnp.nan), next_y)
-        status = jnp.where((status == Status.FINISHED) & ~found.found, Status.GUARD_NOT_FOUND, status)
+        found = search.stage == Stage.FOUND
+        delay = jnp.where(found, freeze(search.time), 0.0)
+        event = settle(problem.stepper, phase.guards, point, delay, search.guard)
+        end = choose(found, event, point)
+        guard = jnp.where(found, search.guard, -1)
+        next_y = _reset(phase.guards, search.guard, end, unravel, problem.stepper.args)
+        next_y = jax.tree.map(lambda x: jnp.where(found, x, jnp.nan), next_y)
+        status = jnp.where(found & search.grazing, Status.GRAZING, status)
+        status = jnp.where((status == Status.FINISHED) & ~found, Status.GUARD_NOT_FOUND, status)
     status = jnp.where((status == Status.FINISHED) & ~all_finite(end), Status.NON_FINITE, status)
     ys = None
     if ts is not None:
-        ys = _states_at(problem, path, march.accepted, point, end.t, ts)
+        ys = jax.vmap(unravel)(_states_at(problem, path, march.accepted, point, end.t, ts))
     here = freeze(end)
     lowest = freeze(next_watch(phase.limits, march.watch, here, here.t - freeze(point.t), problem.stepper.args).lowest)
-    return Arrival(end.t, end.y, next_y, guard, status, march.attempts, lowest, ys)
+    return Arrival(end.t, unravel(end.y), next_y, guard, status, march.attempts, lowest, ys)
 
 
-def _search(problem: Problem, march: March) -> tuple[March, Found]:
-    """The march up to the step that holds the first event, and that event."""
-    nothing = Found(jnp.array(False), jnp.zeros_like(march.h), jnp.array(0), jnp.array(False))
-    if not problem.guards:
-        return advance(problem, march), nothing
-
-    def look(carry):
-        march = advance(problem, carry[0])
-        found = locate(freeze(problem), freeze(march))
-        found = found._replace(found=found.found & march.pending, grazing=found.grazing & march.pending)
-        return march._replace(pending=jnp.array(False), cleared=march.pending & ~found.found), found
-
-    def unresolved(carry):
-        march, found = carry
-        return ~found.found & underway(problem, march)
-
-    return lax.while_loop(unresolved, look, (march, nothing))
-
-
-def _reset(guards: tuple[Guard, ...], guard, end: Point, args) -> State:
-    resets = [g.reset if g.reset is not None else (lambda t, y, args: y) for g in guards]
+def _reset(guards: tuple[Guard, ...], guard, end: Point, unravel, args) -> State:
+    resets = [g.reset if g.reset is not None else (lambda t, y, args: unravel(y)) for g in guards]
     if len(resets) == 1:
         return resets[0](end.t, end.y, args)
     return lax.switch(guard, [lambda p, r=r: r(p.t, p.y, args) for r in resets], end)
 
 
-def _states_at(problem: Problem, path: Point, accepted, last: Point, t_end, ts) -> State:
+def _states_at(problem: Problem, path: Point, accepted, last: Point, t_end, ts) -> Float[Array, "times n"]:
     """States at `ts` by one shortened step each, so that they are as accurate as the solution itself."""
     rows = jnp.arange(path.t.shape[0])
     times = jnp.where(rows < accepted, path.t, jnp.inf)
@@ -154,7 +141,7 @@ def _states_at(problem: Problem, path: Point, accepted, last: Point, t_end, ts) 
         start = jax.tree.map(lambda rows, end: jnp.where(after, end, rows[row]), path, last)
         inside = (t <= t_end) & (row >= 0) | (t == t_end)
         y = problem.stepper.step(start, jnp.where(inside, t - start.t, 0.0))[0].y
-        return jax.tree.map(lambda x: jnp.where(inside, x, jnp.nan), y)
+        return jnp.where(inside, y, jnp.nan)
 
     return jax.vmap(state)(jnp.maximum(row, 0), after, ts)
 
@@ -169,14 +156,19 @@ def _as_arrays(t0, t1, y0, ts):
     return jnp.asarray(t0, dtype), jnp.asarray(t1, dtype), y0, ts
 
 
-def _with_explicit_constants(phase: Phase, t0, y0, args) -> Phase:
-    """The phase with whatever its functions close over made explicit, so that it can be held constant."""
-    check_field(phase.field, t0, y0, args)
+def _on_vectors(phase: Phase, t0, y0: Vector, unravel: Callable, args) -> Phase:
+    """The phase for states as one vector, and with whatever its functions close over made explicit.
 
-    def close(function):
-        return eqx.filter_closure_convert(function, t0, y0, args)
+    Explicit constants can be held constant. One vector in place of many small arrays makes the loops over steps
+    several times smaller to compile, and faster.
+    """
 
+    def on_vectors(function):
+        return eqx.filter_closure_convert(lambda t, y, args: function(t, unravel(y), args), t0, y0, args)
+
+    field = on_vectors(lambda t, y, args: ravel_pytree(phase.field(t, y, args))[0])
     guards = tuple(
-        Guard(close(g.function), g.direction, None if g.reset is None else close(g.reset), g.to) for g in phase.guards
+        Guard(on_vectors(g.function), g.direction, None if g.reset is None else on_vectors(g.reset), g.to)
+        for g in phase.guards
     )
-    return Phase(close(phase.field), guards, tuple(close(limit) for limit in phase.limits))
+    return Phase(field, guards, tuple(on_vectors(limit) for limit in phase.limits))

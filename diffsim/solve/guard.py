@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from .._errors import InputError
-from .._types import Args, Scalar
+from .._types import Args, Flag, Scalar
 from .step import Point
 
 _DIRECTIONS = {"rising": -1.0, "falling": 1.0, "both": 0.0}
@@ -159,7 +159,7 @@ def extremum(sign, g0, r0, g1, r1, h):
 
 
 def _divide(a, b):
-    return a / jnp.where(b == 0, 1.0, b)
+    return jnp.where(b == 0, jnp.inf, a / jnp.where(b == 0, 1.0, b))
 
 
 def crossed(side, value, wanted) -> Bool[Array, "..."]:
@@ -167,9 +167,6 @@ def crossed(side, value, wanted) -> Bool[Array, "..."]:
     return (side * value <= 0) & (side != 0) & ((wanted == 0) | (side == wanted))
 
 
-def may_cross(before: Sight, after: Sight, h: Scalar, wanted) -> Bool[Array, ""]:
-    """Whether any guard has a crossing that counts within a step, or comes so near that it must be looked at."""
-    _, dip = extremum(before.side, before.value, before.rate, after.value, after.rate, h)
-    scale = jnp.maximum(jnp.abs(before.value), jnp.abs(after.value))
-    near = jnp.isfinite(dip) & (before.side * dip <= 0.02 * scale)
-    return jnp.any(near | crossed(before.side, after.value, wanted))
+def choose(which: Flag, a, b):
+    """The numbers of one of two trees of the same structure."""
+    return jax.tree.map(lambda x, y: jnp.where(which, x, y), a, b)

@@ -1,132 +1,143 @@
-"""Where within a step the earliest event lies, and its time and state as differentiable numbers."""
+"""The search for the earliest event within a step, one look at a time, and the event as a differentiable point."""
 
+import enum
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Bool, Float
 
 from .._types import Count, Flag, Scalar
-from .guard import crossed, extremum, functions, measure, wanted_sides
-from .march import March, Problem
-from .step import Point
+from .guard import Guard, Sight, choose, crossed, extremum, functions, measure, wanted_sides
+from .step import Point, Stepper
 
-_PIECES = 4
-_TOUCH = 1e-10  # of the guard's size over the step: nearer to zero than that, it touches
+_LOOKS = 8  # at dips between the ends of a step
+_TURNS = 60  # of Newton's method and bisection
+_NEAR = 0.02  # of the guard's size: a dip that comes so near to zero is looked at
+_TOUCH = 1e-10  # of the guard's size over the step: at a dip so near to zero it touches
+_FLAT = 1e-4  # of the guard's size over the step: it is at a dip if slower than that per step
 _GRAZE = 1e-6  # of the guard's size over the step: slower than that per step, it grazes
 
 
-class Found(NamedTuple):
-    """The earliest event in a step: whether there is one, its time after the step's start, guard and health."""
+class Stage(enum.IntEnum):
+    """What a search is doing: sweeping a step from left to right, closing a bracket; or what it came to."""
 
-    found: Flag
-    delay: Scalar
-    guard: Count
+    SWEEP = 0
+    CLOSE = 1
+    CLEAR = 2
+    FOUND = 3
+
+
+class Search(NamedTuple):
+    """Where the search within one step stands; times count from the start of the step.
+
+    No guard has crossed up to `low`, where they showed `sight`. The next look is at `time`, or the event is there.
+    """
+
+    stage: Count
+    low: Scalar
+    sight: Sight
+    time: Scalar
+    high: Scalar  # the end of the bracket
+    past: Bool[Array, " guards"]  # the guards that have crossed at `high`
+    size: Float[Array, " guards"]  # the largest value of each guard in this step, without its sign
+    looks: Count
+    guard: Count  # the one whose event it is
     grazing: Flag
 
 
-def locate(problem: Problem, march: March) -> Found:
-    """The earliest guard crossing in the step that starts at `march.point`.
+def fresh(sight: Sight, h: Scalar) -> Search:
+    """The search at the start of a step, before the look at its end."""
+    nothing = jnp.zeros(sight.value.shape, bool)
+    zero = jnp.array(0)
+    low = jnp.zeros_like(h)
+    return Search(
+        jnp.array(int(Stage.SWEEP)), low, sight, h, h, nothing, jnp.abs(sight.value), zero, zero, jnp.array(False)
+    )
 
-    Guards are looked at on shortened steps of the solver itself, at fixed fractions and, between them, where a
-    cubic has its extremum: so two crossings within one piece are seen. Brackets are closed by Newton's method,
-    kept inside them by bisection.
+
+def look(search: Search, here: Sight, h: Scalar, guards: tuple[Guard, ...]) -> Search:
+    """The search after a look at `search.time`, where the guards show `here`; the step's length is `h`.
+
+    Looks are made at the ends of shortened steps of the solver itself. Where the cubic through both ends of a
+    stretch dips towards zero in between, the dip is looked at first, so that a double crossing is seen.
     """
-    times, values = _look(problem, march)
-    size = jnp.max(jnp.abs(values), axis=0)
-    sides = jnp.sign(values).at[0].set(march.sight.side)
-    # A touch counts as a crossing here; it is told apart below by its rate.
-    near = jnp.where(jnp.abs(values) <= _TOUCH * size[None], 0.0, values)
-    hit = crossed(sides[:-1], near[1:], wanted_sides(problem.guards)[None])
-    exists = jnp.any(hit, axis=0)
-    piece, own = jnp.argmax(hit, axis=0), jnp.arange(len(problem.guards))
-    delays, rates = _close(problem, march, times[piece, own], times[piece + 1, own], sides[piece, own])
-    delays = jnp.where(exists, delays, jnp.inf)
-    guard = jnp.argmin(delays)
-    found = exists[guard]
-    grazing = found & (jnp.abs(rates[guard]) * march.h <= _GRAZE * size[guard])
-    return Found(found, jnp.where(found, delays[guard], march.h), guard, grazing)
+    if not guards:
+        return search._replace(stage=jnp.array(int(Stage.CLEAR)))
+    size = jnp.maximum(search.size, jnp.abs(here.value))
+    side = search.sight.side
+    sweeping = search.stage == Stage.SWEEP
+    touches = sweeping & (jnp.abs(here.value) <= _TOUCH * size) & (jnp.abs(here.rate) * h <= _FLAT * size)
+    crossing = crossed(side, jnp.where(touches, 0.0, here.value), wanted_sides(guards))
+    dip, time_of_dip = _dip(search, here)
+    dip &= sweeping & (search.looks < _LOOKS)
+    closing = ~dip & (~sweeping | jnp.any(crossing))
+    bracket = _narrow(search._replace(size=size), here, crossing, h)
+    clear = jnp.where(search.time < h, Stage.SWEEP, Stage.CLEAR)
+    ahead = search._replace(
+        stage=jnp.where(dip, Stage.SWEEP, clear),
+        low=jnp.where(dip, search.low, search.time),
+        sight=choose(dip, search.sight, here),
+        time=jnp.where(dip, time_of_dip, h),
+        size=size,
+        looks=search.looks + 1,
+    )
+    return choose(closing, bracket, ahead)
 
 
-def _measure_own(problem: Problem, start: Point, delays):
-    """Value and rate of each guard at its own time after `start`; `delays` has a last axis over guards."""
-
-    def at(delay):
-        end, _ = problem.stepper.step(start, delay)
-        return measure(functions(problem.guards), end, problem.stepper.args)
-
-    value, rate = jax.vmap(at)(delays.reshape(-1))
-    own = jnp.arange(delays.shape[-1])
-    split = lambda x: x.reshape(*delays.shape, -1)[..., own, own]
-    return split(value), split(rate)
+def _dip(search: Search, here: Sight) -> tuple[Flag, Scalar]:
+    """Whether a guard dips towards zero, or beyond it, between `low` and the look at hand, and when first."""
+    before, width = search.sight, search.time - search.low
+    fraction, value = extremum(before.side, before.value, before.rate, here.value, here.rate, width)
+    scale = jnp.maximum(jnp.abs(before.value), jnp.abs(here.value))
+    near = jnp.isfinite(value) & (before.side * value <= _NEAR * scale)
+    return jnp.any(near), search.low + width * jnp.min(jnp.where(near, fraction, 1.0))
 
 
-def _look(problem: Problem, march: March):
-    """Ordered times in the step and the guards' values there, each of shape (points, guards)."""
-    h = march.h / _PIECES
-    ends = h * jnp.arange(1, _PIECES + 1)[:, None] * jnp.ones_like(march.sight.value)[None]
-    first = march.sight
+def _narrow(search: Search, here: Sight, crossing, h: Scalar) -> Search:
+    """The bracket after a look within it or at its end: Newton's method, kept inside by bisection.
 
-    def turn(delays, _):
-        value, rate = _measure_own(problem, march.point, delays)
-        g = jnp.concatenate([first.value[None], value])
-        r = jnp.concatenate([first.rate[None], rate])
-        side = jnp.concatenate([first.side[None], jnp.sign(value[:-1])])
-        fraction, _ = extremum(side, g[:-1], r[:-1], g[1:], r[1:], h)
-        return ends - h + h * fraction, (delays, value)
-
-    # The first turn looks at the ends of the pieces, the second where the cubics between them turn.
-    _, (times, values) = lax.scan(turn, ends, length=2)
-    return _merge(jnp.zeros_like(first.value), times), _merge(first.value, values)
-
-
-def _merge(first, turns):
-    """One ordered column per guard: the first value, then in turns those between the ends and at the ends."""
-    pairs = jnp.stack([turns[1], turns[0]], axis=1).reshape(-1, first.shape[0])
-    return jnp.concatenate([first[None], pairs])
-
-
-def _close(problem: Problem, march: March, low, high, side):
-    """The crossing time of each guard within its bracket, to the precision of the step, and its rate there."""
-
+    Of the guards that have crossed, the one with the earliest estimate is followed.
+    """
+    some = jnp.any(crossing)
+    low, high = jnp.where(some, search.low, search.time), jnp.where(some, search.time, search.high)
+    past = jnp.where(some, crossing, search.past)
+    newton = search.time - here.value / jnp.where(here.rate == 0, jnp.nan, here.rate)
+    inside = past & (newton >= low) & (newton <= high)
+    estimates = jnp.where(inside, newton, jnp.where(past, 0.5 * (low + high), jnp.inf))
+    guard = jnp.argmin(estimates)
+    time = estimates[guard]
     # Newton's method squares the error, so that after a change this small only rounding is left.
-    small = jnp.finfo(low.dtype).eps ** (2 / 3) * march.h
-
-    def unfinished(carry):
-        *_, change, count = carry
-        return (count < 60) & jnp.any(change > small)
-
-    def improve(carry):
-        low, high, delay, _, _, count = carry
-        value, rate = _measure_own(problem, march.point, delay)
-        before = side * value > 0
-        low, high = jnp.where(before, delay, low), jnp.where(before, high, delay)
-        newton = delay - value / jnp.where(rate == 0, 1.0, rate)
-        inside = (newton >= low) & (newton <= high) & (rate != 0)
-        better = jnp.where(inside, newton, 0.5 * (low + high))
-        better = jnp.where(value == 0, delay, better)
-        return low, high, better, rate, jnp.abs(better - delay), count + 1
-
-    start = (low, high, 0.5 * (low + high), jnp.ones_like(low), high - low, 0)
-    _, _, delay, rate, _, _ = lax.while_loop(unfinished, improve, start)
-    return delay, rate
+    closed = jnp.abs(time - search.time) <= jnp.finfo(h.dtype).eps ** (2 / 3) * h
+    done = closed | (search.looks >= _TURNS)
+    return search._replace(
+        stage=jnp.where(done, Stage.FOUND, Stage.CLOSE),
+        low=low,
+        time=time,
+        high=high,
+        past=past,
+        looks=search.looks + 1,
+        guard=guard,
+        grazing=jnp.abs(here.rate[guard]) * h <= _GRAZE * search.size[guard],
+    )
 
 
-def settle(problem: Problem, start: Point, delay: Scalar, guard: Count) -> Point:
+def settle(stepper: Stepper, guards: tuple[Guard, ...], start: Point, delay: Scalar, guard: Count) -> Point:
     """The event, a constant `delay` after `start`, as a differentiable point.
 
-    The delay is the root of the guard at the end of a shortened step; the implicit function theorem gives it
-    derivatives of every order.
+    The delay is a root of the guard, found before. Newton's steps from there leave its value as it is and double
+    the number of derivatives that are right each time: two of them serve up to the third.
     """
 
-    def value(delay):
-        end, _ = problem.stepper.step(start, delay)
-        return measure(functions(problem.guards), end, problem.stepper.args)[0][guard]
-
-    def solve_linear(slope, y):
-        rate = slope(jnp.ones_like(y))
+    def newton(carry, _):
+        delay, _ = carry
+        end, _ = stepper._replace(small=False).step(start, delay)
+        value, rate = (
+            lax.dynamic_index_in_dim(x, guard, keepdims=False) for x in measure(functions(guards), end, stepper.args)
+        )
         # A guard that grazes has no derivative; its status says so, and the value stays finite.
-        return y / jnp.where(rate == 0, 1.0, rate)
+        rate = jnp.where(rate == 0, 1.0, rate)
+        return (delay - (value - lax.stop_gradient(value)) / rate, end), None
 
-    delay = lax.custom_root(value, delay, lambda _, root: root, solve_linear)
-    return problem.stepper.step(start, delay)[0]
+    (_, end), _ = lax.scan(newton, (delay, start), length=3)
+    return end

@@ -13,15 +13,14 @@ from jaxtyping import Array, Float
 from .._types import Count, Flag, Scalar, State
 from .guard import (
     Guard,
-    Sight,
     Watch,
+    choose,
     first_sight,
     first_watch,
-    may_cross,
     next_sight,
     next_watch,
-    wanted_sides,
 )
+from .locate import Search, Stage, fresh, look
 from .status import Status
 from .step import Point, Stepper
 
@@ -46,10 +45,8 @@ class March(NamedTuple):
     point: Point
     h: Scalar
     controller: Any
-    sight: Sight
+    search: Search  # for an event in the step from `point`
     watch: Watch
-    pending: Flag  # the step from `point` may hold an event
-    cleared: Flag  # it was looked at and holds none
     status: Count
     attempts: Count
     accepted: Count
@@ -84,10 +81,8 @@ def begin(problem: Problem, start: Point, keep_steps: bool, keep_path: bool) -> 
         point=start,
         h=h,
         controller=controller,
-        sight=sight,
+        search=fresh(sight, h),
         watch=first_watch(still.limits, here, stepper.args),
-        pending=jnp.array(False),
-        cleared=jnp.array(False),
         status=jnp.where(healthy, Status.FINISHED, Status.NON_FINITE),
         attempts=jnp.array(0),
         accepted=jnp.array(0),
@@ -104,46 +99,46 @@ def underway(problem: Problem, march: March) -> Flag:
 
 
 def advance(problem: Problem, march: March) -> March:
-    """Step on until an event may lie in the next step, the final time, or a failure.
+    """Step on until the first event, the final time, or a failure.
 
     The path is differentiable in forward mode; step sizes and guards are constants on it, because the
     derivative wanted is that of the solution on the steps taken, and of a guard only at its event.
     """
 
     def go_on(march):
-        return underway(problem, march) & ~march.pending & (march.attempts < problem.max_steps)
+        return underway(problem, march) & (march.search.stage != Stage.FOUND) & (march.attempts < problem.max_steps)
 
-    def step(march):
-        return _one_step(problem, freeze(problem), march)
-
-    march = lax.while_loop(go_on, step, march)
-    cut_short = underway(problem, march) & ~march.pending
+    march = lax.while_loop(go_on, lambda march: _one_look(problem, freeze(problem), march), march)
+    cut_short = underway(problem, march) & (march.search.stage != Stage.FOUND)
     return march._replace(status=jnp.where(cut_short, Status.STEP_LIMIT, march.status))
 
 
-def _one_step(problem: Problem, still: Problem, march: March) -> March:
-    """The march after one attempted step."""
-    start, h = march.point, march.h
-    end, error = problem.stepper.step(start, h)
+def _one_look(problem: Problem, still: Problem, march: March) -> March:
+    """The march after one attempted step, or one look at a part of it in search of an event.
+
+    Both need one step of the solver and one look at the guards. So they share a loop with a single copy of each,
+    which is what the time to compile depends on.
+    """
+    start, h, search = march.point, march.h, march.search
+    end, error = problem.stepper.step(start, search.time)
     here, there = freeze(start), freeze(end)
     # A step into a region where the field is undefined must be refused, not compared with NaN.
-    error = jax.tree.map(lambda e: jnp.where(jnp.isnan(e), jnp.inf, lax.stop_gradient(e)), error)
+    error = jnp.where(jnp.isnan(error), jnp.inf, lax.stop_gradient(error))
     accept, h_next, controller = _judge(still, here, there, h, error, march.controller)
     sight = next_sight(still.guards, there, still.stepper.args)
-    found = may_cross(march.sight, sight, h, wanted_sides(still.guards))
-    pending = accept & found & ~march.cleared
-    take = accept & ~pending
+    looked = look(search, sight, h, still.guards)
+    whole = search.time == h
+    refused, take = whole & ~accept, whole & accept & (looked.stage == Stage.CLEAR)
+    settled = refused | take
     watch = next_watch(still.limits, march.watch, there, h, still.stepper.args)
     return March(
-        point=_choose(take, end, start),
-        h=jnp.where(pending, h, h_next),
-        controller=_choose(pending, march.controller, controller),
-        sight=_choose(take, sight, march.sight),
-        watch=_choose(take, watch, march.watch),
-        pending=pending,
-        cleared=march.cleared & ~take,
-        status=_health(accept, (there, sight.value), h_next, still.t1, march.status),
-        attempts=march.attempts + 1,
+        point=choose(take, end, start),
+        h=jnp.where(settled, h_next, h),
+        controller=choose(settled, controller, march.controller),
+        search=choose(settled, fresh(choose(take, sight, search.sight), h_next), looked),
+        watch=choose(take, watch, march.watch),
+        status=jnp.where(whole, _health(accept, (there, sight.value), h_next, still.t1, march.status), march.status),
+        attempts=march.attempts + settled,
         accepted=march.accepted + take,
         steps=_record(march.steps, march.accepted, h),
         path=_record(march.path, march.accepted, start),
@@ -174,10 +169,6 @@ def _record(rows, index, value):
     if rows is None:
         return None
     return jax.tree.map(lambda rows, x: rows.at[index].set(x, mode="drop"), rows, value)
-
-
-def _choose(which, a, b):
-    return jax.tree.map(lambda x, y: jnp.where(which, x, y), a, b)
 
 
 def all_finite(tree: State) -> Flag:

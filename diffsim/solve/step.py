@@ -5,22 +5,25 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import diffrax as dfx
+import equinox as eqx
 import jax
+import jax.extend as jex
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.flatten_util import ravel_pytree
 
 from .._errors import InputError
-from .._types import Args, Scalar, State
+from .._types import Args, Scalar, Vector
+
+_SMALL = 64  # operations of a field whose stages are written out one after the other
 
 
 class Point(NamedTuple):
-    """A point of a trajectory: time, state, and the vector field there."""
+    """A point of a trajectory: time, state, and the vector field there. Vectors are one vector inside a solve."""
 
     t: Scalar
-    y: State
-    slope: State
+    y: Vector
+    slope: Vector
 
 
 class Stepper(NamedTuple):
@@ -29,16 +32,17 @@ class Stepper(NamedTuple):
     solver: dfx.AbstractSolver
     term: dfx.ODETerm
     args: Args
+    small: bool  # the field has few operations
 
-    def slope(self, t: Scalar, y: State) -> State:
+    def slope(self, t: Scalar, y: Vector) -> Vector:
         """dy/dt."""
         return self.term.vf(t, y, self.args)
 
-    def point(self, t: Scalar, y: State) -> Point:
+    def point(self, t: Scalar, y: Vector) -> Point:
         """The point at (t, y)."""
         return Point(t, y, self.slope(t, y))
 
-    def step(self, start: Point, h: Scalar) -> tuple[Point, State]:
+    def step(self, start: Point, h: Scalar) -> tuple[Point, Vector]:
         """The point a time `h` after `start`, and the solver's estimate of its local error."""
         if isinstance(self.solver, dfx.AbstractERK):
             return _explicit(self, start, h)
@@ -50,13 +54,21 @@ class Stepper(NamedTuple):
         return self.solver.error_order(self.term)
 
 
-def stepper(field: Callable, solver: dfx.AbstractSolver, controller, args: Args) -> Stepper:
+def stepper(field: Callable, solver: dfx.AbstractSolver, controller, t0: Scalar, y0: Vector, args: Args) -> Stepper:
     """`solver` for `field(t, y, args)`, set up so that `grad`, `jvp` and `vmap` go through its steps."""
     if isinstance(solver, dfx.AbstractImplicitSolver):
         solver = _with_tolerances(solver, controller)
     if isinstance(solver, dfx.AbstractRungeKutta) and not isinstance(solver, dfx.AbstractERK):
         solver = dataclasses.replace(solver, scan_kind="bounded")
-    return Stepper(solver, dfx.ODETerm(field), args)
+    program, _, _ = eqx.filter_make_jaxpr(field)(t0, y0, args)
+    return Stepper(solver, dfx.ODETerm(field), args, small=_operations(program.jaxpr) <= _SMALL)
+
+
+def _operations(program: jex.core.Jaxpr) -> int:
+    """The number of operations of a program, those of its loops and calls included."""
+    inner = (part for equation in program.eqns for part in jax.tree.leaves(list(equation.params.values())))
+    parts = (getattr(part, "jaxpr", part) for part in inner)
+    return len(program.eqns) + sum(_operations(part) for part in parts if isinstance(part, jex.core.Jaxpr))
 
 
 def _with_tolerances(solver, controller):
@@ -74,31 +86,47 @@ def _with_tolerances(solver, controller):
     return dataclasses.replace(solver, root_finder=finder)
 
 
-def _explicit(stepper: Stepper, start: Point, h: Scalar) -> tuple[Point, State]:
-    """Explicit Runge-Kutta step from the solver's tableau, by a plain scan over its stages.
-
-    diffrax's own loop over stages has a reverse rule only. Stages written out one after the other would run no
-    faster and take many times longer to compile.
-    """
+def _explicit(stepper: Stepper, start: Point, h: Scalar) -> tuple[Point, Vector]:
+    """Explicit Runge-Kutta step from the solver's tableau. diffrax's own loop over stages has a reverse rule only."""
     tableau: dfx.ButcherTableau = stepper.solver.tableau  # pyright: ignore[reportAttributeAccessIssue]
-    y0, unravel = ravel_pytree(start.y)
-
-    def slope(t, y):
-        return ravel_pytree(stepper.slope(t, unravel(y)))[0]
-
-    def stage(slopes, row):
-        index, c, weights = row
-        y = y0 + h * (weights @ slopes)
-        return slopes.at[index].set(slope(start.t + c * h, y)), y
-
-    first = ravel_pytree(start.slope)[0]
-    slopes = jnp.zeros((tableau.num_stages, y0.size), y0.dtype).at[0].set(first)
-    slopes, ys = lax.scan(stage, slopes, _rows(tableau, y0.dtype))
-    y = ys[-1] if tableau.ssal else y0 + h * (jnp.asarray(tableau.b_sol, y0.dtype) @ slopes)
+    slopes, y = (_written_out if stepper.small else _in_a_loop)(stepper, tableau, start, h)
+    if not tableau.ssal:
+        y = start.y + h * _combine(tableau.b_sol, slopes)
     t = start.t + h
-    end = slopes[-1] if tableau.fsal else slope(t, y)
-    error = h * (jnp.asarray(tableau.b_error, y0.dtype) @ slopes)
-    return Point(t, unravel(y), unravel(end)), unravel(error)
+    end = slopes[-1] if tableau.fsal else stepper.slope(t, y)
+    return Point(t, y, end), h * _combine(tableau.b_error, slopes)
+
+
+def _written_out(stepper: Stepper, tableau: dfx.ButcherTableau, start: Point, h: Scalar):
+    """The slopes of all stages and the state of the last, one stage after the other: fast to run."""
+    slopes, y = [start.slope], start.y
+    for c, weights in zip(tableau.c, tableau.a_lower, strict=True):
+        # Without the barriers XLA fuses the stages into one another, which takes many times longer to compile.
+        y = lax.optimization_barrier(start.y + h * _combine(weights, slopes))
+        slopes.append(lax.optimization_barrier(stepper.slope(start.t + float(c) * h, y)))
+    return slopes, y
+
+
+def _combine(weights, slopes):
+    """The weighted sum of slopes."""
+    terms = [float(w) * slope for w, slope in zip(weights, slopes, strict=True) if w != 0]
+    return sum(terms[1:], start=terms[0]) if terms else jnp.zeros_like(slopes[0])
+
+
+def _in_a_loop(stepper: Stepper, tableau: dfx.ButcherTableau, start: Point, h: Scalar):
+    """The slopes of all stages and the state of the last, with one copy of the field: fast to compile."""
+
+    def stage(carry, row):
+        slopes, _ = carry
+        index, c, weights = row
+        # Not a matrix product, which XLA's CPU backend hands to a library, at some cost for so small a one.
+        y = start.y + h * jnp.sum(weights[:, None] * slopes, axis=0)
+        slope = stepper.slope(start.t + c * h, y)
+        return (lax.dynamic_update_index_in_dim(slopes, slope, index, 0), y), None
+
+    slopes = jnp.zeros((tableau.num_stages, start.y.size), start.y.dtype).at[0].set(start.slope)
+    (slopes, y), _ = lax.scan(stage, (slopes, start.y), _rows(tableau, start.y.dtype))
+    return slopes, y
 
 
 def _rows(tableau: dfx.ButcherTableau, dtype):
@@ -110,7 +138,7 @@ def _rows(tableau: dfx.ButcherTableau, dtype):
     return jnp.asarray(index), jnp.asarray(tableau.c, dtype), jnp.asarray(weights, dtype)
 
 
-def _general(stepper: Stepper, start: Point, h: Scalar) -> tuple[Point, State]:
+def _general(stepper: Stepper, start: Point, h: Scalar) -> tuple[Point, Vector]:
     """A step of a solver that is not explicit Runge-Kutta, through diffrax's own interface."""
     solver, term, args = stepper.solver, stepper.term, stepper.args
     t1 = start.t + h
@@ -118,7 +146,7 @@ def _general(stepper: Stepper, start: Point, h: Scalar) -> tuple[Point, State]:
     state = solver.init(term, start.t, t1, start.y, args)
     y, error, _, _, result = solver.step(term, start.t, t1, start.y, args, state, made_jump=False)
     if error is None:
-        error = jax.tree.map(jnp.zeros_like, y)
+        error = jnp.zeros_like(y)
     failed = result != dfx.RESULTS.successful
-    error = jax.tree.map(lambda e: jnp.where(failed, jnp.inf, lax.stop_gradient(e)), error)
+    error = jnp.where(failed, jnp.inf, lax.stop_gradient(error))
     return stepper.point(t1, y), error

@@ -10,8 +10,10 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from ..._types import Count, Scalar
-from ...solve.evolve import Arrival, evolve
+from ...parameters import replace
+from ...solve.evolve import Arrival, Mode, evolve
 from ...solve.guard import Guard, Phase
+from ...solve.modes import few_inputs
 from ...solve.status import Status
 from . import machine as m
 from .machine import Direction, Flight, Slide, Swing, Trebuchet
@@ -100,15 +102,32 @@ def start(p: Trebuchet) -> Slide:
     return Slide(arm, down, zero, zero)
 
 
-def _chain(p: Trebuchet, ts=None, check=False, **options) -> _Chain:
+def _chain(p: Trebuchet, ts=None, check=False, mode: Mode = "any", **options) -> _Chain:
     """The three phases one after the other; a phase whose start is undefined is NaN throughout."""
     bare = lambda phase: phase if check else Phase(phase.field, phase.guards)
+    options |= {"ts": ts, "mode": mode}
+    # In forward mode each phase carries the tangents of only those parameters that matter up to its end.
+    serve = few_inputs if mode == "forward" else lambda function: function
     longest = 10 * jnp.sqrt(lax.stop_gradient(p.l_long / p.g))
-    sliding = evolve(bare(_SLIDING), 0.0, start(p), p, t1=longest, ts=ts, **options)
-    swinging = evolve(bare(_SWINGING), sliding.t, sliding.next_y, p, t1=2 * longest, ts=ts, **options)
+
+    @serve
+    def lift_off(p):
+        return evolve(bare(_SLIDING), 0.0, start(p), p, t1=longest, **options)
+
+    @serve
+    def release(p):
+        sliding = lift_off(_held(p, "angle"))
+        return sliding, evolve(bare(_SWINGING), sliding.t, sliding.next_y, p, t1=2 * longest, **options)
+
+    sliding, swinging = release(_held(p, "wind", "rho", "Cd", "diameter"))
     landing = lax.stop_gradient(swinging.t) + 1e4
-    flying = evolve(_FLYING, swinging.t, swinging.next_y, p, t1=landing, ts=ts, **options)
+    flying = evolve(_FLYING, swinging.t, swinging.next_y, p, t1=landing, **options)
     return _Chain(sliding, swinging, flying)
+
+
+def _held(p: Trebuchet, *names: str) -> Trebuchet:
+    """The machine with some parameters held constant."""
+    return replace(p, {name: lax.stop_gradient(getattr(p, name)) for name in names})
 
 
 def throw(
