@@ -69,7 +69,11 @@ def main():
     programs = {
         "throw, value": (ds.compile_whole(range_of), (x,), 1),
         "throw, value + 3 derivatives": (ds.compile_whole(value_and_slopes), (x,), 1),
-        f"throws, value + 3 derivatives, batch {BATCH}": (lambda m: jax.lax.map(value_and_slopes, m), (many,), BATCH),
+        f"throws, value + 3 derivatives, batch {BATCH}": (
+            ds.compile_whole(lambda m: jax.lax.map(value_and_slopes, m)),
+            (many,),
+            BATCH,
+        ),
         "aim one target to 1e-7": (ds.compile_whole(lambda p, x: aim(p, x, *scenario.MASSES)), aimed, 1),
         "network, batch 1,000": (lambda t: jax.vmap(model)(t), (targets,), 1000),
     }
