@@ -18,7 +18,8 @@ from .._types import Args, Count, Scalar, State, Vector
 from .checks import check_field, check_state
 from .guard import Guard, Phase, choose, next_watch
 from .locate import Stage, settle
-from .march import March, Problem, advance, all_finite, begin, freeze, replay
+from .march import March, Problem, advance, all_finite, begin, freeze, rows
+from .replay import End, Record, blank, replay, stride
 from .status import Status
 from .step import Point, stepper
 
@@ -87,22 +88,31 @@ def evolve(
         t1,
         dt0,
         max_steps,
+        False,
     )
-    start = problem.stepper.point(t0, y0)
+    march, end = _end(problem, t0, y0, mode, ts is not None)
+    return _arrive(phase, problem, unravel, march, end, ts)
+
+
+def _end(problem: Problem, t0: Scalar, y0: Vector, mode: Mode, keep_path: bool) -> tuple[March, End]:
+    """The march of a phase, and the differentiable time and state that its steps came to."""
     if mode == "forward":
-        march = advance(problem, begin(problem, start, keep_steps=False, keep_path=ts is not None))
-        point, path = march.point, march.path
-    else:
-        still = begin(freeze(problem), freeze(start), keep_steps=True, keep_path=False)
-        march = freeze(advance(freeze(problem), still))
-        point, path = replay(problem, start, march.steps, march.accepted, keep_path=ts is not None)
-    return _arrive(phase, problem, unravel, march, point, path, ts)
+        record = blank(y0, rows(problem)) if keep_path else None
+        march = advance(problem, begin(problem, problem.stepper.point(t0, y0), record))
+        path = (march.record.t, march.record.y) if march.record is not None else (None, None)
+        return march, End(march.point.t, march.point.y, *path)
+    still = freeze(problem)
+    record = blank(y0, rows(problem), 1 if keep_path else stride(y0, rows(problem)))
+    march = freeze(advance(still, begin(still, still.stepper.point(freeze(t0), freeze(y0)), record)))
+    options = {"keep_path": keep_path, "whole": problem.whole}
+    return march, replay(problem.stepper, t0, y0, march.record, march.point.t, march.point.y, **options)
 
 
-def _arrive(phase, problem, unravel, march: March, point: Point, path, ts) -> Arrival:
+def _arrive(phase, problem, unravel, march: March, last: End, ts) -> Arrival:
     """The arrival at the end of the march: at the event found, or at the point reached."""
     search, status = march.search, march.status
-    end, guard = point, jnp.array(-1)
+    end = point = problem.stepper.point(last.t, last.y)
+    guard = jnp.array(-1)
     next_y = unravel(point.y)
     if phase.guards:
         found = search.stage == Stage.FOUND
@@ -117,7 +127,7 @@ def _arrive(phase, problem, unravel, march: March, point: Point, path, ts) -> Ar
     status = jnp.where((status == Status.FINISHED) & ~all_finite(end), Status.NON_FINITE, status)
     ys = None
     if ts is not None:
-        ys = jax.vmap(unravel)(_states_at(problem, path, march.accepted, point, end.t, ts))
+        ys = jax.vmap(unravel)(_states_at(problem, last, march.record, end.t, ts))
     here = freeze(end)
     lowest = freeze(next_watch(phase.limits, march.watch, here, here.t - freeze(point.t), problem.stepper.args).lowest)
     return Arrival(end.t, unravel(end.y), next_y, guard, status, march.attempts, lowest, ys)
@@ -130,20 +140,22 @@ def _reset(guards: tuple[Guard, ...], guard, end: Point, unravel, args) -> State
     return lax.switch(guard, [lambda p, r=r: r(p.t, p.y, args) for r in resets], end)
 
 
-def _states_at(problem: Problem, path: Point, accepted, last: Point, t_end, ts) -> Float[Array, "times n"]:
+def _states_at(problem: Problem, last: End, record: Record, t_end, ts) -> Float[Array, "times n"]:
     """States at `ts` by one shortened step each, so that they are as accurate as the solution itself."""
-    rows = jnp.arange(path.t.shape[0])
-    times = jnp.where(rows < accepted, path.t, jnp.inf)
+    times = jnp.where(jnp.arange(record.t.shape[0]) < record.count, record.t, jnp.inf)
     row = jnp.searchsorted(lax.stop_gradient(times), lax.stop_gradient(ts), side="right") - 1
-    after = ts >= last.t
 
-    def state(row, after, t):
-        start = jax.tree.map(lambda rows, end: jnp.where(after, end, rows[row]), path, last)
-        inside = (t <= t_end) & (row >= 0) | (t == t_end)
-        y = problem.stepper.step(start, jnp.where(inside, t - start.t, 0.0))[0].y
-        return jnp.where(inside, y, jnp.nan)
+    def state(row, t):
+        after, begun = t >= last.t, row >= 0
+        row = jnp.maximum(row, 0)
+        start_t = jnp.where(after, last.t, last.path_t[row])
+        start_y = jnp.where(after, last.y, last.path_y[row])
+        inside = (t <= t_end) & begun | (t == t_end)
+        h = jnp.where(inside, t - start_t, 0.0)
+        end, _ = problem.stepper.step(problem.stepper.point(start_t, start_y), h)
+        return jnp.where(inside, end.y, jnp.nan)
 
-    return jax.vmap(state)(jnp.maximum(row, 0), after, ts)
+    return jax.vmap(state)(row, ts)
 
 
 def _as_arrays(t0, t1, y0, ts):

@@ -1,4 +1,4 @@
-"""Stepping through one phase: adaptive steps up to a possible event, and their replay on a frozen grid."""
+"""Stepping through one phase: up to its first event, the final time, or a failure."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -8,7 +8,7 @@ import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from .._types import Count, Flag, Scalar, State
 from .guard import (
@@ -21,10 +21,12 @@ from .guard import (
     next_watch,
 )
 from .locate import Search, Stage, fresh, look
+from .replay import Record, write
 from .status import Status
 from .step import Point, Stepper
+from .whole import compile_whole
 
-_BLOCK = 16
+_LOOKS = 128  # in search of events, beside the steps, for which a record has rows
 
 
 class Problem(NamedTuple):
@@ -37,6 +39,7 @@ class Problem(NamedTuple):
     t1: Scalar
     dt0: Scalar | None
     max_steps: int
+    whole: bool  # compile its loops whole
 
 
 class March(NamedTuple):
@@ -49,9 +52,7 @@ class March(NamedTuple):
     watch: Watch
     status: Count
     attempts: Count
-    accepted: Count
-    steps: Float[Array, " max_steps"] | None
-    path: Point | None
+    record: Record | None
 
 
 def freeze(tree):
@@ -59,8 +60,13 @@ def freeze(tree):
     return jax.tree.map(lambda x: lax.stop_gradient(x) if eqx.is_inexact_array(x) else x, tree)
 
 
-def begin(problem: Problem, start: Point, keep_steps: bool, keep_path: bool) -> March:
-    """The march at the start of a phase, recording the sizes of accepted steps or the points before them."""
+def rows(problem: Problem) -> int:
+    """How many attempts of a phase there may be to record."""
+    return problem.max_steps + (_LOOKS if problem.guards else 0)
+
+
+def begin(problem: Problem, start: Point, record: Record | None) -> March:
+    """The march at the start of a phase, with the record to write its steps to, if any."""
     still, here = freeze(problem), freeze(start)
     stepper = still.stepper
     end, controller = problem.controller.init(
@@ -76,7 +82,6 @@ def begin(problem: Problem, start: Point, keep_steps: bool, keep_path: bool) -> 
     h = freeze(jnp.asarray(jnp.minimum(end, still.t1) - here.t, here.t.dtype))
     sight = first_sight(still.guards, here, h, stepper.args)
     healthy = jnp.isfinite(h) & all_finite((here, sight.value))
-    rows = (problem.max_steps,)
     return March(
         point=start,
         h=h,
@@ -85,9 +90,7 @@ def begin(problem: Problem, start: Point, keep_steps: bool, keep_path: bool) -> 
         watch=first_watch(still.limits, here, stepper.args),
         status=jnp.where(healthy, Status.FINISHED, Status.NON_FINITE),
         attempts=jnp.array(0),
-        accepted=jnp.array(0),
-        steps=jnp.zeros(rows, here.t.dtype) if keep_steps else None,
-        path=jax.tree.map(lambda x: jnp.broadcast_to(x, rows + x.shape), start) if keep_path else None,
+        record=record,
     )
 
 
@@ -105,12 +108,24 @@ def advance(problem: Problem, march: March) -> March:
     derivative wanted is that of the solution on the steps taken, and of a guard only at its event.
     """
 
-    def go_on(march):
-        return underway(problem, march) & (march.search.stage != Stage.FOUND) & (march.attempts < problem.max_steps)
+    still = freeze(problem)
 
-    march = lax.while_loop(go_on, lambda march: _one_look(problem, freeze(problem), march), march)
+    def go_on(march):
+        # One answer for a whole batch, or `vmap` would copy every record at every step.
+        return eqxi.unvmap_any(_active(problem, march))
+
+    def loop(march):
+        return lax.while_loop(go_on, lambda march: _one_look(problem, still, march), march)
+
+    march = (compile_whole(loop) if problem.whole else loop)(march)
     cut_short = underway(problem, march) & (march.search.stage != Stage.FOUND)
     return march._replace(status=jnp.where(cut_short, Status.STEP_LIMIT, march.status))
+
+
+def _active(problem: Problem, march: March) -> Flag:
+    """Whether there are steps to take and looks to make."""
+    active = underway(problem, march) & (march.search.stage != Stage.FOUND) & (march.attempts < problem.max_steps)
+    return active if march.record is None else active & (march.record.count < march.record.h.shape[0])
 
 
 def _one_look(problem: Problem, still: Problem, march: March) -> March:
@@ -120,6 +135,7 @@ def _one_look(problem: Problem, still: Problem, march: March) -> March:
     which is what the time to compile depends on.
     """
     start, h, search = march.point, march.h, march.search
+    active = _active(problem, march)
     end, error = problem.stepper.step(start, search.time)
     here, there = freeze(start), freeze(end)
     # A step into a region where the field is undefined must be refused, not compared with NaN.
@@ -127,7 +143,7 @@ def _one_look(problem: Problem, still: Problem, march: March) -> March:
     accept, h_next, controller = _judge(still, here, there, h, error, march.controller)
     sight = next_sight(still.guards, there, still.stepper.args)
     looked = look(search, sight, h, still.guards)
-    whole = search.time == h
+    whole = active & (search.time == h)
     refused, take = whole & ~accept, whole & accept & (looked.stage == Stage.CLEAR)
     settled = refused | take
     watch = next_watch(still.limits, march.watch, there, h, still.stepper.args)
@@ -135,13 +151,11 @@ def _one_look(problem: Problem, still: Problem, march: March) -> March:
         point=choose(take, end, start),
         h=jnp.where(settled, h_next, h),
         controller=choose(settled, controller, march.controller),
-        search=choose(settled, fresh(choose(take, sight, search.sight), h_next), looked),
+        search=choose(settled, fresh(choose(take, sight, search.sight), h_next), choose(active, looked, search)),
         watch=choose(take, watch, march.watch),
         status=jnp.where(whole, _health(accept, (there, sight.value), h_next, still.t1, march.status), march.status),
         attempts=march.attempts + settled,
-        accepted=march.accepted + take,
-        steps=_record(march.steps, march.accepted, h),
-        path=_record(march.path, march.accepted, start),
+        record=None if march.record is None else write(march.record, start.t, jnp.where(take, h, 0.0), start.y),
     )
 
 
@@ -165,43 +179,7 @@ def _health(accept, reached: tuple[Point, Array], h, t1, status):
     return jnp.where(accept & broken, Status.NON_FINITE, status)
 
 
-def _record(rows, index, value):
-    if rows is None:
-        return None
-    return jax.tree.map(lambda rows, x: rows.at[index].set(x, mode="drop"), rows, value)
-
-
 def all_finite(tree: State) -> Flag:
     """Whether every number of the tree is finite."""
     leaves = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]
     return jnp.all(jnp.stack(leaves))
-
-
-def replay(problem: Problem, start: Point, steps, accepted, keep_path: bool) -> tuple[Point, Point | None]:
-    """The point after `accepted` recorded steps from `start`, and the points before each step.
-
-    One plain program on a frozen grid: every mode of differentiation and every transformation applies. Blocks of
-    steps beyond the last one are skipped, those within a block have size zero.
-    """
-
-    @jax.checkpoint
-    def one(point, h):
-        return problem.stepper.step(point, h)[0], (point if keep_path else None)
-
-    def idle(point):
-        still = jax.tree.map(lambda x: jnp.broadcast_to(x, (_BLOCK, *x.shape)), point)
-        return point, (still if keep_path else None)
-
-    def block(point, inputs):
-        first, steps = inputs
-        # One answer for a whole batch, or `vmap` would turn the choice into doing both.
-        needed = eqxi.unvmap_any(first < accepted)
-        return lax.cond(needed, lambda p: lax.scan(one, p, steps), idle, point)
-
-    blocks = -(-problem.max_steps // _BLOCK)
-    steps = jnp.where(jnp.arange(problem.max_steps) < accepted, steps, 0.0)
-    steps = jnp.pad(steps, (0, blocks * _BLOCK - problem.max_steps)).reshape(blocks, _BLOCK)
-    end, path = lax.scan(jax.checkpoint(block), start, (jnp.arange(blocks) * _BLOCK, steps))
-    if keep_path:
-        path = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[: problem.max_steps], path)
-    return end, path

@@ -1,0 +1,78 @@
+"""A linear map given together with its transpose, for loops that JAX cannot transpose by itself."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+_linear = Primitive("linear_map")
+_linear.multiple_results = True
+
+
+def linear_map(forward: Callable, backward: Callable, residuals: list, inputs: list) -> list:
+    """`forward(residuals, inputs)`, linear in `inputs`, with `backward(residuals, cotangents)` as its transpose.
+
+    All four are lists of arrays; neither function may close over arrays that are being traced. Reverse mode, `vmap`
+    and forward mode over either of the two work; so `jax.hessian` does.
+    """
+    return _linear.bind(*residuals, *inputs, forward=forward, backward=backward, count=len(residuals))
+
+
+def _call(*args, forward, backward, count):
+    return forward(list(args[:count]), list(args[count:]))
+
+
+def _shapes(*args, **rule):
+    like = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in args]
+    return [jax.core.ShapedArray(out.shape, out.dtype) for out in jax.eval_shape(lambda *a: _call(*a, **rule), *like)]
+
+
+def _jvp(primals, tangents, **rule):
+    out = _linear.bind(*primals, **rule)
+    count = rule["count"]
+    if all(type(t) is ad.Zero for t in tangents[:count]):
+        inputs = [ad.instantiate_zeros(t) for t in tangents[count:]]
+        return out, _linear.bind(*primals[:count], *inputs, **rule)
+    moving = [i for i, t in enumerate(tangents) if type(t) is not ad.Zero]
+
+    def along(*moved):
+        args = list(primals)
+        for i, value in zip(moving, moved, strict=True):
+            args[i] = value
+        return _call(*args, **rule)
+
+    return out, jax.jvp(along, tuple(primals[i] for i in moving), tuple(tangents[i] for i in moving))[1]
+
+
+def _transpose(cotangents, *args, forward, backward, count):
+    cotangents = [ad.instantiate_zeros(c) for c in cotangents]
+    result = _linear.bind(*args[:count], *cotangents, forward=backward, backward=forward, count=count)
+    return [None] * count + list(result)
+
+
+def _batch(args, axes, *, forward, backward, count):
+    held, moved = list(axes[:count]), list(axes[count:])
+
+    def each_forward(residuals, inputs):
+        return jax.vmap(forward, in_axes=(held, moved))(residuals, inputs)
+
+    def each_backward(residuals, cotangents):
+        results = jax.vmap(backward, in_axes=(held, 0))(residuals, cotangents)
+        # An input that all members share collects the cotangents of all.
+        return [
+            jnp.sum(x, axis=0) if axis is None else jnp.moveaxis(x, 0, axis)
+            for x, axis in zip(results, moved, strict=True)
+        ]
+
+    out = _linear.bind(*args, forward=each_forward, backward=each_backward, count=count)
+    return out, [0] * len(out)
+
+
+_linear.def_impl(_call)
+_linear.def_abstract_eval(_shapes)
+mlir.register_lowering(_linear, mlir.lower_fun(_call, multiple_results=True))
+ad.primitive_jvps[_linear] = _jvp
+ad.primitive_transposes[_linear] = _transpose
+batching.primitive_batchers[_linear] = _batch
