@@ -26,10 +26,12 @@ from .solve.hybrid import hybrid as hybrid
 from .solve.integrate import integrate as integrate
 from .solve.lagrange import acceleration as acceleration
 from .solve.modes import few_inputs as few_inputs
+from .solve.rollout import rollout as rollout
 from .solve.status import Status as Status
 from .solve.status import count_statuses as count_statuses
 from .solve.status import finished as finished
 from .solve.whole import compile_whole as compile_whole
+from .train.batch import in_blocks as in_blocks
 from .train.fit import FitFailed as FitFailed
 from .train.fit import History as History
 from .train.fit import fit as fit

@@ -1,5 +1,6 @@
 """One phase of a hybrid system, up to its earliest guard, with a differentiable event time."""
 
+import functools
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
@@ -21,11 +22,13 @@ from .locate import Stage, settle
 from .march import March, Problem, advance, all_finite, begin, freeze, rows
 from .replay import End, Record, blank, replay, stride
 from .status import Status
-from .step import Point, stepper
+from .step import Point, Stepper, stepper
+from .whole import compile_whole_alone
 
 Mode = Literal["any", "forward"]
 SOLVER = dfx.Tsit5()
 CONTROLLER = dfx.PIDController(rtol=1e-8, atol=1e-10)
+_LIGHT = 16 * 2**10  # bytes of state and parameters up to which one core alone is faster
 
 
 class Arrival(NamedTuple):
@@ -80,30 +83,30 @@ def evolve(
     check_field(phase.field, t0, y0, args)
     y0, unravel = ravel_pytree(y0)
     phase = _on_vectors(phase, t0, y0, unravel, args)
-    problem = Problem(
-        stepper(phase.field, solver, controller, t0, y0, args),
-        phase.guards,
-        phase.limits,
-        controller,
-        t1,
-        dt0,
-        max_steps,
-        False,
-    )
+    step = stepper(phase.field, solver, controller, t0, y0, args)
+    whole = mode == "any" and _is_light(step, phase, y0)
+    problem = Problem(step, phase.guards, phase.limits, controller, t1, dt0, max_steps, whole)
     march, end = _end(problem, t0, y0, mode, ts is not None)
     return _arrive(phase, problem, unravel, march, end, ts)
 
 
 def _end(problem: Problem, t0: Scalar, y0: Vector, mode: Mode, keep_path: bool) -> tuple[March, End]:
     """The march of a phase, and the differentiable time and state that its steps came to."""
-    if mode == "forward":
-        record = blank(y0, rows(problem)) if keep_path else None
-        march = advance(problem, begin(problem, problem.stepper.point(t0, y0), record))
+    forward = mode == "forward"
+    every = 1 if keep_path else stride(y0, rows(problem))
+    arrays, static = eqx.partition(problem if forward else freeze(problem), eqx.is_array)
+
+    def run(arrays, t0, y0):
+        problem = eqx.combine(arrays, static)
+        record = blank(y0, rows(problem), every) if keep_path or not forward else None
+        return advance(problem, begin(problem, problem.stepper.point(t0, y0), record))
+
+    run = functools.partial(compile_whole_alone(run) if problem.whole else run, arrays)
+    if forward:
+        march = run(t0, y0)
         path = (march.record.t, march.record.y) if march.record is not None else (None, None)
         return march, End(march.point.t, march.point.y, *path)
-    still = freeze(problem)
-    record = blank(y0, rows(problem), 1 if keep_path else stride(y0, rows(problem)))
-    march = freeze(advance(still, begin(still, still.stepper.point(freeze(t0), freeze(y0)), record)))
+    march = freeze(run(freeze(t0), freeze(y0)))
     options = {"keep_path": keep_path, "whole": problem.whole}
     return march, replay(problem.stepper, t0, y0, march.record, march.point.t, march.point.y, **options)
 
@@ -166,6 +169,13 @@ def _as_arrays(t0, t1, y0, ts):
         raise InputError(f"t1={t1} is before t0={t0}: time runs forward")
     ts = None if ts is None else jnp.asarray(ts, dtype)
     return jnp.asarray(t0, dtype), jnp.asarray(t1, dtype), y0, ts
+
+
+def _is_light(step: Stepper, phase: Phase, y0: Vector) -> bool:
+    """Whether loops over the steps of a phase are to be compiled whole: plain arithmetic on small arrays."""
+    arrays = jax.tree.leaves(eqx.filter((y0, step.args, phase), eqx.is_array))
+    watched = phase.guards or phase.limits
+    return step.plain and not watched and sum(x.size * x.dtype.itemsize for x in arrays) <= _LIGHT
 
 
 def _on_vectors(phase: Phase, t0, y0: Vector, unravel: Callable, args) -> Phase:

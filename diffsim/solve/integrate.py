@@ -12,10 +12,10 @@ from jaxtyping import Array, Float, Int
 from .._errors import InputError
 from .._types import Args, State
 from .checks import check_field, check_state
-from .evolve import SOLVER, evolve
+from .evolve import SOLVER, Arrival, evolve
 from .guard import Phase
 from .march import all_finite
-from .status import Status
+from .status import Status, finished
 
 CONTROLLER = dfx.PIDController(rtol=1e-6, atol=1e-9)
 
@@ -54,11 +54,20 @@ def integrate(
     ts = _check_times(ts, dtype)
     if adjoint is None and not isinstance(vector_field, dfx.AbstractTerm):
         options = {"solver": solver, "controller": controller, "dt0": dt0, "max_steps": max_steps}
-        end = evolve(Phase(vector_field), ts[0], y0, args, t1=ts[-1], ts=ts, **options)
-        ys, status = end.ys, end.status
+        between = ts[1:-1] if ts.shape[0] > 2 else None
+        end = evolve(Phase(vector_field), ts[0], y0, args, t1=ts[-1], ts=between, **options)
+        ys, status = _in_order(y0, end), end.status
     else:
         ys, status = _by_diffrax(vector_field, y0, ts, args, solver, controller, adjoint, dt0, max_steps)
     return (ys, status) if return_status else ys
+
+
+def _in_order(y0: State, end: Arrival) -> State:
+    """The first state, those in between, and the last if the trajectory came there."""
+    last = jax.tree.map(lambda y: jnp.where(finished(end.status), y, jnp.nan), end.y)
+    parts = (y0, last) if end.ys is None else (y0, end.ys, last)
+    rows = lambda *parts: jnp.concatenate([x.reshape(-1, *parts[0].shape) for x in parts])
+    return jax.tree.map(rows, *parts)
 
 
 def _by_diffrax(vector_field, y0, ts, args, solver, controller, adjoint, dt0, max_steps):

@@ -24,7 +24,6 @@ from .locate import Search, Stage, fresh, look
 from .replay import Record, write
 from .status import Status
 from .step import Point, Stepper
-from .whole import compile_whole
 
 _LOOKS = 128  # in search of events, beside the steps, for which a record has rows
 
@@ -114,10 +113,7 @@ def advance(problem: Problem, march: March) -> March:
         # One answer for a whole batch, or `vmap` would copy every record at every step.
         return eqxi.unvmap_any(_active(problem, march))
 
-    def loop(march):
-        return lax.while_loop(go_on, lambda march: _one_look(problem, still, march), march)
-
-    march = (compile_whole(loop) if problem.whole else loop)(march)
+    march = lax.while_loop(go_on, lambda march: _one_look(problem, still, march), march)
     cut_short = underway(problem, march) & (march.search.stage != Stage.FOUND)
     return march._replace(status=jnp.where(cut_short, Status.STEP_LIMIT, march.status))
 

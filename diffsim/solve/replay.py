@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import equinox as eqx
+import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -14,7 +15,7 @@ from jaxtyping import Array, Float
 from .._types import Count, Scalar, Vector
 from .linear import linear_map
 from .step import Stepper
-from .whole import compile_whole
+from .whole import compile_whole_alone
 
 _CACHED = 16 * 2**20  # bytes: states beyond that leave the caches, and are kept at some steps only
 
@@ -84,6 +85,8 @@ def replay(
     moving, rest = eqx.partition((t0, y0, stepper), eqx.is_inexact_array)
     fixed, static = eqx.partition(rest, eqx.is_array)
     leaves, tree = jax.tree.flatten(moving)
+    # One number for a whole batch, so that its members are stepped together.
+    record = record._replace(count=eqxi.unvmap_max(record.count))
     held, held_tree = jax.tree.flatten((fixed, record))
 
     def known(keep_path):
@@ -102,11 +105,12 @@ def replay(
             def steps(residuals):
                 fixed, record = jax.tree.unflatten(held_tree, residuals[len(leaves) :])
                 restore = lambda leaves: eqx.combine(jax.tree.unflatten(tree, leaves), fixed, static)
-                return _Steps(residuals[: len(leaves)], live, restore, record, keep_path, whole)
+                return _Steps(residuals[: len(leaves)], live, restore, record, keep_path)
 
+            compiled = compile_whole_alone if whole else lambda function: function
             tangent = linear_map(
-                lambda residuals, inputs: _tangents(steps(residuals), inputs),
-                lambda residuals, cotangents: _cotangents(steps(residuals), cotangents),
+                compiled(lambda residuals, inputs: _tangents(steps(residuals), inputs)),
+                compiled(lambda residuals, cotangents: _cotangents(steps(residuals), cotangents)),
                 [*leaves, *held],
                 [tangents[0][i] for i in live],
             )
@@ -131,7 +135,6 @@ class _Steps(NamedTuple):
     restore: Callable
     record: Record
     keep_path: bool
-    whole: bool
 
     def step(self, t: Scalar, y: Vector, live: list, h: Scalar) -> tuple[Scalar, Vector]:
         """Time and state a step `h` after (t, y)."""
@@ -146,11 +149,6 @@ class _Steps(NamedTuple):
     def values(self) -> list:
         """The leaves that are live."""
         return [self.leaves[i] for i in self.live]
-
-
-def _compiled(steps: _Steps, function: Callable, *args):
-    """The function's result, the function compiled whole where that serves."""
-    return (compile_whole(function) if steps.whole else function)(*args)
 
 
 def _tangents(steps: _Steps, inputs: list) -> list:
@@ -174,7 +172,7 @@ def _tangents(steps: _Steps, inputs: list) -> list:
         return lax.fori_loop(0, record.count, body, (point, path))
 
     path = (jnp.zeros_like(record.t), jnp.zeros_like(record.y)) if steps.keep_path else None
-    (_, end), path = _compiled(steps, loop, ((t, y), start), path)
+    (_, end), path = loop(((t, y), start), path)
     return [*end, *(path or ())]
 
 
@@ -207,7 +205,7 @@ def _cotangents(steps: _Steps, cotangents: list) -> list:
         return lax.fori_loop(0, stretches, lambda k, c: _stretch(steps, stretches - 1 - k, back, c), carry)
 
     bars = [jnp.zeros_like(x) for x in steps.values]
-    start, bars = _compiled(steps, loop, (end, bars))
+    start, bars = loop((end, bars))
     for place, bar in zip((0, 1), start, strict=True):
         if place in steps.live:
             at = steps.live.index(place)

@@ -5,15 +5,14 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import diffrax as dfx
-import equinox as eqx
 import jax
-import jax.extend as jex
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
 from .._errors import InputError
 from .._types import Args, Scalar, Vector
+from .program import is_plain, operations
 
 _SMALL = 64  # operations of a field whose stages are written out one after the other
 
@@ -32,7 +31,8 @@ class Stepper(NamedTuple):
     solver: dfx.AbstractSolver
     term: dfx.ODETerm
     args: Args
-    small: bool  # the field has few operations
+    small: bool  # the field has so few operations that stages may be written out
+    plain: bool  # steps can be compiled whole
 
     def slope(self, t: Scalar, y: Vector) -> Vector:
         """dy/dt."""
@@ -60,15 +60,10 @@ def stepper(field: Callable, solver: dfx.AbstractSolver, controller, t0: Scalar,
         solver = _with_tolerances(solver, controller)
     if isinstance(solver, dfx.AbstractRungeKutta) and not isinstance(solver, dfx.AbstractERK):
         solver = dataclasses.replace(solver, scan_kind="bounded")
-    program, _, _ = eqx.filter_make_jaxpr(field)(t0, y0, args)
-    return Stepper(solver, dfx.ODETerm(field), args, small=_operations(program.jaxpr) <= _SMALL)
-
-
-def _operations(program: jex.core.Jaxpr) -> int:
-    """The number of operations of a program, those of its loops and calls included."""
-    inner = (part for equation in program.eqns for part in jax.tree.leaves(list(equation.params.values())))
-    parts = (getattr(part, "jaxpr", part) for part in inner)
-    return len(program.eqns) + sum(_operations(part) for part in parts if isinstance(part, jex.core.Jaxpr))
+    names = operations(field, t0, y0, args)
+    small = len(names) <= _SMALL
+    plain = is_plain(names) and isinstance(solver, dfx.AbstractERK)
+    return Stepper(solver, dfx.ODETerm(field), args, small, plain)
 
 
 def _with_tolerances(solver, controller):

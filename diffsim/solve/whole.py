@@ -3,7 +3,10 @@
 import functools
 from collections.abc import Callable
 
+import equinox as eqx
 import jax
+import jax.numpy as jnp
+from jax import lax
 from jax.experimental.xla_metadata import set_xla_metadata
 
 
@@ -14,7 +17,7 @@ def compile_whole(function: Callable) -> Callable:
     small trajectory costs several times the arithmetic. Other backends ignore the request, and so does JAX's
     tracing: values and derivatives are the same. Good for small states; large arrays lose the use of more cores.
     """
-    inner = jax.jit(function)
+    inner = jax.jit(lambda *args: _using(args, function(*args)))
 
     @functools.wraps(function)
     def wrapped(*args):
@@ -22,3 +25,39 @@ def compile_whole(function: Callable) -> Callable:
             return inner(*args)
 
     return wrapped
+
+
+def compile_whole_alone(function: Callable) -> Callable:
+    """`function` of arrays compiled whole, except under `vmap`, where its arrays are no longer small."""
+    call = jax.custom_batching.custom_vmap(compile_whole(function))
+
+    @call.def_vmap
+    def each(axis_size, batched, *args):
+        out = jax.vmap(function, in_axes=jax.tree.map(lambda b: 0 if b else None, batched))(*args)
+        return out, jax.tree.map(lambda _: True, out)
+
+    return call
+
+
+def _using(args, result):
+    """The result, in a way that makes every argument matter to the compiler.
+
+    XLA's CPU backend aborts the process where a program compiled whole has an argument that turns out to be unused,
+    for which it suffices that a loop carries a number that nobody needs.
+    """
+    numbers = [x for x in jax.tree.leaves(args) if eqx.is_array(x) and x.size and not _is_key(x)]
+    leaves, tree = jax.tree.flatten(result)
+    place = next((i for i, leaf in enumerate(leaves) if eqx.is_inexact_array(leaf)), None)
+    if not numbers or place is None:
+        return result
+    dtype = leaves[place].dtype
+    firsts = (lax.convert_element_type(lax.slice(x.ravel(), (0,), (1,))[0], dtype) for x in numbers)
+    total = sum(firsts, start=jnp.zeros((), dtype))
+    # No number is both, which the compiler does not work out.
+    never = (total != total) & (total == 0)
+    leaves[place] = jnp.where(never, total, leaves[place])
+    return jax.tree.unflatten(tree, leaves)
+
+
+def _is_key(x) -> bool:
+    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)

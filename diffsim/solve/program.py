@@ -1,0 +1,39 @@
+"""What a traced function consists of: its size, and whether XLA's CPU backend can compile it whole."""
+
+from collections.abc import Callable, Iterator
+
+import equinox as eqx
+import jax
+import jax.extend as jex
+
+# Arithmetic and rearrangements that stay so under differentiation. Looking up by an index that is computed does not:
+# its transpose scatters, which the backend refuses in a program compiled whole.
+_PLAIN = """
+abs acos acosh add and asin asinh atan atan2 atanh broadcast_in_dim cbrt ceil clamp closed_call concatenate cond
+convert_element_type copy copy_p core_call cos cosh cumsum custom_jvp_call custom_vjp_call div dot_general dynamic_slice
+dynamic_update_slice eq erf erf_inv erfc exp exp2 expand_dims expm1 floor ge gt integer_pow iota is_finite jit le lgamma
+log log1p logistic lt max min mul ne neg nextafter not optimization_barrier or pad pjit pow reduce_and reduce_max
+reduce_min reduce_or reduce_prod reduce_sum rem reshape rev round rsqrt scan select_n sign sin sinh slice split sqrt
+square squeeze stack stop_gradient sub tan tanh transpose unstack
+while xor
+"""
+
+
+def operations(function: Callable, *args) -> list[str]:
+    """The names of the primitive operations of `function(*args)`, those inside its loops and calls included."""
+    program, _, _ = eqx.filter_make_jaxpr(function)(*args)
+    return list(_names(program.jaxpr))
+
+
+def _names(program) -> Iterator[str]:
+    for equation in program.eqns:
+        yield equation.primitive.name
+        for part in jax.tree.leaves(list(equation.params.values())):
+            inner = getattr(part, "jaxpr", part)
+            if isinstance(inner, jex.core.Jaxpr):
+                yield from _names(inner)
+
+
+def is_plain(names: list[str]) -> bool:
+    """Whether operations, and their derivatives, can be compiled whole."""
+    return set(names) <= set(_PLAIN.split())

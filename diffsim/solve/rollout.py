@@ -1,0 +1,86 @@
+"""Discrete trajectories: one step after the other, with a gradient whose memory and horizon are chosen by name."""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from .._errors import InputError
+from .._types import Scalar, State
+
+
+def rollout(
+    step: Callable,
+    state: State,
+    inputs=None,
+    *,
+    length: int | None = None,
+    decay: float | Scalar = 1.0,
+    stretch: int | None = None,
+) -> State:
+    """The states after each step, `state = step(state, input)`, with a leading axis of steps.
+
+    `inputs` is a tree of arrays whose leading axis counts the steps; without inputs `step(state, None)` is taken
+    `length` times. The gradient keeps one state for each step and takes the step again on the way back. Of long
+    rollouts it keeps only the states between stretches of `stretch` steps, by default the square root of their number
+    from 1,024 steps on, at the price of one more pass forward; `stretch=1` keeps all.
+
+    `decay` below one shrinks the derivative of each state in the one before it by that factor: a biased gradient for
+    rollouts through which the true one explodes; values are unchanged. Good values: 0.9 to 1. All modes of
+    differentiation work. Raises InputError if steps cannot be counted or the step changes the state's structure.
+    """
+    steps = _count(inputs, length)
+    _check_step(step, state, inputs)
+    size = _stretch(steps) if stretch is None else stretch
+    if not 1 <= size <= steps:
+        raise InputError(f"stretch={stretch}: give a number of steps from 1 to {steps}")
+
+    @jax.checkpoint
+    def one(state, row):
+        state = step(_shrink(state, decay), row)
+        return state, state
+
+    if size == 1:
+        return lax.scan(one, state, inputs, length=steps)[1]
+    whole = steps // size * size
+    split = lambda rows: rows[:whole].reshape(-1, size, *rows.shape[1:])
+    stretches = jax.checkpoint(lambda state, rows: lax.scan(one, state, rows, length=size))
+    state, states = lax.scan(stretches, state, jax.tree.map(split, inputs), length=steps // size)
+    states = jax.tree.map(lambda rows: rows.reshape(-1, *rows.shape[2:]), states)
+    if whole < steps:
+        rest = jax.tree.map(lambda rows: rows[whole:], inputs)
+        _, last = lax.scan(one, state, rest, length=steps - whole)
+        states = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), states, last)
+    return states
+
+
+def _shrink(state: State, decay) -> State:
+    if isinstance(decay, int | float) and decay == 1:
+        return state
+    # Unchanged in value: only `decay` of it carries a derivative.
+    shrink = lambda x: decay * x + lax.stop_gradient((1 - decay) * x)
+    return jax.tree.map(lambda x: shrink(x) if jnp.issubdtype(jnp.result_type(x), jnp.floating) else x, state)
+
+
+def _stretch(steps: int) -> int:
+    return 1 if steps < 1024 else math.isqrt(steps)
+
+
+def _count(inputs, length: int | None) -> int:
+    counts = {jnp.shape(leaf)[0] if jnp.ndim(leaf) else None for leaf in jax.tree.leaves(inputs)}
+    counts |= set() if length is None else {length}
+    if not counts:
+        raise InputError("a rollout without inputs needs length=, its number of steps")
+    if len(counts) > 1 or None in counts or min(counts) < 1:
+        raise InputError(f"inputs and length must count the same steps, at least one: found {sorted(map(str, counts))}")
+    return counts.pop()
+
+
+def _check_step(step: Callable, state: State, inputs) -> None:
+    row = jax.tree.map(lambda rows: rows[0], inputs)
+    after = jax.eval_shape(step, state, row)
+    describe = lambda tree: jax.tree.map(lambda x: (jnp.shape(x), str(jnp.result_type(x))), tree)
+    if describe(after) != describe(state):
+        raise InputError(f"the step made of a state {describe(state)} one of {describe(after)}: return it as it came")
