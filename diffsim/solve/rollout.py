@@ -19,8 +19,8 @@ def rollout(
     length: int | None = None,
     decay: float | Scalar = 1.0,
     stretch: int | None = None,
-) -> State:
-    """The states after each step, `state = step(state, input)`, with a leading axis of steps.
+) -> tuple[State, State]:
+    """The last state, and the states after each step with a leading axis of steps: `state = step(state, input)`.
 
     `inputs` is a tree of arrays whose leading axis counts the steps; without inputs `step(state, None)` is taken
     `length` times. The gradient keeps one state for each step and takes the step again on the way back. Of long
@@ -43,7 +43,7 @@ def rollout(
         return state, state
 
     if size == 1:
-        return lax.scan(one, state, inputs, length=steps)[1]
+        return lax.scan(one, state, inputs, length=steps)
     whole = steps // size * size
     split = lambda rows: rows[:whole].reshape(-1, size, *rows.shape[1:])
     stretches = jax.checkpoint(lambda state, rows: lax.scan(one, state, rows, length=size))
@@ -51,9 +51,9 @@ def rollout(
     states = jax.tree.map(lambda rows: rows.reshape(-1, *rows.shape[2:]), states)
     if whole < steps:
         rest = jax.tree.map(lambda rows: rows[whole:], inputs)
-        _, last = lax.scan(one, state, rest, length=steps - whole)
-        states = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), states, last)
-    return states
+        state, more = lax.scan(one, state, rest, length=steps - whole)
+        states = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), states, more)
+    return state, states
 
 
 def _shrink(state: State, decay) -> State:
