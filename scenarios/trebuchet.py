@@ -188,6 +188,7 @@ def gradient_table():
     """Columns and rows of the gradient check of a throw's range in its main parameters."""
     names = ("angle", "m_weight", "wind", "l_sling", "l_short", "l_long")
 
+    @ds.few_inputs
     def range_of(values):
         return throw(ds.replace(MACHINE, values), check=False, mode="forward").range
 
