@@ -1,0 +1,69 @@
+"""Programs compiled whole: the same numbers, the compiler still does it, and its traps are avoided."""
+
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from diffsim import compile_whole
+from diffsim.solve.whole import compile_whole_alone
+
+
+def loop(x, rows):
+    """A loop that carries an array, as a record of steps is carried."""
+    put = lambda rows, value, i: lax.dynamic_update_index_in_dim(rows, value, i, 0)
+    return lax.fori_loop(0, 100, lambda i, c: (c[0] + jnp.sin(c[1][i]), put(c[1], c[0], i)), (x, rows))
+
+
+ARGS = jnp.array(1.0), jnp.linspace(0.0, 1.0, 4000)
+
+
+def compiled_text(function):
+    return jax.jit(function).lower(*ARGS).compile().as_text()
+
+
+def test_the_numbers_are_the_same_with_derivatives():
+    whole = compile_whole(loop)
+    for a, b in zip(jax.jit(whole)(*ARGS), jax.jit(loop)(*ARGS), strict=True):
+        # Another order of the compiler's operations: rounding.
+        np.testing.assert_allclose(a, b, rtol=1e-13)
+    slope = lambda f: jax.jit(jax.jacfwd(lambda x: f(x, ARGS[1])[0]))(ARGS[0])
+    np.testing.assert_allclose(slope(whole), slope(loop), rtol=1e-13)
+
+
+def test_this_jaxlib_still_compiles_whole_what_is_asked_for():
+    # If this fails, a new jaxlib ignores the request: single trajectories become up to 27 times slower on CPU.
+    calls = [line for line in compiled_text(compile_whole(loop)).splitlines() if " call(" in line]
+    assert any('inlineable="false",xla_cpu_small_call="true"' in line for line in calls), (
+        "XLA inlined the call: whole.py needs another way"
+    )
+
+
+def test_under_vmap_the_arrays_are_no_longer_small():
+    alone = compile_whole_alone(loop)
+    assert 'inlineable="false"' in compiled_text(alone)
+    many = jnp.stack([ARGS[0], 2 * ARGS[0]]), ARGS[1]
+    both = jax.jit(jax.vmap(alone, in_axes=(0, None)))
+    assert 'inlineable="false"' not in both.lower(*many).compile().as_text()
+    np.testing.assert_allclose(both(*many)[0], jax.vmap(loop, in_axes=(0, None))(*many)[0], rtol=1e-13)
+
+
+UNUSED = """
+import jax, jax.numpy as jnp
+from jax import lax
+from diffsim import compile_whole
+
+def f(x, rows):
+    body = lambda i, c: c + jnp.sin(c) + (0 * rows[i, 0].astype(int)).astype(float)
+    return lax.fori_loop(0, 100, body, x)
+
+print(jax.jit(lambda x: compile_whole(f)(x, jnp.sin(x) * jnp.ones((1000, 2))))(1.0))
+"""
+
+
+def test_an_argument_that_turns_out_unused_does_not_abort_the_process():
+    done = subprocess.run([sys.executable, "-c", UNUSED], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
