@@ -19,6 +19,8 @@ from .parameters import trainable as trainable
 from .parameters import unconstrain as unconstrain
 from .solve.evolve import Arrival as Arrival
 from .solve.evolve import evolve as evolve
+from .solve.explain import Explanation as Explanation
+from .solve.explain import explain as explain
 from .solve.guard import Guard as Guard
 from .solve.guard import Phase as Phase
 from .solve.hybrid import Hybrid as Hybrid

@@ -129,7 +129,7 @@ def _arrive(phase, problem, unravel, march: March, last: End, ts) -> Arrival:
         status = jnp.where((status == Status.FINISHED) & ~found, Status.GUARD_NOT_FOUND, status)
     status = jnp.where((status == Status.FINISHED) & ~all_finite(end), Status.NON_FINITE, status)
     ys = None
-    if ts is not None:
+    if ts is not None and march.record is not None:
         ys = jax.vmap(unravel)(_states_at(problem, last, march.record, end.t, ts))
     here = freeze(end)
     lowest = freeze(next_watch(phase.limits, march.watch, here, here.t - freeze(point.t), problem.stepper.args).lowest)
@@ -145,14 +145,17 @@ def _reset(guards: tuple[Guard, ...], guard, end: Point, unravel, args) -> State
 
 def _states_at(problem: Problem, last: End, record: Record, t_end, ts) -> Float[Array, "times n"]:
     """States at `ts` by one shortened step each, so that they are as accurate as the solution itself."""
+    path_t, path_y = last.path_t, last.path_y
+    assert path_t is not None
+    assert path_y is not None
     times = jnp.where(jnp.arange(record.t.shape[0]) < record.count, record.t, jnp.inf)
     row = jnp.searchsorted(lax.stop_gradient(times), lax.stop_gradient(ts), side="right") - 1
 
     def state(row, t):
         after, begun = t >= last.t, row >= 0
         row = jnp.maximum(row, 0)
-        start_t = jnp.where(after, last.t, last.path_t[row])
-        start_y = jnp.where(after, last.y, last.path_y[row])
+        start_t = jnp.where(after, last.t, path_t[row])
+        start_y = jnp.where(after, last.y, path_y[row])
         inside = (t <= t_end) & begun | (t == t_end)
         h = jnp.where(inside, t - start_t, 0.0)
         end, _ = problem.stepper.step(problem.stepper.point(start_t, start_y), h)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
@@ -26,7 +27,7 @@ def _call(*args, forward, backward, count):
 
 def _shapes(*args, **rule):
     like = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in args]
-    return [jax.core.ShapedArray(out.shape, out.dtype) for out in jax.eval_shape(lambda *a: _call(*a, **rule), *like)]
+    return [ShapedArray(out.shape, out.dtype) for out in jax.eval_shape(lambda *a: _call(*a, **rule), *like)]
 
 
 def _jvp(primals, tangents, **rule):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from .._errors import InputError
+from .._trees import common_length
 from .._types import Scalar, State
 
 
@@ -69,13 +70,13 @@ def _stretch(steps: int) -> int:
 
 
 def _count(inputs, length: int | None) -> int:
-    counts = {jnp.shape(leaf)[0] if jnp.ndim(leaf) else None for leaf in jax.tree.leaves(inputs)}
-    counts |= set() if length is None else {length}
-    if not counts:
+    steps = common_length(inputs, "the inputs of a rollout")
+    found = steps if length is None else length
+    if found is None:
         raise InputError("a rollout without inputs needs length=, its number of steps")
-    if len(counts) > 1 or None in counts or min(counts) < 1:
-        raise InputError(f"inputs and length must count the same steps, at least one: found {sorted(map(str, counts))}")
-    return counts.pop()
+    if found < 1 or steps not in (None, found):
+        raise InputError(f"length={length} of a rollout with {steps or 'no'} inputs: give their number, at least one")
+    return found
 
 
 def _check_step(step: Callable, state: State, inputs) -> None:

@@ -9,6 +9,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from .._errors import InputError
+from .._trees import common_length
 from .._types import Model, Scalar
 
 
@@ -29,7 +30,9 @@ def in_blocks(loss: Callable, *, size: int = 64) -> Callable:
         raise InputError(f"size={size}: a block holds at least one item")
 
     def mean(model: Model, items, cost: Float[Array, " items"] | None = None) -> Scalar:
-        count = _count(items)
+        count = common_length(items, "items")
+        if count is None:
+            raise InputError("items is empty: there is no batch to take the mean of")
         if cost is not None:
             order = jnp.argsort(cost)
             items = jax.tree.map(lambda rows: rows[order], items)
@@ -75,10 +78,3 @@ def _blocked(loss: Callable, size: int, count: int, trained, arrays, items) -> S
 
     total.defvjp(forward, backward)
     return total(trained, arrays, items)
-
-
-def _count(items) -> int:
-    counts = {jnp.shape(leaf)[0] if jnp.ndim(leaf) else None for leaf in jax.tree.leaves(items)}
-    if len(counts) != 1 or None in counts or 0 in counts:
-        raise InputError(f"items must be arrays with a common leading axis of items: found lengths {counts or 'none'}")
-    return counts.pop()

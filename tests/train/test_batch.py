@@ -66,5 +66,5 @@ def test_bad_input_is_named():
         ds.in_blocks(loss, size=0)
     mean = ds.in_blocks(lambda p, x: p, size=2)
     for items in (jnp.zeros((0, 2)), (jnp.ones(2), jnp.ones(3)), jnp.array(1.0), ()):
-        with pytest.raises(ds.InputError, match="a common leading axis of items"):
+        with pytest.raises(ds.InputError, match=r"items (must have one leading axis of the same length|is empty)"):
             mean(jnp.array(1.0), items)

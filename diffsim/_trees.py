@@ -1,0 +1,18 @@
+"""Trees of arrays whose leading axes count the same things."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import PyTree
+
+from ._errors import InputError
+
+
+def common_length(tree: PyTree, what: str) -> int | None:
+    """The length of the leading axis that all arrays of a tree share; None if it has none.
+
+    Raises InputError, saying that `what` must count the same, if they differ, are scalars or are empty.
+    """
+    lengths = [jnp.shape(leaf)[0] if jnp.ndim(leaf) else 0 for leaf in jax.tree.leaves(tree)]
+    if lengths and (min(lengths) < 1 or max(lengths) != min(lengths)):
+        raise InputError(f"{what} must have one leading axis of the same length: found lengths {sorted(set(lengths))}")
+    return lengths[0] if lengths else None
