@@ -69,9 +69,12 @@ def evolve(
     The vector field is that of `phase`, `dy/dt = phase.field(t, y, args)`; `y0` is any pytree of real arrays.
     `ts` asks for states at these times. Any diffrax one-step solver and step size controller may be given.
 
-    Event time and state are as accurate as the solution, and so are their derivatives. With `mode="any"` the
-    steps are found first and then replayed: `grad`, `jacfwd`, `hessian` and `vmap` all work. `mode="forward"`
-    does it in one pass, for `jvp` and `jacfwd` only; wrapped in `few_inputs` it serves `grad` as well.
+    Event time and state are as accurate as the solution, and so are their derivatives. With `mode="any"` the steps are
+    found and recorded first; the derivative is that of a fixed replay of the accepted ones. `grad`, `jacfwd`, `hessian`
+    and `vmap` all work; reverse mode over reverse mode does not (`jax.hessian` is forward over reverse). Up to 16 MiB
+    every state is kept for it, beyond that every so many, and the steps between are taken again. `mode="forward"` does
+    all in one pass, for `jvp` and `jacfwd` only; wrapped in `few_inputs` it serves `grad` as well. On a CPU the loops
+    over small states are compiled whole. A controller's norm sees the state as one vector.
 
     Status: GUARD_NOT_FOUND if the phase has guards and `t1` came first, GRAZING if the guard is only touched,
     STEP_LIMIT, NON_FINITE. Raises InputError for a guard that is not real, or a field that does not return the

@@ -38,8 +38,9 @@ def integrate(
     Every leaf of `y0` gains a leading axis of `times`. With `return_status=True` the Status of the trajectory comes
     beside it. Nothing is raised from compiled code: after a failure the states are NaN from there on.
 
-    By default the accepted steps are found first and then replayed: `grad`, `jvp`, `hessian` and `vmap` all work,
-    and a state between two steps comes by a shortened step, as accurate as the steps. With an `adjoint` of diffrax,
+    By default the steps are recorded, and the derivative is that of a replay of the accepted ones: `grad`, `jvp`,
+    `hessian` and `vmap` all work (see `evolve`), and a state between two steps comes by a shortened step, as accurate
+    as the steps. With an `adjoint` of diffrax,
     or a term in place of the vector field, diffrax's own loop and interpolation serve, with that adjoint's limits.
     `solver` (Tsit5), `controller` (PID with rtol 1e-6, atol 1e-9), `dt0` and `max_steps` are diffrax's own.
 
