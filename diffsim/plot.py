@@ -20,6 +20,8 @@ from numpy.typing import ArrayLike
 
 from diffsim._animation import PALETTE, Animation, Extent, Polyline, Shape, bounds, colour
 from diffsim._errors import InputError
+from diffsim._graph_plot import graph as graph
+from diffsim._graph_plot import stages as stages
 
 STYLE = Path(__file__).with_name("_plot.mplstyle")
 Canvas = tuple[Figure, Axes]
