@@ -1,6 +1,6 @@
 """Drawings of graphs: the operations of a function, and the stages of a pipeline."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -9,6 +9,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
 
 from diffsim._animation import PALETTE
 from diffsim._errors import InputError
@@ -76,7 +77,7 @@ def stages(g: StageGraph) -> Figure:
     with _blank(6.8, 1.15 * count) as (figure, axes):
         axes.set(xlim=(0, 6.8), ylim=(count, 0))
         for number, stage in enumerate(g.stages):
-            box = matplotlib.patches.FancyBboxPatch((0.1, number + 0.1), 6.6, 0.76, boxstyle="round,pad=0.04")
+            box = FancyBboxPatch((0.1, number + 0.1), 6.6, 0.76, boxstyle="round,pad=0.04")
             axes.add_patch(box).set(facecolor="white", edgecolor="0.6", linewidth=1.2)
             axes.text(1.75, number + 0.3, stage.name, fontsize=11, weight="bold", va="center")
             axes.text(1.75, number + 0.56, stage.shapes, fontsize=8, va="center", color="0.3")
@@ -110,13 +111,8 @@ def _thumbnail(axes: Axes, values: np.ndarray) -> None:
 def _blank(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
     """Gives a figure of a size in inches, and axes without any marks over all of it."""
     with matplotlib.rc_context(fname=Path(__file__).with_name("_plot.mplstyle")):
-        figure = Figure(figsize=(width, height), layout="none")
+        figure = Figure(figsize=(width, height))
+        figure.set_layout_engine("none")
         axes = figure.add_axes((0, 0, 1, 1))
         axes.axis("off")
         yield figure, axes
-
-
-def facts(g: StageGraph) -> tuple[Sequence[str], list[Sequence[object]]]:
-    """Returns columns and rows of a pipeline's table, for a report."""
-    rows = [(s.name, s.shapes, s.adjoint, 1e3 * s.seconds, s.bytes) for s in g.stages]
-    return ("stage", "output", "norm of the adjoint", "time, ms", "bytes"), rows

@@ -155,7 +155,7 @@ def _nodes(program: Program, inputs: list[str], values, dots, bars, shares) -> l
             if share is not None and bars[output] is not None:
                 parts.setdefault(slot, []).append((child, np.asarray(share)))
     host = lambda x: None if x is None else np.asarray(x)
-    state = lambda slot: (host(values[slot]), host(dots[slot]), host(bars[slot]), tuple(parts.get(slot, ())))
+    state = lambda slot: (np.asarray(values[slot]), host(dots[slot]), host(bars[slot]), tuple(parts.get(slot, ())))
     nodes = [Node(names[slot], "input", (), *state(slot), "", "") for slot in program.inputs]
     for operation in program.operations:
         for number, slot in enumerate(operation.outputs):

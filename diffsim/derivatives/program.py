@@ -122,7 +122,7 @@ class _Builder:
         if _idle(equation):
             return operands[:1]
         name = name_of(equation)
-        inner = equation.params.get("jaxpr", equation.params.get("call_jaxpr"))
+        inner: Any = equation.params.get("jaxpr") or equation.params.get("call_jaxpr")
         if equation.primitive.name in CALLS and not (self.fold is True or (self.fold and name in self.fold)):
             constants = [self.constant(value) for value in getattr(inner, "consts", ())]
             inside = (join(at[0], name) if "name" in equation.params else at[0], at[1])
