@@ -26,7 +26,7 @@ COMMUTE = ("add", "mul", "max", "min", "add_any", "and", "or")
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation: its name, what it reads and writes (slots), and where in the source it stands.
+    """One operation: its name, what it reads and writes (slots; the outputs' ranks), where in the source it stands.
 
     `scope` is the path of `jax.named_scope`s and called functions around it, `source` the line as file:line.
     """
@@ -35,6 +35,7 @@ class Operation:
     call: Callable[..., tuple[Any, ...]]
     operands: tuple[Slot, ...]
     outputs: tuple[Slot, ...]
+    ranks: tuple[int, ...]
     params: dict[str, Any]
     scope: str
     source: str
@@ -133,7 +134,8 @@ class _Builder:
         key = (name, tuple(sorted(operands) if name in COMMUTE else operands), str(equation.params))
         if key not in self.known or equation.effects:
             self.known[key] = tuple(self.program.new() for _ in equation.outvars)
-            operation = Operation(name, call, tuple(operands), self.known[key], equation.params, *at)
+            ranks = tuple(len(variable.aval.shape) for variable in equation.outvars)
+            operation = Operation(name, call, tuple(operands), self.known[key], ranks, equation.params, *at)
             self.program.operations.append(operation)
         return self.known[key]
 
