@@ -21,6 +21,7 @@ from typing import Any
 
 from diffsim._animation import Animation, Disc, Polyline
 from diffsim._plain import show
+from diffsim.derivatives.check import GradientCheck
 from diffsim.derivatives.graph import Graph
 
 __all__ = ["Animation", "Disc", "Polyline", "Report"]
@@ -89,6 +90,17 @@ class Report:
         self.figure(drawing, "Inputs above, the result below; value, tangent and adjoint in each box.", vector=True)
         self.table(f"{title}: values and tangents", *graph.forward())
         self.table(f"{title}: adjoints", *graph.reverse())
+
+    def certificate(self, check: GradientCheck, title: str = "Gradient certificate") -> None:
+        """Adds a section with a gradient check: a verdict per parameter, notes and suspects."""
+        columns = ["parameter", "reverse", "forward", "differences", "+-", "verdict"]
+        rows = [(r.name, r.reverse, r.forward, r.difference, r.error, r.verdict) for r in check.rows]
+        self.table(title, columns, rows)
+        for row in check.rows:
+            for note in (*row.notes, *(f"suspect {suspect}" for suspect in row.suspects)):
+                self.text(f"{row.name}: {note}")
+        for hint in check.hints:
+            self.text(hint)
 
     def animation(self, animation: Animation, caption: str = "", title: str = "Animation") -> None:
         """Adds a section in which the animation plays: button, time slider, arrow keys, two speeds."""

@@ -19,7 +19,8 @@ def test_names_the_worst_and_lists_only_what_fails():
     lines = str(failure.value).splitlines()
     assert lines[0] == "1 of 2 parameters fail; worst is bad at [0], off by 5.0e-01 of the slope"
     assert lines[2].startswith("bad ")
-    assert len(lines) == 3
+    assert lines[3].startswith("bad: suspect stop_gradient at test_testing.py:")
+    assert len(lines) == 4
 
 
 def test_options_are_passed_on():

@@ -15,8 +15,11 @@ from .program import source_of, trace
 STEP = 2.0**-66
 """Its square is lost beside 1 in either precision, and itself is far from the smallest number."""
 
-BREAKERS = ("abs", "real", "imag", "conj", "sign", "is_finite")
-"""Operations that treat a complex number as a pair of real ones, which has no complex derivative."""
+BREAKERS = ("abs", "real", "imag", "conj", "sign", "is_finite", "conv_general_dilated")
+"""Operations that treat a complex number as a pair of real ones, which has no complex derivative.
+
+jax computes convolutions from sums of real and imaginary parts, in which a small one is lost.
+"""
 
 
 def complex_derivative(f: Callable[[Any], Any], x: PyTree, direction: PyTree) -> Float[Array, " outputs"]:
@@ -26,28 +29,36 @@ def complex_derivative(f: Callable[[Any], Any], x: PyTree, direction: PyTree) ->
     W. Squire and G. Trapp, SIAM Review 40 (1998). Raises InputError, with the operation and its line, where a
     number that depends on `x` is split into its parts or compared (abs, max, a norm, an ODE's step control).
     """
-    x = jax.tree.map(jnp.asarray, x)
-    flat, _ = ravel_pytree(x)
-    along = ravel_pytree(direction)[0]
-    if along.shape != flat.shape:
-        raise InputError(f"direction has {along.size} numbers but x has {flat.size}: give a tree like x")
+    return complex_derivatives(f, x)(direction)
+
+
+def complex_derivatives(f: Callable[[Any], Any], x: PyTree) -> Callable[[PyTree], Float[Array, " outputs"]]:
+    """Returns the function from directions to derivatives of `f` at `x`, compiled once; see `complex_derivative`."""
+    leaves, structure = jax.tree.flatten(jax.tree.map(jnp.asarray, x))
+    flat = ravel_pytree(leaves)[0]
     wide = jnp.complex128 if flat.dtype == jnp.float64 else jnp.complex64
-    rebuild = lambda v: jax.tree.unflatten(jax.tree.structure(x), _parts(v, jax.tree.leaves(x)))
-    call = lambda v: ravel_pytree(f(rebuild(v)))[0]
+    call = jax.jit(lambda v: ravel_pytree(f(jax.tree.unflatten(structure, _parts(v, leaves))))[0])
     try:
         closed = trace(call, flat.astype(wide))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, NotImplementedError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"f does not take complex numbers ({reason}): use differences") from error
     _refuse(closed.jaxpr)
-    result = jax.jit(call)(flat.astype(wide) + 1j * STEP * along.astype(wide))
-    return jnp.imag(result) / STEP
+
+    def derivative(direction):
+        along = ravel_pytree(direction)[0]
+        if along.shape != flat.shape:
+            raise InputError(f"direction has {along.size} numbers but x has {flat.size}: give a tree like x")
+        return jnp.imag(call(flat.astype(wide) + 1j * STEP * along.astype(wide))) / STEP
+
+    return derivative
 
 
 def complex_gradient(f: Callable[[Any], Any], x: PyTree[Float[Array, "..."]]) -> PyTree[Float[Array, "..."]]:
     """Returns the gradient of the scalar `f` at `x`, a tree like `x`; as `complex_derivative`, entry by entry."""
     flat, unravel = ravel_pytree(jax.tree.map(jnp.asarray, x))
-    columns = [complex_derivative(f, x, unravel(row)) for row in jnp.eye(flat.size, dtype=flat.dtype)]
+    derivative = complex_derivatives(f, x)
+    columns = [derivative(unravel(row)) for row in jnp.eye(flat.size, dtype=flat.dtype)]
     if columns[0].shape != (1,):
         raise InputError(f"f returns {columns[0].size} numbers: return one")
     return unravel(jnp.concatenate(columns))

@@ -130,7 +130,7 @@ def _scan(operation: Operation, operands, adjoints, stage: str, taken: tuple[int
     scan = scan_of(operation, operands)
     carried = len(scan.carry)
     bars, rows = list(adjoints[:carried]), adjoints[carried:]
-    body = Operation(operation.name, lambda *x: tuple(scan.call(*x)), (), (), (), {}, "", "")
+    body = Operation(operation.name, operation.kind, lambda *x: tuple(scan.call(*x)), (), (), (), {}, "", "")
     for step in list(steps(operation, operands))[::-1]:
         seeds = [*bars, *(row[step.number] for row in rows)]
         back = pull(body, step.inputs, seeds)
@@ -149,7 +149,7 @@ def _numbered(taken: tuple[int, ...], step: Step) -> tuple[int, ...]:
 
 def _finding(kind: Any, operation: Operation, operands, stage: str, taken: tuple[int, ...]) -> Finding:
     numbers = ", ".join(map(show, operands))
-    remedy = REMEDIES.get(operation.name, "look at its operands there")
+    remedy = REMEDIES.get(operation.name) or REMEDIES.get(operation.kind, "look at its operands there")
     return Finding(kind, operation.name, operation.source, stage, taken, numbers, remedy)
 
 

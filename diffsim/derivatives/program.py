@@ -26,12 +26,13 @@ COMMUTE = ("add", "mul", "max", "min", "add_any", "and", "or")
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation: its name, what it reads and writes (slots; the outputs' ranks), where in the source it stands.
+    """One operation: its name, its kind (jax's primitive), what it reads and writes (slots, and the outputs' ranks).
 
     `scope` is the path of `jax.named_scope`s and called functions around it, `source` the line as file:line.
     """
 
     name: str
+    kind: str
     call: Callable[..., tuple[Any, ...]]
     operands: tuple[Slot, ...]
     outputs: tuple[Slot, ...]
@@ -135,7 +136,9 @@ class _Builder:
         if key not in self.known or equation.effects:
             self.known[key] = tuple(self.program.new() for _ in equation.outvars)
             ranks = tuple(len(variable.aval.shape) for variable in equation.outvars)
-            operation = Operation(name, call, tuple(operands), self.known[key], ranks, equation.params, *at)
+            operation = Operation(
+                name, equation.primitive.name, call, tuple(operands), self.known[key], ranks, equation.params, *at
+            )
             self.program.operations.append(operation)
         return self.known[key]
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax.extend import core
 
 from .differences import directional_difference, natural_size
 from .inside import steps
@@ -60,16 +61,26 @@ def suspects(inputs: Inputs, number: int) -> list[Suspect]:
     return [suspect for _, suspect in sorted(unique, key=order)]
 
 
-def narrowings(inputs: Inputs) -> list[Suspect]:
-    """Returns the casts to a coarser number format on the way from any input to the result."""
-    program = program_of(trace(inputs.call, inputs.leaves))
-    found = _search(program, program.run(inputs.leaves), set(program.inputs), "", only="narrowing")
-    return list({s.source: s for _, s in found}.values())
+def narrows(inputs: Inputs) -> bool:
+    """Whether anything in the function is cast to a coarser number format."""
+    return _narrows(trace(inputs.call, inputs.leaves).jaxpr)
 
 
-def _search(
-    program: Program, values: Sequence[Any], active: set[int], stage: str, only: str = ""
-) -> Iterator[tuple[str, Suspect]]:
+def _narrows(jaxpr: core.Jaxpr) -> bool:
+    for equation in jaxpr.eqns:
+        atoms: list[Any] = [*equation.invars, *equation.outvars]
+        if equation.primitive.name == "convert_element_type":
+            formats = [atom.aval.dtype for atom in atoms]
+            if all(jnp.issubdtype(form, jnp.floating) for form in formats):
+                before, after = (jnp.finfo(form).nmant for form in formats)
+                if after < before and not isinstance(equation.invars[0], core.Literal):
+                    return True
+        if any(map(_narrows, core.jaxprs_in_params(equation.params))):
+            return True
+    return False
+
+
+def _search(program: Program, values: Sequence[Any], active: set[int], stage: str) -> Iterator[tuple[str, Suspect]]:
     """Yields kinds and suspects among the operations on `active` values, which it follows."""
     for operation in program.operations:
         if not active & set(operation.operands):
@@ -77,19 +88,19 @@ def _search(
         operands = [values[slot] for slot in operation.operands]
         here = join(stage, operation.scope)
         active |= set(operation.outputs)
-        kind, reason = _judge(operation, operands, [slot in active for slot in operation.operands], only)
-        if kind and only in ("", kind):
+        kind, reason = _judge(operation, operands, [slot in active for slot in operation.operands])
+        if kind:
             yield kind, Suspect(operation.name, operation.source, here, reason, kind in HARD)
         for step in [] if kind == "rule" else steps(operation, operands):
             inside = step.program()
             given = operation.operands[1:] if "branches" in operation.params else operation.operands
             known = step.number is None and len(given) == len(inside.inputs)
             moving = {a for a, b in zip(inside.inputs, given, strict=True) if b in active} if known else inside.inputs
-            yield from _search(inside, inside.run(step.inputs), set(moving), here, only)
+            yield from _search(inside, inside.run(step.inputs), set(moving), here)
             break  # a loop's first step has the operations of all; in a later one anything may have been reached
 
 
-def _judge(operation: Operation, operands: Sequence[Any], active: Sequence[bool], only: str) -> tuple[str, str]:
+def _judge(operation: Operation, operands: Sequence[Any], active: Sequence[bool]) -> tuple[str, str]:
     """What kind of suspect an operation is, and why; two empty strings where it is none."""
     name, params = operation.name, operation.params
     floats = [x for x, is_active in zip(operands, active, strict=True) if is_active and moves(x)]
@@ -103,8 +114,8 @@ def _judge(operation: Operation, operands: Sequence[Any], active: Sequence[bool]
         return ("narrowing", f"narrows {wide} to {narrow}: derivatives lose digits") if coarser else ("", "")
     if name in COMPARISONS:
         return "comparison", "compares: nothing is known of how the outcome would change"
-    if "jvp_jaxpr_fun" in params or "fwd_jaxpr_thunk" in params or "fwd" in params:
-        return ("", "") if only or _rule_is_right(operation, operands) else ("rule", "its own rule is wrong here")
+    if operation.kind.startswith("custom_"):
+        return ("", "") if _rule_is_right(operation, operands) else ("rule", "its own rule is wrong here")
     return (name, CUTS[name]) if name in CUTS else ("", "")
 
 
