@@ -14,7 +14,7 @@ from .doctor import diagnose
 from .events import Crossing
 from .evidence import Evidences, more_evidence
 from .probes import Inputs, Probes, choose, split
-from .slopes import along, differences, forward, reverse, scalar_value, steps_for
+from .slopes import along, differences, forward, reverse, scalar_format, steps_for, value_of
 from .suspects import narrows, suspects
 from .table import plain, table
 from .verdict import SEVERITY, Evidence, Row, judge, jump, place
@@ -110,11 +110,12 @@ def check_gradients(
         if mode not in MODES:
             raise InputError(f"modes has {mode!r}: choose from {MODES}")
     inputs = split(f, args)
-    value = scalar_value(inputs, vmap=vmap)
+    form = scalar_format(inputs, vmap=vmap)
+    value, gradient, reason = reverse(inputs, vmap=vmap) if "reverse" in modes else (None, None, None)
+    value = value_of(inputs, vmap=vmap) if value is None else value
     if not np.isfinite(value):
-        rows = _without_value(inputs, float(value))
-        return GradientCheck(float(value), tuple(_located(inputs, f, args, list(rows)) if vmap else rows))
-    gradient, reason = reverse(inputs, vmap=vmap) if "reverse" in modes else (None, None)
+        rows = _without_value(inputs, value)
+        return GradientCheck(value, tuple(_located(inputs, f, args, list(rows)) if vmap else rows))
     reasons = {"reverse": reason}
     probes = choose(inputs.leaves, max_coordinates, seed, gradient)
     slopes, reasons["forward"] = forward(inputs, probes, vmap=vmap) if "forward" in modes else (None, None)
@@ -123,7 +124,7 @@ def check_gradients(
     missing = tuple(f"{mode} not available: {why}" for mode, why in reasons.items() if why)
     if not known:
         raise InputError(f"f has no derivative by any of the modes {tuple(modes)}: {'; '.join(missing)}")
-    points = differences(inputs, probes, steps_for(inputs, value), vmap=vmap)
+    points = differences(inputs, probes, steps_for(inputs, form), vmap=vmap)
     rows = []
     for number in range(len(inputs.leaves)):
         evidence = _gather(number, inputs, probes, known, points)
@@ -134,7 +135,7 @@ def check_gradients(
     more = more_evidence(inputs, gradient, probes, rows) if thorough and gradient and vmap else Evidences(rows)
     rows = _located(inputs, f, args, more.rows) if vmap else rows
     remarks = tuple(f"event {name}: {event}" for name, event in (events or {}).items())
-    return GradientCheck(float(value), tuple(rows), more.dot_product, more.hints + remarks)
+    return GradientCheck(value, tuple(rows), more.dot_product, more.hints + remarks)
 
 
 def _located(inputs: Inputs, f: Callable[..., Any], args: tuple[Any, ...], rows: list[Row]) -> list[Row]:

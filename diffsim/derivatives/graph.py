@@ -16,7 +16,7 @@ from .._plain import plain
 from .local import adjoints, moves, tangents
 from .probes import split
 from .program import Fold, Program, Slot, program_of, trace
-from .slopes import scalar_value
+from .slopes import scalar_format
 
 LARGEST = 2000
 """Operations that a graph may have: each is differentiated by itself."""
@@ -97,7 +97,7 @@ def computational_graph(
     """
     inputs = split(f, args)
     names = _names(f, args)
-    scalar_value(inputs, vmap=True)
+    scalar_format(inputs, vmap=True)
     program = program_of(trace(inputs.call, inputs.leaves), fold)
     if len(program.operations) > LARGEST:
         raise InputError(

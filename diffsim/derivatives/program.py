@@ -135,7 +135,7 @@ class _Builder:
         key = (name, tuple(sorted(operands) if name in COMMUTE else operands), str(equation.params))
         if key not in self.known or equation.effects:
             self.known[key] = tuple(self.program.new() for _ in equation.outvars)
-            ranks = tuple(len(variable.aval.shape) for variable in equation.outvars)
+            ranks = tuple(_rank(variable) for variable in equation.outvars)
             operation = Operation(
                 name, equation.primitive.name, call, tuple(operands), self.known[key], ranks, equation.params, *at
             )
@@ -198,3 +198,7 @@ def trace(f: Callable[..., Any], *leaves: Any) -> core.ClosedJaxpr:
     except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"f cannot be traced ({reason}): write it with jax.numpy and jax.lax") from error
+
+
+def _rank(variable: Any) -> int:
+    return len(variable.aval.shape)
