@@ -58,11 +58,18 @@ def learning_curve(
     return figure
 
 
-def curves(x: ArrayLike, y: Mapping[str, ArrayLike], xlabel: str, ylabel: str) -> Figure:
-    """Returns the named curves `y`, each (points,), against `x`; labels are to name their units."""
+def curves(
+    x: ArrayLike, y: Mapping[str, ArrayLike], xlabel: str, ylabel: str, *, log: str = "", dashed: Sequence[str] = ()
+) -> Figure:
+    """Returns the named curves `y`, each (points,), against `x`; labels are to name their units.
+
+    `log` names the logarithmic axes: "x", "y" or "xy". Curves in `dashed`, such as bounds, are drawn so.
+    """
     with _axes(xlabel, ylabel) as (figure, axes):
         for name, values in y.items():
-            axes.plot(np.asarray(x), np.asarray(values), label=name)
+            axes.plot(np.asarray(x), np.asarray(values), label=name, linestyle="--" if name in dashed else "-")
+        for axis in log:
+            getattr(axes, f"set_{axis}scale")("log", nonpositive="mask")
         if len(y) > 1:
             axes.legend()
     return figure
