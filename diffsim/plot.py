@@ -86,11 +86,12 @@ def field_map(
     log: bool = False,
     mask: ArrayLike | None = None,
     contours: Sequence[float] = (),
+    paths: Mapping[str, ArrayLike] | None = None,
 ) -> Figure:
     """Returns a map of `values` (len(y), len(x)), its colours explained by a bar with `label`.
 
     Cells where `mask` is true, or without a finite value (with `log`, a positive one), are hatched grey.
-    `contours` are levels to draw as labelled lines.
+    `contours` are levels to draw as labelled lines, `paths` named rows (points, 2) of places to join up.
     """
     field = np.asarray(values, float)
     hidden = ~np.isfinite(field) | (field <= 0 if log else False)
@@ -110,6 +111,15 @@ def field_map(
             lines.set(path_effects=edge)
             for text in axes.clabel(lines, fmt="%g", fontsize=8):
                 text.set(path_effects=edge)
+        for number, (name, points) in enumerate((paths or {}).items()):
+            line = np.asarray(points, float)
+            axes.plot(
+                *line.T, color=colour(number + 1), label=name, path_effects=[withStroke(linewidth=3, foreground="w")]
+            )
+            axes.plot(*line[-1], "o", color=colour(number + 1), markeredgecolor="white")
+        if paths:
+            axes.set(xlim=(np.min(x), np.max(x)), ylim=(np.min(y), np.max(y)))
+            axes.legend(framealpha=0.8, frameon=True)
         bar = figure.colorbar(mesh, ax=axes, label=label)
         bar.outline.set_visible(False)
     return figure

@@ -127,10 +127,10 @@ def test_the_cheaper_mode():
 def test_costs_grow_as_the_theory_says():
     """Reverse mode costs a small multiple per output, forward mode per input (Griewank and Walther, chapters 3, 4)."""
     make = lambda n, m: lambda x: jnp.sin(jnp.ones((m, n)) @ x)
-    few, many = growth(make, [(4, 1), (64, 1)])
+    few, many, wide = growth(make, [(4, 1), (64, 1), (64, 64)])
     assert many.ratio["reverse"] < 6 > few.ratio["reverse"]
     assert many.ratio["forward"] > 8 * few.ratio["forward"]
-    assert many.ratio["differences"] == 128
+    assert 128 < wide.ratio["differences"] < 1.1 * 128  # two evaluations per input, and moving the point
     assert all(value > 0 for value in many.seconds.values())
     assert cost(lambda x: jnp.sum(jnp.exp(x) * x), jnp.ones(100)).transcendentals == 100
 
