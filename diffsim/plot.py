@@ -25,6 +25,7 @@ from diffsim._graph_plot import stages as stages
 
 STYLE = Path(__file__).with_name("_plot.mplstyle")
 Canvas = tuple[Figure, Axes]
+CROWD = 4  # names of curves that fit into the axes; more stand beside them
 
 
 def learning_curve(
@@ -66,11 +67,14 @@ def curves(
     `log` names the logarithmic axes: "x", "y" or "xy". Curves in `dashed`, such as bounds, are drawn so.
     """
     with _axes(xlabel, ylabel) as (figure, axes):
-        for name, values in y.items():
-            axes.plot(np.asarray(x), np.asarray(values), label=name, linestyle="--" if name in dashed else "-")
+        for number, (name, values) in enumerate(y.items()):
+            style = "--" if name in dashed else "-" if number < len(PALETTE) else ":"
+            axes.plot(np.asarray(x), np.asarray(values), label=name, linestyle=style)
         for axis in log:
             getattr(axes, f"set_{axis}scale")("log", nonpositive="mask")
-        if len(y) > 1:
+        if len(y) > CROWD:
+            figure.legend(loc="outside right center", fontsize=8)
+        elif len(y) > 1:
             axes.legend()
     return figure
 

@@ -142,7 +142,7 @@ def train(
         models = {"logistic": Logistic(learn[0].shape[1]), "network": network(learn[0].shape[1], weights)}
         for name, model in models.items():
             fitted, history = adam(model, learn, updates, order, 3e-3 if name == "network" else 1e-2)
-            full, slow = descend(model, learn, steps, 0.5)
+            full, slow = descend(model, learn, steps, 0.3)
             found[name].append(accuracy(fitted, judge))
             found[f"{name}, descent"].append(accuracy(full, judge))
             curves |= {f"{name}, Adam": history.loss, f"{name}, descent": slow.loss}

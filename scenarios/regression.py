@@ -275,9 +275,9 @@ def sine(*, points: int = 2000, step: float = 1e-6, steps: int = 2000) -> dict:
     if points < 4 or steps < 1 or not step > 0:
         raise ds.InputError(f"points={points}, step={step}, steps={steps}: give at least 4, above 0, at least 1")
     x = jnp.linspace(-np.pi, np.pi, points)
-    result = {}
+    y, result = jnp.sin(x), {}
     for name, basis in BASES.items():
-        matrix, y = basis(x), jnp.sin(x)
+        matrix = basis(x)
         value = lambda w, a=matrix: jnp.sum((a @ w - y) ** 2)
         by_hand = lambda w, a=matrix: 2 * a.T @ (a @ w - y)
         start = 0.1 * jr.normal(jr.key(0), (4,))
@@ -309,7 +309,7 @@ def draw_surface(hidden: int):
     value, start = surface(hidden), jnp.array([-3.0, 3.0])
     axis = jnp.linspace(-5.0, 5.0, 81)
     grid = jax.vmap(lambda b: jax.vmap(lambda a: value(jnp.stack([a, b])))(axis))(axis)
-    optimizers = {"gradient descent": optax.sgd(2.0), "momentum": optax.sgd(0.5, 0.9), "Adam": optax.adam(0.1)}
+    optimizers = {"gradient descent": optax.sgd(2.0), "momentum": optax.sgd(0.2, 0.9), "Adam": optax.adam(0.1)}
     paths = {}
     for name, optimizer in optimizers.items():
 
