@@ -122,7 +122,7 @@ def field_map(
             )
             axes.plot(*line[-1], "o", color=colour(number + 1), markeredgecolor="white")
         if paths:
-            axes.set(xlim=(np.min(x), np.max(x)), ylim=(np.min(y), np.max(y)))
+            axes.set(xlim=np.asarray(x, float)[[0, -1]], ylim=np.asarray(y, float)[[0, -1]])
             axes.legend(framealpha=0.8, frameon=True)
         bar = figure.colorbar(mesh, ax=axes, label=label)
         bar.outline.set_visible(False)

@@ -135,7 +135,7 @@ def train(
             f"seeds={seeds}, training={training}, test={test}, updates={updates}, steps={steps}: give 1 or more of each"
         )
     found: dict[str, list[float]] = {"logistic": [], "network": [], "logistic, descent": [], "network, descent": []}
-    curves, last = {}, None
+    curves: dict[str, np.ndarray] = {}
     for seed in range(seeds):
         split, weights, order = jr.split(jr.key(seed), 3)
         learn, judge = digits(data, training, test, split)
@@ -146,7 +146,6 @@ def train(
             found[name].append(accuracy(fitted, judge))
             found[f"{name}, descent"].append(accuracy(full, judge))
             curves |= {f"{name}, Adam": history.loss, f"{name}, descent": slow.loss}
-            last = (fitted, judge)
             run.metric(seed=seed, model=name, accuracy=found[name][-1], descent=found[f"{name}, descent"][-1])
             run.say(
                 f"seed {seed}: {name} {found[name][-1]:.2%}, by full-batch descent {found[f'{name}, descent'][-1]:.2%}"
@@ -156,7 +155,7 @@ def train(
         for name in found
         for what, pick in (("mean", np.mean), ("least", np.min))
     }
-    write_report(run, result, curves, *last, len(learn[1]))
+    write_report(run, result, curves, fitted, judge, len(learn[1]))
     return result | {
         "training_pictures": len(learn[1]),
         "test_pictures": len(judge[1]),

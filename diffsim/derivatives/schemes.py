@@ -15,7 +15,7 @@ from .differences import batched, natural_size
 
 Scheme: TypeAlias = Literal["forward", "backward", "central", "richardson"]
 
-STENCILS: dict[str, tuple[tuple[float, float], ...]] = {
+STENCILS: dict[Scheme, tuple[tuple[float, float], ...]] = {
     "forward": ((0.0, -1.0), (1.0, 1.0)),
     "backward": ((-1.0, -1.0), (0.0, 1.0)),
     "central": ((-1.0, -1 / 2), (1.0, 1 / 2)),
@@ -23,7 +23,7 @@ STENCILS: dict[str, tuple[tuple[float, float], ...]] = {
 }
 """Where each scheme looks, in steps, and the weight of what it finds there."""
 
-ORDERS: dict[str, int] = {"forward": 1, "backward": 1, "central": 2, "richardson": 4}
+ORDERS: dict[Scheme, int] = {"forward": 1, "backward": 1, "central": 2, "richardson": 4}
 """The power of the step with which each scheme's error falls."""
 
 POINTS = 9
@@ -37,8 +37,7 @@ def noise(f: Callable[[Any], Any], x: PyTree[Float[Array, "..."]]) -> float:
     """
     flat, call = _flat(f, x)
     spacing = 2.0 ** -(int(jnp.finfo(flat.dtype).nmant) // 2 + 4)
-    steps = spacing * np.arange(POINTS)[:, None] * _sizes(x)
-    table = batched(lambda flat, step: call(flat + step.astype(flat.dtype)), flat, [steps]).astype(np.float64)
+    table = _values(call, flat, spacing * np.arange(POINTS)[:, None] * _sizes(x))
     rounding = float(jnp.finfo(flat.dtype).eps) * np.max(np.abs(table[0]), initial=0.0)
     levels = []
     for order in range(1, POINTS - 2):
@@ -59,9 +58,10 @@ def best_step(f: Callable[[Any], Any], x: PyTree[Float[Array, "..."]], scheme: S
     That is (noise / |f|)^(1 / (order + 1)), for a function that changes by itself over a natural size.
     """
     _check(scheme)
-    value = np.max(np.abs(np.asarray(_flat(f, x)[1](_flat(f, x)[0]), np.float64)), initial=0.0)
+    flat, call = _flat(f, x)
+    value = np.max(np.abs(np.asarray(call(flat), np.float64)), initial=0.0)
     relative = noise(f, x) / value if value > 0 else 0.0
-    least = float(jnp.finfo(ravel_pytree(x)[0].dtype).eps)
+    least = float(jnp.finfo(flat.dtype).eps)
     return float(2.0 ** np.round(np.log2(max(relative, least) ** (1 / (ORDERS[scheme] + 1)))))
 
 
@@ -118,12 +118,9 @@ def difference_hessian(
     count = flat.size
     rows, columns = np.triu_indices(count)
     eye = np.diag(sizes * step)
-    signs = ((1, 1, 1), (1, -1, -1), (-1, 1, -1), (-1, -1, 1))
-    total = np.zeros(len(rows))
-    for first, second, sign in signs:
-        moves = first * eye[rows] + second * eye[columns]
-        values = batched(lambda flat, move: call(flat + move.astype(flat.dtype)), flat, [moves])
-        total += sign * values.astype(np.float64).reshape(len(rows), -1)[:, 0]
+    first, second = (np.array(signs)[:, None, None] for signs in ([1, 1, -1, -1], [1, -1, 1, -1]))
+    values = _values(call, flat, first * eye[rows] + second * eye[columns])[..., 0]
+    total = np.tensordot([1.0, -1.0, -1.0, 1.0], values, 1)
     hessian = np.zeros((count, count))
     hessian[rows, columns] = total / (4 * step**2 * sizes[rows] * sizes[columns])
     return hessian + np.triu(hessian, 1).T
@@ -142,14 +139,17 @@ def difference_hvp(
     return unravel(jnp.asarray(found, flat.dtype))
 
 
-def _columns(call, flat, moves, scheme: str, step: float) -> np.ndarray:
+def _columns(call, flat, moves, scheme: Scheme, step: float) -> np.ndarray:
     """The scheme's derivative along every row of `moves`: an array (rows, outputs)."""
-    total: Any = 0.0
-    for offset, weight in STENCILS[scheme]:
-        points = np.asarray(offset * step * moves)
-        values = batched(lambda flat, move: call(flat + move.astype(flat.dtype)), flat, [points])
-        total = total + weight * values.astype(np.float64)
-    return total / step
+    offsets, weights = np.array(STENCILS[scheme]).T
+    return np.tensordot(weights, _values(call, flat, offsets[:, None, None] * step * moves), 1) / step
+
+
+def _values(call, flat, moves: np.ndarray) -> np.ndarray:
+    """The outputs at the point moved by every row of an array (..., inputs): an array (..., outputs)."""
+    rows = moves.reshape(-1, moves.shape[-1])
+    values = batched(lambda flat, move: call(flat + move.astype(flat.dtype)), flat, [rows])
+    return values.astype(np.float64).reshape(*moves.shape[:-1], -1)
 
 
 def _flat(f: Callable[[Any], Any], x: Any) -> tuple[Array, Callable[[Array], Array]]:
