@@ -31,7 +31,10 @@ def graph(g: Graph) -> Figure:
     InputError for more than 150 nodes.
     """
     if len(g.nodes) > DRAWN:
-        raise InputError(f"the graph has {len(g.nodes)} nodes, more than {DRAWN}: draw it with fold=True, or in parts")
+        raise InputError(
+            f"the graph has {len(g.nodes)} nodes, more than {DRAWN}: put parts of the function under jax.jit and fold "
+            "them (fold=True), or draw its stage_graph"
+        )
     where, edges = layout({node.name: node.parents for node in g.nodes})
     labels = {node.name: _label(node) for node in g.nodes}
     letters = max(len(line) for label in labels.values() for line in label.splitlines())

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._errors import InputError
 from .inside import Step, finite, scan_of, steps
-from .local import moves, pull
+from .local import NO_RULE, moves, pull
 from .probes import split
 from .program import Operation, Program, join, program_of, trace
 
@@ -105,12 +106,22 @@ def _adjoint(program: Program, values, seeds: Sequence[Any], stage: str, taken: 
             continue
         operands = [values[slot] for slot in operation.operands]
         mine = [bars.get(s) if bars.get(s) is not None else jnp.zeros_like(values[s]) for s in operation.outputs]
-        for slot, share in zip(operation.operands, pull(operation, operands, mine), strict=True):
+        for slot, share in zip(operation.operands, _pull(operation, operands, mine), strict=True):
             if share is not None and slot in active:
                 bars[slot] = share if bars.get(slot) is None else bars[slot] + share
                 if not finite(bars[slot]):
                     return _deeper(operation, operands, mine, join(stage, operation.scope), taken)
     return None
+
+
+def _pull(operation: Operation, operands: list[Any], adjoints: list[Any]) -> list[Any]:
+    """The contributions to an operation's operands; raises InputError where jax has no rule for them."""
+    try:
+        return pull(operation, operands, adjoints)
+    except NO_RULE as error:
+        at = f" at {operation.source}" if operation.source else ""
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"{operation.name}{at} has no reverse mode ({reason}): the value is finite") from error
 
 
 def _deeper(operation: Operation, operands, adjoints, stage: str, taken: tuple[int, ...]) -> Finding:

@@ -10,6 +10,8 @@ import numpy as np
 from .program import Operation, Program
 
 FLOAT0 = jax.dtypes.float0
+NO_RULE = (TypeError, ValueError, NotImplementedError)
+"""What jax raises for a rule that does not exist."""
 
 
 def moves(value: Any) -> bool:
@@ -41,14 +43,23 @@ def push(operation: Operation, operands: Sequence[Any], tangents: Sequence[Any])
 
 
 def pull(operation: Operation, operands: Sequence[Any], adjoints: Sequence[Any]) -> list[Any]:
-    """Returns what the adjoints of an operation's outputs contribute to its operands; None for integers."""
+    """Returns what the adjoints of an operation's outputs contribute to its operands; None for integers.
+
+    Nothing hangs on a loop that only searches, as for an event: it has no rule and, its adjoints zero, needs none.
+    """
     call, chosen = _of_moving(operation, operands)
     found: list[Any] = [None] * len(operands)
     if chosen:
         outputs, back = jax.vjp(call, *(operands[i] for i in chosen))
         pairs = zip(outputs, adjoints, strict=True)
         seeds = [a if moves(out) else np.zeros(jnp.shape(out), FLOAT0) for out, a in pairs]
-        for index, adjoint in zip(chosen, back(tuple(seeds)), strict=True):
+        try:
+            shares = back(tuple(seeds))
+        except NO_RULE:
+            if any(np.any(seed) for seed in seeds if seed.dtype != FLOAT0):
+                raise
+            shares = [jnp.zeros_like(operands[i]) for i in chosen]
+        for index, adjoint in zip(chosen, shares, strict=True):
             found[index] = adjoint
     return found
 
@@ -63,7 +74,7 @@ def tangents(program: Program, values: Sequence[Any], seeds: Sequence[Any]) -> l
         known = all(dots[s] is not None or not moves(values[s]) for s in operation.operands)
         try:
             found = push(operation, operands, [dots[s] for s in operation.operands]) if known else None
-        except (TypeError, ValueError, NotImplementedError):  # what jax raises for a rule that does not exist
+        except NO_RULE:
             found = None
         for number, slot in enumerate(operation.outputs):
             dots[slot] = None if found is None else found[number]
@@ -84,7 +95,7 @@ def adjoints(program: Program, values: Sequence[Any], seed: Any) -> tuple[list[A
         known = all(bars[s] is not None or not moves(values[s]) for s in operation.outputs)
         try:
             found = pull(operation, operands, [bars[s] for s in operation.outputs]) if known else None
-        except (TypeError, ValueError, NotImplementedError):  # what jax raises for a rule that does not exist
+        except NO_RULE:
             found = None
         for number, slot in enumerate(operation.operands):
             share = None if found is None else found[number]

@@ -179,11 +179,12 @@ def caller(equation: core.JaxprEqn) -> Callable[..., tuple[Any, ...]]:
 
 
 def source_of(equation: core.JaxprEqn) -> str:
-    """Returns the innermost line of the caller's own code as file:line, "" where there is none."""
+    """Returns the innermost line of the caller's own code as file:line (in a notebook cell:line), or ""."""
     traceback = equation.source_info.traceback
     for frame in traceback.frames if traceback is not None else ():
         if not frame.file_name.startswith((*LIBRARIES, str(Path(__file__).parent))):
-            return f"{Path(frame.file_name).name}:{frame.line_num}"
+            name = "cell" if "ipykernel" in frame.file_name else Path(frame.file_name).name
+            return f"{name}:{frame.line_num}"
     return ""
 
 

@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffsim._errors import InputError
 from diffsim.derivatives import safe
 from diffsim.derivatives.doctor import diagnose
+from diffsim.derivatives.graph import computational_graph
 
 ZERO = jnp.zeros(3)
 
@@ -108,6 +110,15 @@ def test_healthy_functions_and_handled_infinities():
     assert diagnose(lambda x: jnp.max(x) + jnp.exp(-jnp.inf) * x[0], ZERO) is None
     finding = diagnose(lambda p: jnp.sum(p["a"]) + p["b"], {"a": ZERO, "b": jnp.array(jnp.nan)})
     assert (finding.kind, finding.operation) == ("input", "b")
+
+
+def test_loops_without_reverse_mode():
+    loop = lambda x: jax.lax.while_loop(lambda v: v < 9, lambda v: v * v, x)
+    with pytest.raises(InputError, match=r"while at test_doctor.py:\d+ has no reverse mode .*: the value is finite"):
+        diagnose(loop, jnp.array(2.0))
+    searched = lambda x: x * jax.lax.stop_gradient(loop(x))
+    assert diagnose(searched, jnp.array(2.0)) is None
+    assert computational_graph(searched, jnp.array(2.0))["x"].adjoint == jax.grad(searched)(2.0)
 
 
 def test_the_message_says_where_and_what_to_do():

@@ -145,7 +145,7 @@ def test_bad_requests():
 
     with pytest.raises(InputError, match="fold=True"):
         computational_graph(lambda x: long(x, 1001), POINT[0])
-    with pytest.raises(InputError, match=r"203 nodes, more than 150.*fold=True"):
+    with pytest.raises(InputError, match=r"203 nodes, more than 150: .*fold=True"):
         plot.graph(computational_graph(lambda x: long(x, 101), POINT[0]))
 
 
