@@ -1,6 +1,7 @@
 """The scenarios on the foundations in their short forms, as a user runs them, and what they say to bad input."""
 
 import gzip
+import importlib.util
 import json
 import os
 import subprocess
@@ -10,10 +11,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from diffsim import cli
 from diffsim._errors import InputError
 from diffsim.idx import read_idx, read_pair
 
 ROOT = Path(__file__).parent.parent
+
+
+JOBS = {
+    "derivatives": ("compare", "graph", "doctor"),
+    "regression": ("compare", "bound", "descend", "sine", "surfaces"),
+    "classify": ("train", "by_hand", "activations"),
+}
+
+
+def load(name: str):
+    """A scenario as a module of this process: saves the start of a new one where nothing is computed."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scenarios" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def scenario(name: str, *words, cwd):
@@ -135,8 +152,10 @@ def test_idx_files_that_cannot_be_used(tmp_path):
     ],
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
 )
-def test_bad_input_is_named_and_exits_with_2(name, words, message, tmp_path):
-    done = scenario(name, *words, cwd=tmp_path)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+def test_bad_input_is_named_and_exits_with_2(name, words, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    module = load(name)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(*(getattr(module, job) for job in JOBS[name]), argv=words)
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from .._errors import InputError
-from .differences import batched, natural_size
+from .differences import CHUNK, natural_size
 
 Scheme: TypeAlias = Literal["forward", "backward", "central", "richardson"]
 
@@ -35,9 +36,9 @@ def noise(f: Callable[[Any], Any], x: PyTree[Float[Array, "..."]]) -> float:
     From a table of differences of nine neighbouring values; at least one rounding of the value. After J. Moré
     and S. Wild, Estimating computational noise, SIAM J. Sci. Comput. 33 (2011).
     """
-    flat, call = _flat(f, x)
+    flat = _flat(x)
     spacing = 2.0 ** -(int(jnp.finfo(flat.dtype).nmant) // 2 + 4)
-    table = _values(call, flat, spacing * np.arange(POINTS)[:, None] * _sizes(x))
+    table = _values(f, x, spacing * np.arange(POINTS)[:, None] * _sizes(x))
     rounding = float(jnp.finfo(flat.dtype).eps) * np.max(np.abs(table[0]), initial=0.0)
     levels = []
     for order in range(1, POINTS - 2):
@@ -58,8 +59,8 @@ def best_step(f: Callable[[Any], Any], x: PyTree[Float[Array, "..."]], scheme: S
     That is (noise / |f|)^(1 / (order + 1)), for a function that changes by itself over a natural size.
     """
     _check(scheme)
-    flat, call = _flat(f, x)
-    value = np.max(np.abs(np.asarray(call(flat), np.float64)), initial=0.0)
+    flat = _flat(x)
+    value = np.max(np.abs(_values(f, x, np.zeros((1, flat.size)))), initial=0.0)
     relative = noise(f, x) / value if value > 0 else 0.0
     least = float(jnp.finfo(flat.dtype).eps)
     return float(2.0 ** np.round(np.log2(max(relative, least) ** (1 / (ORDERS[scheme] + 1)))))
@@ -73,9 +74,8 @@ def difference_jacobian(
     `step` is relative to each entry's natural size; by default `best_step`. Raises InputError for an unknown
     scheme, a step that is not positive, and a tree without floating-point numbers.
     """
-    flat, call = _flat(f, x)
-    step = _step(f, x, scheme, step)
-    return _columns(call, flat, np.diag(_sizes(x)), scheme, step).T / _sizes(x)
+    sizes = _sizes(x)
+    return _columns(f, x, np.diag(sizes), scheme, _step(f, x, scheme, step)).T / sizes
 
 
 def difference_gradient(
@@ -97,11 +97,11 @@ def difference_along(
     step: float | None = None,
 ) -> Float[np.ndarray, " outputs"]:
     """Returns the derivative of `f` at `x` along a tree like `x`, flattened; `step` multiplies the direction."""
-    flat, call = _flat(f, x)
+    flat = _flat(x)
     along = np.asarray(ravel_pytree(direction)[0], np.float64)
     if along.shape != flat.shape:
         raise InputError(f"direction has {along.size} numbers but x has {flat.size}: give a tree like x")
-    return _columns(call, flat, along[None], scheme, _step(f, x, scheme, step))[0]
+    return _columns(f, x, along[None], scheme, _step(f, x, scheme, step))[0]
 
 
 def difference_hessian(
@@ -112,14 +112,14 @@ def difference_hessian(
     Central differences of central differences: only values of `f` are used. The default step is the fourth
     root of the noise, relative to the value and to each entry's natural size.
     """
-    flat, call = _flat(f, x)
+    flat = _flat(x)
     step = math.sqrt(best_step(f, x, "forward")) if step is None else _step(f, x, "central", step)
     sizes = _sizes(x)
     count = flat.size
     rows, columns = np.triu_indices(count)
     eye = np.diag(sizes * step)
     first, second = (np.array(signs)[:, None, None] for signs in ([1, 1, -1, -1], [1, -1, 1, -1]))
-    values = _values(call, flat, first * eye[rows] + second * eye[columns])[..., 0]
+    values = _values(f, x, first * eye[rows] + second * eye[columns])[..., 0]
     total = np.tensordot([1.0, -1.0, -1.0, 1.0], values, 1)
     hessian = np.zeros((count, count))
     hessian[rows, columns] = total / (4 * step**2 * sizes[rows] * sizes[columns])
@@ -139,29 +139,36 @@ def difference_hvp(
     return unravel(jnp.asarray(found, flat.dtype))
 
 
-def _columns(call, flat, moves, scheme: Scheme, step: float) -> np.ndarray:
+def _columns(f, x, moves, scheme: Scheme, step: float) -> np.ndarray:
     """The scheme's derivative along every row of `moves`: an array (rows, outputs)."""
     offsets, weights = np.array(STENCILS[scheme]).T
-    return np.tensordot(weights, _values(call, flat, offsets[:, None, None] * step * moves), 1) / step
+    return np.tensordot(weights, _values(f, x, offsets[:, None, None] * step * moves), 1) / step
 
 
-def _values(call, flat, moves: np.ndarray) -> np.ndarray:
+def _values(f, x, moves: np.ndarray) -> np.ndarray:
     """The outputs at the point moved by every row of an array (..., inputs): an array (..., outputs)."""
     rows = moves.reshape(-1, moves.shape[-1])
-    values = batched(lambda flat, move: call(flat + move.astype(flat.dtype)), flat, [rows])
-    return values.astype(np.float64).reshape(*moves.shape[:-1], -1)
+    parts = [np.asarray(_moved(f, x, rows[k : k + CHUNK]), np.float64) for k in range(0, len(rows), CHUNK)]
+    return np.concatenate(parts).reshape(*moves.shape[:-1], -1)
 
 
-def _flat(f: Callable[[Any], Any], x: Any) -> tuple[Array, Callable[[Array], Array]]:
-    """The flattened point, and `f` as a function from vector to vector."""
-    x = jax.tree.map(jnp.asarray, x)
+@eqx.filter_jit
+def _moved(f, x, rows):
+    """The flattened outputs of `f` at the flattened point plus each row; compiled once for each `f` and shape."""
     flat, unravel = ravel_pytree(x)
+    return jax.vmap(lambda row: ravel_pytree(f(unravel(flat + row.astype(flat.dtype))))[0])(rows)
+
+
+def _flat(x: Any) -> Array:
+    """The flattened point; raises InputError unless it is made of floating-point numbers."""
+    flat = ravel_pytree(x)[0]
     if flat.size == 0 or not jnp.issubdtype(flat.dtype, jnp.floating):
         raise InputError(f"x has {flat.size} numbers of type {flat.dtype}: give floating-point numbers")
-    return flat, lambda vector: ravel_pytree(f(unravel(vector)))[0]
+    return flat
 
 
 def _sizes(x: Any) -> np.ndarray:
+    _flat(x)
     return np.concatenate([natural_size(leaf).ravel() for leaf in jax.tree.leaves(x)])
 
 
