@@ -29,5 +29,10 @@ def test_options_are_passed_on():
         assert_gradients(f, (jnp.array(1.0),))
     assert_gradients(f, (jnp.array(1.0),), rtol=1e-3)
     assert_gradients(f, (jnp.array(1.0),), atol=1e-3)
+    almost = jax.custom_jvp(jnp.sin)
+    almost.defjvp(lambda x, dx: (jnp.sin(x[0]), jnp.cos(x[0]) * (1 + 1e-8) * dx[0]))
+    assert_gradients(almost, (jnp.array(1.0),))
+    with pytest.raises(AssertionError, match="a complex step differs"):
+        assert_gradients(almost, (jnp.array(1.0),), thorough=True)
     with pytest.raises(InputError, match="modes"):
         assert_gradients(f, (jnp.array(1.0),), modes=("sideways",))
