@@ -205,6 +205,14 @@ def write_report(run, curves, limit, result) -> None:
     page.section("Convergence")
     page.figure(picture, "Gradient descent stays below its bound; the normal equations give f* in one step.")
     run.figure("convergence", picture)
+    page.section("The sine by a cubic")
+    x = jnp.linspace(-np.pi, np.pi, 200)
+    fits = {name: basis(x) @ normal_equations(basis(x), jnp.sin(x)) for name, basis in BASES.items()}
+    cubic = plot.curves(x, {"sin x": jnp.sin(x), "best cubic": fits["powers"]}, "x", "y", dashed=["best cubic"])
+    page.figure(
+        cubic, f"Powers and Legendre polynomials give one cubic, to {jnp.ptp(fits['powers'] - fits['Legendre']):.0e}."
+    )
+    run.figure("cubic", cubic)
     page.section("Loss surfaces")
     for hidden, words in ((1, "one sigmoid neuron"), (2, "two tanh neurons, over the first layer's weights")):
         surface = draw_surface(hidden)
@@ -259,7 +267,7 @@ def descend(*, step: float = 1.0, steps: int = 500, seed: int = 0) -> dict:
 
 
 BASES = {
-    "powers": lambda x: jnp.stack([x**0, x, x**2, x**3], axis=-1),
+    "powers": lambda x: design_matrix(x[:, None], 3),
     "Legendre": lambda x: jnp.stack([x**0, x / np.pi, 1.5 * (x / np.pi) ** 2 - 0.5, legendre3(x / np.pi)], axis=-1),
 }
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -91,6 +92,17 @@ def test_bound_over_a_thousand_problems_and_divergence_beyond_two(tmp_path):
     assert "gradient descent diverges" in diverged.stderr
     result = result_of(scenario("regression", "descend", "--step", 1.9, "--json", cwd=tmp_path))
     assert result["end"] < 1e-9 * result["start"]
+
+
+def test_multivariate_polynomials_by_normal_equations():
+    """A quadratic in two variables is in the span of the six monomials, so that its weights come back."""
+    regression = load("regression")
+    points = jnp.asarray(np.random.default_rng(0).standard_normal((30, 2)))
+    x, y = points.T
+    matrix = regression.design_matrix(points, 2)
+    np.testing.assert_allclose(matrix, np.stack([x**0, x, y, x**2, x * y, y**2], axis=1), rtol=1e-14)
+    weights = jnp.array([1.0, -2.0, 0.5, 3.0, 0.0, 4.0])
+    np.testing.assert_allclose(regression.normal_equations(matrix, matrix @ weights), weights, atol=1e-12)
 
 
 def idx(path: Path, array: np.ndarray) -> Path:
