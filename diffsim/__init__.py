@@ -7,6 +7,10 @@ from ._errors import WorkFailed as WorkFailed
 from ._types import Scalar as Scalar
 from .derivatives.check import GradientCheck as GradientCheck
 from .derivatives.check import check_gradients as check_gradients
+from .derivatives.doctor import diagnose as diagnose
+from .derivatives.graph import computational_graph as computational_graph
+from .derivatives.stages import StageGraph as StageGraph
+from .derivatives.stages import stage_graph as stage_graph
 from .parameters import Parameter as Parameter
 from .parameters import at_bound as at_bound
 from .parameters import check_bounds as check_bounds

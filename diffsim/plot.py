@@ -20,9 +20,12 @@ from numpy.typing import ArrayLike
 
 from diffsim._animation import PALETTE, Animation, Extent, Polyline, Shape, bounds, colour
 from diffsim._errors import InputError
+from diffsim._graph_plot import graph as graph
+from diffsim._graph_plot import stages as stages
 
 STYLE = Path(__file__).with_name("_plot.mplstyle")
 Canvas = tuple[Figure, Axes]
+CROWD = 4  # names of curves that fit into the axes; more stand beside them
 
 
 def learning_curve(
@@ -56,12 +59,22 @@ def learning_curve(
     return figure
 
 
-def curves(x: ArrayLike, y: Mapping[str, ArrayLike], xlabel: str, ylabel: str) -> Figure:
-    """Returns the named curves `y`, each (points,), against `x`; labels are to name their units."""
+def curves(
+    x: ArrayLike, y: Mapping[str, ArrayLike], xlabel: str, ylabel: str, *, log: str = "", dashed: Sequence[str] = ()
+) -> Figure:
+    """Returns the named curves `y`, each (points,), against `x`; labels are to name their units.
+
+    `log` names the logarithmic axes: "x", "y" or "xy". Curves in `dashed`, such as bounds, are drawn so.
+    """
     with _axes(xlabel, ylabel) as (figure, axes):
-        for name, values in y.items():
-            axes.plot(np.asarray(x), np.asarray(values), label=name)
-        if len(y) > 1:
+        for number, (name, values) in enumerate(y.items()):
+            style = "--" if name in dashed else "-" if number < len(PALETTE) else ":"
+            axes.plot(np.asarray(x), np.asarray(values), label=name, linestyle=style)
+        for axis in log:
+            getattr(axes, f"set_{axis}scale")("log", nonpositive="mask")
+        if len(y) > CROWD:
+            figure.legend(loc="outside right center", fontsize=8)
+        elif len(y) > 1:
             axes.legend()
     return figure
 
@@ -77,11 +90,12 @@ def field_map(
     log: bool = False,
     mask: ArrayLike | None = None,
     contours: Sequence[float] = (),
+    paths: Mapping[str, ArrayLike] | None = None,
 ) -> Figure:
     """Returns a map of `values` (len(y), len(x)), its colours explained by a bar with `label`.
 
     Cells where `mask` is true, or without a finite value (with `log`, a positive one), are hatched grey.
-    `contours` are levels to draw as labelled lines.
+    `contours` are levels to draw as labelled lines, `paths` named rows (points, 2) of places to join up.
     """
     field = np.asarray(values, float)
     hidden = ~np.isfinite(field) | (field <= 0 if log else False)
@@ -101,6 +115,15 @@ def field_map(
             lines.set(path_effects=edge)
             for text in axes.clabel(lines, fmt="%g", fontsize=8):
                 text.set(path_effects=edge)
+        for number, (name, points) in enumerate((paths or {}).items()):
+            line = np.asarray(points, float)
+            axes.plot(
+                *line.T, color=colour(number + 1), label=name, path_effects=[withStroke(linewidth=3, foreground="w")]
+            )
+            axes.plot(*line[-1], "o", color=colour(number + 1), markeredgecolor="white")
+        if paths:
+            axes.set(xlim=np.asarray(x, float)[[0, -1]], ylim=np.asarray(y, float)[[0, -1]])
+            axes.legend(framealpha=0.8, frameon=True)
         bar = figure.colorbar(mesh, ax=axes, label=label)
         bar.outline.set_visible(False)
     return figure

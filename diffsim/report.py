@@ -21,6 +21,8 @@ from typing import Any
 
 from diffsim._animation import Animation, Disc, Polyline
 from diffsim._plain import show
+from diffsim.derivatives.check import GradientCheck
+from diffsim.derivatives.graph import Graph
 
 __all__ = ["Animation", "Disc", "Polyline", "Report"]
 
@@ -70,16 +72,35 @@ class Report:
         body = "".join(_row("td", row, kinds) for row in rows)
         self._body.append(f'<div class="wide"><table><thead>{head}</thead><tbody>{body}</tbody></table></div>')
 
-    def figure(self, fig: Any, caption: str) -> None:
-        """Adds a matplotlib figure, as a picture within the page."""
+    def figure(self, fig: Any, caption: str, *, vector: bool = False) -> None:
+        """Adds a matplotlib figure as a picture within the page; `vector` keeps it sharp at any size (SVG)."""
         buffer = io.BytesIO()
-        fig.savefig(buffer, format="png", dpi=180)
+        fig.savefig(buffer, format="svg" if vector else "png", dpi=180)
         data = base64.b64encode(buffer.getvalue()).decode()
         width = round(96 * fig.get_figwidth())
+        kind = "svg+xml" if vector else "png"
         self._body.append(
-            f'<figure><img width="{width}" alt="{escape(caption)}" src="data:image/png;base64,{data}">'
+            f'<figure><img width="{width}" alt="{escape(caption)}" src="data:image/{kind};base64,{data}">'
             f"<figcaption>{escape(caption)}</figcaption></figure>"
         )
+
+    def graph(self, graph: Graph, drawing: Any, title: str = "Computational graph") -> None:
+        """Adds a section with a computational graph: its drawing (`plot.graph`), forward and reverse table."""
+        self.section(title)
+        self.figure(drawing, "Inputs above, the result below; value, tangent and adjoint in each box.", vector=True)
+        self.table(f"{title}: values and tangents", *graph.forward())
+        self.table(f"{title}: adjoints", *graph.reverse())
+
+    def certificate(self, check: GradientCheck, title: str = "Gradient certificate") -> None:
+        """Adds a section with a gradient check: a verdict per parameter, notes and suspects."""
+        columns = ["parameter", "reverse", "forward", "differences", "+-", "verdict"]
+        rows = [(r.name, r.reverse, r.forward, r.difference, r.error, r.verdict) for r in check.rows]
+        self.table(title, columns, rows)
+        for row in check.rows:
+            for note in (*row.notes, *(f"suspect {suspect}" for suspect in row.suspects)):
+                self.text(f"{row.name}: {note}")
+        for hint in check.hints:
+            self.text(hint)
 
     def animation(self, animation: Animation, caption: str = "", title: str = "Animation") -> None:
         """Adds a section in which the animation plays: button, time slider, arrow keys, two speeds."""

@@ -18,6 +18,7 @@ def assert_gradients(
     max_coordinates: int = 8,
     seed: int = 0,
     vmap: bool = True,
+    thorough: bool = False,
 ) -> None:
     """Asserts that the derivatives of `f(*args)` by jax are those of the numbers it computes.
 
@@ -25,9 +26,8 @@ def assert_gradients(
     text names the worst disagreement and lists the parameters that fail. Raises InputError as
     `check_gradients` does.
     """
-    check = check_gradients(
-        f, args, rtol=rtol, atol=atol, modes=modes, max_coordinates=max_coordinates, seed=seed, vmap=vmap
-    )
+    options = {"max_coordinates": max_coordinates, "seed": seed, "vmap": vmap, "thorough": thorough}
+    check = check_gradients(f, args, rtol=rtol, atol=atol, modes=modes, **options)
     if check.ok:
         return
     failing = [row for row in check.rows if row.verdict != "agrees"]

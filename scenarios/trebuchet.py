@@ -167,10 +167,24 @@ def write_report(run, model, history, reaches, test, miss, result) -> None:
     page.animation(animation(aimed(model, 60.0, 0.0)), "The network's throw at a target 60 m away without wind.")
     run.say("checking the gradients")
     table = gradient_table()
+    page.section("The pipeline's stages")
+    page.figure(plot.stages(pipeline(model, 60.0)), "One target, 60 m away, on its way to the loss.")
     page.section("Gradient check")
     page.text("d(range)/d(parameter) of the default throw: reverse, forward and finite differences.")
     page.table("Gradients of the range", *table)
     page.write(run.folder / "report.html")
+
+
+def pipeline(model, target: float) -> ds.StageGraph:
+    """The stages from one target to the loss, each with its output, cost, and the loss's derivative by it."""
+    aim = jnp.array([target, 0.0])
+    stages = {
+        "network": model,
+        "machine": lambda controls: shot(controls[0], jnp.exp(controls[1]), aim[1]),
+        "throw": lambda p: throw(p, check=False, max_steps=256),
+        "loss": lambda result: (result.range / target - 1) ** 2,
+    }
+    return ds.stage_graph(stages, aim)
 
 
 def miss_map(model, reaches):

@@ -130,6 +130,27 @@ def test_animation_refuses_other_suffixes(tmp_path):
         plot.save_animation(Animation(TIMES, []), tmp_path / "throw.mp4")
 
 
+def test_logarithmic_axes_bounds_and_many_names():
+    curves = {str(power): TIMES**power for power in range(1, 10)} | {"bound": TIMES + 1}
+    figure = plot.curves(TIMES, curves, "time (s)", "value", log="y", dashed=["bound"])
+    (axes,) = figure.axes
+    assert (axes.get_xscale(), axes.get_yscale()) == ("linear", "log")
+    looks = {(line.get_color(), line.get_linestyle()) for line in axes.lines}
+    assert len(looks) == len(curves)
+    assert axes.lines[-1].get_linestyle() == "--"
+    assert axes.get_legend() is None
+    assert len(figure.legends) == 1
+    drawn(figure)
+
+
+def test_paths_on_a_map():
+    figure = plot.field_map(TIMES, TIMES, np.outer(TIMES, TIMES), "x", "y", "loss", paths={"descent": 3 * PATH})
+    axes = figure.axes[0]
+    np.testing.assert_array_equal(axes.lines[0].get_xydata(), 3 * PATH)
+    assert axes.get_xlim() == (0.0, 1.0)  # the map's, however far the path goes
+    drawn(figure)
+
+
 def test_nothing_global_changes():
     before = dict(matplotlib.rcParams)
     plot.curves(TIMES, {"arm": TIMES}, "time (s)", "angle (rad)")

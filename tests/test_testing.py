@@ -19,7 +19,8 @@ def test_names_the_worst_and_lists_only_what_fails():
     lines = str(failure.value).splitlines()
     assert lines[0] == "1 of 2 parameters fail; worst is bad at [0], off by 5.0e-01 of the slope"
     assert lines[2].startswith("bad ")
-    assert len(lines) == 3
+    assert lines[3].startswith("bad: suspect stop_gradient at test_testing.py:")
+    assert len(lines) == 4
 
 
 def test_options_are_passed_on():
@@ -28,5 +29,10 @@ def test_options_are_passed_on():
         assert_gradients(f, (jnp.array(1.0),))
     assert_gradients(f, (jnp.array(1.0),), rtol=1e-3)
     assert_gradients(f, (jnp.array(1.0),), atol=1e-3)
+    almost = jax.custom_jvp(jnp.sin)
+    almost.defjvp(lambda x, dx: (jnp.sin(x[0]), jnp.cos(x[0]) * (1 + 1e-8) * dx[0]))
+    assert_gradients(almost, (jnp.array(1.0),))
+    with pytest.raises(AssertionError, match="a complex step differs"):
+        assert_gradients(almost, (jnp.array(1.0),), thorough=True)
     with pytest.raises(InputError, match="modes"):
         assert_gradients(f, (jnp.array(1.0),), modes=("sideways",))

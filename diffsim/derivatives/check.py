@@ -10,8 +10,12 @@ import numpy as np
 
 from .._errors import InputError
 from .differences import Sweep, ridders
+from .doctor import diagnose
+from .events import Crossing
+from .evidence import Evidences, more_evidence
 from .probes import Inputs, Probes, choose, split
-from .slopes import along, differences, forward, reverse, scalar_value, steps_for
+from .slopes import along, differences, forward, reverse, scalar_format, steps_for, value_of
+from .suspects import narrows, suspects
 from .table import plain, table
 from .verdict import SEVERITY, Evidence, Row, judge, jump, place
 
@@ -33,11 +37,14 @@ class Worst(NamedTuple):
 class GradientCheck:
     """The evidence on the gradient of one function at one point: its value, and a row per parameter.
 
-    `str()` gives a table.
+    `str()` gives a table. `dot_product` is, of a thorough check, the relative difference between gradient times
+    direction and forward mode along it; `hints` are remarks on the function as a whole.
     """
 
     value: float
     rows: tuple[Row, ...]
+    dot_product: float | None = None
+    hints: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -59,10 +66,11 @@ class GradientCheck:
         Numbers that are not finite become the strings "nan", "inf" and "-inf".
         """
         rows = [asdict(row) for row in self.rows]
-        return plain({"ok": self.ok, "value": self.value, "worst": self.worst._asdict(), "rows": rows})
+        found = {"ok": self.ok, "value": self.value, "worst": self.worst._asdict(), "rows": rows}
+        return plain(found | {"dot_product": self.dot_product, "hints": self.hints})
 
     def __str__(self) -> str:
-        return table(self.rows)
+        return "\n".join([table(self.rows), *self.hints])
 
 
 def check_gradients(
@@ -75,6 +83,8 @@ def check_gradients(
     max_coordinates: int = 8,
     seed: int = 0,
     vmap: bool = True,
+    thorough: bool = False,
+    events: Mapping[str, Crossing] | None = None,
 ) -> GradientCheck:
     """Returns the evidence that the derivatives of `f(*args)` by jax are those of the numbers it computes.
 
@@ -83,8 +93,13 @@ def check_gradients(
     random by `seed`. A derivative agrees within `rtol` of the slope (at least 100 roundings of the number
     format) plus `atol`, in the units of the derivative, plus twice the error bar of the differences.
 
+    `thorough` adds complex steps, the dot-product test and the other number format, at one compilation each.
+    `events` are crossings of guards (`crossing`) on which the result hangs: their conditioning is remarked on.
+
     Verdicts: "agrees"; "disagrees"; "non-finite" (with the entry and the mode); "zero?" where a derivative is
-    exactly 0 but the function does change; "inconclusive" where differences cannot tell, as at a kink.
+    exactly 0 but the function does change; "inconclusive" where differences cannot tell, as at a kink, or where
+    a coarser number format on the way costs digits. Whatever does not agree is traced to the operations that
+    may be to blame (`suspects`).
     Some 40 evaluations of `f` are made for every entry tried, batched; `vmap=False` calls `f` from Python,
     one point at a time, for functions that cannot be compiled or batched.
 
@@ -95,10 +110,12 @@ def check_gradients(
         if mode not in MODES:
             raise InputError(f"modes has {mode!r}: choose from {MODES}")
     inputs = split(f, args)
-    value = scalar_value(inputs, vmap=vmap)
+    form = scalar_format(inputs, vmap=vmap)
+    value, gradient, reason = reverse(inputs, vmap=vmap) if "reverse" in modes else (None, None, None)
+    value = value_of(inputs, vmap=vmap) if value is None else value
     if not np.isfinite(value):
-        return GradientCheck(float(value), tuple(_without_value(inputs, float(value))))
-    gradient, reason = reverse(inputs, vmap=vmap) if "reverse" in modes else (None, None)
+        rows = _without_value(inputs, value)
+        return GradientCheck(value, tuple(_located(inputs, f, args, list(rows)) if vmap else rows))
     reasons = {"reverse": reason}
     probes = choose(inputs.leaves, max_coordinates, seed, gradient)
     slopes, reasons["forward"] = forward(inputs, probes, vmap=vmap) if "forward" in modes else (None, None)
@@ -107,7 +124,7 @@ def check_gradients(
     missing = tuple(f"{mode} not available: {why}" for mode, why in reasons.items() if why)
     if not known:
         raise InputError(f"f has no derivative by any of the modes {tuple(modes)}: {'; '.join(missing)}")
-    points = differences(inputs, probes, steps_for(inputs, value), vmap=vmap)
+    points = differences(inputs, probes, steps_for(inputs, form), vmap=vmap)
     rows = []
     for number in range(len(inputs.leaves)):
         evidence = _gather(number, inputs, probes, known, points)
@@ -115,7 +132,26 @@ def check_gradients(
         if not any(np.any(slopes) for slopes in (*evidence.modes.values(), gradient[number] if gradient else 0)):
             row = jump(evidence, differences(inputs, probes.of(number), COARSE, vmap=vmap)) or row
         rows.append(replace(row, notes=row.notes + missing))
-    return GradientCheck(float(value), tuple(rows))
+    more = more_evidence(inputs, gradient, probes, rows) if thorough and gradient and vmap else Evidences(rows)
+    rows = _located(inputs, f, args, more.rows) if vmap else rows
+    remarks = tuple(f"event {name}: {event}" for name, event in (events or {}).items())
+    return GradientCheck(value, tuple(rows), more.dot_product, more.hints + remarks)
+
+
+def _located(inputs: Inputs, f: Callable[..., Any], args: tuple[Any, ...], rows: list[Row]) -> list[Row]:
+    """The rows with suspects for those that do not agree, and a doubt where a coarser format is on the way."""
+    found, narrow = [], narrows(inputs)
+    finding = diagnose(f, *args) if any(row.verdict == "non-finite" for row in rows) else None
+    for number, row in enumerate(rows):
+        known: list[Any] = [finding] if finding else []
+        if row.verdict != "non-finite":
+            known = suspects(inputs, number) if narrow or row.verdict != "agrees" else []
+        if row.verdict == "agrees":
+            known = [suspect for suspect in known if "narrows" in suspect.reason]
+            row = replace(row, verdict="inconclusive") if known else row
+        hard = [suspect for suspect in known if getattr(suspect, "hard", True)] or known
+        found.append(replace(row, suspects=tuple(map(str, hard[:5]))))
+    return found
 
 
 def _gather(number: int, inputs: Inputs, probes: Probes, known: Mapping[str, np.ndarray], points: Sweep) -> Evidence:

@@ -1,6 +1,5 @@
 """The slope of a function along every probe, by reverse mode, by forward mode and by differences."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,10 +15,10 @@ ELEMENTS = 2**24
 """Numbers of input held at once by a batch of points."""
 
 
-def scalar_value(inputs: Inputs, *, vmap: bool) -> np.ndarray:
-    """Returns the value of the function; raises InputError unless it is one floating-point number."""
+def scalar_format(inputs: Inputs, *, vmap: bool) -> Any:
+    """Returns the number format of the function's value; raises InputError unless that is one floating-point number."""
     try:
-        value = jax.jit(inputs.call)(inputs.leaves) if vmap else inputs.call(inputs.leaves)
+        value = jax.eval_shape(inputs.call, inputs.leaves) if vmap else inputs.call(inputs.leaves)
     except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:
         raise InputError(f"f cannot be compiled ({_first_line(error)}): pass vmap=False") from error
     except TypeError as error:
@@ -31,17 +30,22 @@ def scalar_value(inputs: Inputs, *, vmap: bool) -> np.ndarray:
         raise InputError(f"f returns an array of shape {jnp.shape(value)}: return one number, for example its sum")
     if not jnp.issubdtype(jnp.result_type(value), jnp.floating):
         raise InputError(f"f returns {jnp.result_type(value)}: return a floating-point number")
-    return np.asarray(value)
+    return jnp.result_type(value)
 
 
-def reverse(inputs: Inputs, *, vmap: bool) -> tuple[list[np.ndarray] | None, str | None]:
-    """Returns the gradient by reverse mode, an array per leaf; or None, and the reason why jax has none."""
-    derivative = jax.grad(inputs.call)
-    reason = _failure(derivative, inputs.leaves, trace=vmap)
-    if reason is not None:
-        return None, reason
-    gradient = (jax.jit(derivative) if vmap else derivative)(inputs.leaves)
-    return [np.asarray(leaf, np.float64) for leaf in gradient], None
+def value_of(inputs: Inputs, *, vmap: bool) -> float:
+    """Returns the value of the function."""
+    return float((jax.jit(inputs.call) if vmap else inputs.call)(inputs.leaves))
+
+
+def reverse(inputs: Inputs, *, vmap: bool) -> tuple[float | None, list[np.ndarray] | None, str | None]:
+    """Returns the value and the gradient by reverse mode, an array per leaf; or None, and why jax has none."""
+    derivative = jax.value_and_grad(inputs.call)
+    try:
+        value, gradient = (jax.jit(derivative) if vmap else derivative)(inputs.leaves)
+    except Exception as error:  # any kind: rules of users raise what they like
+        return None, None, _first_line(error)
+    return float(value), [np.asarray(leaf, np.float64) for leaf in gradient], None
 
 
 def along(gradient: list[np.ndarray], probes: Probes) -> np.ndarray:
@@ -63,11 +67,11 @@ def forward(inputs: Inputs, probes: Probes, *, vmap: bool) -> tuple[np.ndarray |
         return jax.jvp(inputs.call, (x,), (tangent(weights, leaf, entry),))[1]
 
     shared = (inputs.leaves, [jnp.asarray(w) for w in probes.weights])
-    reason = _failure(slope, shared, probes.leaf[0], probes.entry[0], trace=vmap)
-    if reason is not None:
-        return None, reason
     columns = (probes.leaf, probes.entry)
-    slopes = batched(slope, shared, columns, vmap=vmap, chunk=_chunk(inputs))
+    try:
+        slopes = batched(slope, shared, columns, vmap=vmap, chunk=_chunk(inputs))
+    except Exception as error:  # any kind: rules of users raise what they like
+        return None, _first_line(error)
     return slopes.astype(np.float64), None
 
 
@@ -83,22 +87,13 @@ def differences(inputs: Inputs, probes: Probes, steps: np.ndarray, *, vmap: bool
     return sweep(line, shared, (probes.leaf, probes.entry), steps, vmap=vmap, chunk=_chunk(inputs))
 
 
-def steps_for(inputs: Inputs, value: np.ndarray) -> np.ndarray:
-    """Returns the step sizes that suit the coarsest number format among the inputs and the value."""
-    return step_sizes(value.dtype, *(leaf.dtype for leaf in inputs.leaves))
+def steps_for(inputs: Inputs, form: Any) -> np.ndarray:
+    """Returns the step sizes that suit the coarsest number format among the inputs and the value's, `form`."""
+    return step_sizes(form, *(leaf.dtype for leaf in inputs.leaves))
 
 
 def _chunk(inputs: Inputs) -> int:
     return max(1, min(CHUNK, ELEMENTS // sum(leaf.size for leaf in inputs.leaves)))
-
-
-def _failure(function: Callable[..., Any], *args: Any, trace: bool) -> str | None:
-    """Why a derivative of a function that itself works cannot be had, in one line; None where it can."""
-    try:
-        jax.jit(function).lower(*args) if trace else function(*args)
-    except Exception as error:  # any kind: rules of users raise what they like
-        return _first_line(error)
-    return None
 
 
 def _first_line(error: Exception) -> str:

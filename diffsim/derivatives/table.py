@@ -27,7 +27,7 @@ def table(rows: Sequence[Row]) -> str:
     text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     notes: dict[str, list[str]] = {}
     for row in rows:
-        for note in row.notes:
+        for note in (*row.notes, *(f"suspect {suspect}" for suspect in row.suspects)):
             notes.setdefault(note, []).append(row.name)
     return "\n".join(text + [f"{', '.join(names)}: {note}" for note, names in notes.items()])
 

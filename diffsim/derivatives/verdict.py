@@ -34,6 +34,8 @@ class Row:
     `index` is "direction" where that is a random direction over all entries, whose slopes are changes of the
     function per step, and None where no entry is to blame. `reverse` and `forward` are None where a mode was
     not asked for or is not available; `difference` and `error` are the differences and their error bar.
+    `suspects` are the operations that may have spoiled the derivative. Of a thorough check, `imaginary` is how
+    far a complex step is from reverse mode, `precision` how far the other number format is, both relative.
     """
 
     name: str
@@ -47,6 +49,9 @@ class Row:
     disagreement: float
     verdict: Verdict
     notes: tuple[str, ...] = ()
+    suspects: tuple[str, ...] = ()
+    imaginary: float | None = None
+    precision: float | None = None
 
 
 class Evidence(NamedTuple):

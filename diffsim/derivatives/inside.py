@@ -1,0 +1,104 @@
+"""Inside loops, branches and custom functions: the program of one step, with the values that it has there."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core
+
+from .program import Operation, Program, program_of
+
+MOST = 100_000
+"""Steps of a loop that are followed."""
+
+
+class Step(NamedTuple):
+    """One step of an operation that has a function inside; `number` is None where it is no loop.
+
+    `inputs` and `outputs` are the values with which the step began and that it gave.
+    """
+
+    number: int | None
+    inside: core.ClosedJaxpr
+    inputs: list[Any]
+    outputs: list[Any]
+
+    def program(self) -> Program:
+        """Returns the step's operations."""
+        return program_of(self.inside)
+
+
+class Scan(NamedTuple):
+    """The parts of a scan's operands, and its body, compiled."""
+
+    inside: core.ClosedJaxpr
+    constants: list[Any]
+    carry: list[Any]
+    rows: list[Any]
+    order: range
+    call: Callable[..., Any]
+
+
+def steps(operation: Operation, operands: Sequence[Any]) -> Iterator[Step]:
+    """Yields the steps of a loop in their order, the branch that is taken, or the body of a custom function.
+
+    Nothing for an operation that has no function inside.
+    """
+    params = operation.params
+    if "branches" in params:
+        chosen = int(np.clip(int(operands[0]), 0, len(params["branches"]) - 1))
+        yield _once(params["branches"][chosen], operands[1:])
+    elif "body_jaxpr" in params:
+        yield from _while(params, list(operands))
+    elif "length" in params and "jaxpr" in params:
+        yield from _scan(scan_of(operation, operands))
+    elif isinstance(params.get("call_jaxpr"), core.ClosedJaxpr):
+        yield _once(params["call_jaxpr"], operands)
+
+
+def _once(inside: core.ClosedJaxpr, operands: Sequence[Any]) -> Step:
+    return Step(None, inside, list(operands), core.jaxpr_as_fun(inside)(*operands))
+
+
+def _while(params: dict[str, Any], operands: list[Any]) -> Iterator[Step]:
+    tests, bodies = params["cond_nconsts"], params["body_nconsts"]
+    given, constants = operands[:tests], operands[tests : tests + bodies]
+    carry = operands[tests + bodies :]
+    goes = jax.jit(core.jaxpr_as_fun(params["cond_jaxpr"]))
+    body = jax.jit(core.jaxpr_as_fun(params["body_jaxpr"]))
+    for number in range(MOST):
+        if not np.all(goes(*given, *carry)[0]):
+            return
+        inputs, carry = [*constants, *carry], body(*constants, *carry)
+        yield Step(number, params["body_jaxpr"], inputs, carry)
+
+
+def scan_of(operation: Operation, operands: Sequence[Any]) -> Scan:
+    """Returns a scan's operands by what they are: those with one more axis than inside are rows."""
+    inside: Any = operation.params["jaxpr"]
+    pairs = list(zip(inside.in_avals, operands, strict=True))
+    rows = [x for aval, x in pairs if np.ndim(x) > len(aval.shape)]
+    rest = [x for aval, x in pairs if np.ndim(x) == len(aval.shape)]
+    length = operation.params["length"]
+    stacked = sum(rank > len(aval.shape) for aval, rank in zip(inside.out_avals, operation.ranks, strict=True))
+    given = len(rest) - (len(inside.out_avals) - stacked)
+    order = range(length)[::-1] if operation.params["reverse"] else range(length)
+    return Scan(inside, rest[:given], rest[given:], rows, order, jax.jit(core.jaxpr_as_fun(inside)))
+
+
+def _scan(scan: Scan) -> Iterator[Step]:
+    carry = scan.carry
+    for number in scan.order:
+        inputs = [*scan.constants, *carry, *(row[number] for row in scan.rows)]
+        outputs = scan.call(*inputs)
+        carry = outputs[: len(carry)]
+        yield Step(number, scan.inside, inputs, outputs)
+
+
+def finite(value: Any) -> bool:
+    """Whether a value has no NaN and no infinity; integers and keys have none."""
+    if value is None or not jnp.issubdtype(jnp.result_type(value), jnp.inexact):
+        return True
+    return bool(np.all(np.isfinite(np.asarray(value))))

@@ -1,0 +1,205 @@
+"""A function as a list of its operations, each of which can be called and differentiated by itself."""
+
+import inspect
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core
+
+from .._errors import InputError
+
+Fold = bool | Collection[str]
+Slot = int
+
+CALLS = ("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat2")
+"""Operations that only call others, so that opening them changes neither values nor derivatives."""
+
+LIBRARIES = tuple(str(Path(inspect.getfile(package)).parent) for package in (jax, eqx))
+COMMUTE = ("add", "mul", "max", "min", "add_any", "and", "or")
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation: its name, its kind (jax's primitive), what it reads and writes (slots, and the outputs' ranks).
+
+    `scope` is the path of `jax.named_scope`s and called functions around it, `source` the line as file:line.
+    """
+
+    name: str
+    kind: str
+    call: Callable[..., tuple[Any, ...]]
+    operands: tuple[Slot, ...]
+    outputs: tuple[Slot, ...]
+    ranks: tuple[int, ...]
+    params: dict[str, Any]
+    scope: str
+    source: str
+
+
+@dataclass
+class Program:
+    """The operations of a function in the order of their computation; values are kept in numbered slots."""
+
+    inputs: list[Slot] = field(default_factory=list)
+    constants: dict[Slot, Any] = field(default_factory=dict)
+    operations: list[Operation] = field(default_factory=list)
+    results: list[Slot] = field(default_factory=list)
+    size: int = 0
+
+    def new(self) -> Slot:
+        """Returns a slot that nothing uses yet."""
+        self.size += 1
+        return self.size - 1
+
+    def run(self, values: Sequence[Any]) -> list[Any]:
+        """Returns the value of every slot for these inputs."""
+        slots: list[Any] = [None] * self.size
+        for slot, value in (*zip(self.inputs, values, strict=True), *self.constants.items()):
+            slots[slot] = value
+        for operation in self.operations:
+            for slot, value in zip(operation.outputs, _call(operation, slots), strict=True):
+                slots[slot] = value
+        return slots
+
+
+def _call(operation: Operation, slots: Sequence[Any]) -> tuple[Any, ...]:
+    return operation.call(*(slots[slot] for slot in operation.operands))
+
+
+def program_of(closed: core.ClosedJaxpr, fold: Fold = False) -> Program:
+    """Returns the operations of a jaxpr, equal ones merged, those that change nothing left out.
+
+    Calls of jitted functions are opened, unless `fold` is True or has the function's name. Functions with
+    their own derivative and loops stay one operation each: opened, they would be differentiated otherwise.
+    """
+    builder = _Builder(Program(), fold)
+    builder.program.inputs = [builder.program.new() for _ in closed.jaxpr.invars]
+    constants = [builder.constant(value) for value in closed.consts]
+    builder.program.results = builder.add(closed.jaxpr, constants, builder.program.inputs, ("", ""))
+    return _alive(builder.program)
+
+
+def _alive(program: Program) -> Program:
+    """The program without operations whose results nothing needs."""
+    needed, kept = set(program.results), []
+    for operation in reversed(program.operations):
+        if needed & set(operation.outputs):
+            needed |= set(operation.operands)
+            kept.append(operation)
+    program.operations = kept[::-1]
+    return program
+
+
+@dataclass
+class _Builder:
+    program: Program
+    fold: Fold
+    known: dict[Any, tuple[Slot, ...]] = field(default_factory=dict)
+
+    def constant(self, value: Any) -> Slot:
+        array = np.asarray(value) if jnp.size(value) <= 64 and not _is_key(value) else None
+        key = ("constant", id(value)) if array is None else (array.dtype, array.shape, array.tobytes())
+        if key not in self.known:
+            self.known[key] = (self.program.new(),)
+            self.program.constants[self.known[key][0]] = jnp.asarray(value) if array is not None else value
+        return self.known[key][0]
+
+    def add(self, jaxpr: core.Jaxpr, constants: Sequence[Slot], inputs: Sequence[Slot], at: tuple[str, str]):
+        """Appends the operations of a jaxpr that is called `at` a scope and a line; returns its results' slots."""
+        place = dict(zip(jaxpr.constvars, constants, strict=True)) | dict(zip(jaxpr.invars, inputs, strict=True))
+        read = lambda atom: self.constant(atom.val) if isinstance(atom, core.Literal) else place[atom]
+        for equation in jaxpr.eqns:
+            operands = [read(atom) for atom in equation.invars]
+            here = join(at[0], str(equation.source_info.name_stack)), source_of(equation) or at[1]
+            place |= dict(zip(equation.outvars, self._equation(equation, operands, here), strict=True))
+        return [read(atom) for atom in jaxpr.outvars]
+
+    def _equation(self, equation: core.JaxprEqn, operands: list[Slot], at: tuple[str, str]) -> Sequence[Slot]:
+        if _idle(equation):
+            return operands[:1]
+        name = name_of(equation)
+        inner: Any = equation.params.get("jaxpr") or equation.params.get("call_jaxpr")
+        if equation.primitive.name in CALLS and not (self.fold is True or (self.fold and name in self.fold)):
+            constants = [self.constant(value) for value in getattr(inner, "consts", ())]
+            inside = (join(at[0], name) if "name" in equation.params else at[0], at[1])
+            return self.add(getattr(inner, "jaxpr", inner), constants, operands, inside)
+        call = caller(equation)
+        if not equation.effects and all(slot in self.program.constants for slot in operands):
+            return [self.constant(value) for value in call(*(self.program.constants[slot] for slot in operands))]
+        key = (name, tuple(sorted(operands) if name in COMMUTE else operands), str(equation.params))
+        if key not in self.known or equation.effects:
+            self.known[key] = tuple(self.program.new() for _ in equation.outvars)
+            ranks = tuple(_rank(variable) for variable in equation.outvars)
+            operation = Operation(
+                name, equation.primitive.name, call, tuple(operands), self.known[key], ranks, equation.params, *at
+            )
+            self.program.operations.append(operation)
+        return self.known[key]
+
+
+def join(*parts: str) -> str:
+    """Returns the parts of a path that are not empty, joined by slashes."""
+    return "/".join(part for part in parts if part)
+
+
+def name_of(equation: core.JaxprEqn) -> str:
+    """Returns the name of the operation, or of the function that it calls."""
+    called = equation.params.get("name")
+    if equation.primitive.name.startswith("custom_"):
+        called = getattr(equation.params.get("call_jaxpr"), "jaxpr", None)
+        called = getattr(getattr(called, "debug_info", None), "func_name", None)
+    return called if isinstance(called, str) else equation.primitive.name
+
+
+def _idle(equation: core.JaxprEqn) -> bool:
+    """Whether an operation hands on its operand as it is."""
+    if equation.primitive.name == "copy":
+        return True
+    same = equation.primitive.name in ("convert_element_type", "broadcast_in_dim", "reshape")
+    before, after = equation.invars[0].aval if same else None, equation.outvars[0].aval
+    return same and (before.shape, before.dtype) == (after.shape, after.dtype)  # pyright: ignore
+
+
+def caller(equation: core.JaxprEqn) -> Callable[..., tuple[Any, ...]]:
+    """Returns an equation as a function of its operands that returns a tuple."""
+
+    def call(*operands):
+        with equation.ctx.manager:
+            params = equation.primitive.get_bind_params(equation.params)
+            result = equation.primitive.bind(*operands, **params)
+        return tuple(result) if equation.primitive.multiple_results else (result,)
+
+    return call
+
+
+def source_of(equation: core.JaxprEqn) -> str:
+    """Returns the innermost line of the caller's own code as file:line (in a notebook cell:line), or ""."""
+    traceback = equation.source_info.traceback
+    for frame in traceback.frames if traceback is not None else ():
+        if not frame.file_name.startswith((*LIBRARIES, str(Path(__file__).parent))):
+            name = "cell" if "ipykernel" in frame.file_name else Path(frame.file_name).name
+            return f"{name}:{frame.line_num}"
+    return ""
+
+
+def _is_key(value: Any) -> bool:
+    return jnp.issubdtype(jnp.result_type(value), jax.dtypes.prng_key)
+
+
+def trace(f: Callable[..., Any], *leaves: Any) -> core.ClosedJaxpr:
+    """Returns the jaxpr of a function of arrays; raises InputError where it cannot be traced."""
+    try:
+        return jax.make_jaxpr(f)(*leaves)
+    except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"f cannot be traced ({reason}): write it with jax.numpy and jax.lax") from error
+
+
+def _rank(variable: Any) -> int:
+    return len(variable.aval.shape)

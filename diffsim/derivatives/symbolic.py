@@ -1,0 +1,100 @@
+"""Formulas: a function as a SymPy expression, its derivatives by rule, and back to a function for jax."""
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from .._errors import InputError
+from .program import Operation, program_of, trace
+
+
+def to_sympy(f: Callable[..., Any], *names: str) -> Any:
+    """Returns the SymPy expression of a function of as many real numbers as there are `names`.
+
+    Raises InputError where sympy is missing, where `f` does not return one number, and at the first operation
+    that has no formula, with its line.
+    """
+    sympy = _sympy()
+    closed = trace(f, *(jnp.ones(()) for _ in names))
+    outputs: list[Any] = list(closed.out_avals)
+    if [output.shape for output in outputs] != [()]:
+        raise InputError(f"f returns {', '.join(map(str, outputs))}: return one number")
+    program = program_of(closed)
+    values: dict[int, Any] = {slot: _exact(sympy, value) for slot, value in program.constants.items()}
+    values |= dict(zip(program.inputs, sympy.symbols(names, real=True), strict=True))
+    rules = _rules(sympy)
+    for operation in program.operations:
+        rule = rules.get(operation.name)
+        if rule is None:
+            raise InputError(
+                f"{operation.name} at {operation.source or 'a line of a library'} has no formula: "
+                "keep to arithmetic and elementary functions of numbers"
+            )
+        values[operation.outputs[0]] = rule(operation, *(values[slot] for slot in operation.operands))
+    return values[program.results[0]]
+
+
+def to_jax(expression: Any, *names: str) -> Callable[..., Any]:
+    """Returns a SymPy expression, or a nested list of them, as a function of the named numbers for jax.
+
+    Common sub-expressions are computed once. Raises InputError for a symbol that is not among the names.
+    """
+    sympy = _sympy()
+    symbols = {str(s): s for part in sympy.flatten([expression]) for s in sympy.sympify(part).free_symbols}
+    if unknown := sorted(set(symbols) - set(names)):
+        raise InputError(f"the expression has {', '.join(unknown)} beside {', '.join(names)}: name every symbol")
+    arguments = [symbols.get(name, sympy.Symbol(name)) for name in names]
+    return sympy.lambdify(arguments, expression, modules="jax", cse=True)
+
+
+def symbolic_gradient(f: Callable[..., Any], *names: str) -> Callable[..., Any]:
+    """Returns the gradient of a function of the named real numbers: derived by rule, a function for jax.
+
+    The result lists the partial derivatives in the order of the names.
+    """
+    sympy = _sympy()
+    expression = to_sympy(f, *names)
+    return to_jax([sympy.diff(expression, sympy.Symbol(name, real=True)) for name in names], *names)
+
+
+def _sympy() -> Any:
+    try:
+        import sympy
+    except ImportError as error:
+        raise InputError("formulas need sympy: pip install 'diffsim[symbolic]'") from error
+    return sympy
+
+
+def _exact(sympy: Any, value: Any) -> Any:
+    if np.size(value) != 1:
+        raise InputError(f"f holds an array of shape {np.shape(value)}: formulas are of single numbers")
+    number = np.asarray(value).item()
+    return sympy.Integer(int(number)) if float(number).is_integer() else sympy.Float(number, 17)
+
+
+def _rules(sympy: Any) -> dict[str, Callable[..., Any]]:
+    """What each operation of jax is in SymPy: a function of the operation and its operands."""
+    plain = ["sin", "cos", "tan", "sinh", "cosh", "tanh", "asin", "acos", "atan", "asinh", "acosh", "atanh"]
+    plain += ["exp", "log", "sqrt", "erf", "atan2", "sign"]
+    rules: dict[str, Any] = {name: _rule(getattr(sympy, name)) for name in plain}
+    binary: dict[str, Sequence[Any]] = {
+        "add": (operator.add,), "add_any": (operator.add,), "sub": (operator.sub,), "mul": (operator.mul,),
+        "div": (operator.truediv,), "pow": (operator.pow,), "neg": (operator.neg,), "max": (sympy.Max,),
+        "min": (sympy.Min,), "abs": (sympy.Abs,), "square": (lambda x: x**2,), "rsqrt": (lambda x: x ** -sympy.S.Half,),
+        "log1p": (lambda x: sympy.log(1 + x),), "expm1": (lambda x: sympy.exp(x) - 1,),
+        "logistic": (lambda x: 1 / (1 + sympy.exp(-x)),), "cbrt": (sympy.cbrt,),
+        "convert_element_type": (lambda x: x,), "reshape": (lambda x: x,), "squeeze": (lambda x: x,),
+    }  # fmt: skip
+    rules |= {name: _rule(*function) for name, function in binary.items()}
+    rules["integer_pow"] = lambda operation, x: x ** operation.params["y"]
+    return rules
+
+
+def _rule(function: Callable[..., Any]) -> Callable[..., Any]:
+    def rule(operation: Operation, *operands: Any) -> Any:
+        return function(*operands)
+
+    return rule
