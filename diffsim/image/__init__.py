@@ -23,6 +23,9 @@ from .colour import square as square
 from .demosaic import Demosaic as Demosaic
 from .filters import GuidedFilter as GuidedFilter
 from .filters import Sharpen as Sharpen
+from .grid import BilateralGrid as BilateralGrid
+from .laplacian import LocalLaplacian as LocalLaplacian
+from .menon import menon as menon
 from .metrics import psnr as psnr
 from .metrics import ssim as ssim
 from .pictures import read_picture as read_picture
@@ -36,3 +39,4 @@ from .sensor import expose as expose
 from .stencil import box as box
 from .stencil import correlate as correlate
 from .stencil import stencil as stencil
+from .tiles import in_tiles as in_tiles

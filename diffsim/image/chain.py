@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
+from inspect import isfunction
 
 import equinox as eqx
 import jax
@@ -24,6 +25,15 @@ class Apply(eqx.Module):
         return self.function(self.parameters, image)
 
 
+class _Function(eqx.Module):
+    """A plain function as a stage: no leaf of the chain, so that chains pass through `jax.jit` as trees of arrays."""
+
+    function: Stage = eqx.field(static=True)
+
+    def __call__(self, image: Array) -> Array:
+        return self.function(image)
+
+
 class Chain(eqx.Module):
     """Stages in the order in which they are named: `Chain(balance=Balance(), demosaic=Demosaic(key=key))`.
 
@@ -38,7 +48,8 @@ class Chain(eqx.Module):
     def __init__(self, *, remat: bool = True, **stages: Stage):
         if not stages:
             raise InputError("a chain needs at least one stage")
-        self.stages, self.remat = OrderedDict(stages), remat
+        self.stages = OrderedDict((name, _Function(f) if isfunction(f) else f) for name, f in stages.items())
+        self.remat = remat
 
     def __call__(self, image: Float[Array, "..."]) -> Float[Array, "..."]:
         """The last stage's picture."""
@@ -63,7 +74,7 @@ class Chain(eqx.Module):
 
 def adjoints(
     chain: Chain, image: Float[Array, "..."], loss: Callable[[Array], Float[Array, ""]]
-) -> dict[str, Float[Array, "..."]]:
+) -> OrderedDict[str, Float[Array, "..."]]:
     """The gradient of `loss` of the chain's picture with respect to what every stage puts out, by name."""
 
     def run(offsets):
@@ -73,4 +84,4 @@ def adjoints(
         return loss(x)
 
     shapes = jax.eval_shape(chain.pictures, image)
-    return jax.grad(run)({name: jnp.zeros(x.shape, x.dtype) for name, x in shapes.items()})
+    return jax.grad(run)(OrderedDict((name, jnp.zeros(x.shape, x.dtype)) for name, x in shapes.items()))

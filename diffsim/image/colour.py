@@ -136,9 +136,9 @@ ROUND = 0.01  # where the root turns straight, as a fraction of white
 
 def root(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """About sign(x) sqrt(|x|), smooth at 0: shot noise is about equally strong all over it. `square` undoes it."""
-    return x / jnp.sqrt(jnp.abs(x) + ROUND)
+    return x / jnp.sqrt(jnp.sqrt(x**2 + ROUND**2))
 
 
 def square(y: Float[Array, "..."]) -> Float[Array, "..."]:
     """The inverse of `root`."""
-    return 0.5 * y * (jnp.abs(y) + jnp.sqrt(y**2 + 4.0 * ROUND))
+    return y * jnp.sqrt(0.5 * (y**2 + jnp.sqrt(y**4 + 4.0 * ROUND**2)))
