@@ -23,7 +23,7 @@ def encode(picture: np.ndarray) -> bytes:
     """The file of a picture (height, width, channels) of 16-bit values."""
     height, width, channels = picture.shape
     colour = {count: kind for kind, count in CHANNELS.items()}[channels]
-    rows = picture.astype(">u2").view(np.uint8).reshape(height, -1)
+    rows = np.ascontiguousarray(picture, ">u2").view(np.uint8).reshape(height, -1)
     # Each row as its difference from the one above, which compresses photographs well.
     above = np.vstack([np.zeros_like(rows[:1]), rows[:-1]])
     filtered = np.hstack([np.full((height, 1), 2, np.uint8), rows - above])
@@ -36,7 +36,9 @@ def decode(data: bytes) -> np.ndarray:
     """The picture (height, width, channels) of 16-bit values in a file's bytes."""
     width, height, bits, colour, interlaced = header(data)
     if bits != 16 or interlaced:
-        raise InputError(f"is a PNG of {bits} bits, interlaced: {bool(interlaced)}; only plain 16-bit ones are read here")
+        raise InputError(
+            f"is a PNG of {bits} bits, interlaced: {bool(interlaced)}; only plain 16-bit ones are read here"
+        )
     channels = CHANNELS[colour]
     try:
         values = np.frombuffer(zlib.decompress(b"".join(_bodies(data))), np.uint8)
@@ -52,11 +54,15 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def _bodies(data: bytes):
-    at = 8
-    while at + 8 <= len(data):
-        (size,), kind = struct.unpack(">I", data[at : at + 4]), data[at + 4 : at + 8]
+    """The bodies of the chunks that hold the picture; each chunk's checksum is looked at."""
+    at, kind = 8, b""
+    while kind != b"IEND":
+        (size,) = struct.unpack(">I", data[at : at + 4])
+        kind, body = data[at + 4 : at + 8], data[at + 8 : at + 8 + size]
+        if data[at : at + 12 + size] != _chunk(kind, body):
+            raise InputError("is a damaged or cut off PNG file")
         if kind == b"IDAT":
-            yield data[at + 8 : at + 8 + size]
+            yield body
         at += 12 + size
 
 

@@ -5,9 +5,12 @@ quads are four small pictures, R, G, G, B, on which a stencil treats every pixel
 """
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from .._errors import InputError
+
+Pixels = Array | np.ndarray  # what every function here takes
 
 PATTERNS = {"RGGB": (0, 0), "GRBG": (0, 1), "GBRG": (1, 0), "BGGR": (1, 1)}
 """The place of red in the quad, (row, column), by the quad's four colours read like text."""
@@ -25,7 +28,7 @@ def check_pattern(pattern: str) -> tuple[int, int]:
     return PATTERNS[pattern.upper()]
 
 
-def mosaic(picture: Float[Array, "3 h w"], pattern: str = "RGGB") -> Float[Array, "h w"]:
+def mosaic(picture: Float[Pixels, "3 h w"], pattern: str = "RGGB") -> Float[Array, "h w"]:
     """The values that a sensor with this pattern keeps of a picture of even size."""
     _check_even(picture.shape[1:])
     row, column = check_pattern(pattern)
@@ -35,13 +38,13 @@ def mosaic(picture: Float[Array, "3 h w"], pattern: str = "RGGB") -> Float[Array
     return from_quads(jnp.stack(sites)[:, None])[0]
 
 
-def quads(mosaic: Float[Array, "h w"]) -> Float[Array, "4 h/2 w/2"]:
+def quads(mosaic: Float[Pixels, "h w"]) -> Float[Array, "4 h/2 w/2"]:
     """A mosaic's four sites as pictures of half the size: R, G right of it, G below it, B."""
     _check_even(mosaic.shape)
     return jnp.stack([mosaic[i::2, j::2] for i in (0, 1) for j in (0, 1)])
 
 
-def picture_quads(picture: Float[Array, "3 h w"]) -> Float[Array, "12 h/2 w/2"]:
+def picture_quads(picture: Float[Pixels, "3 h w"]) -> Float[Array, "12 h/2 w/2"]:
     """A picture's values by (site, colour) as pictures of half the size."""
     _check_even(picture.shape[1:])
     return jnp.concatenate([picture[:, i::2, j::2] for i in (0, 1) for j in (0, 1)])
@@ -53,7 +56,7 @@ def from_quads(sites: Float[Array, "4 c h w"]) -> Float[Array, "c 2h 2w"]:
     return sites.reshape(2, 2, channels, height, width).transpose(2, 3, 0, 4, 1).reshape(channels, 2 * height, -1)
 
 
-def to_rggb(mosaic: Float[Array, "h w"], pattern: str) -> Float[Array, "h2 w2"]:
+def to_rggb(mosaic: Float[Pixels, "h w"], pattern: str) -> Float[Array, "h2 w2"]:
     """The mosaic with red first and of even size, for which rows and columns are mirrored at its edges.
 
     `cut_back` takes the added ones off the picture again.
@@ -63,10 +66,10 @@ def to_rggb(mosaic: Float[Array, "h w"], pattern: str) -> Float[Array, "h2 w2"]:
     return jnp.pad(mosaic, ((row, (height + row) % 2), (column, (width + column) % 2)), mode="reflect")
 
 
-def cut_back(picture: Float[Array, "c h2 w2"], pattern: str, size: tuple[int, int]) -> Float[Array, "c h w"]:
+def cut_back(picture: Float[Pixels, "c h2 w2"], pattern: str, size: tuple[int, int]) -> Float[Array, "c h w"]:
     """The picture of a mosaic of this pattern and size, from that of its RGGB form."""
     row, column = check_pattern(pattern)
-    return picture[:, row : row + size[0], column : column + size[1]]
+    return jnp.asarray(picture)[:, row : row + size[0], column : column + size[1]]
 
 
 def _check_even(size) -> None:

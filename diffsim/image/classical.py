@@ -1,9 +1,10 @@
 """Demosaicking by fixed linear filters: bilinear, and gradient-corrected (Malvar, He, Cutler, 2004)."""
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .bayer import from_quads, quads
+from .bayer import Pixels, from_quads, quads
 from .stencil import correlate, pad
 
 CENTRE = np.pad([[1.0]], 2)
@@ -41,18 +42,18 @@ def quad_weights(filters: dict[str, np.ndarray]) -> np.ndarray:
     return weights
 
 
-def demosaic_linear(mosaic: Float[Array, "h w"], filters: dict[str, np.ndarray]) -> Float[Array, "3 h w"]:
+def demosaic_linear(mosaic: Float[Pixels, "h w"], filters: dict[str, np.ndarray]) -> Float[Array, "3 h w"]:
     """The picture of an RGGB mosaic by one set of filters."""
     weights = quad_weights(filters).astype(mosaic.dtype)
-    values = correlate(quads(pad(mosaic[None], 2, 2)[0]), weights)
+    values = correlate(quads(pad(jnp.asarray(mosaic)[None], 2, 2)[0]), jnp.asarray(weights))
     return from_quads(values.reshape(4, 3, *values.shape[1:]))
 
 
-def bilinear(mosaic: Float[Array, "h w"]) -> Float[Array, "3 h w"]:
+def bilinear(mosaic: Float[Pixels, "h w"]) -> Float[Array, "3 h w"]:
     """The picture whose missing values are means of the nearest pixels of that colour."""
     return demosaic_linear(mosaic, BILINEAR)
 
 
-def malvar(mosaic: Float[Array, "h w"]) -> Float[Array, "3 h w"]:
+def malvar(mosaic: Float[Pixels, "h w"]) -> Float[Array, "3 h w"]:
     """The picture by bilinear interpolation, corrected by the other colours' second differences."""
     return demosaic_linear(mosaic, MALVAR)

@@ -5,11 +5,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._errors import InputError
+from .bayer import Pixels
 from .stencil import correlate
 
 
 def psnr(
-    found: Float[Array, "c h w"], true: Float[Array, "c h w"], *, border: int = 10, bits: int | None = 8
+    found: Float[Pixels, "c h w"], true: Float[Pixels, "c h w"], *, border: int = 10, bits: int | None = 8
 ) -> float:
     """The peak signal-to-noise ratio (dB) over all colours together, -10 log10 of the mean squared error.
 
@@ -25,7 +26,7 @@ def psnr(
     return float(-10.0 * np.log10(error)) if error > 0 else float("inf")
 
 
-def ssim(found: Float[Array, "c h w"], true: Float[Array, "c h w"]) -> Float[Array, ""]:
+def ssim(found: Float[Pixels, "c h w"], true: Float[Pixels, "c h w"]) -> Float[Array, ""]:
     """The mean structural similarity over all colours, of values in [0, 1]; 1 for equal pictures.
 
     Gaussian windows of 11 x 11 pixels with a standard deviation of 1.5, where they lie within the picture.

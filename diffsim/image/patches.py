@@ -31,9 +31,7 @@ def halve(photograph: UInt8[np.ndarray, "3 h w"]) -> UInt8[np.ndarray, "3 h/2 w/
     return np.round(fours.mean(axis=(2, 4))).astype(np.uint8)
 
 
-def draw(
-    patches: UInt8[Array, "n 3 s s"], *, key: PRNGKeyArray, saturation: float = 1.6
-) -> Float[Array, "3 s s"]:
+def draw(patches: UInt8[Array, "n 3 s s"], *, key: PRNGKeyArray, saturation: float = 1.6) -> Float[Array, "3 s s"]:
     """One patch in [0, 1]: mirrored and turned at random, its three colours in random order and strengthened.
 
     The order makes red, green and blue alike in what is learned of them. Colours are moved away from their mean by a
@@ -60,4 +58,4 @@ def mean_over(
         drawn, noise = jr.split(key)
         return function(draw(patches, key=drawn, saturation=saturation), noise)
 
-    return jnp.mean(jax.lax.map(jax.checkpoint(one), jr.split(key, count)))
+    return jnp.mean(jax.lax.map(one, jr.split(key, count)))

@@ -1,6 +1,7 @@
 """Picture files as arrays (3, height, width) of numbers in [0, 1], and back, in 8 and 16 bits."""
 
 import importlib
+import io
 import os
 import tempfile
 from pathlib import Path
@@ -126,7 +127,9 @@ def _read_with_pillow(path: Path) -> np.ndarray:
 def _encode(out, suffix: str, values: np.ndarray) -> None:
     """Writes a picture (height, width, 3) of 8- or 16-bit values into an open file."""
     if suffix in (".tif", ".tiff"):
-        extra("tifffile", "raw").imwrite(out, values, photometric="rgb")
+        whole = io.BytesIO()  # tifffile asks an open file for its name, which a temporary one has not
+        extra("tifffile", "raw").imwrite(whole, values, photometric="rgb")
+        out.write(whole.getvalue())
     elif values.dtype == np.uint16:
         out.write(_png.encode(values))
     else:

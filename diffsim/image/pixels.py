@@ -20,7 +20,7 @@ def by_strips(call: Callable[..., Array]) -> Callable[..., Array]:
 
     @wraps(call)
     def strips(stage, picture):
-        channels, height, width = picture.shape
+        _, height, width = picture.shape
         rows = max(1, STRIP // width)
         count = height // rows
         if count < 2:

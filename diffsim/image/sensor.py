@@ -38,6 +38,7 @@ class Noise(NamedTuple):
 
 LEVELS = {"low": Noise(0.000625, 0.0005), "middle": Noise(0.0025, 0.001), "high": Noise(0.01, 0.002)}
 CLEAN = Noise(0.0, 0.0)
+CAMERA = Camera()
 
 
 def to_linear(srgb: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -62,7 +63,7 @@ def camera_colours(picture: Float[Array, "3 h w"], camera: Camera) -> Float[Arra
 def expose(
     picture: Float[Array, "3 h w"],
     noise: Noise | Float[Array, " 2"] = CLEAN,
-    camera: Camera = Camera(),
+    camera: Camera = CAMERA,
     *,
     key: PRNGKeyArray | None = None,
 ) -> Float[Array, "h w"]:

@@ -196,9 +196,7 @@ def _batch_rule(primitive, second: int, args, dims):
     inner = [x.ndim - rank - (d is not None) for x, rank, d in zip(args, (3, second), dims, strict=True)]
     if not any(inner):
         return primitive.bind(*args), 0
-    count = next(
-        x.shape[0 if d is None else 1] for x, has, d in zip(args, inner, dims, strict=True) if has
-    )
+    count = next(x.shape[0 if d is None else 1] for x, has, d in zip(args, inner, dims, strict=True) if has)
     flat = []
     for x, has, d, rank in zip(args, inner, dims, (3, second), strict=True):
         x = x if d is not None else x[None]

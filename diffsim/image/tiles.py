@@ -30,7 +30,9 @@ def in_tiles(
     picture = None
     for y in range(0, height, size):
         for x in range(0, width, size):
-            top, left = (min(max(a - halo, 0), full - part) for a, full, part in ((y, height, rows), (x, width, columns)))
+            top, left = (
+                min(max(a - halo, 0), full - part) for a, full, part in ((y, height, rows), (x, width, columns))
+            )
             done = np.asarray(_run(stage, jnp.asarray(image[..., top : top + rows, left : left + columns])))
             if picture is None:
                 picture = np.empty((*done.shape[:-2], height, width), done.dtype)

@@ -61,7 +61,9 @@ def test_adjoints_are_the_slopes_of_the_loss_at_every_stage(chain):
     picture = chain(MOSAIC)
     np.testing.assert_allclose(found["sharpen"], 2 * (picture - 0.5) / picture.size, rtol=1e-10)
     after = lambda x: loss(chain.stages["sharpen"](chain.stages["gamma"](x)))
-    np.testing.assert_allclose(found["guided"], jax.grad(after)(chain.pictures(MOSAIC)["guided"]), rtol=1e-9, atol=1e-15)
+    np.testing.assert_allclose(
+        found["guided"], jax.grad(after)(chain.pictures(MOSAIC)["guided"]), rtol=1e-9, atol=1e-15
+    )
 
 
 def test_a_chain_trains_through_all_stages(chain):

@@ -14,7 +14,9 @@ from diffsim.testing import assert_gradients
 
 # Rows of pixels at 0, the black level, grey, white, beyond both ends, and saturated in one colour.
 SPECIAL = np.array([[0, 0, 0], [0.0625] * 3, [0.5] * 3, [1, 1, 1], [-0.02, 0, 0.01], [1.1, 1, 1], [1, 0, 0], [0, 0, 1]])
-PICTURE = jnp.concatenate([jnp.tile(jnp.asarray(SPECIAL.T)[:, :, None], (1, 1, 3)), jr.uniform(jr.key(0), (3, 8, 7))], 2)
+PICTURE = jnp.concatenate(
+    [jnp.tile(jnp.asarray(SPECIAL.T)[:, :, None], (1, 1, 3)), jr.uniform(jr.key(0), (3, 8, 7))], 2
+)
 MOSAIC = image.mosaic(PICTURE)
 CURVE = image.ToneCurve(rises=np.sin(np.arange(15.0)))
 STAGES = {
