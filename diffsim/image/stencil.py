@@ -117,6 +117,8 @@ def _apply(image, weights):
 
 def _unrolled(image, weights):
     _, height, width = _sizes(image, weights)
+    # Without the barriers the compiler computes what lies before again for every pixel read, and this for what follows.
+    image = lax.optimization_barrier(image)
     channels, rows, columns = weights.shape[1:]
     shifted = {
         (c, i, j): image[c, i : i + height, j : j + width]
@@ -124,7 +126,8 @@ def _unrolled(image, weights):
         for i in range(rows)
         for j in range(columns)
     }
-    return jnp.stack([sum(kernel[at] * part for at, part in shifted.items()) for kernel in weights])
+    sums = [sum(kernel[at] * part for at, part in shifted.items()) for kernel in weights]
+    return lax.optimization_barrier(jnp.stack(sums))
 
 
 def _taps(image, cotangent):
