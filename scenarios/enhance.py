@@ -361,12 +361,13 @@ def recover(*, off: float = 0.2, seed: int = 0, steps: int = 30) -> dict:
         },
     )
     squares = patches.cut(photographs(), SIZE, STRIDE)
-    scenes = squares[np.asarray(jr.choice(which, len(squares), (6,), replace=False))] / np.float32(255)
+    scenes = squares[np.asarray(jr.choice(which, len(squares), (12,), replace=False))] / np.float32(255)
     # Smooth scenes: what demosaicking cannot know would pull at the constants.
-    scenes = jax.vmap(lambda x: image.box(image.box(x, 3), 3))(jnp.asarray(scenes))
+    scenes = jax.vmap(lambda x: image.box(image.box(image.box(x, 4), 4), 4))(jnp.asarray(scenes))
     camera = CAMERA._replace(tone=False, bits=None)
     data = (jax.vmap(lambda x: image.expose(x, camera=camera))(scenes), scenes)
-    residuals = lambda chain, data: jax.vmap(chain)(data[0]) - data[1]
+    inner = np.s_[..., BORDER:-BORDER, BORDER:-BORDER]  # at their edges the mosaics are mirrored
+    residuals = lambda chain, data: (jax.vmap(chain)(data[0]) - data[1])[inner]
     free = ds.trainable(start, "stages.balance", "stages.colour")
     found, history = ds.fit_least_squares(residuals, start, data, steps=steps, train=free)
     balance, matrix = found.stages["balance"], np.asarray(found.stages["colour"].matrix)
@@ -376,7 +377,7 @@ def recover(*, off: float = 0.2, seed: int = 0, steps: int = 30) -> dict:
         "blue_error": abs(float(balance.blue) / CAMERA.blue - 1),
         "matrix_error": float(abs(matrix - np.array(CAMERA.matrix)).max()),
         "start_error": off,
-        "loss": float(history.loss[-1]),
+        "loss": float(np.nanmin(history.loss)),  # not a number where a step was not taken
     }
 
 
@@ -388,7 +389,7 @@ def true_finish():
         balance=ds.replace(image.Balance(), {"black": CAMERA.black, "red": CAMERA.red, "blue": CAMERA.blue}),
         demosaic=image.malvar,
         colour=ds.replace(image.ColourMatrix(), {"mixing": matrix[~np.eye(3, dtype=bool)]}),
-        gamma=image.Gamma(),
+        display=sensor.to_srgb,
     )
 
 

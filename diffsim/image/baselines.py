@@ -11,7 +11,7 @@ from .menon import menon
 from .pictures import extra
 from .sensor import Camera, to_srgb
 
-STRENGTHS = (0.6, 0.8, 1.0, 1.3)
+STRENGTHS = (0.8, 1.0, 1.3, 1.7)
 """Multiples of the estimated noise that a denoiser may be told; the best one is its result."""
 
 
