@@ -6,10 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from diffsim import image
+from diffsim.image import training
 
 ROOT = Path(__file__).parent.parent
 
@@ -24,10 +24,9 @@ def enhance(*words, cwd):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with one smooth coloured picture, and beside it a plain mosaic."""
+    """A folder with one picture, of a photograph that nothing was trained on."""
     path = tmp_path_factory.mktemp("pictures")
-    y, x = np.mgrid[:64, :80] / 80
-    picture = np.stack([0.5 + 0.3 * np.sin(9 * x), 0.4 + 0.3 * y, 0.5 + 0.2 * np.cos(12 * x * y)])
+    picture = training.held_out()["china.jpg"][:, 60:140, 60:160]
     image.write_picture(path / "a.png", picture)
     return path
 
@@ -57,7 +56,7 @@ def test_evaluate_beats_the_classical_filters_with_what_ships(folder, tmp_path):
 def test_apply_writes_a_picture_of_a_picture(folder, tmp_path):
     answer(enhance("apply", folder / "a.png", tmp_path / "b.png", "--bits", 16, "--json", cwd=tmp_path))
     found, scene = image.read_picture(tmp_path / "b.png"), image.read_picture(folder / "a.png")
-    assert image.psnr(found, scene) > 25
+    assert image.psnr(found, scene) > 22
 
 
 @pytest.mark.parametrize(

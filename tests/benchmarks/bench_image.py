@@ -90,13 +90,14 @@ def main():
     size = side * side / 1e6
     picture = jr.uniform(jr.key(1), (3, side, side), jnp.float32)
     print(f"per MP, at {side} x {side}")
-    print(f"{'stage':30s} {'forward ms':>10s} {'+ gradient':>10s} {'ratio':>6s} {'compile s':>9s} {'MB':>7s} {'MB grad':>8s}")
+    heads = ("forward ms", "+ gradient", "ratio", "compile s", "MB", "MB grad")
+    print(f"{'stage':30s} " + " ".join(f"{head:>10s}" for head in heads))
     for name, (stage, takes_mosaic) in cases().items():
         if options.stage in name:
             x = image.mosaic(picture) if takes_mosaic else picture
             ahead, both, seconds, memory, memory_both = measure(stage, x)
-            figures = f"{ahead / size:10.1f} {both / size:10.1f} {both / ahead:6.1f} {seconds:9.1f}"
-            print(f"{name:30s} {figures} {memory / size:7.0f} {memory_both / size:8.0f}", flush=True)
+            row = (ahead / size, both / size, both / ahead, seconds, memory / size, memory_both / size)
+            print(f"{name:30s} " + " ".join(f"{value:10.1f}" for value in row), flush=True)
 
 
 if __name__ == "__main__":
