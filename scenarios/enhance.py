@@ -227,7 +227,8 @@ def developed(chain, given: image.Raw) -> np.ndarray:
 def ablation(*, minutes: float = 1.0, seed: int = 0) -> dict:
     """The same stages trained together and one by one, judged on photographs held out.
 
-    One by one, each stage has as many steps as all together, and learns to turn what those before it make into the camera's own picture at its place.
+    One by one, each stage has as many steps as all together, and learns to turn what those before it make into the
+    camera's own picture at its place.
 
     Args:
         minutes: of training on two cores, each way.
