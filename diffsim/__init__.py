@@ -1,5 +1,6 @@
 """diffsim: differentiable simulation on JAX. Physics as plain functions, trained through the solvers."""
 
+from . import image as image
 from . import systems as systems
 from . import testing as testing
 from ._errors import InputError as InputError

@@ -129,6 +129,26 @@ def field_map(
     return figure
 
 
+def pictures(images: Mapping[str, ArrayLike], columns: int = 4) -> Figure:
+    """Returns pictures side by side under their names: (height, width, 3) in [0, 1], cut to it, or (height, width).
+
+    One without colours is drawn grey, from its least to its greatest value.
+    """
+    rows = -(-len(images) // columns)
+    shapes = [np.shape(image)[:2] for image in images.values()]
+    height = max((2.0 * h / w for h, w in shapes), default=1.0) + 0.3
+    with matplotlib.rc_context({}, STYLE):
+        figure = Figure(figsize=(2.0 * columns, rows * height))
+        grid = figure.subplots(rows, columns, squeeze=False)
+        for axes in grid.flat:
+            axes.set_axis_off()
+        for axes, (name, image) in zip(grid.flat, images.items(), strict=False):
+            values = np.asarray(image, float)
+            axes.imshow(np.clip(values, 0, 1) if values.ndim == 3 else values, cmap="gray", interpolation="nearest")
+            axes.set_title(name, fontsize=8)
+    return figure
+
+
 def polylines(
     shapes: Sequence[Shape],
     trails: Mapping[str, ArrayLike] | None = None,

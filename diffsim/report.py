@@ -20,6 +20,7 @@ from string import Template
 from typing import Any
 
 from diffsim._animation import Animation, Disc, Polyline
+from diffsim._errors import InputError
 from diffsim._plain import show
 from diffsim.derivatives.check import GradientCheck
 from diffsim.derivatives.graph import Graph
@@ -102,6 +103,26 @@ class Report:
         for hint in check.hints:
             self.text(hint)
 
+    def picture(self, pixels: Any, caption: str) -> None:
+        """Adds a picture: an array (height, width, 3) of 8-bit values."""
+        self._body.append(f"<figure>{_image(pixels, caption)}<figcaption>{escape(caption)}</figcaption></figure>")
+
+    def before_after(self, before: Any, after: Any, caption: str, title: str = "Before and after") -> None:
+        """Adds a section with two pictures of one size, arrays (height, width, 3) of 8-bit values, and a slider.
+
+        The slider moves the border between the first, on its left, and the second.
+        """
+        if before.shape != after.shape:
+            raise InputError(f"pictures of shapes {before.shape} and {after.shape} cannot lie on each other")
+        self.section(title)
+        self._body.append(
+            '<figure class="compare"><div>'
+            f"{_image(after, 'after')}{_image(before, 'before')}</div>"
+            '<input type="range" min="0" max="100" value="50" aria-label="border between before and after" '
+            "oninput=\"this.parentNode.style.setProperty('--at', this.value + '%')\">"
+            f"<figcaption>Left of the border before, right of it after. {escape(caption)}</figcaption></figure>"
+        )
+
     def animation(self, animation: Animation, caption: str = "", title: str = "Animation") -> None:
         """Adds a section in which the animation plays: button, time slider, arrow keys, two speeds."""
         self.section(title)
@@ -135,6 +156,15 @@ class Report:
         """Returns `path`, where the page is now written."""
         path.write_text(self.html(), encoding="utf-8")
         return path
+
+
+def _image(pixels: Any, text: str) -> str:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f'<img alt="{escape(text)}" src="data:image/png;base64,{data}">'
 
 
 def _data(name: str) -> str:

@@ -161,3 +161,10 @@ def test_pyplot_is_not_imported():
     code = "import sys, diffsim.plot; sys.exit('matplotlib.pyplot' in sys.modules)"
     folder = Path(plot.__file__).parents[1]
     assert subprocess.run([sys.executable, "-c", code], cwd=folder, check=False).returncode == 0
+
+
+def test_pictures_stand_side_by_side_under_their_names():
+    figure = plot.pictures({"colour": np.full((8, 12, 3), 1.5), "grey": np.eye(5), "third": np.eye(3)}, columns=2)
+    shown = [axes for axes in figure.axes if axes.images]
+    assert [axes.get_title() for axes in shown] == ["colour", "grey", "third"]
+    assert shown[0].images[0].get_array().max() == 1.0

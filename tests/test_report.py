@@ -163,6 +163,19 @@ def test_the_default_extent_holds_every_disc():
     assert bottom < -1.0 < 5.0 < top
 
 
+def test_before_and_after_lie_on_each_other_with_a_slider():
+    page = Report("A picture")
+    dark, light = np.zeros((4, 6, 3), np.uint8), np.full((4, 6, 3), 255, np.uint8)
+    page.before_after(dark, light, "a <photograph>")
+    page.picture(dark, "dark")
+    tags = Structure(page.html()).tags
+    assert [values["alt"] for tag, values in tags if tag == "img"] == ["after", "before", "dark"]
+    assert [values["type"] for tag, values in tags if tag == "input"] == ["range"]
+    assert "a &lt;photograph&gt;" in page.html()
+    with pytest.raises(InputError, match="cannot lie on each other"):
+        page.before_after(dark, light[:3], "")
+
+
 def test_a_label_cannot_close_the_script():
     assert scene(Animation(TIMES, [], {"</script>": PATH}))["trails"][0]["name"] == "</script>"
 

@@ -1,0 +1,87 @@
+"""Chains: named stages, one after the other, every parameter of which can be trained through all that follow."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from inspect import isfunction
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from .._errors import InputError
+
+Stage = Callable[[Array], Array]
+
+
+class Apply(eqx.Module):
+    """A stage from any function of (parameters, picture)."""
+
+    function: Callable[[PyTree, Array], Array] = eqx.field(static=True)
+    parameters: PyTree = None
+
+    def __call__(self, image: Array) -> Array:
+        """The function's picture."""
+        return self.function(self.parameters, image)
+
+
+class _Function(eqx.Module):
+    """A plain function as a stage: no leaf of the chain, so that chains pass through `jax.jit` as trees of arrays."""
+
+    function: Stage = eqx.field(static=True)
+
+    def __call__(self, image: Array) -> Array:
+        return self.function(image)
+
+
+class Chain(eqx.Module):
+    """Stages in the order in which they are named: `Chain(balance=Balance(), demosaic=Demosaic(key=key))`.
+
+    A stage is any callable of one picture: those of this package, a layer of `eqx.nn`, `Apply(f, parameters)`, a
+    plain function. The parameters' paths begin with `stages.` and the stage's name. `remat` computes what is within a
+    stage again on the way back, and keeps only the pictures between stages.
+    """
+
+    stages: OrderedDict[str, Stage]
+    remat: bool = eqx.field(static=True)
+
+    def __init__(self, *, remat: bool = True, **stages: Stage):
+        if not stages:
+            raise InputError("a chain needs at least one stage")
+        self.stages = OrderedDict((name, _Function(f) if isfunction(f) else f) for name, f in stages.items())
+        self.remat = remat
+
+    def __call__(self, image: Float[Array, "..."]) -> Float[Array, "..."]:
+        """The last stage's picture."""
+        for stage in self.stages.values():
+            image = eqx.filter_checkpoint(stage)(image) if self.remat else stage(image)
+        return image
+
+    def pictures(self, image: Float[Array, "..."]) -> OrderedDict[str, Float[Array, "..."]]:
+        """What every stage makes of the image, by the stage's name."""
+        found = OrderedDict()
+        for name, stage in self.stages.items():
+            image = found[name] = stage(image)
+        return found
+
+    def replace(self, **stages: Stage) -> "Chain":
+        """The chain with the named stages exchanged for others; raises InputError for a name that it has not."""
+        unknown = set(stages) - set(self.stages)
+        if unknown:
+            raise InputError(f"no stage {sorted(unknown)[0]!r}; the stages are {', '.join(self.stages)}")
+        return Chain(remat=self.remat, **{**self.stages, **stages})
+
+
+def adjoints(
+    chain: Chain, image: Float[Array, "..."], loss: Callable[[Array], Float[Array, ""]]
+) -> OrderedDict[str, Float[Array, "..."]]:
+    """The gradient of `loss` of the chain's picture with respect to what every stage puts out, by name."""
+
+    def run(offsets):
+        x = image
+        for name, stage in chain.stages.items():
+            x = stage(x) + offsets[name]
+        return loss(x)
+
+    shapes = jax.eval_shape(chain.pictures, image)
+    return jax.grad(run)(OrderedDict((name, jnp.zeros(x.shape, x.dtype)) for name, x in shapes.items()))

@@ -1,0 +1,144 @@
+"""Stages that treat every pixel alone: balance, colour matrix, gamma, tone curve, saturation."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .._types import Scalar
+from ..parameters import param
+from .bayer import from_quads, quads
+from .pixels import by_strips
+
+LUMA = (0.2126, 0.7152, 0.0722)  # of linear sRGB, ITU-R BT.709
+
+
+def luma(picture: Float[Array, "3 h w"]) -> Float[Array, "h w"]:
+    """The weighted mean of the colours."""
+    return LUMA[0] * picture[0] + LUMA[1] * picture[1] + LUMA[2] * picture[2]
+
+
+class Balance(eqx.Module):
+    """Black level and white balance on an RGGB mosaic: (x - black) / (1 - black), times the gain of its colour.
+
+    Values below black stay negative: cut off, their noise would brighten the shadows.
+    """
+
+    black: Scalar = param(0.05, bounds=(-0.05, 0.5))
+    red: Scalar = param(1.5, bounds=(0.2, 8.0))
+    blue: Scalar = param(1.5, bounds=(0.2, 8.0))
+
+    def __call__(self, mosaic: Float[Array, "h w"]) -> Float[Array, "h w"]:
+        """The balanced mosaic: grey has one value in all colours, 0 is black."""
+        sites = (quads(mosaic) - self.black) / (1.0 - self.black)
+        red, green, below, blue = sites
+        return from_quads(jnp.stack([self.red * red, green, below, self.blue * blue])[:, None])[0]
+
+
+class ColourMatrix(eqx.Module):
+    """Camera colours to linear sRGB by a matrix whose rows sum to 1, so that grey stays grey.
+
+    `mixing` holds what is free: the six entries off the diagonal, row by row.
+    """
+
+    mixing: Float[Array, " 6"] = param(np.zeros(6))
+
+    @property
+    def matrix(self) -> Float[Array, "3 3"]:
+        """The matrix, from balanced camera colours to linear sRGB."""
+        a, b, c, d, e, f = self.mixing
+        return jnp.array([[1 - a - b, a, b], [c, 1 - c - d, d], [e, f, 1 - e - f]])
+
+    @by_strips
+    def __call__(self, picture: Float[Array, "3 h w"]) -> Float[Array, "3 h w"]:
+        """The picture in linear sRGB."""
+        # Differences of colours: a grey picture is kept to the last bit.
+        red, green, blue = picture
+        a, b, c, d, e, f = self.mixing
+        return jnp.stack(
+            [
+                red + a * (green - red) + b * (blue - red),
+                green + c * (red - green) + d * (blue - green),
+                blue + e * (red - blue) + f * (green - blue),
+            ]
+        )
+
+
+class Gamma(eqx.Module):
+    """Light to display values: (1 + a) x^(1/exponent) - a above the toe, straight below it and below 0.
+
+    `a` makes value and slope continuous at the toe. The defaults are those of sRGB (IEC 61966-2-1).
+    """
+
+    exponent: Scalar = param(2.4, bounds=(1.0, 4.0))
+    toe: Scalar = param(0.0031308, bounds=(1e-4, 0.1))
+
+    @by_strips
+    def __call__(self, picture: Float[Array, "c h w"]) -> Float[Array, "c h w"]:
+        """The picture as displays want it."""
+        rate = 1.0 / self.exponent
+        at_toe = self.toe**rate
+        a = at_toe * (1.0 - rate) / (1.0 - at_toe * (1.0 - rate))
+        slope = (1.0 + a) * rate * at_toe / self.toe
+        # The power has no slope at 0, where it is not used: it sees the toe there.
+        power = (1.0 + a) * jnp.exp(rate * jnp.log(jnp.maximum(picture, self.toe))) - a
+        return jnp.where(picture <= self.toe, slope * picture, power)
+
+
+class ToneCurve(eqx.Module):
+    """A monotone curve through 16 equally spaced knots, from 0 at 0 to 1 at 1, straight between and beyond them.
+
+    `rises` are the logarithms of the rises from knot to knot, up to a common factor; equal ones make no change.
+    """
+
+    rises: Float[Array, " 15"] = param(np.zeros(15))
+
+    @property
+    def knots(self) -> Float[Array, " 16"]:
+        """The curve's values at 0, 1/15, ... 1."""
+        return jnp.concatenate([jnp.zeros(1, self.rises.dtype), jnp.cumsum(jax.nn.softmax(self.rises))])
+
+    @by_strips
+    def __call__(self, picture: Float[Array, "c h w"]) -> Float[Array, "c h w"]:
+        """The picture, every value by the curve."""
+        steps = jax.nn.softmax(self.rises)
+        count = steps.shape[0]
+        x = count * picture
+        # A sum over segments of what of x lies within each: no table to look up, so no scatter on the way back.
+        total = steps[0] * jnp.minimum(x, 1.0) + steps[-1] * jnp.maximum(x - (count - 1), 0.0)
+        for i in range(1, count - 1):
+            total = total + steps[i] * jnp.clip(x - i, 0.0, 1.0)
+        return total
+
+
+class Saturation(eqx.Module):
+    """Colours moved away from grey: luma + factor (x - luma), the factor saturation + vibrance exp(-10 chroma).
+
+    Chroma is the root mean square of x - luma, so that vibrance lifts pale colours and leaves strong ones.
+    """
+
+    saturation: Scalar = param(1.0, bounds=(0.0, 4.0))
+    vibrance: Scalar = param(0.0, bounds=(-2.0, 2.0))
+
+    @by_strips
+    def __call__(self, picture: Float[Array, "3 h w"]) -> Float[Array, "3 h w"]:
+        """The picture with its colours strengthened."""
+        grey = luma(picture)[None]
+        colour = picture - grey
+        # The small number keeps the root differentiable at grey.
+        chroma = jnp.sqrt(jnp.mean(colour**2, axis=0, keepdims=True) + 1e-6)
+        return grey + (self.saturation + self.vibrance * jnp.exp(-10.0 * chroma)) * colour
+
+
+ROUND = 0.01  # where the root turns straight, as a fraction of white
+
+
+def root(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """About sign(x) sqrt(|x|), smooth at 0: shot noise is about equally strong all over it. `square` undoes it."""
+    return x / jnp.sqrt(jnp.sqrt(x**2 + ROUND**2))
+
+
+def square(y: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The inverse of `root`."""
+    return y * jnp.sqrt(0.5 * (y**2 + jnp.sqrt(y**4 + 4.0 * ROUND**2)))

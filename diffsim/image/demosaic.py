@@ -1,0 +1,76 @@
+"""Learned demosaicking: a small convolutional network that corrects the linear filters of Malvar.
+
+It works on the mosaic's quads, so that every stencil meets one colour pattern, and at half the size.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from .bayer import KNOWN, MISSING, from_quads, quads
+from .classical import MALVAR, quad_weights
+from .stencil import correlate, pad
+
+LINEAR = quad_weights(MALVAR)
+
+
+class Layer(eqx.Module):
+    """A stencil and an offset per output."""
+
+    weight: Float[Array, "k c 3 3"]
+    bias: Float[Array, " k"]
+
+    def __init__(self, inputs: int, outputs: int, *, gain: float = 1.0, key: PRNGKeyArray):
+        self.weight = gain * np.sqrt(2.0 / (9 * inputs)) * jr.normal(key, (outputs, inputs, 3, 3))
+        self.bias = jnp.zeros(outputs)
+
+    def __call__(self, x: Float[Array, "c h w"]) -> Float[Array, "k h-2 w-2"]:
+        """The stencil's sums where it lies within the picture."""
+        return correlate(x, self.weight) + self.bias[:, None, None]
+
+
+class Demosaic(eqx.Module):
+    """The picture of an RGGB mosaic: Malvar's filters plus what a network of 3 x 3 stencils on the quads adds.
+
+    With `denoise` the network corrects the measured values too; without, they are kept to the last bit. `widths` are
+    the channels between its layers: (16, 16) makes 4,072 parameters, (18, 18) 4,904.
+    """
+
+    layers: tuple[Layer, ...]
+    denoise: bool = eqx.field(static=True)
+
+    def __init__(self, widths: tuple[int, ...] = (16, 16), *, denoise: bool = False, key: PRNGKeyArray):
+        sizes = (4, *widths, 12 if denoise else len(MISSING))
+        keys = jr.split(key, len(sizes) - 1)
+        gains = [1.0] * len(widths) + [0.1]
+        self.layers = tuple(
+            Layer(a, b, gain=gain, key=k) for a, b, gain, k in zip(sizes[:-1], sizes[1:], gains, keys, strict=True)
+        )
+        self.denoise = denoise
+
+    @property
+    def halo(self) -> int:
+        """How many pixels around it a pixel depends on."""
+        return 2 * len(self.layers)
+
+    def __call__(self, mosaic: Float[Array, "h w"]) -> Float[Array, "3 h w"]:
+        """The picture; at its edge the mosaic is mirrored."""
+        sites, depth = quads(mosaic), len(self.layers)
+        x = quads(pad(mosaic[None], self.halo, self.halo)[0])
+        weights = jnp.asarray(LINEAR, x.dtype)
+        start = correlate(x[:, depth - 1 : x.shape[1] - depth + 1, depth - 1 : x.shape[2] - depth + 1], weights)
+        for layer in self.layers[:-1]:
+            x = jax.nn.relu(layer(x))
+        change = self.layers[-1](x)
+        values = start + change if self.denoise else _with_known(sites, start, change)
+        return from_quads(values.reshape(4, 3, *values.shape[1:]))
+
+
+def _with_known(sites, start, change):
+    """The twelve values of every quad: those measured, and the missing ones as corrected."""
+    rows = dict(zip(KNOWN, sites, strict=True))
+    rows |= {i: start[i] + change[n] for n, i in enumerate(MISSING)}
+    return jnp.stack([rows[i] for i in range(12)])

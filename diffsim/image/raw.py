@@ -1,0 +1,101 @@
+"""Camera raws: what a sensor measured, with the constants that its file gives; plain binary mosaics too."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from .._errors import InputError
+from .bayer import check_pattern
+from .pictures import check_extension, extra
+
+RAW = (".dng", ".nef", ".cr2", ".cr3", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw")
+SRGB_TO_XYZ = np.array(
+    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.119192, 0.9503041]]
+)
+
+
+class Raw(NamedTuple):
+    """A mosaic (h, w) from 0 at black to 1 at white, not cut; gains of red, green, blue that make grey grey; the
+    matrix from balanced camera colours to linear sRGB, whose rows sum to 1."""
+
+    mosaic: Float[np.ndarray, "h w"]
+    pattern: str = "RGGB"
+    gains: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    matrix: Float[np.ndarray, "3 3"] = np.eye(3)
+
+
+def read_raw(path: Path | str) -> Raw:
+    """The raw in a DNG or a maker's file, with black, white, pattern, gains and colour matrix from the file.
+
+    Needs rawpy. Raises InputError for a file that it cannot decode, and for a sensor without a Bayer pattern.
+    """
+    path = Path(path)
+    check_extension(path, RAW)
+    rawpy = extra("rawpy", "raw")
+    try:
+        with rawpy.imread(str(path)) as file:
+            return _from_file(path, file)
+    except (rawpy.LibRawError, OSError) as error:
+        raise InputError(f"{path}: cannot be decoded, {type(error).__name__}: {error}") from error
+
+
+def read_binary(
+    path: Path | str,
+    size: tuple[int, int],
+    pattern: str = "RGGB",
+    *,
+    bits: int = 16,
+    black: float = 0.0,
+    white: float | None = None,
+) -> Raw:
+    """The raw in a plain file of unsigned numbers, row after row, low byte first; `size` is (rows, columns).
+
+    `bits` is 8 or 16 as stored; `black` and `white` are stored values, `white` by default the greatest possible.
+    """
+    path = Path(path)
+    check_pattern(pattern)
+    if bits not in (8, 16):
+        raise InputError(f"bits={bits}: a plain mosaic has 8 or 16 bits per pixel")
+    if min(size) < 2:
+        raise InputError(f"size={size}: give rows and columns, at least 2 of each")
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    expected, found = size[0] * size[1] * bits // 8, path.stat().st_size
+    if found != expected:
+        raise InputError(f"{path}: has {found} bytes, but {size[0]} x {size[1]} pixels of {bits} bits take {expected}")
+    white = 2.0**bits - 1 if white is None else white
+    if not black < white:
+        raise InputError(f"black={black}, white={white}: black must lie below white")
+    values = np.fromfile(path, "u1" if bits == 8 else "<u2").reshape(size)
+    return Raw(((values.astype(np.float32) - black) / (white - black)).astype(np.float32), pattern.upper())
+
+
+def _from_file(path: Path, file) -> Raw:
+    if file.raw_pattern is None or file.raw_pattern.shape != (2, 2):
+        raise InputError(f"{path}: its sensor has no pattern of two by two colours")
+    names = file.color_desc.decode()
+    pattern = "".join(names[i] for i in file.raw_pattern.ravel())
+    check_pattern(pattern)
+    black = np.asarray(file.black_level_per_channel, np.float32)[file.raw_colors_visible]
+    values = file.raw_image_visible.astype(np.float32)
+    white = np.float32(file.white_level)
+    return Raw((values - black) / (white - black), pattern, _gains(file), _matrix(file))
+
+
+def _gains(file) -> tuple[float, float, float]:
+    """The camera's own white balance, that of daylight if it has none, relative to green."""
+    for given in (file.camera_whitebalance, file.daylight_whitebalance):
+        red, green, blue = given[:3]
+        if min(red, green, blue) > 0:
+            return red / green, 1.0, blue / green
+    return 1.0, 1.0, 1.0
+
+
+def _matrix(file) -> np.ndarray:
+    """Balanced camera colours to linear sRGB: white stays white, whatever the light."""
+    to_camera = np.asarray(file.rgb_xyz_matrix, float)[:3] @ SRGB_TO_XYZ
+    if not np.isfinite(to_camera).all() or abs(np.linalg.det(to_camera)) < 1e-9:
+        return np.eye(3)
+    return np.linalg.inv(to_camera / to_camera.sum(axis=1, keepdims=True))

@@ -1,0 +1,229 @@
+"""Stencils and boxes: sums over a neighbourhood whose adjoints gather, as their forward passes do.
+
+Differentiated by rule, a sum of shifted pictures becomes many scattered additions. Both derivatives of a stencil are
+stencils themselves, and are computed as such: in the picture, the stencil turned by half a turn; in the weights, the
+picture correlated with the cotangent, strip by strip so that the neighbourhoods stay in the cache.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.core import ShapedArray
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+from jaxtyping import Array, Float
+
+from .._errors import InputError
+
+UNROLLED = 128  # products per pixel up to which the sum is written out, for the compiler to fuse
+CACHE = 2**18  # numbers of a strip's neighbourhoods
+
+
+def stencil(
+    image: Float[Array, "c h w"], weights: Float[Array, "k c rows columns"], edge: str = "reflect"
+) -> Float[Array, "k h w"]:
+    """The picture out[k, y, x] = sum over c, i, j of weights[k, c, i, j] image[c, y + i - rows//2, x + j - columns//2].
+
+    Beyond its edge the picture is mirrored about its outermost pixels ("reflect": a colour mosaic keeps its pattern),
+    repeats them ("edge") or is "zero". Differentiable in both arguments, forward, reverse and twice.
+    """
+    rows, columns = weights.shape[-2:]
+    if rows % 2 == 0 or columns % 2 == 0:
+        raise InputError(f"a stencil of {rows} x {columns} has no centre: give odd sizes")
+    return correlate(pad(image, rows // 2, columns // 2, edge), weights)
+
+
+def pad(image: Float[Array, "c h w"], rows: int, columns: int, edge: str = "reflect") -> Float[Array, "c h2 w2"]:
+    """The picture with `rows` more above and below and `columns` more on both sides, filled as `stencil` says."""
+    modes = {"reflect": "reflect", "edge": "edge", "zero": "constant"}
+    if edge not in modes:
+        raise InputError(f"edge={edge!r}: give one of {', '.join(modes)}")
+    if edge == "reflect" and (rows >= image.shape[1] or columns >= image.shape[2]):
+        size = f"{image.shape[1]} x {image.shape[2]}"
+        raise InputError(f"a picture of {size} pixels is too small to mirror {rows} x {columns} of them at its edge")
+    return jnp.pad(image, ((0, 0), (rows, rows), (columns, columns)), mode=modes[edge])
+
+
+def correlate(
+    image: Float[Array, "c h w"], weights: Float[Array, "k c rows columns"]
+) -> Float[Array, "k h-rows+1 w-columns+1"]:
+    """The stencil where all of it lies within the picture, which it leaves smaller by its own size less one."""
+    if image.ndim != 3 or weights.ndim != 4 or image.shape[0] != weights.shape[1]:
+        raise InputError(f"stencil of shape {weights.shape} on a picture of shape {image.shape}: channels must agree")
+    if weights.shape[2] > image.shape[1] or weights.shape[3] > image.shape[2]:
+        raise InputError(f"a stencil of {weights.shape[2:]} is larger than the picture of {image.shape[1:]}")
+    dtype = jnp.result_type(image, weights)
+    return _correlate_p.bind(jnp.asarray(image, dtype), jnp.asarray(weights, dtype))
+
+
+def box(image: Float[Array, "c h w"], radius: int) -> Float[Array, "c h w"]:
+    """The mean over a square of 2 radius + 1 pixels, less what lies beyond the edge; the local mean of a filter."""
+    height, width = image.shape[-2:]
+    counts = np.outer(_inside(height, radius), _inside(width, radius))
+    return _window_sum(_window_sum(image, radius, 1), radius, 2) / counts.astype(image.dtype)[None]
+
+
+def _inside(size: int, radius: int) -> np.ndarray:
+    """How many of the 2 radius + 1 neighbours of each of `size` positions exist."""
+    at = np.arange(size)
+    return np.minimum(at + radius, size - 1) - np.maximum(at - radius, 0) + 1
+
+
+def _window_sum(image, radius: int, axis: int):
+    window = [1, 1, 1]
+    padding = [(0, 0)] * 3
+    window[axis], padding[axis] = 2 * radius + 1, (radius, radius)
+    # The adjoint of this sum is the sum itself; running sums would be slower and lose digits.
+    return lax.reduce_window(image, np.array(0, image.dtype), lax.add, window, (1, 1, 1), padding)
+
+
+def _sizes(image, weights):
+    return weights.shape[0], image.shape[1] - weights.shape[2] + 1, image.shape[2] - weights.shape[3] + 1
+
+
+def _neighbourhoods(image, rows: int, columns: int):
+    """The picture's neighbourhoods as columns of a matrix: (channels rows columns, pixels)."""
+    height, width = image.shape[1] - rows + 1, image.shape[2] - columns + 1
+    shifted = [image[:, i : i + height, j : j + width] for i in range(rows) for j in range(columns)]
+    return jnp.stack(shifted, axis=1).reshape(-1, height * width)
+
+
+def _strip_rows(channels: int, rows: int, columns: int, width: int) -> int:
+    return max(1, CACHE // (channels * rows * columns * width))
+
+
+def _apply(image, weights):
+    if weights.size <= UNROLLED:
+        return _unrolled(image, weights)
+    out, height, width = _sizes(image, weights)
+    channels, rows, columns = weights.shape[1:]
+    matrix = weights.reshape(out, -1)
+    strip = _strip_rows(channels, rows, columns, width)
+
+    def product(part):
+        return (matrix @ _neighbourhoods(part, rows, columns)).reshape(out, -1, width)
+
+    if strip >= height:
+        return product(image)
+    count = height // strip
+    starts = strip * jnp.arange(count)
+    done = lax.map(lambda at: product(lax.dynamic_slice_in_dim(image, at, strip + rows - 1, axis=1)), starts)
+    done = jnp.moveaxis(done, 0, 1).reshape(out, count * strip, width)
+    return done if count * strip == height else jnp.concatenate([done, product(image[:, count * strip :])], axis=1)
+
+
+def _unrolled(image, weights):
+    _, height, width = _sizes(image, weights)
+    # Without the barriers the compiler computes what lies before again for every pixel read, and this for what follows.
+    image = lax.optimization_barrier(image)
+    channels, rows, columns = weights.shape[1:]
+    shifted = {
+        (c, i, j): image[c, i : i + height, j : j + width]
+        for c in range(channels)
+        for i in range(rows)
+        for j in range(columns)
+    }
+    sums = [sum(kernel[at] * part for at, part in shifted.items()) for kernel in weights]
+    return lax.optimization_barrier(jnp.stack(sums))
+
+
+def _taps(image, cotangent):
+    """The correlation of picture (c, h, w) and cotangent (k, h2, w2) over all shifts: (k, c, h-h2+1, w-w2+1)."""
+    out, height, width = cotangent.shape
+    channels, rows, columns = image.shape[0], image.shape[1] - height + 1, image.shape[2] - width + 1
+    strip = _strip_rows(channels, rows, columns, width)
+
+    def product(part, against):
+        return against.reshape(out, -1) @ _neighbourhoods(part, rows, columns).T
+
+    def add(total, at):
+        part = lax.dynamic_slice_in_dim(image, at, strip + rows - 1, axis=1)
+        return total + product(part, lax.dynamic_slice_in_dim(cotangent, at, strip, axis=1)), None
+
+    if strip >= height:
+        return product(image, cotangent).reshape(out, channels, rows, columns)
+    count = height // strip
+    start = jnp.zeros((out, channels * rows * columns), image.dtype)
+    total, _ = lax.scan(add, start, strip * jnp.arange(count))
+    if count * strip < height:
+        total += product(image[:, count * strip :], cotangent[:, count * strip :])
+    return total.reshape(out, channels, rows, columns)
+
+
+def _turned(weights):
+    """The stencil of the adjoint: turned by half a turn, inputs and outputs exchanged."""
+    return jnp.swapaxes(weights[..., ::-1, ::-1], -4, -3)
+
+
+def _full(cotangent, rows: int, columns: int):
+    edges = [(0, 0)] * (cotangent.ndim - 2) + [(rows - 1, rows - 1), (columns - 1, columns - 1)]
+    return jnp.pad(cotangent, edges)
+
+
+def _summed(value, like):
+    """`value` summed over the batch that `like` has not."""
+    return value if value.ndim == like.aval.ndim else value.sum(0)
+
+
+def _correlate_to_image(cotangent, image, weights):
+    rows, columns = weights.shape[-2:]
+    return _summed(_correlate_p.bind(_full(cotangent, rows, columns), _turned(weights)), image)
+
+
+def _correlate_to_weights(cotangent, image, weights):
+    return _summed(_taps_p.bind(image, cotangent), weights)
+
+
+def _taps_to_image(cotangent, image, other):
+    rows, columns = cotangent.shape[-2:]
+    return _summed(_correlate_p.bind(_full(other, rows, columns), _turned(cotangent)), image)
+
+
+def _taps_to_other(cotangent, image, other):
+    return _summed(_correlate_p.bind(image, cotangent), other)
+
+
+def _batched(function, second: int, first, other):
+    """`function` over the leading axes that its arguments have beyond 3 and `second`."""
+    axes = (0 if first.ndim > 3 else None, 0 if other.ndim > second else None)
+    return function(first, other) if axes == (None, None) else jax.vmap(function, axes)(first, other)
+
+
+def _batch_rule(primitive, second: int, args, dims):
+    """One more axis of a vmap in front; where there is one already, the two are made one."""
+    size = next(x.shape[d] for x, d in zip(args, dims, strict=True) if d is not None)
+    args = [x if d is None else jnp.moveaxis(x, d, 0) for x, d in zip(args, dims, strict=True)]
+    inner = [x.ndim - rank - (d is not None) for x, rank, d in zip(args, (3, second), dims, strict=True)]
+    if not any(inner):
+        return primitive.bind(*args), 0
+    count = next(x.shape[0 if d is None else 1] for x, has, d in zip(args, inner, dims, strict=True) if has)
+    flat = []
+    for x, has, d, rank in zip(args, inner, dims, (3, second), strict=True):
+        x = x if d is not None else x[None]
+        x = x if has else x[:, None]
+        flat.append(jnp.broadcast_to(x, (size, count, *x.shape[-rank:])).reshape(-1, *x.shape[-rank:]))
+    result = primitive.bind(*flat)
+    return result.reshape(size, count, *result.shape[1:]), 0
+
+
+def _primitive(name: str, function, second: int, to_first, to_second) -> Primitive:
+    primitive = Primitive(name)
+    whole = partial(_batched, function, second)
+
+    def shape(first, other):
+        result = jax.eval_shape(whole, *(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (first, other)))
+        return ShapedArray(result.shape, result.dtype)
+
+    primitive.def_impl(jax.jit(whole))
+    primitive.def_abstract_eval(shape)
+    mlir.register_lowering(primitive, mlir.lower_fun(whole, multiple_results=False))
+    ad.defbilinear(primitive, to_first, to_second)
+    batching.primitive_batchers[primitive] = partial(_batch_rule, primitive, second)
+    return primitive
+
+
+_correlate_p = _primitive("correlate", _apply, 4, _correlate_to_image, _correlate_to_weights)
+_taps_p = _primitive("taps", _taps, 3, _taps_to_image, _taps_to_other)

@@ -1,0 +1,106 @@
+"""What chains are trained on and by: photographs at hand, losses, the rate of learning."""
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import optax
+from jaxtyping import Array, Float, PRNGKeyArray, UInt8
+
+from .._errors import InputError
+from . import patches
+from .bayer import mosaic
+from .chain import Chain
+from .colour import root
+from .pictures import extra
+from .sensor import CAMERA, LEVELS, camera_colours, expose, to_srgb
+
+BATCH, BORDER = 8, 6
+NOISES = np.array(list(LEVELS.values()), np.float32)
+PHOTOGRAPHS = ("astronaut", "coffee", "chelsea", "stereo_motorcycle", "immunohistochemistry")
+COMPRESSED = ("rocket", "hubble_deep_field", "retina")  # JPEG files, whose colours are stored at half the size
+HELD_OUT = ("china.jpg", "flower.jpg")
+
+
+def photographs() -> list[UInt8[np.ndarray, "3 _ _"]]:
+    """The training photographs: those that come with scikit-image, and are in colour."""
+    data = extra("skimage.data", "scenarios")
+    read = lambda name: np.moveaxis(data.stereo_motorcycle()[0] if "stereo" in name else getattr(data, name)(), 2, 0)
+    return [read(name) for name in PHOTOGRAPHS] + [patches.halve(read(name)) for name in COMPRESSED]
+
+
+def held_out() -> dict[str, Float[np.ndarray, "3 _ _"]]:
+    """Photographs that no training sees: those that come with scikit-learn, at half their size, in [0, 1]."""
+    load = extra("sklearn.datasets", "scenarios").load_sample_image
+    return {name: patches.halve(np.moveaxis(load(name), 2, 0)) / np.float32(255) for name in HELD_OUT}
+
+
+def squares(size: int = 72, stride: int = 24) -> UInt8[Array, "n 3 size size"]:
+    """The patches of the training photographs."""
+    return jnp.asarray(patches.cut(photographs(), size, stride))
+
+
+def schedule(steps: int, rate: float = 4e-3) -> optax.GradientTransformation:
+    """Adam with a warm start, its rate falling to zero as a cosine."""
+    warm = min(200, steps // 4)
+    rates = optax.warmup_cosine_decay_schedule(0.0, rate, warm, steps)
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rates))
+
+
+def clean_loss(model: tuple[Chain, Array], key: PRNGKeyArray) -> Float[Array, ""]:
+    """The mean squared error of demosaicking a batch; the patches are a part of the model that does not train."""
+    chain, squares = model
+    return patches.mean_over(lambda x, _: _mean_square(chain(mosaic(x)) - x), squares, BATCH, key=key)
+
+
+def noisy_loss(model: tuple[Chain, Array], key: PRNGKeyArray) -> Float[Array, ""]:
+    """The mean over a batch of raws of the logarithm of the error: what PSNR counts, and fair to all noise levels."""
+    chain, squares = model
+    one = lambda x, key: jnp.log(_mean_square(chain(_noisy(x, key)) - x) + 3e-5)
+    return patches.mean_over(one, squares, BATCH, key=key)
+
+
+LOSSES = {"noisy": noisy_loss, "demosaic": clean_loss}
+
+
+def stage_loss(name: str):
+    """The loss of one stage alone, against what the camera itself has at its place."""
+
+    def loss(model, key):
+        chain, squares = model
+
+        def one(picture, key):
+            # The stages before are done learning.
+            found = jax.lax.stop_gradient(_upto(chain, name, _noisy(picture, key)))
+            return _mean_square(chain.stages[name](found) - _target(name, picture))
+
+        return patches.mean_over(one, squares, BATCH, key=key)
+
+    return loss
+
+
+def _noisy(picture, key):
+    """A raw of the picture at one of the levels of noise."""
+    level, noise = jr.split(key)
+    return expose(picture, jnp.asarray(NOISES)[jr.randint(level, (), 0, len(NOISES))], key=noise)
+
+
+def _mean_square(difference):
+    return jnp.mean(difference[..., BORDER:-BORDER, BORDER:-BORDER] ** 2)
+
+
+def _upto(chain: Chain, name: str, x):
+    """What the stages before `name` make of a raw."""
+    for before, stage in chain.stages.items():
+        if before == name:
+            return x
+        x = stage(x)
+    raise InputError(f"no stage {name!r}")
+
+
+def _target(name: str, picture):
+    """The true picture after a stage: of the mosaic, of the camera's colours, of light, or the finished one."""
+    seen = camera_colours(picture, CAMERA) * jnp.array([CAMERA.red, 1.0, CAMERA.blue], picture.dtype)[:, None, None]
+    linear = jnp.einsum("ij,jhw->ihw", jnp.array(CAMERA.matrix, picture.dtype), seen)
+    places = {"balance": mosaic(seen), "demosaic": root(seen), "guided": root(seen), "colour": linear}
+    return places.get(name, to_srgb(linear) if name == "gamma" else picture)

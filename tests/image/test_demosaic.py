@@ -1,0 +1,107 @@
+"""Mosaics and demosaicking: patterns, exact cases, second implementations, gradients."""
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from scipy import ndimage
+
+import diffsim as ds
+from diffsim import image
+from diffsim.image.bayer import MISSING, picture_quads, quads
+from diffsim.testing import assert_gradients
+
+PICTURE = jr.uniform(jr.key(0), (3, 16, 18))
+
+
+# Where red, green and blue are, and which colour lies beside green in its row.
+SITES = {"red": (0, 0), "beside red": (0, 1), "below red": (1, 0), "blue": (1, 1)}
+
+
+@pytest.mark.parametrize("pattern", image.PATTERNS)
+def test_mosaics_follow_the_pattern(pattern):
+    found = np.asarray(image.mosaic(PICTURE, pattern))
+    for i, colour in enumerate(pattern):
+        site = np.s_[i // 2 :: 2, i % 2 :: 2]
+        np.testing.assert_array_equal(found[site], PICTURE["RGB".index(colour)][site])
+
+
+def test_bilinear_is_the_mean_of_the_nearest_of_each_colour():
+    cross, square = np.array([[0, 1, 0], [1, 4, 1], [0, 1, 0]]) / 4, np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]]) / 4
+    mosaic = np.asarray(image.mosaic(PICTURE))
+    masks = image_masks(mosaic.shape)
+    found = image.bilinear(image.mosaic(PICTURE))
+    for colour, (mask, kernel) in enumerate(zip(masks, (square, cross, square), strict=True)):
+        np.testing.assert_allclose(found[colour], ndimage.convolve(mosaic * mask, kernel, mode="mirror"), atol=1e-12)
+
+
+def image_masks(shape):
+    """Where an RGGB mosaic holds red, green and blue."""
+    red, blue = np.zeros(shape), np.zeros(shape)
+    red[0::2, 0::2] = blue[1::2, 1::2] = 1.0
+    return red, 1.0 - red - blue, blue
+
+
+def test_malvar_is_exact_where_the_colours_differ_by_constants():
+    # A parabola of the same curvature in all colours: the correction by the others' second differences is right.
+    y, x = np.mgrid[:16, :18] / 18.0
+    grey = x + 0.5 * y + x**2 - 0.3 * y**2
+    picture = jnp.asarray(np.stack([grey, grey + 0.2, grey - 0.1]))
+    inner = np.s_[:, 3:-3, 3:-3]
+    np.testing.assert_allclose(image.malvar(image.mosaic(picture))[inner], picture[inner], atol=2e-3)
+    assert np.abs(image.bilinear(image.mosaic(picture)) - picture)[inner].max() > 2e-3
+
+
+@pytest.mark.parametrize("pattern", image.PATTERNS)
+def test_every_pattern_goes_through_the_red_first_form(pattern):
+    picture = jnp.broadcast_to(jnp.array([0.2, 0.5, 0.9])[:, None, None], (3, 8, 10))
+    rggb = image.to_rggb(image.mosaic(picture, pattern), pattern)
+    found = image.cut_back(image.bilinear(rggb), pattern, (8, 10))
+    np.testing.assert_allclose(found, picture, rtol=1e-12)
+
+
+def test_odd_sizes_are_filled_up_and_cut_back():
+    mosaic = image.mosaic(PICTURE)[:15, :17]
+    picture = image.malvar(image.to_rggb(mosaic, "RGGB"))
+    assert image.cut_back(picture, "RGGB", mosaic.shape).shape == (3, 15, 17)
+
+
+@pytest.fixture(scope="module")
+def network():
+    return image.Demosaic((5, 4), key=jr.key(1))
+
+
+def test_the_network_keeps_what_was_measured_and_starts_near_malvar(network):
+    mosaic = image.mosaic(PICTURE)
+    found = network(mosaic)
+    np.testing.assert_array_equal(image.mosaic(found), mosaic)
+    zero = jax.tree.map(jnp.zeros_like, network)
+    np.testing.assert_allclose(zero(mosaic), image.malvar(mosaic), atol=1e-12)
+
+
+def test_the_halo_is_how_far_a_pixel_reaches(network):
+    mosaic = jr.uniform(jr.key(4), (32, 32))
+    touched = jax.grad(lambda m: jnp.sum(network(m)[:, 16:18, 16:18]))(mosaic) != 0
+    rows = np.nonzero(np.asarray(touched).any(axis=1))[0]
+    assert (rows.min(), rows.max()) == (16 - network.halo, 17 + network.halo)
+
+
+@pytest.mark.parametrize("denoise", [False, True])
+def test_gradients_of_the_network(denoise):
+    model = image.Demosaic((3,), denoise=denoise, key=jr.key(2))
+    # Away from the kinks of relu, which differences cannot tell from errors.
+    loss = lambda model, m: jnp.sum(jnp.sin(model(m)))
+    assert_gradients(jax.jit(loss), (model, image.mosaic(PICTURE)[:10, :12]), max_coordinates=2)
+
+
+def test_quads_of_picture_and_mosaic_agree():
+    known = [i for i in range(12) if i not in MISSING]
+    np.testing.assert_array_equal(picture_quads(PICTURE)[np.array(known)], quads(image.mosaic(PICTURE)))
+
+
+def test_bad_patterns_and_odd_sizes_are_named():
+    with pytest.raises(ds.InputError, match="pattern='RGBG'"):
+        image.mosaic(PICTURE, "RGBG")
+    with pytest.raises(ds.InputError, match="15 x 18"):
+        image.mosaic(PICTURE[:, :15])

@@ -1,0 +1,191 @@
+"""Picture files, raws and trained parameters: round trips, files made by others, damage, bad requests."""
+
+import sys
+
+import jax
+import jax.random as jr
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+import diffsim as ds
+from diffsim import image
+from diffsim.image import _png, trained
+from diffsim.image.raw import SRGB_TO_XYZ
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_pictures_come_back_as_written(bits, suffix, tmp_path):
+    peak = 2**bits - 1
+    values = RNG.integers(0, peak + 1, (3, 17, 23))
+    path = image.write_picture(tmp_path / f"a{suffix}", values / peak, bits)
+    found = image.read_picture(path)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(np.round(found.astype(float) * peak), values)
+
+
+@pytest.mark.parametrize("kind", range(5))
+def test_every_filter_of_png_is_undone(kind):
+    """Rows coded here by the definition, one byte after the other."""
+    pixels = RNG.integers(0, 256, (6, 7, 6), dtype=np.uint8)
+    coded = np.zeros_like(pixels)
+    for y in range(6):
+        for x in range(7):
+            for k in range(6):
+                left, above = (int(pixels[y, x - 1, k]) if x else 0), (int(pixels[y - 1, x, k]) if y else 0)
+                corner = int(pixels[y - 1, x - 1, k]) if x and y else 0
+                nearest = min((left, above, corner), key=lambda v, p=left + above - corner: abs(p - v))
+                guess = (0, left, above, (left + above) // 2, nearest)[kind]
+                coded[y, x, k] = (int(pixels[y, x, k]) - guess) % 256
+    np.testing.assert_array_equal(_png._unfilter(np.full(6, kind), coded), pixels)
+
+
+def test_a_16_bit_png_is_read_by_others(tmp_path):
+    grey = np.broadcast_to(np.linspace(0, 1, 20), (3, 4, 20))
+    path = image.write_picture(tmp_path / "a.png", grey, 16)
+    np.testing.assert_allclose(np.asarray(Image.open(path).convert("RGB"))[0, :, 0] / 255, grey[0, 0], atol=0.01)
+
+
+def test_jpeg_is_read_and_written(tmp_path):
+    smooth = np.broadcast_to(np.linspace(0.2, 0.8, 32), (3, 32, 32))
+    np.testing.assert_allclose(image.read_picture(image.write_picture(tmp_path / "a.jpg", smooth)), smooth, atol=0.02)
+
+
+def test_bad_pictures_are_named(tmp_path):
+    whole = image.write_picture(tmp_path / "a.png", np.zeros((3, 9, 9)), 16)
+    (tmp_path / "cut.png").write_bytes(whole.read_bytes()[:60])
+    (tmp_path / "short.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (tmp_path / "no.jpg").write_bytes(b"not a picture")
+    tifffile.imwrite(tmp_path / "deep.tif", np.zeros((4, 4, 3), np.float32), photometric="rgb")
+    tifffile.imwrite(tmp_path / "whole.tif", np.zeros((400, 4, 3), np.uint8), photometric="rgb")
+    (tmp_path / "cut.tif").write_bytes((tmp_path / "whole.tif").read_bytes()[:500])
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "grey.png")
+    (tmp_path / "folder.png").mkdir()
+    for name, message in {
+        "cut.png": "cut off",
+        "short.png": "cut off",
+        "no.jpg": "cannot be read",
+        "deep.tif": "type float32",
+        "cut.tif": "cannot be read",
+        "grey.png": "no colours",
+        "folder.png": "is a folder",
+        "none.png": "no such file",
+        "a.gif": "unknown extension '.gif'",
+    }.items():
+        with pytest.raises(ds.InputError, match=message) as caught:
+            image.read_picture(tmp_path / name)
+        assert name in str(caught.value)
+
+
+def test_bad_writes_are_named_and_leave_nothing(tmp_path, monkeypatch):
+    good = np.zeros((3, 4, 4))
+    (tmp_path / "folder.png").mkdir()
+    for path, picture, bits, message in [
+        ("folder.png", good, 8, "is a folder"),
+        ("a.gif", good, 8, "unknown extension"),
+        ("a.jpg", good, 16, "bits=16"),
+        ("none/a.png", good, 8, "no folder"),
+        ("a.png", np.full((3, 4, 4), np.nan), 8, "48 values .* not finite"),
+        ("a.png", np.zeros((4, 4)), 8, r"shape \(4, 4\)"),
+    ]:
+        with pytest.raises(ds.InputError, match=message):
+            image.write_picture(tmp_path / path, picture, bits)
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(_png, "encode", fail)
+    with pytest.raises(OSError, match="disk full"):
+        image.write_picture(tmp_path / "a.png", good, 16)
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.png"]
+
+
+def test_binary_mosaics_come_back(tmp_path):
+    values = RNG.integers(0, 1024, (6, 8)).astype("<u2")
+    (tmp_path / "a.raw").write_bytes(values.tobytes())
+    found = image.read_binary(tmp_path / "a.raw", (6, 8), "gbrg", black=64, white=1023)
+    assert found.pattern == "GBRG"
+    np.testing.assert_allclose(found.mosaic, (values - 64.0) / 959.0, rtol=1e-6, atol=1e-7)
+
+
+def test_binary_mosaics_that_do_not_fit_are_named(tmp_path):
+    path = tmp_path / "a.raw"
+    path.write_bytes(bytes(96))
+    for options, message in [
+        ({"size": (6, 9)}, "has 96 bytes, but 6 x 9 pixels of 16 bits take 108"),
+        ({"size": (6, 8), "pattern": "RGB"}, "pattern='RGB'"),
+        ({"size": (6, 8), "bits": 12}, "bits=12"),
+        ({"size": (0, 8)}, "size="),
+        ({"size": (6, 8), "black": 9, "white": 9}, "black must lie below white"),
+    ]:
+        with pytest.raises(ds.InputError, match=message):
+            image.read_binary(path, **options)
+
+
+def dng(path, mosaic, pattern="RGGB", black=64, white=1023, gains=(2.0, 1.0, 1.5)):
+    """Writes a digital negative with the least that its definition asks for."""
+    to_camera = np.linalg.inv(SRGB_TO_XYZ)
+    rational = lambda values: tuple(x for value in values for x in (round(value * 10000), 10000))
+    colours = ["RGB".index(c) for c in pattern]
+    tags = [
+        (50706, 1, 4, (1, 4, 0, 0)),  # version
+        (33421, 3, 2, (2, 2)),  # size of the pattern
+        (33422, 1, 4, tuple(colours)),
+        (50708, 2, 0, "Test camera"),
+        (50714, 3, 1, black),
+        (50717, 3, 1, white),
+        (50721, 10, 9, rational(to_camera.ravel())),  # XYZ to camera
+        (50728, 5, 3, rational(1 / g for g in gains)),  # what the camera sees of grey
+        (50778, 3, 1, 21),  # daylight
+    ]
+    tifffile.imwrite(path, mosaic.astype(np.uint16), photometric=32803, extratags=[(*t, True) for t in tags])
+    return path
+
+
+@pytest.mark.parametrize("pattern", image.PATTERNS)
+def test_a_digital_negative_brings_its_constants(pattern, tmp_path):
+    values = RNG.integers(64, 1024, (32, 48))
+    found = image.read_raw(dng(tmp_path / "a.dng", values, pattern))
+    assert found.pattern == pattern
+    np.testing.assert_allclose(found.mosaic, (values - 64.0) / 959.0, atol=1e-6)
+    np.testing.assert_allclose(found.gains, (2.0, 1.0, 1.5), rtol=1e-3)
+    # A camera that sees sRGB: nothing is left for its matrix to do.
+    np.testing.assert_allclose(found.matrix, np.eye(3), atol=2e-3)
+
+
+def test_raws_that_cannot_be_decoded_are_named(tmp_path):
+    (tmp_path / "a.dng").write_bytes(b"II*\0 and no more")
+    with pytest.raises(ds.InputError, match="cannot be decoded"):
+        image.read_raw(tmp_path / "a.dng")
+    with pytest.raises(ds.InputError, match="unknown extension"):
+        image.read_raw(tmp_path / "a.txt")
+
+
+def test_a_missing_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "rawpy", None)
+    (tmp_path / "a.dng").write_bytes(b"")
+    with pytest.raises(ds.InputError, match=r"pip install 'diffsim\[raw\]'"):
+        image.read_raw(tmp_path / "a.dng")
+
+
+@pytest.mark.parametrize("task", trained.WIDTHS)
+def test_parameters_come_back_from_their_file(task, tmp_path):
+    chain = trained.untrained(task, (3,), key=jr.key(3))
+    found_task, found = trained.load(trained.save(tmp_path / "a.npz", task, chain))
+    assert found_task == task
+    for a, b in zip(jax.tree.leaves(chain), jax.tree.leaves(found), strict=True):
+        np.testing.assert_array_equal(a.astype(np.float32), b)
+
+
+def test_files_without_parameters_are_named(tmp_path):
+    (tmp_path / "a.npz").write_bytes(b"PK and no more")
+    with pytest.raises(ds.InputError, match="no parameters of a chain"):
+        trained.load(tmp_path / "a.npz")
+    with pytest.raises(ds.InputError, match="cannot be read"):
+        trained.load(tmp_path / "b.npz")
+    with pytest.raises(ds.InputError, match="task='other'"):
+        trained.trained("other")

@@ -1,0 +1,131 @@
+"""Every stage: what it must leave alone, what it must do exactly, its gradients at the pixels where code breaks."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+import diffsim as ds
+from diffsim import image
+from diffsim.image import pixels, sensor
+from diffsim.testing import assert_gradients
+
+# Rows of pixels at 0, the black level, grey, white, beyond both ends, and saturated in one colour.
+SPECIAL = np.array([[0, 0, 0], [0.0625] * 3, [0.5] * 3, [1, 1, 1], [-0.02, 0, 0.01], [1.1, 1, 1], [1, 0, 0], [0, 0, 1]])
+PICTURE = jnp.concatenate(
+    [jnp.tile(jnp.asarray(SPECIAL.T)[:, :, None], (1, 1, 3)), jr.uniform(jr.key(0), (3, 8, 7))], 2
+)
+MOSAIC = image.mosaic(PICTURE)
+CURVE = image.ToneCurve(rises=np.sin(np.arange(15.0)))
+STAGES = {
+    "balance": (image.Balance(black=0.0625, red=1.9, blue=1.6), MOSAIC),
+    "root": (image.Apply(lambda _, x: image.root(x)), MOSAIC),
+    "square": (image.Apply(lambda _, x: image.square(x)), MOSAIC),
+    "colour matrix": (image.ColourMatrix(mixing=np.array([-0.5, -0.1, -0.25, -0.3, 0.05, -0.65])), PICTURE),
+    "gamma": (image.Gamma(), PICTURE),
+    "tone curve": (CURVE, PICTURE),
+    "saturation": (image.Saturation(saturation=1.2, vibrance=0.4), PICTURE),
+    "guided filter": (image.GuidedFilter(radius=2), PICTURE),
+    "sharpen": (image.Sharpen(amount=0.5, radius=3), PICTURE),
+    "bilateral grid": (image.BilateralGrid(cell=3, depth=4), PICTURE),
+    "local Laplacian": (image.LocalLaplacian(detail=0.5, contrast=0.8, levels=2, references=4), PICTURE),
+}
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_gradients_at_the_pixels_where_code_breaks(name):
+    stage, x = STAGES[name]
+    # A loss that weighs every pixel differently, so that no error cancels.
+    weights = jnp.cos(jnp.arange(x.size)).reshape(x.shape)
+    assert_gradients(jax.jit(lambda stage, x: jnp.sum(weights * jnp.sin(stage(x)))), (stage, x), max_coordinates=6)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_single_precision_stays_single_and_finite(name):
+    stage, x = jax.tree.map(lambda a: a.astype(jnp.float32), STAGES[name])
+    value, gradient = eqx.filter_value_and_grad(lambda both: jnp.sum(both[0](both[1]) ** 2))((stage, x))
+    assert value.dtype == jnp.float32
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+
+
+def test_stages_in_strips_are_the_same(monkeypatch):
+    loss = lambda s, x: jnp.sum(jnp.cos(s(x)) * x)
+    whole = eqx.filter_value_and_grad(loss)(CURVE, PICTURE)
+    monkeypatch.setattr(pixels, "STRIP", 3 * PICTURE.shape[2])
+    strips = eqx.filter_value_and_grad(loss)(CURVE, PICTURE)
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(strips), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
+
+
+def test_balance_undoes_the_sensor():
+    camera = image.Camera(bits=None, matrix=tuple(map(tuple, np.eye(3))), tone=False)
+    grey = jnp.full((3, 4, 4), 0.5)
+    balanced = image.Balance(black=camera.black, red=camera.red, blue=camera.blue)(image.expose(grey, camera=camera))
+    np.testing.assert_allclose(balanced, sensor.to_linear(jnp.array(0.5)), rtol=1e-12)
+
+
+def test_colour_matrix_keeps_grey_to_the_last_bit():
+    stage = STAGES["colour matrix"][0]
+    grey = jnp.broadcast_to(jr.uniform(jr.key(1), (1, 4, 5)), (3, 4, 5))
+    np.testing.assert_array_equal(stage(grey), grey)
+    np.testing.assert_allclose(stage(PICTURE), jnp.einsum("ij,jhw->ihw", stage.matrix, PICTURE), atol=1e-14)
+
+
+def test_gamma_starts_as_srgb():
+    # The published constants are rounded, which leaves their slope at the toe 1.7% off; ours has no jump there.
+    np.testing.assert_allclose(image.Gamma()(PICTURE), sensor.to_srgb(PICTURE), rtol=0.02, atol=1e-12)
+    light = jnp.linspace(0, 1, 101)
+    np.testing.assert_allclose(sensor.to_linear(sensor.to_srgb(light)), light, atol=1e-7)
+
+
+def test_tone_curve_is_monotone_through_its_knots_and_starts_as_identity():
+    np.testing.assert_allclose(image.ToneCurve()(PICTURE), PICTURE, atol=1e-14)
+    at = jnp.broadcast_to(jnp.linspace(0, 1, 16)[None, None], (1, 2, 16))
+    np.testing.assert_allclose(CURVE(at)[0, 0], CURVE.knots, atol=1e-14)
+    fine = CURVE(jnp.linspace(-0.2, 1.2, 999)[None, None])
+    assert np.all(np.diff(fine[0, 0]) > 0)
+
+
+def test_root_and_square_are_inverse():
+    x = jnp.linspace(-0.5, 2.0, 99)
+    np.testing.assert_allclose(image.square(image.root(x)), x, atol=1e-14)
+
+
+def test_saturation_keeps_luma_and_zero_makes_grey():
+    stage = STAGES["saturation"][0]
+    np.testing.assert_allclose(image.luma(stage(PICTURE)), image.luma(PICTURE), atol=1e-14)
+    grey = ds.replace(image.Saturation(), {"saturation": 0.0})(PICTURE)
+    np.testing.assert_allclose(grey, jnp.broadcast_to(image.luma(PICTURE)[None], PICTURE.shape), atol=1e-14)
+
+
+def test_guided_filter_is_exact_on_lines_of_the_luma_and_smooths_noise():
+    grey = jr.uniform(jr.key(2), (20, 20))
+    lines = jnp.stack([grey, grey, grey])
+    np.testing.assert_allclose(image.GuidedFilter(smoothing=1e-7)(lines), lines, atol=1e-5)
+    noise = 0.5 + 0.01 * jr.normal(jr.key(3), (3, 40, 40))
+    assert np.std(image.GuidedFilter(smoothing=1e-1)(noise)) < 0.2 * np.std(noise)
+
+
+def test_sharpen_steepens_an_edge_and_nothing_flat():
+    edge = jnp.broadcast_to(jnp.where(jnp.arange(24) < 12, 0.2, 0.8)[None, None], (3, 24, 24))
+    sharp = image.Sharpen(amount=0.5)(edge)
+    np.testing.assert_allclose(sharp[:, :, :4], edge[:, :, :4], atol=1e-12)
+    assert sharp[0, 12, 11] < 0.2 < 0.8 < sharp[0, 12, 12]
+
+
+def test_bilateral_grid_keeps_flat_colours_and_edges_and_smooths_noise():
+    flat = jnp.broadcast_to(jnp.array([0.2, 0.5, 0.7])[:, None, None], (3, 19, 23))
+    np.testing.assert_allclose(image.BilateralGrid(strength=1.0, cell=4)(flat), flat, atol=1e-5)
+    noise = 0.02 * jr.normal(jr.key(3), (3, 32, 32))
+    edge = jnp.broadcast_to(jnp.where(jnp.arange(32) < 16, 0.2, 0.8)[None, None], (3, 32, 32))
+    found = image.BilateralGrid(strength=1.0, cell=8)(edge + noise)
+    assert np.std(found - edge) < 0.4 * np.std(noise)
+
+
+def test_local_laplacian_without_change_is_identity_and_detail_adds_contrast():
+    picture = jr.uniform(jr.key(7), (3, 21, 26))
+    np.testing.assert_allclose(image.LocalLaplacian()(picture), picture, atol=1e-12)
+    texture = 0.5 + 0.02 * jr.normal(jr.key(8), (3, 32, 32))
+    assert np.std(image.LocalLaplacian(detail=1.0)(texture)) > 1.3 * np.std(texture)

@@ -1,0 +1,82 @@
+"""The enhancement scenario in short form, as a user runs it, and what it says to bad input."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from diffsim import image
+from diffsim.image import training
+
+ROOT = Path(__file__).parent.parent
+
+
+def enhance(*words, cwd):
+    """The finished process of the scenario."""
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax")}
+    command = [sys.executable, str(ROOT / "scenarios" / "enhance.py"), *map(str, words)]
+    environment = {**os.environ, **cache, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, env=environment)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with one picture, of a photograph that nothing was trained on."""
+    path = tmp_path_factory.mktemp("pictures")
+    picture = training.held_out()["china.jpg"][:, 60:140, 60:160]
+    image.write_picture(path / "a.png", picture)
+    return path
+
+
+def answer(done) -> dict:
+    """The result that the scenario printed."""
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_short_training_writes_a_whole_run(tmp_path):
+    words = ("train", "--task", "demosaic", "--minutes", "0.005", "--widths", "4", "--json")
+    result = answer(enhance(*words, cwd=tmp_path))
+    # It starts as Malvar's filters plus small random changes.
+    assert abs(result["ours"] - result["malvar"]) < 3
+    run = tmp_path / result["run"]
+    assert {"config.toml", "metrics.jsonl", "parameters.npz", "report.html"} <= {path.name for path in run.iterdir()}
+    assert "before" in (run / "report.html").read_text()
+
+
+def test_evaluate_beats_the_classical_filters_with_what_ships(folder, tmp_path):
+    result = answer(enhance("evaluate", folder, "--json", cwd=tmp_path))
+    assert result["pictures"] == 1
+    assert result["ours"] > result["malvar"] > result["bilinear"]
+
+
+def test_apply_writes_a_picture_of_a_picture(folder, tmp_path):
+    answer(enhance("apply", folder / "a.png", tmp_path / "b.png", "--bits", 16, "--json", cwd=tmp_path))
+    found, scene = image.read_picture(tmp_path / "b.png"), image.read_picture(folder / "a.png")
+    assert image.psnr(found, scene) > 22
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("apply", "none.png", "out.png"), "none.png: no such file"),
+        (("apply", "a.png", "."), "is a folder"),
+        (("apply", "a.png", "out.gif"), "unknown extension '.gif'"),
+        (("apply", "m.raw", "out.png", "--rows", "3", "--columns", "4"), "has 96 bytes, but 3 x 4"),
+        (("apply", "m.raw", "out.png", "--rows", "6", "--columns", "8", "--pattern", "RGB"), "pattern='RGB'"),
+        (("evaluate", "empty"), "holds no picture"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
+)
+def test_bad_input_is_named_and_exits_with_2(words, message, folder, tmp_path):
+    (tmp_path / "a.png").write_bytes((folder / "a.png").read_bytes())
+    (tmp_path / "m.raw").write_bytes(bytes(96))
+    (tmp_path / "empty").mkdir()
+    done = enhance(*words, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("out*"))
