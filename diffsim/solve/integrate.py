@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import diffrax as dfx
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -54,13 +55,21 @@ def integrate(
     dtype = jnp.result_type(*jax.tree.leaves(y0))
     ts = _check_times(ts, dtype)
     if adjoint is None and not isinstance(vector_field, dfx.AbstractTerm):
+        # A number that is not an array would be compiled for anew with each value.
+        dt0 = None if dt0 is None else jnp.asarray(dt0, dtype)
         options = {"solver": solver, "controller": controller, "dt0": dt0, "max_steps": max_steps}
-        between = ts[1:-1] if ts.shape[0] > 2 else None
-        end = evolve(Phase(vector_field), ts[0], y0, args, t1=ts[-1], ts=between, **options)
-        ys, status = _in_order(y0, end), end.status
+        ys, status = _by_evolve(vector_field, y0, ts, args, options)
     else:
         ys, status = _by_diffrax(vector_field, y0, ts, args, solver, controller, adjoint, dt0, max_steps)
     return (ys, status) if return_status else ys
+
+
+@eqx.filter_jit
+def _by_evolve(vector_field, y0, ts, args, options):
+    """States and status of one phase; compiled once for each vector field, so that calls from Python are fast too."""
+    between = ts[1:-1] if ts.shape[0] > 2 else None
+    end = evolve(Phase(vector_field), ts[0], y0, args, t1=ts[-1], ts=between, **options)
+    return _in_order(y0, end), end.status
 
 
 def _in_order(y0: State, end: Arrival) -> State:

@@ -17,13 +17,18 @@ def compile_whole(function: Callable) -> Callable:
     small trajectory costs several times the arithmetic. Other backends ignore the request, and so does JAX's
     tracing: values and derivatives are the same. Good for small states; large arrays lose the use of more cores.
     """
-    inner = jax.jit(lambda *args: _using(args, function(*args)))
 
+    @jax.jit
+    def inner(*args):
+        # Only the call is marked, not the calls within it.
+        with set_xla_metadata(xla_cpu_small_call=None, inlineable=None):
+            return _using(args, function(*args))
+
+    @jax.jit
     @functools.wraps(function)
     def wrapped(*args):
         # Behind a barrier no argument is a constant, which the compiler would draw into the function.
-        arrays, rest = eqx.partition(args, eqx.is_array)
-        args = eqx.combine(lax.optimization_barrier(arrays), rest)
+        args = lax.optimization_barrier(args)
         with set_xla_metadata(xla_cpu_small_call="true", inlineable="false"):
             return inner(*args)
 

@@ -222,3 +222,22 @@ def test_bad_input_is_named(arguments, message, adjoint):
 def test_an_implicit_solver_needs_a_tolerance():
     with pytest.raises(InputError, match=r"Kvaerno5 with ConstantStepSize has no tolerance.*VeryChord"):
         integrate(lambda t, y, a: -y, 1.0, TS, solver=dfx.Kvaerno5(), controller=dfx.ConstantStepSize(), dt0=0.1)
+
+
+def test_calls_from_python_are_compiled_once():
+    traced = []
+
+    def decay(t, y, rate):
+        traced.append(t)
+        return -rate * y
+
+    end = lambda rate: integrate(decay, jnp.array(1.0), jnp.array([0.0, 1.0]), rate, dt0=0.1)[-1]
+    for mode in (end, jax.grad(end), jax.jacfwd(end)):
+        mode(jnp.array(0.5))
+        seen = len(traced)
+        # diffsim looks at the structure that the field returns before each call, and at nothing else.
+        value = mode(jnp.array(0.7))
+        assert len(traced) <= seen + 1
+        sign = 1 if mode is end else -1
+        # rtol 1e-6 over some steps.
+        np.testing.assert_allclose(value, sign * np.exp(-0.7), rtol=1e-5)
