@@ -165,13 +165,10 @@ def write_report(run, model, history, reaches, test, miss, result) -> None:
     page.figure(picture, "Miss over (target, wind), judged at tight tolerance; grey is out of reach.")
     run.figure("miss_map", picture)
     page.animation(animation(aimed(model, 60.0, 0.0)), "The network's throw at a target 60 m away without wind.")
-    run.say("checking the gradients")
-    table = gradient_table()
     page.section("The pipeline's stages")
     page.figure(plot.stages(pipeline(model, 60.0)), "One target, 60 m away, on its way to the loss.")
-    page.section("Gradient check")
-    page.text("d(range)/d(parameter) of the default throw: reverse, forward and finite differences.")
-    page.table("Gradients of the range", *table)
+    run.say("checking the gradients")
+    page.certificate(gradient_check(), "Certificate: derivatives of the default throw's range (m per unit)")
     page.write(run.folder / "report.html")
 
 
@@ -198,22 +195,16 @@ def miss_map(model, reaches):
     return plot.field_map(distances, winds, values, "target (m)", "wind (m/s)", label, log=True, mask=beyond)
 
 
-def gradient_table():
-    """Columns and rows of the gradient check of a throw's range in its main parameters."""
+def gradient_check() -> ds.GradientCheck:
+    """The evidence on the range's derivatives in the main parameters of the default throw."""
+    known = ds.parameters(MACHINE)
     names = ("angle", "m_weight", "wind", "l_sling", "l_short", "l_long")
 
     @ds.few_inputs
     def range_of(values):
         return throw(ds.replace(MACHINE, values), check=False, mode="forward").range
 
-    known = ds.parameters(MACHINE)
-    check = ds.check_gradients(range_of, ({name: known[name].value for name in names},))
-    columns = ["parameter", "unit", "reverse", "forward", "differences", "verdict"]
-    rows = []
-    for row in check.to_dict()["rows"]:
-        unit = f"m / ({known[row['name']].unit})"
-        rows.append((row["name"], unit, row["reverse"], row["forward"], row["difference"], row["verdict"]))
-    return columns, rows
+    return ds.check_gradients(range_of, ({name: known[name].value for name in names},))
 
 
 def aimed(model, target: float, wind: float) -> Trebuchet:
