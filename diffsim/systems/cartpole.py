@@ -41,7 +41,7 @@ class State(NamedTuple):
     rate: Scalar
 
 
-def cartpole(p: CartPole, s: State, force=0.0) -> State:
+def cartpole(p: CartPole, s: State, force: float | Scalar = 0.0) -> State:
     """Time derivative of the state under a force (N) on the cart.
 
     With M = cart + pole and m the pole, h its half length:
@@ -59,7 +59,7 @@ def cartpole(p: CartPole, s: State, force=0.0) -> State:
     return State(s.velocity, push - moment * turn * cosine / total, s.rate, turn)
 
 
-def step(p: CartPole, s: State, force=0.0, dt: float | Scalar = DT) -> State:
+def step(p: CartPole, s: State, force: float | Scalar = 0.0, dt: float | Scalar = DT) -> State:
     """The state `dt` (s) later by explicit Euler, as Gymnasium's CartPole-v1 steps under a force of +-10 N.
 
     All parts move by the old state's derivative. It is the environment's rule, not an accurate integrator: the energy
