@@ -1,0 +1,98 @@
+"""The cart-pole scenario in its short form, as a user runs it, and what it says to bad input."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def cartpole(*words, cwd, path=()):
+    """The finished process of the scenario; folders of `path` are searched for modules first."""
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax")}
+    environment = {**os.environ, **cache, "PYTHONPATH": os.pathsep.join(map(str, (*path, ROOT)))}
+    command = [sys.executable, str(ROOT / "scenarios" / "cartpole.py"), *map(str, words)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600, env=environment)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cartpole")
+    done = cartpole("train", "--policies", 2, "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    return result, folder / result["run"]
+
+
+def test_two_seeds_reach_the_maximum_and_leave_a_whole_run(trained):
+    result, run = trained
+    assert result["at_500"] == 2
+    assert {"config.toml", "metrics.jsonl", "versions.json", "report.html", "figures", "checkpoint.npz"} <= {
+        path.name for path in run.iterdir()
+    }
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_saved_policy_is_judged_as_it_was_trained(trained, tmp_path):
+    _, run = trained
+    done = cartpole("evaluate", "--policy", run / "checkpoint.npz", "--seeds", "100:110", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert (result["episodes"], result["at_500"], result["mean_score"]) == (10, 10, 500.0)
+
+
+def test_steps_are_those_of_gymnasium(tmp_path):
+    done = cartpole("parity", "--episodes", 5, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    # Rounding of some operations a step, over some tens of steps.
+    assert result["worst"] <= 1e-12
+    assert result["mismatches"] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("evaluate", "--seeds", "100:0"), "seeds '100:0': give FIRST:LAST"),
+        (("evaluate", "--seeds", "5:5"), "at least one seed"),
+        (("evaluate", "--seeds", "five"), "seeds 'five'"),
+        (("evaluate", "--policy", "missing.npz"), "missing.npz"),
+        (("evaluate", "--policy", "text.npz"), "is no checkpoint"),
+        (("evaluate", "--policy", "other.npz"), "does not hold this scenario's network"),
+        (("train", "--policies", "0"), "policies=0"),
+        (("animate", "picture.png"), "picture.png"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
+)
+def test_bad_input_is_named_and_exits_with_2(words, message, tmp_path):
+    (tmp_path / "text.npz").write_text("weights")
+    np.savez(tmp_path / "other.npz", weights=np.zeros(3))
+    done = cartpole(*words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "picture.png").exists()
+
+
+def test_a_policy_that_is_not_finite_is_refused(trained, tmp_path):
+    with np.load(trained[1] / "checkpoint.npz") as file:
+        weights = {name: np.full_like(file[name], np.nan) for name in file.files}
+    np.savez(tmp_path / "nan.npz", **weights)
+    done = cartpole("evaluate", "--policy", "nan.npz", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "is not finite" in done.stderr
+
+
+def test_without_gymnasium_the_remedy_is_named(tmp_path):
+    absent = tmp_path / "absent"
+    absent.mkdir()
+    (absent / "gymnasium.py").write_text("raise ImportError('not installed')\n")
+    done = cartpole("evaluate", cwd=tmp_path, path=(absent,))
+    assert done.returncode == 2
+    assert 'pip install "diffsim[scenarios]"' in done.stderr
+    assert "Traceback" not in done.stderr
