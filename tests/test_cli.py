@@ -105,10 +105,9 @@ def script(tmp_path_factory) -> Path:
 def spawn(script: Path, *words: str) -> subprocess.Popen:
     environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    # A shell that runs this in the background leaves interrupts switched off for what it starts.
-    listen = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
-    command = [sys.executable, script, *words]
-    return subprocess.Popen(command, env=environment, cwd=script.parent, preexec_fn=listen, **streams)
+    # A shell that runs this in the background leaves interrupts switched off for all that it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    return subprocess.Popen([sys.executable, script, *words], env=environment, cwd=script.parent, **streams)
 
 
 def result(call, *words: object) -> dict:
