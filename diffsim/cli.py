@@ -27,7 +27,7 @@ from diffsim._errors import InputError, WorkFailed
 from diffsim._plain import plain, show
 from diffsim._run import Run, new_run
 
-__all__ = ["Run", "main"]
+__all__ = ["Run", "main", "seed_range"]
 
 Job = Callable[..., Mapping[str, Any] | None]
 
@@ -65,6 +65,14 @@ def main(*jobs: Job, argv: Sequence[str] | None = None) -> NoReturn:
     except KeyboardInterrupt:
         _fail(INTERRUPTED, "interrupted")
     sys.exit(DONE)
+
+
+def seed_range(text: str) -> range:
+    """The seeds FIRST:LAST, without the last. Raises InputError if there is none."""
+    first, colon, last = text.partition(":")
+    if not (colon and first.isdecimal() and last.isdecimal() and int(first) < int(last)):
+        raise InputError(f"seeds '{text}': give FIRST:LAST, such as 0:100, with at least one seed before the last")
+    return range(int(first), int(last))
 
 
 def _answer(jobs: Sequence[Job], words: Sequence[str]) -> None:

@@ -116,14 +116,6 @@ def judge(policy, seeds) -> np.ndarray:
     return returns
 
 
-def seed_range(text: str) -> range:
-    """The seeds first:last, without the last. Raises InputError if there is none."""
-    first, colon, last = text.partition(":")
-    if not (colon and first.isdecimal() and last.isdecimal() and int(first) < int(last)):
-        raise ds.InputError(f"seeds '{text}': give FIRST:LAST, such as 0:100, with at least one seed before the last")
-    return range(int(first), int(last))
-
-
 def save(policy, path: Path) -> None:
     """Writes the policy's weights by their names."""
     weights: dict[str, Any] = {name: np.asarray(entry.value) for name, entry in ds.parameters(policy).items()}
@@ -161,7 +153,7 @@ def train(*, seed: int = 0, policies: int = 20, run: cli.Run) -> dict:
     histories, scores = [], []
     for number in range(seed, seed + policies):
         policy, history = learn(number)
-        returns = judge(policy, seed_range(TEST))
+        returns = judge(policy, cli.seed_range(TEST))
         if number == seed:
             save(policy, run.folder / "checkpoint.npz")
             first = policy
@@ -259,7 +251,7 @@ def evaluate(*, policy: Path | None = None, seeds: str = TEST, seed: int = 0) ->
         seeds: of the environment's resets, FIRST:LAST without the last.
         seed: of the training, where one is trained.
     """
-    resets = seed_range(seeds)
+    resets = cli.seed_range(seeds)
     gymnasium()
     returns = judge(load(policy) if policy else learn(seed)[0], resets)
     return {

@@ -118,14 +118,6 @@ def judge(policy, seeds) -> np.ndarray:
     return returns
 
 
-def seed_range(text: str) -> range:
-    """The seeds first:last, without the last. Raises InputError if there is none."""
-    first, colon, last = text.partition(":")
-    if not (colon and first.isdecimal() and last.isdecimal() and int(first) < int(last)):
-        raise ds.InputError(f"seeds '{text}': give FIRST:LAST, such as 0:100, with at least one seed before the last")
-    return range(int(first), int(last))
-
-
 def train(*, seed: int = 0, policies: int = 6, run: cli.Run) -> dict:
     """Train policies with several seeds, judge each in the real environment, write the report.
 
@@ -139,7 +131,7 @@ def train(*, seed: int = 0, policies: int = 6, run: cli.Run) -> dict:
     losses, scores, seconds = [], [], []
     for number in range(seed, seed + policies):
         policy, history = learn(number)
-        scores.append(float(judge(policy, seed_range(TEST)).mean()))
+        scores.append(float(judge(policy, cli.seed_range(TEST)).mean()))
         losses.append(history.loss)
         seconds.append(history.seconds)
         run.metric(seed=number, score=scores[-1], seconds=history.seconds)
@@ -195,7 +187,7 @@ def evaluate(*, seeds: str = TEST, seed: int = 0) -> dict:
         seeds: of the environment's resets, FIRST:LAST without the last.
         seed: of the training.
     """
-    resets = seed_range(seeds)
+    resets = cli.seed_range(seeds)
     gymnasium()
     returns = judge(learn(seed)[0], resets)
     return {"episodes": len(returns), "mean_score": float(returns.mean()), "least_score": float(returns.min())}

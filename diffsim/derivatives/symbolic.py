@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._errors import InputError
+from .._extras import extra
 from .program import Operation, program_of, trace
 
 
@@ -17,7 +18,7 @@ def to_sympy(f: Callable[..., Any], *names: str) -> Any:
     Raises InputError where sympy is missing, where `f` does not return one number, and at the first operation
     that has no formula, with its line.
     """
-    sympy = _sympy()
+    sympy = extra("sympy", "symbolic")
     closed = trace(f, *(jnp.ones(()) for _ in names))
     outputs: list[Any] = list(closed.out_avals)
     if [output.shape for output in outputs] != [()]:
@@ -42,7 +43,7 @@ def to_jax(expression: Any, *names: str) -> Callable[..., Any]:
 
     Common sub-expressions are computed once. Raises InputError for a symbol that is not among the names.
     """
-    sympy = _sympy()
+    sympy = extra("sympy", "symbolic")
     symbols = {str(s): s for part in sympy.flatten([expression]) for s in sympy.sympify(part).free_symbols}
     if unknown := sorted(set(symbols) - set(names)):
         raise InputError(f"the expression has {', '.join(unknown)} beside {', '.join(names)}: name every symbol")
@@ -55,17 +56,9 @@ def symbolic_gradient(f: Callable[..., Any], *names: str) -> Callable[..., Any]:
 
     The result lists the partial derivatives in the order of the names.
     """
-    sympy = _sympy()
+    sympy = extra("sympy", "symbolic")
     expression = to_sympy(f, *names)
     return to_jax([sympy.diff(expression, sympy.Symbol(name, real=True)) for name in names], *names)
-
-
-def _sympy() -> Any:
-    try:
-        import sympy
-    except ImportError as error:
-        raise InputError("formulas need sympy: pip install 'diffsim[symbolic]'") from error
-    return sympy
 
 
 def _exact(sympy: Any, value: Any) -> Any:

@@ -4,11 +4,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from .._extras import extra
 from .bayer import mosaic
 from .classical import malvar
 from .colour import root, square
 from .menon import menon
-from .pictures import extra
 from .sensor import Camera, to_srgb
 
 STRENGTHS = (0.8, 1.0, 1.3, 1.7)

@@ -1,6 +1,5 @@
 """Picture files as arrays (3, height, width) of numbers in [0, 1], and back, in 8 and 16 bits."""
 
-import importlib
 import io
 import os
 import tempfile
@@ -10,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from .._errors import InputError
+from .._extras import extra
 from . import _png
 
 READ = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
@@ -99,14 +99,6 @@ def write_whole(path: Path, write) -> Path:
         os.unlink(name)
         raise
     return path
-
-
-def extra(module: str, name: str):
-    """A module of an optional part of the installation; raises InputError that names the part if it is missing."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise InputError(f"{module} is not installed: pip install 'diffsim[{name}]'") from error
 
 
 def _read_with_pillow(path: Path) -> np.ndarray:

@@ -7,8 +7,9 @@ import numpy as np
 from jaxtyping import Float
 
 from .._errors import InputError
+from .._extras import extra
 from .bayer import check_pattern
-from .pictures import check_extension, extra
+from .pictures import check_extension
 
 RAW = (".dng", ".nef", ".cr2", ".cr3", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw")
 SRGB_TO_XYZ = np.array(

@@ -8,11 +8,11 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
 from .._errors import InputError
+from .._extras import extra
 from . import patches
 from .bayer import mosaic
 from .chain import Chain
 from .colour import root
-from .pictures import extra
 from .sensor import CAMERA, LEVELS, camera_colours, expose, to_srgb
 
 BATCH, BORDER = 8, 6

@@ -107,7 +107,7 @@ def _end(problem: Problem, t0: Scalar, y0: Vector, mode: Mode, keep_path: bool) 
     run = functools.partial(compile_whole_alone(run) if problem.whole else run, arrays)
     if forward:
         march = run(t0, y0)
-        path = (march.record.t, march.record.y) if march.record is not None else (None, None)
+        path = (march.record.t, march.record.y) if march.record is not None else ()
         return march, End(march.point.t, march.point.y, *path)
     march = freeze(run(freeze(t0), freeze(y0)))
     options = {"keep_path": keep_path, "whole": problem.whole}

@@ -69,8 +69,8 @@ class End(NamedTuple):
 
     t: Scalar
     y: Vector
-    path_t: Float[Array, " rows"] | None
-    path_y: Float[Array, "kept n"] | None
+    path_t: Float[Array, " rows"] | None = None
+    path_y: Float[Array, "kept n"] | None = None
 
 
 def replay(
@@ -114,13 +114,12 @@ def replay(
                 [*leaves, *held],
                 [tangents[0][i] for i in live],
             )
-            nothing = () if keep_path else (None, None)
-            return End(*value[: 4 - len(nothing)], *nothing), End(*tangent, *nothing)
+            return value if keep_path else End(value.t, value.y), End(*tangent)
 
         identity.defjvp(rule, symbolic_zeros=True)
         return identity
 
-    path = (record.t, record.y) if keep_path else (None, None)
+    path = (record.t, record.y) if keep_path else ()
     return known(keep_path)(leaves, held, End(t, y, *path))
 
 
@@ -168,11 +167,8 @@ def _tangents(steps: _Steps, inputs: list) -> list:
         h = record.h[i]
         return lax.cond(h != 0, take, lambda point, h: point, point, h), path
 
-    def loop(point, path):
-        return lax.fori_loop(0, record.count, body, (point, path))
-
     path = (jnp.zeros_like(record.t), jnp.zeros_like(record.y)) if steps.keep_path else None
-    (_, end), path = loop(((t, y), start), path)
+    (_, end), path = lax.fori_loop(0, record.count, body, (((t, y), start), path))
     return [*end, *(path or ())]
 
 
@@ -197,15 +193,14 @@ def _cotangents(steps: _Steps, cotangents: list) -> list:
             carry = (bar_t + path[0][i], bar_y + kept), bars
         return carry
 
-    def loop(carry):
-        if stride == 1:
-            last = record.count - 1
-            return lax.fori_loop(0, record.count, lambda k, c: back(last - k, record.y[last - k], c), carry)
+    carry = end, [jnp.zeros_like(x) for x in steps.values]
+    if stride == 1:
+        last = record.count - 1
+        carry = lax.fori_loop(0, record.count, lambda k, c: back(last - k, record.y[last - k], c), carry)
+    else:
         stretches = -(-record.count // stride)
-        return lax.fori_loop(0, stretches, lambda k, c: _stretch(steps, stretches - 1 - k, back, c), carry)
-
-    bars = [jnp.zeros_like(x) for x in steps.values]
-    start, bars = loop((end, bars))
+        carry = lax.fori_loop(0, stretches, lambda k, c: _stretch(steps, stretches - 1 - k, back, c), carry)
+    start, bars = carry
     for place, bar in zip((0, 1), start, strict=True):
         if place in steps.live:
             at = steps.live.index(place)
