@@ -22,6 +22,7 @@ from .parameters import parameters as parameters
 from .parameters import replace as replace
 from .parameters import trainable as trainable
 from .parameters import unconstrain as unconstrain
+from .solve.adjoint import ReplayAdjoint as ReplayAdjoint
 from .solve.evolve import Arrival as Arrival
 from .solve.evolve import evolve as evolve
 from .solve.explain import Explanation as Explanation

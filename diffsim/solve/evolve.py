@@ -17,18 +17,18 @@ from jaxtyping import Array, Float
 from .._errors import InputError
 from .._types import Args, Count, Scalar, State, Vector
 from .checks import check_field, check_state
-from .guard import Guard, Phase, choose, next_watch
-from .locate import Stage, settle
+from .guard import Guard, Phase, next_watch
+from .locate import Stage, hold, settle
 from .march import March, Problem, advance, all_finite, begin, freeze, rows
-from .replay import End, Record, blank, replay, stride
+from .record import Memory, Record, blank, plan
+from .replay import End, replay
 from .status import Status
-from .step import Point, Stepper, stepper
+from .step import Point, stepper
 from .whole import compile_whole_alone
 
 Mode = Literal["any", "forward"]
 SOLVER = dfx.Tsit5()
 CONTROLLER = dfx.PIDController(rtol=1e-8, atol=1e-10)
-_LIGHT = 16 * 2**10  # bytes of state and parameters up to which one core alone is faster
 
 
 class Arrival(NamedTuple):
@@ -63,6 +63,7 @@ def evolve(
     dt0=None,
     max_steps: int = 1024,
     mode: Mode = "any",
+    memory: Memory = "auto",
 ) -> Arrival:
     """The end of one phase: the earliest crossing of any of its guards after `t0`, at most `t1`.
 
@@ -71,10 +72,14 @@ def evolve(
 
     Event time and state are as accurate as the solution, and so are their derivatives. With `mode="any"` the steps are
     found and recorded first; the derivative is that of a fixed replay of the accepted ones. `grad`, `jacfwd`, `hessian`
-    and `vmap` all work; reverse mode over reverse mode does not (`jax.hessian` is forward over reverse). Up to 16 MiB
-    every state is kept for it, beyond that every so many, and the steps between are taken again. `mode="forward"` does
-    all in one pass, for `jvp` and `jacfwd` only; wrapped in `few_inputs` it serves `grad` as well. On a CPU the loops
-    over small states are compiled whole. A controller's norm sees the state as one vector.
+    and `vmap` all work; reverse mode over reverse mode does not (`jax.hessian` is forward over reverse).
+    `mode="forward"` does all in one pass, for `jvp` and `jacfwd` only; wrapped in `few_inputs` it serves `grad` too. On
+    a CPU the loops over small states are compiled whole. A controller's norm sees the state as one vector.
+
+    `memory` says what reverse mode works from: "states" (each is kept, each step taken again), "two_levels" (one state
+    in sqrt(max_steps) is kept, each step taken again twice) or "jacobians" (as "states", with the Jacobians of 64
+    steps at a time: fast where a step is many operations on few numbers, as in implicit methods). "auto" takes
+    "states" up to 16 MiB and "two_levels" beyond, and "jacobians" for up to 8 numbers if loops are not compiled whole.
 
     Status: GUARD_NOT_FOUND if the phase has guards and `t1` came first, GRAZING if the guard is only touched,
     STEP_LIMIT, NON_FINITE. Raises InputError for a guard that is not real, or a field that does not return the
@@ -87,21 +92,22 @@ def evolve(
     y0, unravel = ravel_pytree(y0)
     phase = _on_vectors(phase, t0, y0, unravel, args)
     step = stepper(phase.field, solver, controller, t0, y0, args)
-    whole = mode == "any" and _is_light(step, phase, y0)
+    whole = mode == "any" and not (phase.guards or phase.limits) and step.is_light(y0)
     problem = Problem(step, phase.guards, phase.limits, controller, t1, dt0, max_steps, whole)
-    march, end = _end(problem, t0, y0, mode, ts is not None)
+    march, end = _end(problem, t0, y0, mode, memory, ts is not None)
     return _arrive(phase, problem, unravel, march, end, ts)
 
 
-def _end(problem: Problem, t0: Scalar, y0: Vector, mode: Mode, keep_path: bool) -> tuple[March, End]:
-    """The march of a phase, and the differentiable time and state that its steps came to."""
+def _end(problem: Problem, t0: Scalar, y0: Vector, mode: Mode, memory: Memory, keep_path: bool):
+    """The March of a phase, and the differentiable End that its steps came to."""
     forward = mode == "forward"
-    every = 1 if keep_path else stride(y0, rows(problem))
-    arrays, static = eqx.partition(problem if forward else freeze(problem), eqx.is_array)
+    stride, jacobians = plan(memory, y0, rows(problem), keep_path=keep_path, whole=problem.whole)
+    stepped = problem if forward else freeze(problem._replace(stepper=problem.stepper.undifferentiated()))
+    arrays, static = eqx.partition(stepped, eqx.is_array)
 
     def run(arrays, t0, y0):
         problem = eqx.combine(arrays, static)
-        record = blank(y0, rows(problem), every) if keep_path or not forward else None
+        record = blank(y0, rows(problem), stride) if keep_path or not forward else None
         return advance(problem, begin(problem, problem.stepper.point(t0, y0), record))
 
     run = functools.partial(compile_whole_alone(run) if problem.whole else run, arrays)
@@ -110,27 +116,29 @@ def _end(problem: Problem, t0: Scalar, y0: Vector, mode: Mode, keep_path: bool) 
         path = (march.record.t, march.record.y) if march.record is not None else ()
         return march, End(march.point.t, march.point.y, *path)
     march = freeze(run(freeze(t0), freeze(y0)))
-    options = {"keep_path": keep_path, "whole": problem.whole}
+    options = {"keep_path": keep_path, "jacobians": jacobians, "whole": problem.whole}
     return march, replay(problem.stepper, t0, y0, march.record, march.point.t, march.point.y, **options)
 
 
 def _arrive(phase, problem, unravel, march: March, last: End, ts) -> Arrival:
     """The arrival at the end of the march: at the event found, or at the point reached."""
     search, status = march.search, march.status
-    end = point = problem.stepper.point(last.t, last.y)
+    point = problem.stepper.point(last.t, last.y)
     guard = jnp.array(-1)
     next_y = unravel(point.y)
     if phase.guards:
         found = search.stage == Stage.FOUND
         delay = jnp.where(found, freeze(search.time), 0.0)
-        event = settle(problem.stepper, phase.guards, point, delay, search.guard)
-        end = choose(found, event, point)
+        end = settle(problem.stepper, phase.guards, point, delay, search.guard, found, problem.t1)
         guard = jnp.where(found, search.guard, -1)
         next_y = _reset(phase.guards, search.guard, end, unravel, problem.stepper.args)
         next_y = jax.tree.map(lambda x: jnp.where(found, x, jnp.nan), next_y)
         status = jnp.where(found & search.grazing, Status.GRAZING, status)
         status = jnp.where((status == Status.FINISHED) & ~found, Status.GUARD_NOT_FOUND, status)
-    status = jnp.where((status == Status.FINISHED) & ~all_finite(end), Status.NON_FINITE, status)
+        # The points of the march were looked at when they were reached.
+        status = jnp.where((status == Status.FINISHED) & ~all_finite(end), Status.NON_FINITE, status)
+    else:
+        end = hold(problem.stepper, point, problem.t1)
     ys = None
     if ts is not None and march.record is not None:
         ys = jax.vmap(unravel)(_states_at(problem, last, march.record, end.t, ts))
@@ -175,13 +183,6 @@ def _as_arrays(t0, t1, y0, ts):
         raise InputError(f"t1={t1} is before t0={t0}: time runs forward")
     ts = None if ts is None else jnp.asarray(ts, dtype)
     return jnp.asarray(t0, dtype), jnp.asarray(t1, dtype), y0, ts
-
-
-def _is_light(step: Stepper, phase: Phase, y0: Vector) -> bool:
-    """Whether loops over the steps of a phase are to be compiled whole: plain arithmetic on small arrays."""
-    arrays = jax.tree.leaves(eqx.filter((y0, step.args, phase), eqx.is_array))
-    watched = phase.guards or phase.limits
-    return step.plain and not watched and sum(x.size * x.dtype.itemsize for x in arrays) <= _LIGHT
 
 
 def _on_vectors(phase: Phase, t0, y0: Vector, unravel: Callable, args) -> Phase:

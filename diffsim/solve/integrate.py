@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from .._errors import InputError
 from .._types import Args, State
+from .adjoint import ReplayAdjoint
 from .checks import check_field, check_state
 from .evolve import SOLVER, Arrival, evolve
 from .guard import Phase
@@ -41,8 +42,8 @@ def integrate(
 
     By default the steps are recorded, and the derivative is that of a replay of the accepted ones: `grad`, `jvp`,
     `hessian` and `vmap` all work (see `evolve`), and a state between two steps comes by a shortened step, as accurate
-    as the steps. With an `adjoint` of diffrax,
-    or a term in place of the vector field, diffrax's own loop and interpolation serve, with that adjoint's limits.
+    as the steps. `adjoint=ReplayAdjoint(memory=...)` names what reverse mode keeps. With an `adjoint` of diffrax, or a
+    term in place of the vector field, diffrax's own loop and interpolation serve, with that adjoint's limits.
     `solver` (Tsit5), `controller` (PID with rtol 1e-6, atol 1e-9), `dt0` and `max_steps` are diffrax's own.
 
     Raises InputError for times that do not increase, for states that are not real, and for a vector field that does
@@ -55,9 +56,12 @@ def integrate(
     dtype = jnp.result_type(*jax.tree.leaves(y0))
     ts = _check_times(ts, dtype)
     if adjoint is None and not isinstance(vector_field, dfx.AbstractTerm):
+        adjoint = ReplayAdjoint()
+    if isinstance(adjoint, ReplayAdjoint) and not isinstance(vector_field, dfx.AbstractTerm):
         # A number that is not an array would be compiled for anew with each value.
         dt0 = None if dt0 is None else jnp.asarray(dt0, dtype)
         options = {"solver": solver, "controller": controller, "dt0": dt0, "max_steps": max_steps}
+        options["memory"] = adjoint.memory
         ys, status = _by_evolve(vector_field, y0, ts, args, options)
     else:
         ys, status = _by_diffrax(vector_field, y0, ts, args, solver, controller, adjoint, dt0, max_steps)

@@ -3,8 +3,11 @@
 import enum
 from typing import NamedTuple
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Bool, Float
 
 from .._types import Count, Flag, Scalar
@@ -122,11 +125,14 @@ def _narrow(search: Search, here: Sight, crossing, h: Scalar) -> Search:
     )
 
 
-def settle(stepper: Stepper, guards: tuple[Guard, ...], start: Point, delay: Scalar, guard: Count) -> Point:
-    """The event, a constant `delay` after `start`, as a differentiable point.
+def settle(
+    stepper: Stepper, guards: tuple[Guard, ...], start: Point, delay: Scalar, guard: Count, found: Flag, t1: Scalar
+) -> Point:
+    """The event, a constant `delay` after `start`, as a differentiable point; or, if none was found, that at `t1`.
 
-    The delay is a root of the guard, found before. Newton's steps from there leave its value as it is and double
-    the number of derivatives that are right each time: two of them serve up to the third.
+    The delay is a root of the guard, found before; without an event it is zero, a root of the time left. Newton's
+    steps from there leave its value as it is and double the number of derivatives that are right each time: two of
+    them serve up to the third.
     """
 
     def newton(carry, _):
@@ -135,9 +141,42 @@ def settle(stepper: Stepper, guards: tuple[Guard, ...], start: Point, delay: Sca
         value, rate = (
             lax.dynamic_index_in_dim(x, guard, keepdims=False) for x in measure(functions(guards), end, stepper.args)
         )
+        value, rate = jnp.where(found, value, end.t - t1), jnp.where(found, rate, 1.0)
         # A guard that grazes has no derivative; its status says so, and the value stays finite.
         rate = jnp.where(rate == 0, 1.0, rate)
         return (delay - (value - lax.stop_gradient(value)) / rate, end), None
 
     (_, end), _ = lax.scan(newton, (delay, start), length=3)
     return end
+
+
+def hold(stepper: Stepper, point: Point, t1: Scalar) -> Point:
+    """The last point of a phase without guards, as one that stays at `t1` whatever time its steps began at.
+
+    With their sizes fixed, the steps end later if they begin later. What they are too long or too short by, nothing in
+    value, is one more step; it is taken if derivatives in time are asked for.
+    """
+    moving, rest = eqx.partition((stepper, point, t1), eqx.is_inexact_array)
+    fixed, static = eqx.partition(rest, eqx.is_array)
+
+    @jax.custom_jvp
+    def held(moving, fixed):
+        return moving[1]
+
+    def rule(primals, tangents):
+        (_, in_point, in_t1), _ = tangents
+        filled = lambda x, like: jnp.zeros_like(like) if isinstance(x, SymbolicZero) else x
+        if isinstance(in_point.t, SymbolicZero) and isinstance(in_t1, SymbolicZero):
+            return held(*primals), jax.tree.map(filled, in_point, primals[0][1])
+
+        def on(moving):
+            stepper, point, t1 = eqx.combine(moving, primals[1], static)
+            delay = t1 - point.t
+            return stepper.step(point, delay - lax.stop_gradient(delay))[0]
+
+        moving = primals[0]
+        _, tangent = jax.jvp(on, (moving,), (jax.tree.map(filled, tangents[0], moving),))
+        return held(*primals), tangent
+
+    held.defjvp(rule, symbolic_zeros=True)
+    return held(moving, fixed)

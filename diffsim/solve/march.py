@@ -21,7 +21,7 @@ from .guard import (
     next_watch,
 )
 from .locate import Search, Stage, fresh, look
-from .replay import Record, write
+from .record import Record, write
 from .status import Status
 from .step import Point, Stepper
 

@@ -2,9 +2,10 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import diffrax as dfx
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +15,7 @@ from .._errors import InputError
 from .._types import Args, Scalar, Vector
 from .program import is_plain, operations
 
+_LIGHT = 16 * 2**10  # bytes of state and parameters up to which one core alone is faster
 _SMALL = 64  # operations of a field whose stages are written out one after the other
 
 
@@ -44,9 +46,22 @@ class Stepper(NamedTuple):
 
     def step(self, start: Point, h: Scalar) -> tuple[Point, Vector]:
         """The point a time `h` after `start`, and the solver's estimate of its local error."""
+        return self.dense_step(start, h)[:2]
+
+    def dense_step(self, start: Point, h: Scalar) -> tuple[Point, Vector, dict]:
+        """The same, and what the solver's interpolation needs to know of the step."""
         if isinstance(self.solver, dfx.AbstractERK):
             return _explicit(self, start, h)
         return _general(self, start, h)
+
+    def undifferentiated(self) -> "Stepper":
+        """The same for values alone, which is faster: derivatives do not go through it."""
+        return self._replace(solver=_with_stages(self.solver, "lax"))
+
+    def is_light(self, y: Vector) -> bool:
+        """Whether loops over steps are best compiled whole: plain arithmetic on few numbers."""
+        arrays = jax.tree.leaves(eqx.filter((y, self.term, self.args), eqx.is_array))
+        return self.plain and sum(x.size * x.dtype.itemsize for x in arrays) <= _LIGHT
 
     @property
     def error_order(self):
@@ -58,12 +73,18 @@ def stepper(field: Callable, solver: dfx.AbstractSolver, controller, t0: Scalar,
     """`solver` for `field(t, y, args)`, set up so that `grad`, `jvp` and `vmap` go through its steps."""
     if isinstance(solver, dfx.AbstractImplicitSolver):
         solver = _with_tolerances(solver, controller)
-    if isinstance(solver, dfx.AbstractRungeKutta) and not isinstance(solver, dfx.AbstractERK):
-        solver = dataclasses.replace(solver, scan_kind="bounded")
+    solver = _with_stages(solver, "bounded")
     names = operations(field, t0, y0, args)
     small = len(names) <= _SMALL
     plain = is_plain(names) and isinstance(solver, dfx.AbstractERK)
     return Stepper(solver, dfx.ODETerm(field), args, small, plain)
+
+
+def _with_stages(solver, kind: str):
+    """The solver with its loop over stages of one of diffrax's kinds; explicit methods have our own."""
+    if isinstance(solver, dfx.AbstractRungeKutta) and not isinstance(solver, dfx.AbstractERK):
+        return dataclasses.replace(solver, scan_kind=kind)
+    return solver
 
 
 def _with_tolerances(solver, controller):
@@ -77,11 +98,11 @@ def _with_tolerances(solver, controller):
             f"{name} with {type(controller).__name__} has no tolerance for its root finder; "
             f"pass {name}(root_finder=diffrax.VeryChord(rtol=1e-8, atol=1e-10)) or a PIDController"
         )
-    finder = dfx.VeryChord(rtol=controller.rtol, atol=controller.atol)
+    finder = dfx.VeryChord(rtol=controller.rtol, atol=controller.atol, norm=controller.norm)
     return dataclasses.replace(solver, root_finder=finder)
 
 
-def _explicit(stepper: Stepper, start: Point, h: Scalar) -> tuple[Point, Vector]:
+def _explicit(stepper: Stepper, start: Point, h: Scalar) -> tuple[Point, Vector, dict]:
     """Explicit Runge-Kutta step from the solver's tableau. diffrax's own loop over stages has a reverse rule only."""
     tableau: dfx.ButcherTableau = stepper.solver.tableau  # pyright: ignore[reportAttributeAccessIssue]
     slopes, y = (_written_out if stepper.small else _in_a_loop)(stepper, tableau, start, h)
@@ -89,7 +110,8 @@ def _explicit(stepper: Stepper, start: Point, h: Scalar) -> tuple[Point, Vector]
         y = start.y + h * _combine(tableau.b_sol, slopes)
     t = start.t + h
     end = slopes[-1] if tableau.fsal else stepper.slope(t, y)
-    return Point(t, y, end), h * _combine(tableau.b_error, slopes)
+    info = {"y0": start.y, "y1": y, "k": h * jnp.stack(list(slopes))}
+    return Point(t, y, end), h * _combine(tableau.b_error, slopes), info
 
 
 def _written_out(stepper: Stepper, tableau: dfx.ButcherTableau, start: Point, h: Scalar):
@@ -133,15 +155,17 @@ def _rows(tableau: dfx.ButcherTableau, dtype):
     return jnp.asarray(index), jnp.asarray(tableau.c, dtype), jnp.asarray(weights, dtype)
 
 
-def _general(stepper: Stepper, start: Point, h: Scalar) -> tuple[Point, Vector]:
+def _general(stepper: Stepper, start: Point, h: Scalar) -> tuple[Point, Vector, dict]:
     """A step of a solver that is not explicit Runge-Kutta, through diffrax's own interface."""
     solver, term, args = stepper.solver, stepper.term, stepper.args
     t1 = start.t + h
-    # Steps are shortened and repeated, so nothing may be carried from one to the next.
-    state = solver.init(term, start.t, t1, start.y, args)
-    y, error, _, _, result = solver.step(term, start.t, t1, start.y, args, state, made_jump=False)
+    carries_slope = isinstance(solver, dfx.AbstractRungeKutta) and getattr(solver.tableau, "fsal", False)
+    # A step must be good to shorten and to repeat, so nothing is carried but the slope. That of a stiff problem is
+    # the implicit stage's own: the field's would magnify what the root finder left.
+    state: Any = (False, start.slope) if carries_slope else solver.init(term, start.t, t1, start.y, args)
+    y, error, info, state, result = solver.step(term, start.t, t1, start.y, args, state, made_jump=False)
     if error is None:
         error = jnp.zeros_like(y)
     failed = result != dfx.RESULTS.successful
     error = jnp.where(failed, jnp.inf, lax.stop_gradient(error))
-    return stepper.point(t1, y), error
+    return Point(t1, y, state[1] if carries_slope else stepper.slope(t1, y)), error, info

@@ -48,23 +48,19 @@ def compile_whole_alone(function: Callable) -> Callable:
 
 
 def _using(args, result):
-    """The result, in a way that makes every argument matter to the compiler.
+    """The result, in a way that makes every argument matter to every part of it.
 
     XLA's CPU backend aborts the process where a program compiled whole has an argument that turns out to be unused,
-    for which it suffices that a loop carries a number that nobody needs.
+    for which it suffices that a loop carries a number, or the caller is given a result, that nobody needs.
     """
     numbers = [x for x in jax.tree.leaves(args) if eqx.is_array(x) and x.size and not _is_key(x)]
-    leaves, tree = jax.tree.flatten(result)
-    place = next((i for i, leaf in enumerate(leaves) if eqx.is_inexact_array(leaf)), None)
-    if not numbers or place is None:
+    if not numbers:
         return result
-    dtype = leaves[place].dtype
-    firsts = (lax.convert_element_type(lax.slice(x.ravel(), (0,), (1,))[0], dtype) for x in numbers)
-    total = sum(firsts, start=jnp.zeros((), dtype))
+    total = sum(lax.slice(x.ravel(), (0,), (1,))[0].astype(float) for x in numbers)
     # No number is both, which the compiler does not work out.
     never = (total != total) & (total == 0)
-    leaves[place] = jnp.where(never, total, leaves[place])
-    return jax.tree.unflatten(tree, leaves)
+    tie = lambda x: jnp.where(never, jnp.zeros_like(x), x) if eqx.is_array(x) and not _is_key(x) else x
+    return jax.tree.map(tie, result)
 
 
 def _is_key(x) -> bool:

@@ -169,3 +169,24 @@ def test_bad_input():
         hybrid((Phase(still),), 0.0, t1=1.0, first=1)
     with pytest.raises(InputError, match=r"phases is empty"):
         hybrid((), 0.0, t1=1.0)
+
+
+def last_height(x, **options):
+    """The height at a given time, the last entry of `x`, after two bounces."""
+    _, run = bounces(x[:3], t1=x[3], max_events=8, **options)
+    return run.y.height
+
+
+def exact_last_height(x):
+    p, after = ball(x[:3]), x[3] - bb.bounce_times(ball(x[:3]), 2)[1]
+    return p.restitution**2 * jnp.sqrt(2 * p.g * p.height) * after - 0.5 * p.g * after**2
+
+
+def test_the_state_at_a_fixed_time_after_events_has_its_derivatives():
+    # Its phase begins at an event, whose time moves with the parameters; the end does not.
+    x = jnp.concatenate([X, jnp.array([1.6])])
+    value, slope, curvature = (f(exact_last_height)(x) for f in (lambda f: f, jax.grad, jax.hessian))
+    np.testing.assert_allclose(jax.jit(last_height)(x), value, rtol=1e-9)
+    np.testing.assert_allclose(jax.jit(jax.grad(last_height))(x), slope, rtol=1e-9)
+    np.testing.assert_allclose(jax.jit(jax.jacfwd(lambda x: last_height(x, mode="forward")))(x), slope, rtol=1e-9)
+    np.testing.assert_allclose(jax.jit(jax.hessian(last_height))(x), curvature, rtol=1e-8, atol=1e-8)

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import diffsim.solve.replay as replay
-from diffsim import Scalar, integrate
+from diffsim import InputError, ReplayAdjoint, Scalar, integrate
+from diffsim.solve.record import plan
 
 
 class Pair(NamedTuple):
@@ -95,21 +95,39 @@ def test_single_precision_stays_single():
         np.testing.assert_allclose(a, b, rtol=3e-2, atol=3e-2)
 
 
-def test_keeping_some_states_only_changes_nothing(monkeypatch):
+@pytest.mark.parametrize("memory", ["states", "two_levels", "jacobians"])
+@pytest.mark.parametrize("solver", [dfx.Tsit5(), dfx.Kvaerno3(root_finder=dfx.VeryChord(rtol=1e-11, atol=1e-11))])
+def test_the_memory_policy_changes_nothing(memory, solver):
     y0, p = start(jnp.float64)
-    kept = ends(dfx.Tsit5(), PID[1e-6], None, jnp.float64, None)(y0, p)
-    monkeypatch.setattr(replay, "_CACHED", 0)
-    assert replay.stride(jnp.zeros(5), 512) == 22
-    taken_again = ends(dfx.Tsit5(), PID[1e-6], None, jnp.float64, None)(y0, p)
-    for a, b in zip(jax.tree.leaves(kept), jax.tree.leaves(taken_again), strict=True):
-        # The same steps again: rounding.
-        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13)
+    reference = dfx.RecursiveCheckpointAdjoint()
+    kept = ends(solver, PID[1e-6], 0.1, jnp.float64, reference)(y0, p)
+    other = ends(solver, PID[1e-6], 0.1, jnp.float64, ReplayAdjoint(memory))(y0, p)
+    explicit = isinstance(solver, dfx.Tsit5)
+    for a, b in zip(jax.tree.leaves(kept), jax.tree.leaves(other), strict=True):
+        # The same steps again: rounding, and what the root finder leaves.
+        np.testing.assert_allclose(a, b, rtol=1e-12 if explicit else 1e-8, atol=1e-13 if explicit else 1e-9)
 
 
-def test_second_derivatives_with_some_states_kept(monkeypatch):
-    monkeypatch.setattr(replay, "_CACHED", 0)
+def test_two_levels_keep_the_root_of_the_number_of_states():
+    assert plan("two_levels", jnp.zeros(5), 512, keep_path=False, whole=True) == (22, False)
+    assert plan("auto", jnp.zeros(5), 512, keep_path=False, whole=True) == (1, False)
+    assert plan("auto", jnp.zeros(5), 512, keep_path=False, whole=False) == (1, True)
+    assert plan("auto", jnp.zeros(5), 10**6, keep_path=False, whole=True) == (1000, False)
+    assert plan("auto", jnp.zeros(5), 10**6, keep_path=True, whole=True) == (1, False)
+
+
+def test_policies_that_do_not_exist_or_cannot_serve_are_named():
+    last = lambda ts, memory: integrate(lambda t, y, a: -y, 1.0, jnp.array(ts), adjoint=ReplayAdjoint(memory))
+    with pytest.raises(InputError, match="memory='all': use one of auto, states, two_levels, jacobians"):
+        last([0.0, 1.0], "all")
+    with pytest.raises(InputError, match='memory="two_levels" keeps too few states'):
+        last([0.0, 0.5, 1.0], "two_levels")
+
+
+@pytest.mark.parametrize("memory", ["two_levels", "jacobians"])
+def test_second_derivatives_by_memory_policy(memory):
     ts = jnp.array([0.0, 1.0])
-    options = {"controller": PID[1e-9], "max_steps": 128}
+    options = {"controller": PID[1e-9], "max_steps": 128, "adjoint": ReplayAdjoint(memory)}
     loss = lambda p: integrate(lambda t, y, p: -p[0] * y, p[1], ts, p, **options)[-1]
     p = jnp.array([0.7, 1.3])
     exact = jax.hessian(lambda p: p[1] * jnp.exp(-p[0]))(p)
@@ -117,14 +135,36 @@ def test_second_derivatives_with_some_states_kept(monkeypatch):
     np.testing.assert_allclose(jax.jit(jax.hessian(loss))(p), exact, rtol=1e-7, atol=1e-8)
 
 
-def test_the_derivative_in_the_initial_time():
-    # dy/dt = t y from t0 to 1: y = exp((1 - t0^2) / 2), so dy/dt0 = -t0 y. The steps move with their start; the last
-    # one's end at 1 is held too, so the sizes of the steps are the only thing frozen.
-    def last(t0):
-        ts = jnp.stack([t0, t0 + 1.0])
+def test_jacobians_of_a_path_and_of_a_batch():
+    ts = jnp.linspace(0.0, 2.0, 5)
+
+    def loss(p, y0, memory):
+        options = {"controller": PID[1e-6], "max_steps": 256, "adjoint": ReplayAdjoint(memory)}
+        return jnp.sum(jnp.sin(integrate(lambda t, y, p: p * jnp.cos(y) * t, y0, ts, p, **options)))
+
+    p, starts = jnp.array([0.7, -1.3]), jnp.linspace(0.0, 1.0, 6).reshape(3, 2)
+    whole = lambda memory: jax.jit(jax.grad(lambda p: jnp.sum(jax.vmap(lambda y: loss(p, y, memory))(starts))))
+    # Another order of summation.
+    np.testing.assert_allclose(whole("jacobians")(p), whole("states")(p), rtol=1e-11)
+
+
+TIMES = [
+    (lambda t0, t1: jnp.stack([t0, t1]), lambda t0, t1: jnp.exp((t1**2 - t0**2) / 2)),
+    (lambda t0, t1: jnp.stack([t0, 0.5 * (t0 + t1), t1]), lambda t0, t1: jnp.exp((t1**2 - t0**2) / 2)),
+    (lambda t0, t1: jnp.stack([t0, t0 + t1]), lambda t0, t1: jnp.exp(((t0 + t1) ** 2 - t0**2) / 2)),
+]
+
+
+@pytest.mark.parametrize(("times", "solution"), TIMES, ids=["ends", "between", "window"])
+def test_derivatives_in_the_initial_and_final_time(times, solution):
+    # dy/dt = t y from t0, y(t0) = 1.
+    def last(x):
+        ts = times(*x)
         return integrate(lambda t, y, a: t * y, jnp.array(1.0), ts, controller=PID[1e-9], max_steps=128)[-1]
 
-    t0 = jnp.array(0.3)
-    exact = jax.grad(lambda t0: jnp.exp(((t0 + 1) ** 2 - t0**2) / 2))(t0)
-    np.testing.assert_allclose(jax.jit(jax.grad(last))(t0), exact, rtol=1e-7)
-    np.testing.assert_allclose(jax.jit(jax.jacfwd(last))(t0), exact, rtol=1e-7)
+    x = jnp.array([0.3, 1.2])
+    exact = jax.grad(lambda x: solution(*x))(x)
+    np.testing.assert_allclose(jax.jit(jax.grad(last))(x), exact, rtol=1e-7)
+    np.testing.assert_allclose(jax.jit(jax.jacfwd(last))(x), exact, rtol=1e-7)
+    hessian = jax.hessian(lambda x: solution(*x))(x)
+    np.testing.assert_allclose(jax.jit(jax.hessian(last))(x), hessian, rtol=1e-6)

@@ -67,3 +67,29 @@ print(jax.jit(lambda x: compile_whole(f)(x, jnp.sin(x) * jnp.ones((1000, 2))))(1
 def test_an_argument_that_turns_out_unused_does_not_abort_the_process():
     done = subprocess.run([sys.executable, "-c", UNUSED], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+DISCARDED = """
+import jax, jax.numpy as jnp
+from jax import lax
+from diffsim import compile_whole
+
+def f(x, rows, times, count):
+    def body(k, carry):
+        x, lasting, total = carry
+        i = count - 1 - k
+        step = lambda t, x: (t + 0.1, jnp.sin(x) * rows[i, 0])
+        _, pull = jax.vjp(step, times[i], rows[i, 1])
+        lasting, more = pull((lasting, x))
+        return more, lasting, total + more
+    return lax.fori_loop(0, count, body, (x, 0.0, x))
+
+args = jnp.array(1.0), jnp.ones((100, 2)), jnp.arange(100.0), jnp.array(100)
+print(jax.jit(lambda *args: compile_whole(f)(*args)[2])(*args))
+"""
+
+
+def test_results_that_nobody_uses_do_not_abort_the_process():
+    # Without them an argument may be of no use, which is the same trap.
+    done = subprocess.run([sys.executable, "-c", DISCARDED], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]

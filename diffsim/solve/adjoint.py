@@ -1,0 +1,148 @@
+"""The replay for solves by diffrax itself: an adjoint to give to `diffrax.diffeqsolve`."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import diffrax as dfx
+import equinox as eqx
+import equinox.internal as eqxi
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from .._errors import InputError
+from .._types import Scalar, Vector
+from .guard import choose
+from .march import freeze
+from .path import Path, as_dense, as_saved
+from .record import Memory, Record, blank, plan
+from .replay import replay
+from .step import stepper
+
+
+class ReplayAdjoint(dfx.AbstractAdjoint):
+    """For `diffrax.diffeqsolve(..., adjoint=ReplayAdjoint())`: differentiates a replay of the accepted steps.
+
+    The solution is diffrax's own, number by number. Its steps are recorded, and what was saved is differentiated as if
+    they had been prescribed. That is the derivative of `RecursiveCheckpointAdjoint` at a fraction of its cost: in `y0`,
+    `args`, the arrays of the vector field, the times to save at, `t0` and `t1` (for these last two the sizes of all
+    steps but the last are held fixed). `grad`, `jvp`, `jacfwd`, `hessian` and `vmap` all work, with explicit and
+    implicit Runge-Kutta methods and every kind of `SaveAt`.
+
+    `memory` is that of `diffsim.evolve`; "two_levels" is for solves that save at `t0` and `t1` alone.
+
+    Raises InputError for an event (use `diffsim.evolve`), for terms other than one `ODETerm`, for solvers that may
+    look back further than one step, and without `max_steps`.
+    """
+
+    memory: Memory = eqx.field(static=True, default="auto")
+
+    def loop(self, *, terms, solver, stepsize_controller, event, saveat, t0, t1, max_steps, init_state, args, **others):
+        """diffrax's loop with a record of its steps; what it saved has the derivatives of a replay."""
+        _check(terms, solver, event, max_steps)
+        y0, unravel = ravel_pytree(init_state.y)
+        terms = dfx.ODETerm(_explicit_field(terms, t0, init_state.y, args))
+        saveat = _explicit_constants(saveat, t0, init_state.y, args)
+        steps = _stepper(terms, solver, stepsize_controller, t0, y0, unravel, args)
+        between = saveat.dense or any(sub.ts is not None or sub.steps for sub in _subs(saveat))
+        whole = steps.is_light(y0)
+        stride, jacobians = plan(self.memory, y0, max_steps, keep_path=between, whole=whole)
+        blank_record = _Kept(blank(y0, max_steps, stride), t0, jnp.zeros_like(t0), y0)
+        arrays = {"terms": terms, "saveat": saveat, "init_state": init_state, "args": args, "t0": t0, "t1": t1}
+        arrays |= {"stepsize_controller": stepsize_controller, **{k: others[k] for k in ("dt0", "progress_meter")}}
+        options = {"solver": solver, "event": None, "max_steps": max_steps}
+        (state, stats), kept = _recorded(self._loop, freeze(blank_record), **options, **freeze(arrays))
+        # The last step is taken apart from the record: it ends at `t1`, wherever that is.
+        head = kept.record._replace(count=jnp.maximum(kept.record.count - 1, 0))
+        end = replay(steps, t0, y0, head, kept.t, kept.y, keep_path=between, jacobians=jacobians, whole=whole)
+        h = jnp.where(state.tprev == t1, t1 - end.t, kept.h)
+        return _with_derivatives(Path(steps, kept.record, end, h, unravel), saveat, state, args), stats
+
+
+def _stepper(terms, solver, controller, t0, y0: Vector, unravel, args):
+    field = lambda t, y, args: ravel_pytree(terms.vf(t, unravel(y), args))[0]
+    return stepper(eqx.filter_closure_convert(field, t0, y0, args), solver, controller, t0, y0, args)
+
+
+def _with_derivatives(path: Path, saveat: dfx.SaveAt, state, args):
+    """The last state of diffrax's loop, with the path's derivatives in all that was saved."""
+    saved = jax.tree.map(lambda sub, x: as_saved(path, sub, x, args), saveat.subs, state.save_state, is_leaf=_is_sub)
+    state = eqx.tree_at(lambda s: s.save_state, state, saved)
+    if not saveat.dense:
+        return state
+    dense = as_dense(path, state.dense_ts, state.dense_infos)
+    return eqx.tree_at(lambda s: (s.dense_ts, s.dense_infos), state, dense)
+
+
+class _Kept(NamedTuple):
+    """The record of accepted steps, and the last of them: its time, size and initial state."""
+
+    record: Record
+    t: Scalar
+    h: Scalar
+    y: Vector
+
+
+def _recorded(loop: Callable, kept: _Kept, **options):
+    """What diffrax's loop returns, and what is kept of its steps."""
+    kept_at_end, stride = [], kept.record.stride
+
+    def outer(cond_fun, body_fun, state, *, max_steps, buffers):
+        def body(carry):
+            state, kept = carry
+            after = body_fun(state)
+            return after, _keep(kept, stride, state, after.num_accepted_steps > state.num_accepted_steps)
+
+        lasting = lambda carry: [*buffers(carry[0]), *carry[1].record[:3]]
+        options = {"max_steps": max_steps, "buffers": lasting, "kind": "lax"}
+        state, kept = eqxi.while_loop(lambda carry: cond_fun(carry[0]), body, (state, start), **options)
+        kept_at_end.append(kept)
+        return state
+
+    start = kept
+    inner = lambda *args, **kwargs: eqxi.while_loop(*args, **kwargs | {"kind": "lax"})
+    result = loop(inner_while_loop=inner, outer_while_loop=outer, **options)
+    return result, kept_at_end[0]
+
+
+def _keep(kept: _Kept, stride: int, state, accepted) -> _Kept:
+    """The record with the step that diffrax's loop made from `state`, if it was accepted."""
+    record, row = kept.record, kept.record.count
+    t, h, y = state.tprev, state.tnext - state.tprev, ravel_pytree(state.y)[0]
+    put: Any = lambda rows, i, new, pred: eqxi.buffer_at_set(rows, i, new, pred=pred)
+    rows = put(record.t, row, t, accepted), put(record.h, row, h, accepted)
+    ys = put(record.y, row // stride, y, accepted & (row % stride == 0))
+    last = choose(accepted, (t, h, y), (kept.t, kept.h, kept.y))
+    return _Kept(Record(*rows, y=ys, count=row + accepted), *last)
+
+
+def _check(terms, solver, event, max_steps) -> None:
+    name = type(solver).__name__
+    if event is not None:
+        raise InputError("ReplayAdjoint cannot stop at an event: use diffsim.evolve, whose events have derivatives")
+    if max_steps is None:
+        raise InputError("max_steps=None has no bound, and ReplayAdjoint keeps a record of max_steps steps: give one")
+    if not isinstance(getattr(terms, "term", None), dfx.ODETerm):
+        raise InputError("ReplayAdjoint replays one ODETerm: use diffrax.RecursiveCheckpointAdjoint() for other terms")
+    if not isinstance(solver, dfx.AbstractRungeKutta | dfx.Euler | dfx.ImplicitEuler):
+        raise InputError(f"{name} may look back further than one step, as no replay can: use a Runge-Kutta method")
+
+
+def _is_sub(x) -> bool:
+    return isinstance(x, dfx.SubSaveAt)
+
+
+def _subs(saveat: dfx.SaveAt) -> list[dfx.SubSaveAt]:
+    return jax.tree.leaves(saveat.subs, is_leaf=_is_sub)
+
+
+def _explicit_field(terms, *like) -> Callable:
+    """The derivative of the state in diffrax's time, which runs forward, with what it closes over made explicit."""
+    unit = lambda t: terms.contr(jnp.zeros_like(t), jnp.ones_like(t))
+    return eqx.filter_closure_convert(lambda t, y, args: terms.vf_prod(t, y, args, unit(t)), *like)
+
+
+def _explicit_constants(saveat: dfx.SaveAt, *like) -> dfx.SaveAt:
+    """The same, with what the functions of states to save close over made explicit."""
+    convert = lambda sub: eqx.tree_at(lambda s: s.fn, sub, eqx.filter_closure_convert(sub.fn, *like))
+    return eqx.tree_at(lambda s: s.subs, saveat, jax.tree.map(convert, saveat.subs, is_leaf=_is_sub))

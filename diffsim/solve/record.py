@@ -1,0 +1,75 @@
+"""The record of a solve: which steps were attempted, and from which states."""
+
+import math
+from typing import Literal, NamedTuple, get_args
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from .._errors import InputError
+from .._types import Count, Scalar, Vector
+
+Memory = Literal["auto", "states", "two_levels", "jacobians"]
+_CACHED = 16 * 2**20  # bytes: states beyond that leave the caches, and are kept at some steps only
+_FEW = 8  # numbers of a state up to which all of a step's Jacobian costs little more than one product with it
+
+
+class Record(NamedTuple):
+    """What was attempted, one row each: time and size of the step, zero if it was refused.
+
+    `y` holds the state before every `stride`-th attempt, where `stride` is rows of `h` over rows of `y`.
+    """
+
+    t: Float[Array, " rows"]
+    h: Float[Array, " rows"]
+    y: Float[Array, "kept n"]
+    count: Count
+
+    @property
+    def stride(self) -> int:
+        """How many attempts there are to each state kept."""
+        return self.h.shape[0] // self.y.shape[0]
+
+
+class Plan(NamedTuple):
+    """How the derivative of a record is taken: attempts to each state kept, and whether by Jacobians."""
+
+    stride: int
+    jacobians: bool
+
+
+def plan(memory: Memory, like: Vector, rows: int, *, keep_path: bool, whole: bool) -> Plan:
+    """The plan for so many attempts of states `like`, by the name of a policy, or chosen from bytes and steps.
+
+    Raises InputError for a name that is none, or a policy that keeps too few states for a path.
+    """
+    if memory not in get_args(Memory):
+        raise InputError(f"memory={memory!r}: use one of {', '.join(get_args(Memory))}")
+    if memory == "two_levels" and keep_path:
+        raise InputError('memory="two_levels" keeps too few states for those at times in between: use "states"')
+    small = rows * like.size * like.dtype.itemsize <= _CACHED
+    if memory == "two_levels" or (memory == "auto" and not small and not keep_path):
+        return Plan(math.isqrt(rows), False)
+    return Plan(1, memory == "jacobians" or (memory == "auto" and not whole and like.size <= _FEW))
+
+
+def blank(like: Vector, rows: int, stride: int = 1) -> Record:
+    """An empty record for attempts of states `like`."""
+    kept = -(-rows // stride)
+    zeros = jnp.zeros(kept * stride, like.dtype)
+    return Record(zeros, zeros, jnp.zeros((kept, like.size), like.dtype), jnp.array(0))
+
+
+def write(record: Record, t: Scalar, h: Scalar, y: Vector) -> Record:
+    """The record with one more attempt, of size `h` (zero: refused) from the state `y` at `t`."""
+    row = record.count
+    return Record(put(record.t, row, 1, t), put(record.h, row, 1, h), put(record.y, row, record.stride, y), row + 1)
+
+
+def put(rows: Array, attempt: Count, stride: int, value: Array) -> Array:
+    """The rows with `value` in that of an attempt, if it is one of those that are kept."""
+    place = attempt // stride
+    if stride > 1:
+        value = jnp.where(attempt % stride == 0, value, lax.dynamic_index_in_dim(rows, place, keepdims=False))
+    return lax.dynamic_update_index_in_dim(rows, value, place, 0)

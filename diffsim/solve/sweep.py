@@ -1,0 +1,154 @@
+"""Derivatives carried over recorded steps: tangents forward, cotangents backward."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from .._types import Count, Scalar, Vector
+from .record import Record, put
+from .step import Stepper
+
+_CHUNK = 64  # steps linearised together
+
+
+class Steps(NamedTuple):
+    """Recorded steps as a function of those of the `leaves` that are being differentiated, the `live` ones.
+
+    The first two leaves are the initial time and state; `restore` gives those and the stepper back.
+    """
+
+    leaves: list
+    live: list[int]
+    restore: Callable
+    record: Record
+    keep_path: bool
+    jacobians: bool
+
+    def step(self, t: Scalar, y: Vector, live: list, h: Scalar) -> tuple[Scalar, Vector]:
+        """Time and state a step `h` after (t, y)."""
+        leaves = list(self.leaves)
+        for i, leaf in zip(self.live, live, strict=True):
+            leaves[i] = leaf
+        stepper: Stepper = self.restore(leaves)[2]
+        end, _ = stepper.step(stepper.point(t, y), h)
+        return end.t, end.y
+
+    @property
+    def values(self) -> list:
+        """The leaves that are live."""
+        return [self.leaves[i] for i in self.live]
+
+
+def tangents(steps: Steps, inputs: list) -> list:
+    """Tangents of the end, and of the path if it is kept, from those of the live leaves."""
+    record, (t, y) = steps.record, steps.leaves[:2]
+    given = dict(zip(steps.live, inputs, strict=True))
+    start = given.get(0, jnp.zeros_like(t)), given.get(1, jnp.zeros_like(y))
+
+    def take(point, h):
+        along = lambda t, y, live: steps.step(t, y, live, h)
+        return jax.jvp(along, (*point[0], steps.values), (*point[1], inputs))
+
+    def body(i, carry):
+        point, path = carry
+        if path is not None:
+            path = put(path[0], i, 1, point[1][0]), put(path[1], i, record.stride, point[1][1])
+        h = record.h[i]
+        return lax.cond(h != 0, take, lambda point, h: point, point, h), path
+
+    path = (jnp.zeros_like(record.t), jnp.zeros_like(record.y)) if steps.keep_path else None
+    (_, end), path = lax.fori_loop(0, record.count, body, (((t, y), start), path))
+    return [*end, *(path or ())]
+
+
+def cotangents(steps: Steps, cotangents: list) -> list:
+    """Cotangents of the live leaves from those of the end, and of the path if it is kept."""
+    carry = tuple(cotangents[:2]), [jnp.zeros_like(x) for x in steps.values]
+    over = _by_jacobians if steps.jacobians else _in_stretches if steps.record.stride > 1 else _one_by_one
+    start, bars = over(steps, cotangents[2:], carry)
+    for place, bar in zip((0, 1), start, strict=True):
+        if place in steps.live:
+            at = steps.live.index(place)
+            bars[at] = bars[at] + bar
+    return bars
+
+
+def _pull(steps: Steps, path: list, i: Count, y: Vector, carry):
+    """`carry`, the cotangents of time, state and live leaves after attempt `i` from `y`, brought before it."""
+
+    def pull(carry):
+        (bar_t, bar_y), bars = carry
+        along = lambda t, y, live: steps.step(t, y, live, record.h[i])
+        _, transpose = jax.vjp(along, record.t[i], y, steps.values)
+        bar_t, bar_y, more = transpose((bar_t, bar_y))
+        return (bar_t, bar_y), jax.tree.map(jnp.add, bars, more)
+
+    record = steps.record
+    carry = lax.cond(record.h[i] != 0, pull, lambda carry: carry, carry)
+    if path:
+        (bar_t, bar_y), bars = carry
+        kept = jnp.where(i % record.stride == 0, path[1][i // record.stride], 0.0)
+        carry = (bar_t + path[0][i], bar_y + kept), bars
+    return carry
+
+
+def _one_by_one(steps: Steps, path: list, carry):
+    """`carry` brought from the end of the record to its beginning, from one state that was kept to another."""
+    last, ys = steps.record.count - 1, steps.record.y
+    return lax.fori_loop(0, last + 1, lambda k, c: _pull(steps, path, last - k, ys[last - k], c), carry)
+
+
+def _in_stretches(steps: Steps, path: list, carry):
+    """The same where few states were kept: those of each stretch are taken again from its first."""
+    record, stride = steps.record, steps.record.stride
+
+    def ahead(y, i):
+        again = lambda y: steps.step(record.t[i], y, steps.values, record.h[i])[1]
+        return lax.cond(record.h[i] != 0, again, lambda y: y, y), y
+
+    def stretch(which, carry):
+        rows = which * stride + jnp.arange(stride)
+        _, ys = lax.scan(ahead, record.y[which], rows)
+        return lax.fori_loop(0, stride, lambda k, c: _pull(steps, path, rows[-1] - k, ys[stride - 1 - k], c), carry)
+
+    last = -(-record.count // stride) - 1
+    return lax.fori_loop(0, last + 1, lambda k, c: stretch(last - k, c), carry)
+
+
+def _by_jacobians(steps: Steps, path: list, carry):
+    """The same with the steps linearised side by side, and products of small matrices one after the other.
+
+    The states of a record are known, so that all the Jacobians of a chunk of steps are taken together. Where a step
+    is many operations on few numbers, sending these off one by one is what costs most.
+    """
+    count = steps.record.count
+    back = lambda k, carry: _chunk(steps, path, count - (k + 1) * _CHUNK + jnp.arange(_CHUNK), carry)
+    return lax.fori_loop(0, -(-count // _CHUNK), back, carry)
+
+
+def _chunk(steps: Steps, path: list, rows, carry):
+    """`carry` brought back over the attempts `rows`, of which negative ones do not count."""
+    record = steps.record
+    taken = (rows >= 0) & (record.h[rows] != 0)
+    # In place of a step that was refused stands one that was taken, so that its numbers are sound.
+    safe = jnp.where(taken, rows, jnp.argmax(record.h != 0))
+    t, y, h = record.t[safe], record.y[safe], record.h[safe]
+    each = jax.vmap(steps.step, in_axes=(0, 0, None, 0))
+    _, transpose = jax.vjp(lambda t, y, live: each(t, y, live, h), t, y, steps.values)
+    basis = jnp.broadcast_to(jnp.eye(y.shape[1], dtype=y.dtype)[:, None], (y.shape[1], *y.shape))
+    in_t, in_y, _ = jax.vmap(transpose)((jnp.zeros(basis.shape[:2], t.dtype), basis))
+
+    def before(after, row):
+        bar_t, bar_y = after
+        taken, in_t, in_y, more = row
+        bar_t, bar_y = bar_t + jnp.where(taken, bar_y @ in_t, 0.0), jnp.where(taken, bar_y @ in_y, bar_y)
+        return (bar_t + more[0], bar_y + more[1]), after
+
+    more = tuple(jnp.where(rows >= 0, x[rows].T, 0.0).T for x in path) or (jnp.zeros_like(t), jnp.zeros_like(y))
+    ends, bars = carry
+    ends, after = lax.scan(before, ends, (taken, in_t.T, jnp.moveaxis(in_y, 0, 1), more), reverse=True)
+    _, _, of_chunk = transpose(jax.tree.map(lambda x: jnp.where(taken, x.T, 0.0).T, after))
+    return ends, jax.tree.map(jnp.add, bars, of_chunk)
