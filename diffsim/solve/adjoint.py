@@ -1,5 +1,6 @@
 """The replay for solves by diffrax itself: an adjoint to give to `diffrax.diffeqsolve`."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ from .step import stepper
 class ReplayAdjoint(dfx.AbstractAdjoint):
     """For `diffrax.diffeqsolve(..., adjoint=ReplayAdjoint())`: differentiates a replay of the accepted steps.
 
-    The solution is diffrax's own, number by number. Its steps are recorded, and what was saved is differentiated as if
+    The solution is diffrax's own. Its steps are recorded, and what was saved is differentiated as if
     they had been prescribed. That is the derivative of `RecursiveCheckpointAdjoint` at a fraction of its cost: in `y0`,
     `args`, the arrays of the vector field, the times to save at, `t0` and `t1` (for these last two the sizes of all
     steps but the last are held fixed). `grad`, `jvp`, `jacfwd`, `hessian` and `vmap` all work, with explicit and
@@ -53,7 +54,7 @@ class ReplayAdjoint(dfx.AbstractAdjoint):
         options = {"solver": solver, "event": None, "max_steps": max_steps}
         (state, stats), kept = _recorded(self._loop, freeze(blank_record), **options, **freeze(arrays))
         # The last step is taken apart from the record: it ends at `t1`, wherever that is.
-        head = kept.record._replace(count=jnp.maximum(kept.record.count - 1, 0))
+        head = _without_last(kept.record)
         end = replay(steps, t0, y0, head, kept.t, kept.y, keep_path=between, jacobians=jacobians, whole=whole)
         h = jnp.where(state.tprev == t1, t1 - end.t, kept.h)
         return _with_derivatives(Path(steps, kept.record, end, h, unravel), saveat, state, args), stats
@@ -67,11 +68,15 @@ def _stepper(terms, solver, controller, t0, y0: Vector, unravel, args):
 def _with_derivatives(path: Path, saveat: dfx.SaveAt, state, args):
     """The last state of diffrax's loop, with the path's derivatives in all that was saved."""
     saved = jax.tree.map(lambda sub, x: as_saved(path, sub, x, args), saveat.subs, state.save_state, is_leaf=_is_sub)
-    state = eqx.tree_at(lambda s: s.save_state, state, saved)
-    if not saveat.dense:
-        return state
-    dense = as_dense(path, state.dense_ts, state.dense_infos)
-    return eqx.tree_at(lambda s: (s.dense_ts, s.dense_infos), state, dense)
+    dense_ts, dense_infos = state.dense_ts, state.dense_infos
+    if saveat.dense:
+        dense_ts, dense_infos = as_dense(path, dense_ts, dense_infos)
+    return dataclasses.replace(state, save_state=saved, dense_ts=dense_ts, dense_infos=dense_infos)
+
+
+def _without_last(record: Record) -> Record:
+    count = jnp.maximum(record.count - 1, 0)
+    return record._replace(count=count, h=jnp.where(jnp.arange(record.h.shape[0]) < count, record.h, 0.0))
 
 
 class _Kept(NamedTuple):

@@ -101,4 +101,4 @@ def _as(value, moving):
 
 @_as.defjvp
 def _(primals, tangents):
-    return primals[0], tangents[1]
+    return _as(*primals), tangents[1]
