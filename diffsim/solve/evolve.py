@@ -24,7 +24,7 @@ from .record import Memory, Record, blank, plan
 from .replay import End, replay
 from .status import Status
 from .step import Point, stepper
-from .whole import compile_whole_alone
+from .whole import compile_small
 
 Mode = Literal["any", "forward"]
 SOLVER = dfx.Tsit5()
@@ -110,7 +110,7 @@ def _end(problem: Problem, t0: Scalar, y0: Vector, mode: Mode, memory: Memory, k
         record = blank(y0, rows(problem), stride) if keep_path or not forward else None
         return advance(problem, begin(problem, problem.stepper.point(t0, y0), record))
 
-    run = functools.partial(compile_whole_alone(run) if problem.whole else run, arrays)
+    run = functools.partial(compile_small(run) if problem.whole else run, arrays)
     if forward:
         march = run(t0, y0)
         path = (march.record.t, march.record.y) if march.record is not None else ()

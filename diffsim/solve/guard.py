@@ -129,6 +129,8 @@ def first_watch(limits, start: Point, args: Args) -> Watch:
 
 def next_watch(limits, before: Watch, point: Point, h: Scalar, args: Args) -> Watch:
     """The limits at a point a time `h` after the one `before`, with the dips between the two."""
+    if not limits:
+        return before
     value, rate = measure(limits, point, args)
     _, dip = extremum(1.0, before.value, before.rate, value, rate, h)
     return Watch(value, rate, jnp.minimum(before.lowest, jnp.minimum(value, dip)))

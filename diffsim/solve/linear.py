@@ -26,7 +26,8 @@ def _call(*args, forward, backward, count):
 
 
 def _shapes(*args, **rule):
-    like = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in args]
+    # With their sharding, by which arrays inside `jax.shard_map` differ from those outside.
+    like = [jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding) for a in args]
     return [ShapedArray(out.shape, out.dtype) for out in jax.eval_shape(lambda *a: _call(*a, **rule), *like)]
 
 

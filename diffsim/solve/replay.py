@@ -14,7 +14,7 @@ from .linear import linear_map
 from .record import Record
 from .step import Stepper
 from .sweep import Steps
-from .whole import compile_whole_alone
+from .whole import compile_small
 
 
 class End(NamedTuple):
@@ -73,8 +73,8 @@ def replay(
             forward = lambda residuals, inputs: sweep.tangents(steps(residuals), inputs)
             backward = lambda residuals, bars: sweep.cotangents(steps(residuals), bars)
             tangent = linear_map(
-                compile_whole_alone(forward) if whole else forward,
-                compile_whole_alone(backward) if whole and not jacobians else backward,
+                compile_small(forward) if whole else forward,
+                compile_small(backward) if whole and not jacobians else backward,
                 [*leaves, *held],
                 [tangents[0][i] for i in live],
             )

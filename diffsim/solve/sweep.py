@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from .._types import Count, Scalar, Vector
-from .record import Record, put
+from .record import Record, put, row
 from .step import Stepper
 
 _CHUNK = 64  # steps linearised together
@@ -56,7 +56,7 @@ def tangents(steps: Steps, inputs: list) -> list:
         point, path = carry
         if path is not None:
             path = put(path[0], i, 1, point[1][0]), put(path[1], i, record.stride, point[1][1])
-        h = record.h[i]
+        h = row(record.h, i)
         return lax.cond(h != 0, take, lambda point, h: point, point, h), path
 
     path = (jnp.zeros_like(record.t), jnp.zeros_like(record.y)) if steps.keep_path else None
@@ -79,26 +79,28 @@ def cotangents(steps: Steps, cotangents: list) -> list:
 def _pull(steps: Steps, path: list, i: Count, y: Vector, carry):
     """`carry`, the cotangents of time, state and live leaves after attempt `i` from `y`, brought before it."""
 
+    # Outside the condition, within which all that is mapped over takes a place of its own for each member.
+    t, h, stride = row(steps.record.t, i), row(steps.record.h, i), steps.record.stride
+
     def pull(carry):
         (bar_t, bar_y), bars = carry
-        along = lambda t, y, live: steps.step(t, y, live, record.h[i])
-        _, transpose = jax.vjp(along, record.t[i], y, steps.values)
+        _, transpose = jax.vjp(lambda t, y, live: steps.step(t, y, live, h), t, y, steps.values)
         bar_t, bar_y, more = transpose((bar_t, bar_y))
         return (bar_t, bar_y), jax.tree.map(jnp.add, bars, more)
 
-    record = steps.record
-    carry = lax.cond(record.h[i] != 0, pull, lambda carry: carry, carry)
+    carry = lax.cond(h != 0, pull, lambda carry: carry, carry)
     if path:
         (bar_t, bar_y), bars = carry
-        kept = jnp.where(i % record.stride == 0, path[1][i // record.stride], 0.0)
-        carry = (bar_t + path[0][i], bar_y + kept), bars
+        kept = jnp.where(i % stride == 0, row(path[1], i // stride), 0.0)
+        carry = (bar_t + row(path[0], i), bar_y + kept), bars
     return carry
 
 
 def _one_by_one(steps: Steps, path: list, carry):
     """`carry` brought from the end of the record to its beginning, from one state that was kept to another."""
-    last, ys = steps.record.count - 1, steps.record.y
-    return lax.fori_loop(0, last + 1, lambda k, c: _pull(steps, path, last - k, ys[last - k], c), carry)
+    last = steps.record.count - 1
+    back = lambda i, carry: _pull(steps, path, i, row(steps.record.y, i), carry)
+    return lax.fori_loop(0, last + 1, lambda k, carry: back(last - k, carry), carry)
 
 
 def _in_stretches(steps: Steps, path: list, carry):
@@ -106,13 +108,14 @@ def _in_stretches(steps: Steps, path: list, carry):
     record, stride = steps.record, steps.record.stride
 
     def ahead(y, i):
-        again = lambda y: steps.step(record.t[i], y, steps.values, record.h[i])[1]
-        return lax.cond(record.h[i] != 0, again, lambda y: y, y), y
+        t, h = row(record.t, i), row(record.h, i)
+        return lax.cond(h != 0, lambda y: steps.step(t, y, steps.values, h)[1], lambda y: y, y), y
 
     def stretch(which, carry):
         rows = which * stride + jnp.arange(stride)
-        _, ys = lax.scan(ahead, record.y[which], rows)
-        return lax.fori_loop(0, stride, lambda k, c: _pull(steps, path, rows[-1] - k, ys[stride - 1 - k], c), carry)
+        _, ys = lax.scan(ahead, row(record.y, which), rows)
+        back = lambda k, carry: _pull(steps, path, rows[0] + k, row(ys, k), carry)
+        return lax.fori_loop(0, stride, lambda k, carry: back(stride - 1 - k, carry), carry)
 
     last = -(-record.count // stride) - 1
     return lax.fori_loop(0, last + 1, lambda k, c: stretch(last - k, c), carry)
@@ -141,9 +144,9 @@ def _chunk(steps: Steps, path: list, rows, carry):
     basis = jnp.broadcast_to(jnp.eye(y.shape[1], dtype=y.dtype)[:, None], (y.shape[1], *y.shape))
     in_t, in_y, _ = jax.vmap(transpose)((jnp.zeros(basis.shape[:2], t.dtype), basis))
 
-    def before(after, row):
+    def before(after, step):
         bar_t, bar_y = after
-        taken, in_t, in_y, more = row
+        taken, in_t, in_y, more = step
         bar_t, bar_y = bar_t + jnp.where(taken, bar_y @ in_t, 0.0), jnp.where(taken, bar_y @ in_y, bar_y)
         return (bar_t + more[0], bar_y + more[1]), after
 

@@ -9,6 +9,12 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental.xla_metadata import set_xla_metadata
 
+from .program import is_plain, operations
+
+_BLOCK = 4 * 2**20  # bytes of the arguments of a batch up to which one core alone is faster
+# Over a batch the backend may hand these to a library, which it cannot from within a program compiled whole.
+_COLLECTIVE = {"dot_general", "cumsum", "reduce_sum", "reduce_prod", "reduce_max", "reduce_min"}
+
 
 def compile_whole(function: Callable) -> Callable:
     """`function` of arrays, compiled by XLA's CPU backend into one native function.
@@ -35,13 +41,17 @@ def compile_whole(function: Callable) -> Callable:
     return wrapped
 
 
-def compile_whole_alone(function: Callable) -> Callable:
-    """`function` of arrays compiled whole, except under `vmap`, where its arrays are no longer small."""
+def compile_small(function: Callable) -> Callable:
+    """`function` of arrays compiled whole; under `vmap` only if all its members together are small and plain."""
     call = jax.custom_batching.custom_vmap(compile_whole(function))
 
     @call.def_vmap
     def each(axis_size, batched, *args):
-        out = jax.vmap(function, in_axes=jax.tree.map(lambda b: 0 if b else None, batched))(*args)
+        many = jax.vmap(function, in_axes=jax.tree.map(lambda b: 0 if b else None, batched))
+        small = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(args)) <= _BLOCK
+        if small and not set(operations(many, *args)) & _COLLECTIVE and is_plain(operations(many, *args)):
+            many = compile_whole(many)
+        out = many(*args)
         return out, jax.tree.map(lambda _: True, out)
 
     return call

@@ -1,10 +1,11 @@
 """Losses over many trajectories: in blocks that fit the caches, with the gradient taken inside each block."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -13,7 +14,7 @@ from .._trees import common_length
 from .._types import Model, Scalar
 
 
-def in_blocks(loss: Callable, *, size: int = 64) -> Callable:
+def in_blocks(loss: Callable, *, size: int = 64, devices: Sequence | None = None) -> Callable:
     """The mean of `loss(model, item)` over a batch, as a function of (model, items) that is fast and small.
 
     `items` is a tree of arrays whose leading axis counts the items. `size` of them at a time are mapped together, and
@@ -21,13 +22,19 @@ def in_blocks(loss: Callable, *, size: int = 64) -> Callable:
     the caches. The result does not depend on `size`, but for rounding. Trajectories that take long hold up their
     block: `cost` (shape (items,), for instance steps taken before) puts like with like.
 
+    With several `devices` the blocks are dealt to them in turn and run at the same time, and the sums are added up at
+    the end. A CPU counts as one device, whose cores share little of a block's work; to use them all, say
+    `jax.config.update("jax_num_cpu_devices", cores)` before anything else and pass `devices=jax.devices("cpu")`.
+
     The gradient in `items` is not provided (zero). Reverse mode, `jit` and `vmap` work; forward mode does not.
-    Raises InputError for an empty batch, or arrays that do not count the same items.
+    Raises InputError for an empty batch, arrays that do not count the same items, or an empty list of devices.
 
     Good values: 16 to 256 for small states on a CPU, the whole batch on a GPU.
     """
     if size < 1:
         raise InputError(f"size={size}: a block holds at least one item")
+    if devices is not None and not len(devices):
+        raise InputError("devices is empty: name at least one, or None for the one at hand")
 
     def mean(model: Model, items, cost: Float[Array, " items"] | None = None) -> Scalar:
         count = common_length(items, "items")
@@ -39,14 +46,16 @@ def in_blocks(loss: Callable, *, size: int = 64) -> Callable:
         trained, fixed = eqx.partition(model, eqx.is_inexact_array)
         arrays, static = eqx.partition(fixed, eqx.is_array)
         one = lambda trained, arrays, item: loss(eqx.combine(trained, arrays, static), item)
-        return _blocked(one, min(size, count), count, trained, arrays, items)
+        return _blocked(one, min(size, count), count, devices, trained, arrays, items)
 
     return mean
 
 
-def _blocked(loss: Callable, size: int, count: int, trained, arrays, items) -> Scalar:
-    """The mean over blocks of `size` items, the last one filled up with items that do not count."""
+def _blocked(loss: Callable, size: int, count: int, devices, trained, arrays, items) -> Scalar:
+    """The mean over blocks of `size` items, the last ones filled up with items that do not count."""
     blocks = -(-count // size)
+    if devices is not None:
+        blocks = -(-blocks // len(devices)) * len(devices)
 
     def split(rows):
         filler = jnp.broadcast_to(rows[:1], (blocks * size - count, *rows.shape[1:]))
@@ -62,19 +71,44 @@ def _blocked(loss: Callable, size: int, count: int, trained, arrays, items) -> S
         # Not a product alone: a filler whose loss is not finite must not count either.
         return jnp.sum(jnp.where(weights > 0, losses * weights, 0.0))
 
+    def summed(each):
+        """The sum over all blocks of what `each` gives for one of them."""
+
+        def over(trained, arrays, rows):
+            first = jax.eval_shape(each, trained, arrays, jax.tree.map(lambda x: x[0], rows))
+            start = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), first)
+            add = lambda sums, block: (jax.tree.map(jnp.add, sums, each(trained, arrays, block)), None)
+            return lax.scan(add, start, rows)[0]
+
+        return over if devices is None else _dealt(over, devices, blocks)
+
     @jax.custom_vjp
     def total(trained, arrays, items):
-        return jnp.sum(lax.map(lambda block: of_block(trained, arrays, block), in_rows(items)))
+        return summed(of_block)(trained, arrays, in_rows(items))
 
     def forward(trained, arrays, items):
-        each = lambda block: jax.value_and_grad(of_block)(trained, arrays, block)
-        rows = in_rows(items)
-        first = jax.eval_shape(each, jax.tree.map(lambda x: x[0], rows))
-        start = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), first)
-        return lax.scan(lambda sums, block: (jax.tree.map(jnp.add, sums, each(block)), None), start, rows)[0]
+        return summed(jax.value_and_grad(of_block))(trained, arrays, in_rows(items))
 
     def backward(gradient, bar):
         return jax.tree.map(lambda g: bar * g, gradient), None, None
 
     total.defvjp(forward, backward)
     return total(trained, arrays, items)
+
+
+def _dealt(over: Callable, devices: Sequence, blocks: int) -> Callable:
+    """`over` rows of blocks, dealt to the devices like cards, so that blocks that cost alike go to different ones."""
+    mesh = jax.sharding.Mesh(np.asarray(devices), ("devices",))
+    whole, part = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec("devices")
+
+    def share(trained, arrays, rows):
+        return lax.psum(over(trained, arrays, rows), "devices")
+
+    def dealt(trained, arrays, rows):
+        order = np.arange(blocks).reshape(-1, len(devices)).T.ravel()
+        rows = jax.tree.map(lambda x: x[order], rows)
+        specs = {"in_specs": (whole, whole, part), "out_specs": whole}
+        # A solve's loops end with their trajectories, so each device runs its own.
+        return jax.shard_map(share, mesh=mesh, check_vma=False, **specs)(trained, arrays, rows)
+
+    return dealt

@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax
 
 from diffsim import compile_whole
-from diffsim.solve.whole import compile_whole_alone
+from diffsim.solve.whole import compile_small
 
 
 def loop(x, rows):
@@ -42,13 +42,27 @@ def test_this_jaxlib_still_compiles_whole_what_is_asked_for():
     )
 
 
-def test_under_vmap_the_arrays_are_no_longer_small():
-    alone = compile_whole_alone(loop)
+def test_under_vmap_a_small_batch_is_compiled_whole_and_a_large_one_is_not():
+    small = compile_small(lambda x, n: lax.fori_loop(0, n, lambda i, x: x + jnp.sin(x) * i, x))
+    for count, whole in ((10, True), (10**6, False)):
+        args = jnp.linspace(0.0, 1.0, count), 3
+        both = jax.jit(jax.vmap(small, in_axes=(0, None)))
+        assert ('inlineable="false"' in both.lower(*args).compile().as_text()) == whole
+        total = np.linspace(0.0, 1.0, count)
+        for i in range(3):
+            total = total + np.sin(total) * i
+        np.testing.assert_allclose(both(*args), total, rtol=1e-13)
+
+
+def test_under_vmap_lookups_are_left_as_they_are():
+    # Each member looks up a row of its own, which gathers.
+    alone = compile_small(loop)
     assert 'inlineable="false"' in compiled_text(alone)
     many = jnp.stack([ARGS[0], 2 * ARGS[0]]), ARGS[1]
-    both = jax.jit(jax.vmap(alone, in_axes=(0, None)))
+    pick = compile_small(lambda x, rows: rows[jnp.argmin(jnp.abs(rows - x))])
+    both = jax.jit(jax.vmap(pick, in_axes=(0, None)))
     assert 'inlineable="false"' not in both.lower(*many).compile().as_text()
-    np.testing.assert_allclose(both(*many)[0], jax.vmap(loop, in_axes=(0, None))(*many)[0], rtol=1e-13)
+    np.testing.assert_allclose(both(*many), [1.0, 1.0])
 
 
 UNUSED = """

@@ -1,5 +1,8 @@
 """Losses in blocks: value and gradient against the plain mean, whatever the blocks, their order and their rest."""
 
+import subprocess
+import sys
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -68,3 +71,34 @@ def test_bad_input_is_named():
     for items in (jnp.zeros((0, 2)), (jnp.ones(2), jnp.ones(3)), jnp.array(1.0), ()):
         with pytest.raises(ds.InputError, match=r"items (must have one leading axis of the same length|is empty)"):
             mean(jnp.array(1.0), items)
+
+
+DEVICES = """
+import jax
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_num_cpu_devices", 3)
+import jax.numpy as jnp
+import numpy as np
+import diffsim as ds
+
+def end(rate, y0):
+    return ds.integrate(lambda t, y, rate: -rate * y**2, y0, jnp.array([0.0, 1.0]), rate, max_steps=64)[-1]
+
+starts, rate = jnp.linspace(0.5, 2.0, 23), jnp.array(1.3)
+for cost in (None, starts):
+    one = jax.jit(jax.value_and_grad(ds.in_blocks(end, size=4)))(rate, starts, cost)
+    three = jax.jit(jax.value_and_grad(ds.in_blocks(end, size=4, devices=jax.devices())))(rate, starts, cost)
+    # Another order of summation.
+    np.testing.assert_allclose(three, one, rtol=1e-13)
+"""
+
+
+def test_several_devices_give_the_same():
+    # The number of devices is fixed when a process starts to use them.
+    done = subprocess.run([sys.executable, "-c", DEVICES], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_an_empty_list_of_devices_is_named():
+    with pytest.raises(ds.InputError, match="devices is empty"):
+        ds.in_blocks(loss, devices=[])
