@@ -1,22 +1,20 @@
 """Gradients through solvers: diffsim beside C with an adjoint by hand, a scan by hand, and diffrax as users write it.
 
-python tests/benchmarks/bench_solvers.py [single] [batch] [network] [memory]
+python tests/benchmarks/bench_solvers.py [single] [batch] [network] [stiff] [fields] [memory] [others]
 
 Value and gradient, all cases of a table in one process and in turns, compilation apart; least and median wall time,
-and CPU time. C is compiled by the C compiler at hand (`cc -O3 -march=native`). The load of the machine moves the
+and CPU time. `others` needs PyTorch with torchdiffeq and torchode, or CasADi. C is compiled by the C compiler at hand (`cc -O3 -march=native`). The load of the machine moves the
 numbers: believe ratios. `XLA_FLAGS` are the defaults.
 """
 
-import ctypes
-import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
 
 import jax
 
 jax.config.update("jax_enable_x64", True)
+if {"batch", "network"} & set(sys.argv):
+    jax.config.update("jax_num_cpu_devices", 2)  # one of them is used where nothing is said
 
 import diffrax as dfx
 import equinox as eqx
@@ -26,136 +24,30 @@ import numpy as np
 from jax import lax
 
 import diffsim as ds
-
-P, Y0, T1 = np.array([1.5, 1.0, 3.0, 1.0]), np.array([1.0, 1.0]), 10.0
-
-
-class RK4(dfx.AbstractERK):
-    """The classical Runge-Kutta method, which diffrax leaves to its users."""
-
-    tableau = dfx.ButcherTableau(
-        a_lower=(np.array([0.5]), np.array([0.0, 0.5]), np.array([0.0, 0.0, 1.0])),
-        b_sol=np.array([1 / 6, 1 / 3, 1 / 3, 1 / 6]),
-        b_error=np.zeros(4),
-        c=np.array([0.5, 0.5, 1.0]),
-    )
-    interpolation_cls = dfx.ThirdOrderHermitePolynomialInterpolation.from_k
-
-    def order(self, terms):
-        return 4
-
-
-def lotka_volterra(t, y, p):
-    return jnp.stack([p[0] * y[0] - p[1] * y[0] * y[1], -p[2] * y[1] + p[3] * y[0] * y[1]])
-
-
-def double_pendulum(t, y, p):
-    """Angles and rates of two rods with point masses; p: two masses, two lengths, gravity."""
-    m1, m2, l1, l2, g = p
-    a, b, wa, wb = y
-    c, s = jnp.cos(a - b), jnp.sin(a - b)
-    below = 2 * m1 + m2 - m2 * (2 * c**2 - 1)
-    da = -g * (2 * m1 + m2) * jnp.sin(a) - m2 * g * jnp.sin(a - 2 * b) - 2 * s * m2 * (wb**2 * l2 + wa**2 * l1 * c)
-    db = 2 * s * (wa**2 * l1 * (m1 + m2) + g * (m1 + m2) * jnp.cos(a) + wb**2 * l2 * m2 * c)
-    return jnp.stack([wa, wb, da / (l1 * below), db / (l2 * below)])
-
-
-def rk4_step(field, y, p, h):
-    k1 = field(0.0, y, p)
-    k2 = field(0.0, y + 0.5 * h * k1, p)
-    k3 = field(0.0, y + 0.5 * h * k2, p)
-    k4 = field(0.0, y + h * k3, p)
-    return y + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
-
-
-def by_scan(field, y0, n):
-    """A checkpointed scan over steps of RK4, as one writes it by hand, compiled whole."""
-
-    def loss(p):
-        step = jax.checkpoint(lambda y, _: (rk4_step(field, y, p, T1 / n), None))
-        return jnp.sum(lax.scan(step, y0, None, length=n)[0] ** 2)
-
-    return ds.compile_whole(jax.value_and_grad(loss))
-
-
-def by_diffrax(field, y0, solver, **options):
-    def loss(p):
-        return jnp.sum(dfx.diffeqsolve(dfx.ODETerm(field), solver, 0.0, T1, y0=y0, args=p, **options).ys[-1] ** 2)
-
-    return jax.value_and_grad(loss)
-
-
-def by_diffsim(field, y0, solver, stepsize_controller, **options):
-    def loss(p):
-        ts = jnp.array([0.0, T1])
-        return jnp.sum(
-            ds.integrate(field, y0, ts, p, solver=solver, controller=stepsize_controller, **options)[-1] ** 2
-        )
-
-    return jax.value_and_grad(loss)
-
-
-def c_library() -> ctypes.CDLL:
-    """lotka_volterra.c, compiled."""
-    out = Path(tempfile.mkdtemp()) / "lotka_volterra.so"
-    source = Path(__file__).with_name("lotka_volterra.c")
-    flags = ["-O3", "-march=native", "-ffast-math", "-shared", "-fPIC"]
-    subprocess.run(["cc", *flags, str(source), "-o", str(out), "-lm"], check=True)
-    library = ctypes.CDLL(str(out))
-    library.rk4.restype = library.tsit5.restype = ctypes.c_double
-    return library
-
-
-def _pointer(array):
-    return array.ctypes.data_as(ctypes.POINTER(ctypes.c_double))
-
-
-def c_rk4(library, n: int):
-    rows, gradient = np.empty(2 * n + 2), np.empty(4)
-
-    def run():
-        value = library.rk4(_pointer(P), _pointer(Y0), ctypes.c_double(T1 / n), n, _pointer(rows), _pointer(gradient))
-        return value, gradient
-
-    return run
-
-
-def c_tsit5(library, rtol: float):
-    most = 20_000
-    sizes, rows, gradient, accepted = np.empty(most), np.empty(2 * most + 2), np.empty(4), ctypes.c_int()
-    numbers = [ctypes.c_double(x) for x in (T1, 0.01, rtol, 1e-3 * rtol)]
-    room = most, _pointer(sizes), _pointer(rows), _pointer(gradient), ctypes.byref(accepted)
-    return lambda: (library.tsit5(_pointer(P), _pointer(Y0), *numbers, *room), gradient)
-
-
-def compiled(function, *args):
-    """A call of the compiled function, and the CPU seconds of tracing and compiling it."""
-    began = time.process_time()
-    program = jax.jit(function).lower(*args).compile()
-    seconds = time.process_time() - began
-    return lambda: jax.block_until_ready(program(*args)), seconds
-
-
-def table(title: str, cases: dict, rounds: int = 30) -> None:
-    """Times every case in turns and prints them with their ratios to the first, and how far gradients are apart."""
-    runs = {name: case if isinstance(case, tuple) else (case, 0.0) for name, case in cases.items()}
-    walls, cpus = {name: [] for name in runs}, {name: [] for name in runs}
-    for _ in range(rounds):
-        for name, (run, _) in runs.items():
-            run()
-            cpu, wall = time.process_time(), time.perf_counter()
-            run()
-            walls[name].append(time.perf_counter() - wall)
-            cpus[name].append(time.process_time() - cpu)
-    first = next(iter(runs))
-    reference = np.array(runs[first][0]()[1], copy=True)
-    heads = "".join(f"{head:>11s}" for head in ("min us", "median us", "CPU us", "ratio", "compile s", "error"))
-    print(f"\n{title}\n{'case':28s}{heads}")
-    for name, (run, seconds) in runs.items():
-        error = np.max(np.abs(np.asarray(run()[1]) - reference)) / np.max(np.abs(reference))
-        low, middle, cpu = (1e6 * x for x in (min(walls[name]), np.median(walls[name]), min(cpus[name])))
-        ratio = min(walls[name]) / min(walls[first])
-        print(f"{name:28s}{low:11.1f}{middle:11.1f}{cpu:11.1f}{ratio:11.2f}{seconds:11.2f}{error:11.1e}", flush=True)
+from solver_cases import (
+    P,
+    RATES,
+    RK4,
+    T1,
+    Y0,
+    burgers,
+    by_diffrax,
+    by_diffsim,
+    by_scan,
+    c_batch,
+    c_library,
+    c_rk4,
+    c_tsit5,
+    casadi_case,
+    double_pendulum,
+    euler_by_scan,
+    gray_scott,
+    lotka_volterra,
+    rk4_step,
+    robertson,
+    torch_case,
+)
+from timing import compiled, table
 
 
 def single() -> None:
@@ -193,31 +85,32 @@ def single() -> None:
 
 
 def batch() -> None:
-    """4,096 trajectories of Lotka-Volterra with starts of their own and shared parameters."""
+    """4,096 trajectories of Lotka-Volterra with starts of their own and shared parameters; C keeps eight in step."""
     starts = jnp.asarray(Y0) * jr.uniform(jr.key(0), (4096, 2), minval=0.5, maxval=1.5)
     p = jnp.asarray(P)
     for title, solver, controller, most in (
         ("RK4, 1,000 steps", RK4(), dfx.ConstantStepSize(), 1001),
         ("Tsit5, rtol 1e-6", dfx.Tsit5(), dfx.PIDController(rtol=1e-6, atol=1e-9), 4096),
     ):
-        own = {"solver": solver, "controller": controller, "dt0": 0.01, "max_steps": most}
         options = {"stepsize_controller": controller, "dt0": 0.01, "max_steps": most}
+        own = {"solver": solver, "controller": controller, "dt0": 0.01, "max_steps": most}
 
         def each(p, y0, own=own):
-            return jnp.sum(_end(lotka_volterra, y0, p, **own) ** 2)
+            return jnp.sum(ds.integrate(lotka_volterra, y0, jnp.array([0.0, T1]), p, **own)[-1] ** 2)
 
         def theirs(p, solver=solver, options=options):
-            one = lambda y0: dfx.diffeqsolve(dfx.ODETerm(lotka_volterra), solver, 0.0, T1, y0=y0, args=p, **options).ys[
-                -1
-            ]
-            return jnp.mean(jnp.sum(jax.vmap(one)(starts) ** 2, axis=-1))
+            solve = lambda y0: dfx.diffeqsolve(dfx.ODETerm(lotka_volterra), solver, 0.0, T1, y0=y0, args=p, **options)
+            return jnp.mean(jnp.sum(jax.vmap(lambda y0: solve(y0).ys[-1])(starts) ** 2, axis=-1))
 
-        cases = {
-            f"diffsim, blocks of {size}": compiled(
-                jax.value_and_grad(lambda p, size=size: ds.in_blocks(each, size=size)(p, starts)), p
-            )
-            for size in (64, 256)
-        }
+        steps = lambda y0, own=own: ds.evolve(ds.Phase(lotka_volterra), 0.0, y0, p, t1=T1, **own).steps
+        cost = jax.jit(jax.vmap(steps))(starts)
+        cases = (
+            {"C, eight side by side": c_batch(c_library("-DLANES"), np.asarray(starts), 1000)} if most == 1001 else {}
+        )
+        for devices in (None, jax.devices()):
+            mean = ds.in_blocks(each, devices=devices)
+            name = "diffsim, one device" if devices is None else f"diffsim, {len(devices)} devices"
+            cases[name] = compiled(jax.value_and_grad(lambda p, mean=mean, cost=cost: mean(p, starts, cost)), p)
         cases["diffrax, vmap"] = compiled(jax.value_and_grad(theirs), p)
         table(f"4,096 trajectories, {title}", cases, rounds=3)
 
@@ -265,8 +158,70 @@ def network() -> None:
 
         return compiled(run, trained)
 
-    cases = {"diffsim rollout": flat(own), "scan": flat(plain), "diffrax per interval": flat(theirs)}
+    def share(trained, y):
+        policy = eqx.combine(trained, fixed)
+        end, _ = ds.rollout(lambda y, _: control(policy, y), y, length=200)
+        return jnp.mean(end**2)
+
+    dealt = ds.in_blocks(share, size=128, devices=jax.devices())
+    cases = {
+        "diffsim rollout": flat(own),
+        "... 2 devices": flat(lambda trained: dealt(trained, starts)),
+        "scan": flat(plain),
+        "diffrax per interval": flat(theirs),
+    }
     table("Network in the loop, float32", cases, rounds=5)
+
+
+def stiff() -> None:
+    """Robertson's reactions to t = 10,000 by Kvaerno5, rtol 1e-6."""
+    y0, k = jnp.array([1.0, 0.0, 0.0]), jnp.asarray(RATES)
+    solver, controller = dfx.Kvaerno5(), dfx.PIDController(rtol=1e-6, atol=1e-9)
+    options = {"dt0": 1e-4, "max_steps": 1024}
+
+    def own(k):
+        span = jnp.array([0.0, 1e4])
+        return jnp.sum(ds.integrate(robertson, y0, span, k, solver=solver, controller=controller, **options)[-1] ** 2)
+
+    def theirs(k, adjoint):
+        extra = {"y0": y0, "args": k, "stepsize_controller": controller, "adjoint": adjoint, **options}
+        return jnp.sum(dfx.diffeqsolve(dfx.ODETerm(robertson), solver, 0.0, 1e4, **extra).ys[-1] ** 2)
+
+    cases = {
+        "diffsim": compiled(jax.value_and_grad(own), k),
+        "diffsim, value alone": compiled(lambda k: (own(k), k), k),
+        "diffrax, ReplayAdjoint": compiled(jax.value_and_grad(lambda k: theirs(k, ds.ReplayAdjoint())), k),
+        "diffrax": compiled(jax.value_and_grad(lambda k: theirs(k, dfx.RecursiveCheckpointAdjoint())), k),
+    }
+    table("Robertson, Kvaerno5, rtol 1e-6", cases, rounds=10)
+
+
+def fields() -> None:
+    """500 explicit Euler steps of two partial differential equations; the gradient in the initial field, float32."""
+    x = jnp.arange(256, dtype=jnp.float32) / 256
+    square = jnp.zeros((128, 128), jnp.float32).at[54:74, 54:74].set(1.0)
+    for title, field, y0, h in (
+        ("Burgers, 256 cells", burgers, jnp.sin(2 * jnp.pi * x), 1e-3),
+        ("Gray-Scott, 128 x 128 cells", gray_scott, jnp.stack([1 - 0.5 * square, 0.25 * square]), 1.0),
+    ):
+        h, t1 = jnp.float32(h), jnp.float32(500 * h)
+        options = {"dt0": h, "max_steps": 501}
+
+        def own(y0, field=field, t1=t1, options=options):
+            span = jnp.stack([0 * t1, t1])
+            constant = {"solver": dfx.Euler(), "controller": dfx.ConstantStepSize(), **options}
+            return jnp.sum(ds.integrate(field, y0, span, **constant)[-1] ** 2)
+
+        def theirs(y0, field=field, t1=t1, options=options):
+            constant = {"stepsize_controller": dfx.ConstantStepSize(), **options}
+            return jnp.sum(dfx.diffeqsolve(dfx.ODETerm(field), dfx.Euler(), 0 * t1, t1, y0=y0, **constant).ys[-1] ** 2)
+
+        cases = {
+            "scan by hand": compiled(euler_by_scan(field, y0, 500, h), y0),
+            "diffsim": compiled(jax.value_and_grad(own), y0),
+            "diffrax": compiled(jax.value_and_grad(theirs), y0),
+        }
+        table(f"{title}, 500 Euler steps", cases, rounds=5)
 
 
 def memory() -> None:
@@ -288,6 +243,21 @@ def memory() -> None:
         )
 
 
+def others() -> None:
+    """Lotka-Volterra in other frameworks, each as its manual writes it: what is installed."""
+    p, y0 = jnp.asarray(P), jnp.asarray(Y0)
+    for title, n, rtol in (("RK4, 1,000 steps", 1000, None), ("adaptive, rtol 1e-6", None, 1e-6)):
+        constant = {"stepsize_controller": dfx.ConstantStepSize(), "dt0": T1 / 1000, "max_steps": 1001}
+        adaptive = {"stepsize_controller": dfx.PIDController(rtol=1e-6, atol=1e-9), "dt0": 0.01}
+        solver, options = (RK4(), constant) if n else (dfx.Tsit5(), adaptive)
+        cases = {"diffsim": compiled(by_diffsim(lotka_volterra, y0, solver, **options), p)}
+        for name, case in (("torchdiffeq", torch_case(n, rtol)), ("CasADi", casadi_case(n, rtol))):
+            if case is not None:
+                cases[name] = case
+        table(f"Lotka-Volterra, {title}", cases, rounds=3)
+
+
 if __name__ == "__main__":
-    for part in sys.argv[1:] or ("single", "batch", "network", "memory"):
-        {"single": single, "batch": batch, "network": network, "memory": memory}[part]()
+    parts = {f.__name__: f for f in (single, batch, network, stiff, fields, memory, others)}
+    for part in sys.argv[1:] or parts:
+        parts[part]()

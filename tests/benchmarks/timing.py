@@ -1,0 +1,36 @@
+"""Timing side by side: cases in one process and in turns, least and median wall time, CPU time, compilation apart."""
+
+import time
+
+import jax
+import numpy as np
+
+
+def compiled(function, *args):
+    """A call of the compiled function, and the CPU seconds of tracing and compiling it."""
+    began = time.process_time()
+    program = jax.jit(function).lower(*args).compile()
+    seconds = time.process_time() - began
+    return lambda: jax.block_until_ready(program(*args)), seconds
+
+
+def table(title: str, cases: dict, rounds: int = 30) -> None:
+    """Times every case in turns and prints them with their ratios to the first, and how far gradients are apart."""
+    runs = {name: case if isinstance(case, tuple) else (case, 0.0) for name, case in cases.items()}
+    walls, cpus = {name: [] for name in runs}, {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, (run, _) in runs.items():
+            run()
+            cpu, wall = time.process_time(), time.perf_counter()
+            run()
+            walls[name].append(time.perf_counter() - wall)
+            cpus[name].append(time.process_time() - cpu)
+    first = next(iter(runs))
+    reference = np.array(runs[first][0]()[1], copy=True)
+    heads = "".join(f"{head:>11s}" for head in ("min us", "median us", "CPU us", "ratio", "compile s", "error"))
+    print(f"\n{title}\n{'case':28s}{heads}")
+    for name, (run, seconds) in runs.items():
+        error = np.max(np.abs(np.asarray(run()[1]) - reference)) / np.max(np.abs(reference))
+        low, middle, cpu = (1e6 * x for x in (min(walls[name]), np.median(walls[name]), min(cpus[name])))
+        ratio = min(walls[name]) / min(walls[first])
+        print(f"{name:28s}{low:11.1f}{middle:11.1f}{cpu:11.1f}{ratio:11.2f}{seconds:11.2f}{error:11.1e}", flush=True)
