@@ -10,7 +10,8 @@ import pytest
 from scipy import ndimage
 
 import diffsim as ds
-from diffsim.image.stencil import box, correlate, stencil
+from diffsim.image.box import box
+from diffsim.image.stencil import correlate, stencil
 from diffsim.testing import assert_gradients
 
 module = sys.modules["diffsim.image.stencil"]  # the package's name for it is the function
