@@ -19,7 +19,8 @@ from .._errors import InputError
 from .box import fill
 
 UNROLLED = 128  # products per pixel up to which the sum is written out, for the compiler to fuse
-FEW = 4  # rows whose products are written out
+FEW = 4  # rows whose products are written out in sums over the picture
+SUMS = 32  # such sums up to which they are
 CACHE = 2**18  # numbers of a strip's neighbourhoods
 
 
@@ -103,7 +104,7 @@ def _taps(image, cotangent):
     """The correlation of picture (c, h, w) and cotangent (k, h2, w2) over all shifts: (k, c, h-h2+1, w-w2+1)."""
     out, height, width = cotangent.shape
     channels, rows, columns = image.shape[0], image.shape[1] - height + 1, image.shape[2] - width + 1
-    if out * channels * rows * columns <= UNROLLED:
+    if out * channels * rows * columns <= SUMS:
         return _unrolled_taps(image, cotangent)
     strip = _strip_rows(channels, rows, columns, width)
 
@@ -137,7 +138,9 @@ def _unrolled_taps(image, cotangent):
     def add(sums, at):
         x = lax.dynamic_slice_in_dim(image, at, FEW + rows - 1, axis=1)
         bars = lax.dynamic_slice_in_dim(cotangent, at, FEW, axis=1)
-        places = [(k, c, i, j) for k in range(out) for c in range(channels) for i in range(rows) for j in range(columns)]
+        places = [
+            (k, c, i, j) for k in range(out) for c in range(channels) for i in range(rows) for j in range(columns)
+        ]
         return sums + jnp.stack([tap(x, bars[k], *place) for k, *place in places]), None
 
     sums = jnp.zeros((out * channels * rows * columns, width), image.dtype)
