@@ -34,6 +34,7 @@ from .pictures import write_picture as write_picture
 from .raw import Raw as Raw
 from .raw import read_binary as read_binary
 from .raw import read_raw as read_raw
+from .restore import Restore as Restore
 from .sensor import Camera as Camera
 from .sensor import Noise as Noise
 from .sensor import expose as expose

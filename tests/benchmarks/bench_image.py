@@ -2,9 +2,9 @@
 
     python tests/benchmarks/bench_image.py [--megapixels 1] [--stage NAME] [--torch]
 
-CPU milliseconds per megapixel in single precision: the least of five rounds, each the mean of some runs. The gradient is
-the picture together with the pull-back of a given picture to the stage's input and all its parameters; where a stage
-follows another, that is what it is asked for. Memory is what the compiled program sets aside beside its arguments.
+CPU milliseconds per megapixel in single precision: the least of five rounds, each the mean of some runs. The gradient
+is the picture together with the pull-back of a given picture to the stage's input and all its parameters: what a stage
+does within a chain. Memory is what the compiled program sets aside beside its arguments.
 With --torch the rows that PyTorch and kornia have too run beside them in turns, in this process.
 """
 
@@ -112,9 +112,21 @@ def beside_torch(x, size: float, only: str) -> None:
         function, args = programs(stage, x[:channels])[1]
         program, _ = compiled(function, *args)
         theirs = rival(name, np.asarray(x), np.asarray(args[2]))
-        pairs = [(cpu_ms(lambda: jax.block_until_ready(program(*args)), 1), cpu_ms(theirs, 1)) for _ in range(5)]  # noqa: B023
+        pairs = [(cpu_ms(lambda: jax.block_until_ready(program(*args)), 1), cpu_ms(theirs, 1)) for _ in range(5)]
         ours, others = (min(times) / size for times in zip(*pairs, strict=True))
         print(f"{name:30s} {ours:10.1f} {others:10.1f} {others / ours:10.1f}", flush=True)
+
+
+def table(picture, size: float, only: str) -> None:
+    """Prints a row for every stage."""
+    heads = ("forward ms", "+ gradient", "ratio", "compile s", "MB", "MB grad")
+    print(f"{'stage':30s} " + " ".join(f"{head:>10s}" for head in heads))
+    for name, (stage, channels) in cases().items():
+        if only in name:
+            x = picture[:channels] if channels else image.mosaic(picture)
+            ahead, both, seconds, memory, memory_both = measure(stage, x)
+            row = (ahead / size, both / size, both / ahead, seconds, memory / size, memory_both / size)
+            print(f"{name:30s} " + " ".join(f"{value:10.1f}" for value in row), flush=True)
 
 
 def main():
@@ -124,19 +136,9 @@ def main():
     parser.add_argument("--torch", action="store_true")
     options = parser.parse_args()
     side = round(np.sqrt(options.megapixels * 1e6) / 16) * 16
-    size = side * side / 1e6
     picture = jr.uniform(jr.key(1), (3, side, side), jnp.float32)
     print(f"per MP, at {side} x {side}")
-    if options.torch:
-        return beside_torch(picture, size, options.stage)
-    heads = ("forward ms", "+ gradient", "ratio", "compile s", "MB", "MB grad")
-    print(f"{'stage':30s} " + " ".join(f"{head:>10s}" for head in heads))
-    for name, (stage, channels) in cases().items():
-        if options.stage in name:
-            x = picture[:channels] if channels else image.mosaic(picture)
-            ahead, both, seconds, memory, memory_both = measure(stage, x)
-            row = (ahead / size, both / size, both / ahead, seconds, memory / size, memory_both / size)
-            print(f"{name:30s} " + " ".join(f"{value:10.1f}" for value in row), flush=True)
+    (beside_torch if options.torch else table)(picture, side * side / 1e6, options.stage)
 
 
 if __name__ == "__main__":
