@@ -150,7 +150,7 @@ def apply(
     if source.suffix.lower() in pictures.READ:
         scene = even(image.read_picture(source))
         level = sensor.LEVELS[noise] if noise else sensor.CLEAN
-        picture = run_tiles(trained.told(chain, level), exposed(scene, jnp.array(level), jr.key(0)))
+        picture = run_tiles(trained.told(chain, level), np.asarray(exposed(scene, jnp.array(level), jr.key(0))))
     else:
         if source.suffix.lower() in (".bin", ".raw"):
             given = raw.read_binary(source, (rows, columns), pattern, bits=stored, black=black, white=white)
@@ -168,7 +168,7 @@ def developed(chain, given: image.Raw) -> np.ndarray:
         balance=ds.replace(image.Balance(), {"black": 0.0, "red": given.gains[0], "blue": given.gains[2]}),
         colour=ds.replace(image.ColourMatrix(), {"mixing": given.matrix[~np.eye(3, dtype=bool)]}),
     )
-    picture = run_tiles(fitted, image.to_rggb(given.mosaic, given.pattern))
+    picture = run_tiles(fitted, np.asarray(image.to_rggb(given.mosaic, given.pattern)))
     rows, columns = given.mosaic.shape
     return np.asarray(image.cut_back(picture, given.pattern, (rows, columns)))
 

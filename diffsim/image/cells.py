@@ -44,7 +44,8 @@ def summing(cell: int, depth: int):
             return None, (_joined([to_place]), _joined(to_values))
 
         starts = jnp.arange(0, place.shape[1], cell)
-        return tuple(map(_stacked, lax.scan(row, None, (starts, jnp.moveaxis(held(cotangent), 2, 0)))[1]))
+        to_place, to_colours = lax.scan(row, None, (starts, jnp.moveaxis(held(cotangent), 2, 0)))[1]
+        return _stacked(to_place), _stacked(to_colours)
 
     return with_adjoint(cells, adjoint)
 
@@ -112,9 +113,10 @@ def _hat(place, number: int):
 
 
 def _slope(place, number: int):
-    """The derivative of a hat; at its top the mean of both sides'."""
+    """The derivative of a hat; at its top and its feet the mean of both sides'."""
     away = place - number
-    return jnp.where(jnp.abs(away) < 1.0, -jnp.sign(away), 0.0)
+    inside = jnp.where(jnp.abs(away) < 1.0, 1.0, jnp.where(jnp.abs(away) == 1.0, 0.5, 0.0))
+    return -jnp.sign(away) * inside
 
 
 def _between(cell: int) -> np.ndarray:

@@ -1,5 +1,7 @@
 """Stages that treat every pixel alone: balance, colour matrix, gamma, tone curve, saturation."""
 
+from collections.abc import Sequence
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -15,7 +17,7 @@ from .pixels import by_strips
 LUMA = (0.2126, 0.7152, 0.0722)  # of linear sRGB, ITU-R BT.709
 
 
-def luma(picture: Float[Array, "3 h w"]) -> Float[Array, "h w"]:
+def luma(picture: Float[Array, "3 h w"] | Sequence[Float[Array, "h w"]]) -> Float[Array, "h w"]:
     """The weighted mean of the colours."""
     return LUMA[0] * picture[0] + LUMA[1] * picture[1] + LUMA[2] * picture[2]
 

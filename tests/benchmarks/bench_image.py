@@ -94,7 +94,7 @@ def measure(stage, x) -> list[float]:
     for function, args in programs(stage, x):
         program, seconds = compiled(function, *args)
         memory = program.memory_analysis()
-        size = (memory.temp_size_in_bytes + memory.output_size_in_bytes) / 1e6
+        size = (memory.temp_size_in_bytes + memory.output_size_in_bytes) / 1e6 if memory else np.nan
         row.append((cpu_ms(lambda p=program, a=args: jax.block_until_ready(p(*a))), seconds, size))
     return [row[0][0], row[1][0], row[1][1], row[0][2], row[1][2]]
 
