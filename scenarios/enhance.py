@@ -32,7 +32,7 @@ import numpy as np
 import diffsim as ds
 from diffsim import cli, image, plot, report
 from diffsim.image import baselines, pictures, raw, recovery, sensor, trained, training
-from diffsim.image.judging import best_classical, clean_mosaics, even, exposed, judge, run_tiles
+from diffsim.image.judging import best_classical, clean_mosaics, developed, even, exposed, judge, run_tiles
 
 Task = Literal["noisy", "demosaic"]
 Level = Literal["low", "middle", "high"]
@@ -94,7 +94,7 @@ def evaluate(folder: Path, *, task: Task = "demosaic", parameters: Path | None =
     if not files:
         raise ds.InputError(f"{folder}: holds no picture ({', '.join(pictures.READ)})")
     scenes = {path.name: image.read_picture(path) for path in files}
-    chain = chosen(task, parameters)
+    chain = trained.chosen(task, parameters)
     result: dict = {"pictures": len(scenes)} | judge(task, chain, scenes)
     if task == "demosaic":
         pairs = zip(scenes, clean_mosaics(scenes), strict=True)
@@ -103,16 +103,6 @@ def evaluate(folder: Path, *, task: Task = "demosaic", parameters: Path | None =
     for denoiser in ("nlm", "bm3d") if bm3d else ("nlm",):
         result |= best_classical(denoiser, scenes)
     return result
-
-
-def chosen(task: str, parameters: Path | None):
-    """The chain with parameters from a file, or as shipped."""
-    if parameters is None:
-        return trained.trained(task)
-    kind, chain = trained.load(parameters)
-    if kind != task:
-        raise ds.InputError(f"{parameters}: was trained for the task {kind!r}, not {task!r}")
-    return chain
 
 
 def apply(
@@ -146,7 +136,7 @@ def apply(
     """
     pictures.check_output(out)
     began = time.perf_counter()
-    chain = chosen("noisy", parameters)
+    chain = trained.chosen("noisy", parameters)
     if source.suffix.lower() in pictures.READ:
         scene = even(image.read_picture(source))
         level = sensor.LEVELS[noise] if noise else sensor.CLEAN
@@ -160,17 +150,6 @@ def apply(
     image.write_picture(out, picture, bits)
     size = f"{picture.shape[2]} x {picture.shape[1]}"
     return {"file": str(out), "size": size, "seconds": time.perf_counter() - began}
-
-
-def developed(chain, given: image.Raw) -> np.ndarray:
-    """The picture of a raw, the chain's camera exchanged for the one that took it."""
-    fitted = chain.replace(
-        balance=ds.replace(image.Balance(), {"black": 0.0, "red": given.gains[0], "blue": given.gains[2]}),
-        colour=ds.replace(image.ColourMatrix(), {"mixing": given.matrix[~np.eye(3, dtype=bool)]}),
-    )
-    picture = run_tiles(fitted, np.asarray(image.to_rggb(given.mosaic, given.pattern)))
-    rows, columns = given.mosaic.shape
-    return np.asarray(image.cut_back(picture, given.pattern, (rows, columns)))
 
 
 def ablation(*, minutes: float = 1.0, seed: int = 0) -> dict:
@@ -220,11 +199,8 @@ def write_report(run, task: str, chain, history, result) -> None:
     page.settings(run.settings)
     rows = [(name.replace("_", ", "), value) for name, value in result.items()]
     page.table("Result", ["quantity (PSNR in dB, photographs held out)", "value"], rows)
-    smooth = (
-        history.loss[: len(history.loss) // 20 * 20].reshape(-1, 20).mean(axis=1)
-        if len(history.loss) > 20
-        else history.loss
-    )
+    every = 20 if len(history.loss) > 20 else 1
+    smooth = history.loss[: len(history.loss) // every * every].reshape(-1, every).mean(axis=1)
     curve = plot.learning_curve(smooth, xlabel="step / 20", ylabel="loss")
     page.figure(curve, "Learning curve: the loss, over twenty steps each.")
     run.figure("learning_curve", curve)

@@ -6,12 +6,15 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Float
 
+from ..parameters import replace
 from . import baselines
-from .bayer import mosaic
+from .bayer import cut_back, mosaic, to_rggb
 from .chain import Chain
 from .classical import bilinear, malvar
+from .colour import Balance, ColourMatrix
 from .menon import menon
 from .metrics import psnr
+from .raw import Raw
 from .sensor import CAMERA, LEVELS, expose
 from .tiles import in_tiles
 from .trained import told
@@ -26,6 +29,17 @@ def run_tiles(chain: Chain, mosaic: Float[np.ndarray, "h w"]) -> Float[np.ndarra
     height, width = mosaic.shape
     whole = np.pad(np.asarray(mosaic, np.float32), ((0, -height % 4), (0, -width % 4)), mode="reflect")
     return in_tiles(chain, whole, size=1024, halo=32)[:, :height, :width]
+
+
+def developed(chain: Chain, given: Raw) -> Float[np.ndarray, "3 h w"]:
+    """The picture of a raw, the chain's camera exchanged for the one that took it."""
+    fitted = chain.replace(
+        balance=replace(Balance(), {"black": 0.0, "red": given.gains[0], "blue": given.gains[2]}),
+        colour=replace(ColourMatrix(), {"mixing": given.matrix[~np.eye(3, dtype=bool)]}),
+    )
+    picture = run_tiles(fitted, np.asarray(to_rggb(given.mosaic, given.pattern)))
+    rows, columns = given.mosaic.shape
+    return np.asarray(cut_back(picture, given.pattern, (rows, columns)))
 
 
 def even(scene) -> Float[np.ndarray, "3 _ _"]:

@@ -82,6 +82,16 @@ def trained(task: str) -> Chain:
     return _load(resources.files("diffsim.image").joinpath("parameters", f"{task}.npz").read_bytes())[1]
 
 
+def chosen(task: str, path: Path | None) -> Chain:
+    """The chain of a task with parameters from a file, or as shipped; raises InputError for those of another task."""
+    if path is None:
+        return trained(task)
+    kind, chain = load(path)
+    if kind != task:
+        raise InputError(f"{path}: was trained for the task {kind!r}, not {task!r}")
+    return chain
+
+
 def _load(data: bytes) -> tuple[str, Chain]:
     with np.load(io.BytesIO(data), allow_pickle=False) as file:
         about = json.loads(str(file["about"]))
