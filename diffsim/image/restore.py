@@ -7,6 +7,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from .._errors import InputError
 from .._types import Scalar
 from ..parameters import param
 from .bayer import from_quads, quads
@@ -57,6 +58,8 @@ class Restore(eqx.Module):
     level: Scalar = param(0.0, bounds=(-3.0, 3.0))
 
     def __init__(self, widths: tuple[int, ...] = (32, 64), *, key: PRNGKeyArray):
+        if len(widths) != 2:
+            raise InputError(f"widths={widths}: give two, of the channels on the quads and on the quads of quads")
         fine, coarse = widths
         keys = iter(jr.split(key, 6 + 2 * BLOCKS))
         self.first, self.second = ToldLayer(4, fine, key=next(keys)), ToldLayer(fine, fine, key=next(keys))
