@@ -5,7 +5,7 @@ told how noisy the raw is, colour matrix, gamma, tone curve, saturation, sharpen
 trained through the finished picture, on raws synthesised from the photographs that come with scikit-image.
 
     python scenarios/enhance.py                                   train the noisy chain for about a minute
-    python scenarios/enhance.py train --minutes 10                ... as long as the parameters that ship
+    python scenarios/enhance.py train --minutes 10                ... for ten
     python scenarios/enhance.py train --task demosaic --minutes 3 the clean mosaic alone
     python scenarios/enhance.py apply IN OUT                      develop a raw (or what a camera makes of a picture)
     python scenarios/enhance.py evaluate FOLDER                   PSNR beside the classical chains
