@@ -5,17 +5,12 @@ stencils themselves, and are computed as such: in the picture, the stencil turne
 picture correlated with the cotangent, strip by strip so that the neighbourhoods stay in the cache.
 """
 
-from functools import partial
-
-import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.core import ShapedArray
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
 from .._errors import InputError
+from .bilinear import bilinear
 from .box import fill
 
 UNROLLED = 128  # products per pixel up to which the sum is written out, for the compiler to fuse
@@ -181,44 +176,5 @@ def _taps_to_other(cotangent, image, other):
     return _summed(_correlate_p.bind(image, cotangent), other)
 
 
-def _batched(function, second: int, first, other):
-    """`function` over the leading axes that its arguments have beyond 3 and `second`."""
-    axes = (0 if first.ndim > 3 else None, 0 if other.ndim > second else None)
-    return function(first, other) if axes == (None, None) else jax.vmap(function, axes)(first, other)
-
-
-def _batch_rule(primitive, second: int, args, dims):
-    """One more axis of a vmap in front; where there is one already, the two are made one."""
-    size = next(x.shape[d] for x, d in zip(args, dims, strict=True) if d is not None)
-    args = [x if d is None else jnp.moveaxis(x, d, 0) for x, d in zip(args, dims, strict=True)]
-    inner = [x.ndim - rank - (d is not None) for x, rank, d in zip(args, (3, second), dims, strict=True)]
-    if not any(inner):
-        return primitive.bind(*args), 0
-    count = next(x.shape[0 if d is None else 1] for x, has, d in zip(args, inner, dims, strict=True) if has)
-    flat = []
-    for x, has, d, rank in zip(args, inner, dims, (3, second), strict=True):
-        x = x if d is not None else x[None]
-        x = x if has else x[:, None]
-        flat.append(jnp.broadcast_to(x, (size, count, *x.shape[-rank:])).reshape(-1, *x.shape[-rank:]))
-    result = primitive.bind(*flat)
-    return result.reshape(size, count, *result.shape[1:]), 0
-
-
-def _primitive(name: str, function, second: int, to_first, to_second) -> Primitive:
-    primitive = Primitive(name)
-    whole = partial(_batched, function, second)
-
-    def shape(first, other):
-        result = jax.eval_shape(whole, *(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (first, other)))
-        return ShapedArray(result.shape, result.dtype)
-
-    primitive.def_impl(jax.jit(whole))
-    primitive.def_abstract_eval(shape)
-    mlir.register_lowering(primitive, mlir.lower_fun(whole, multiple_results=False))
-    ad.defbilinear(primitive, to_first, to_second)
-    batching.primitive_batchers[primitive] = partial(_batch_rule, primitive, second)
-    return primitive
-
-
-_correlate_p = _primitive("correlate", _apply, 4, _correlate_to_image, _correlate_to_weights)
-_taps_p = _primitive("taps", _taps, 3, _taps_to_image, _taps_to_other)
+_correlate_p = bilinear("correlate", _apply, 4, _correlate_to_image, _correlate_to_weights)
+_taps_p = bilinear("taps", _taps, 3, _taps_to_image, _taps_to_other)
