@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from diffsim import image
-from diffsim.image import training
+from diffsim.image import trained, training
 
 ROOT = Path(__file__).parent.parent
 
@@ -37,14 +37,20 @@ def answer(done) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_short_training_writes_a_whole_run(tmp_path):
-    words = ("train", "--task", "demosaic", "--minutes", "0.005", "--widths", "4", "--json")
+@pytest.mark.parametrize(("task", "widths"), [("demosaic", (4,)), ("noisy", (4, 4))])
+def test_short_training_writes_a_whole_run(task, widths, tmp_path):
+    words = ("train", "--task", task, "--minutes", "0.005", "--widths", *widths, "--json")
     result = answer(enhance(*words, cwd=tmp_path))
-    # It starts as Malvar's filters plus small random changes.
-    assert abs(result["ours"] - result["malvar"]) < 3
+    if task == "demosaic":
+        # It starts as Malvar's filters plus small random changes.
+        assert abs(result["ours"] - result["malvar"]) < 3
     run = tmp_path / result["run"]
     assert {"config.toml", "metrics.jsonl", "parameters.npz", "report.html"} <= {path.name for path in run.iterdir()}
-    assert "before" in (run / "report.html").read_text()
+    page = (run / "report.html").read_text()
+    assert "before" in page
+    assert "The graph of the stages" in page
+    kind, chain = trained.load(run / "parameters.npz")
+    assert (kind, chain.stages["demosaic"].widths) == (task, widths)
 
 
 def test_evaluate_beats_the_classical_filters_with_what_ships(folder, tmp_path):

@@ -7,6 +7,7 @@ from .bayer import PATTERNS as PATTERNS
 from .bayer import cut_back as cut_back
 from .bayer import mosaic as mosaic
 from .bayer import to_rggb as to_rggb
+from .box import box as box
 from .chain import Apply as Apply
 from .chain import Chain as Chain
 from .chain import adjoints as adjoints
@@ -33,10 +34,10 @@ from .pictures import write_picture as write_picture
 from .raw import Raw as Raw
 from .raw import read_binary as read_binary
 from .raw import read_raw as read_raw
+from .restore import Restore as Restore
 from .sensor import Camera as Camera
 from .sensor import Noise as Noise
 from .sensor import expose as expose
-from .stencil import box as box
 from .stencil import correlate as correlate
 from .stencil import stencil as stencil
 from .tiles import in_tiles as in_tiles

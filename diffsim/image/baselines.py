@@ -11,7 +11,7 @@ from .colour import root, square
 from .menon import menon
 from .sensor import Camera, to_srgb
 
-STRENGTHS = (0.8, 1.0, 1.3, 1.7)
+STRENGTHS = (0.8, 1.0, 1.3, 1.7, 2.2)
 """Multiples of the estimated noise that a denoiser may be told; the best one is its result."""
 
 

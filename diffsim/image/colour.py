@@ -1,5 +1,7 @@
 """Stages that treat every pixel alone: balance, colour matrix, gamma, tone curve, saturation."""
 
+from collections.abc import Sequence
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,12 +11,13 @@ from jaxtyping import Array, Float
 from .._types import Scalar
 from ..parameters import param
 from .bayer import from_quads, quads
+from .curve import curve
 from .pixels import by_strips
 
 LUMA = (0.2126, 0.7152, 0.0722)  # of linear sRGB, ITU-R BT.709
 
 
-def luma(picture: Float[Array, "3 h w"]) -> Float[Array, "h w"]:
+def luma(picture: Float[Array, "3 h w"] | Sequence[Float[Array, "h w"]]) -> Float[Array, "h w"]:
     """The weighted mean of the colours."""
     return LUMA[0] * picture[0] + LUMA[1] * picture[1] + LUMA[2] * picture[2]
 
@@ -99,17 +102,9 @@ class ToneCurve(eqx.Module):
         """The curve's values at 0, 1/15, ... 1."""
         return jnp.concatenate([jnp.zeros(1, self.rises.dtype), jnp.cumsum(jax.nn.softmax(self.rises))])
 
-    @by_strips
     def __call__(self, picture: Float[Array, "c h w"]) -> Float[Array, "c h w"]:
         """The picture, every value by the curve."""
-        steps = jax.nn.softmax(self.rises)
-        count = steps.shape[0]
-        x = count * picture
-        # A sum over segments of what of x lies within each: no table to look up, so no scatter on the way back.
-        total = steps[0] * jnp.minimum(x, 1.0) + steps[-1] * jnp.maximum(x - (count - 1), 0.0)
-        for i in range(1, count - 1):
-            total = total + steps[i] * jnp.clip(x - i, 0.0, 1.0)
-        return total
+        return curve(jax.nn.softmax(self.rises), picture)
 
 
 class Saturation(eqx.Module):

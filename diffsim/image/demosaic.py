@@ -35,21 +35,24 @@ class Layer(eqx.Module):
 class Demosaic(eqx.Module):
     """The picture of an RGGB mosaic: Malvar's filters plus what a network of 3 x 3 stencils on the quads adds.
 
-    With `denoise` the network corrects the measured values too; without, they are kept to the last bit. `widths` are
-    the channels between its layers: (16, 16) makes 4,072 parameters, (18, 18) 4,904.
+    Measured values are kept to the last bit. `widths` are the channels between its layers: (16, 16) makes 4,072
+    parameters, (18, 18) 4,904.
     """
 
     layers: tuple[Layer, ...]
-    denoise: bool = eqx.field(static=True)
 
-    def __init__(self, widths: tuple[int, ...] = (16, 16), *, denoise: bool = False, key: PRNGKeyArray):
-        sizes = (4, *widths, 12 if denoise else len(MISSING))
+    def __init__(self, widths: tuple[int, ...] = (16, 16), *, key: PRNGKeyArray):
+        sizes = (4, *widths, len(MISSING))
         keys = jr.split(key, len(sizes) - 1)
         gains = [1.0] * len(widths) + [0.1]
         self.layers = tuple(
             Layer(a, b, gain=gain, key=k) for a, b, gain, k in zip(sizes[:-1], sizes[1:], gains, keys, strict=True)
         )
-        self.denoise = denoise
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """The channels that it was built with."""
+        return tuple(layer.bias.size for layer in self.layers[:-1])
 
     @property
     def halo(self) -> int:
@@ -64,8 +67,7 @@ class Demosaic(eqx.Module):
         start = correlate(x[:, depth - 1 : x.shape[1] - depth + 1, depth - 1 : x.shape[2] - depth + 1], weights)
         for layer in self.layers[:-1]:
             x = jax.nn.relu(layer(x))
-        change = self.layers[-1](x)
-        values = start + change if self.denoise else _with_known(sites, start, change)
+        values = _with_known(sites, start, self.layers[-1](x))
         return from_quads(values.reshape(4, 3, *values.shape[1:]))
 
 

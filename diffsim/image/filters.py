@@ -1,13 +1,17 @@
 """Stages that look at a pixel's surroundings: guided filter, unsharp mask."""
 
+from functools import cache
+
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._types import Scalar
 from ..parameters import param
+from .box import counted, fill, window
 from .colour import luma
-from .stencil import box, stencil
+from .stencil import stencil
+from .strips import held, in_strips
 
 
 class GuidedFilter(eqx.Module):
@@ -22,12 +26,39 @@ class GuidedFilter(eqx.Module):
 
     def __call__(self, picture: Float[Array, "3 h w"]) -> Float[Array, "3 h w"]:
         """The smoothed picture."""
-        guide = luma(picture)[None]
-        means = box(jnp.concatenate([guide, guide * guide, picture, guide * picture]), self.radius)
-        mean, second, colours, products = means[:1], means[1:2], means[2:5], means[5:]
-        slope = (products - mean * colours) / (second - mean * mean + self.smoothing)
-        lines = box(jnp.concatenate([slope, colours - slope * mean]), self.radius)
-        return lines[:3] * guide + lines[3:]
+        return _guided(self.radius)(self.smoothing, picture)
+
+
+@cache
+def _guided(radius: int):
+    def guided(smoothing, rows, inside):
+        near, far = rows.shape[1] - 2 * radius, rows.shape[1] - 4 * radius
+        middle = inside[radius:-radius]
+        mean = _means(inside, radius, near, rows.shape[2])
+        # Colour by colour, so that nothing is spread over the colours, and in the adjoint summed over them; what is
+        # used more than once is held, or the compiler would compute it again for each use.
+        colours = [held(colour) for colour in rows]
+        guide = held(luma(colours))
+        averages, products = [mean(x) for x in colours], [mean(guide * x) for x in colours]
+        level = held(luma(averages))
+        share = held(middle[:, None] / (luma(products) - level * level + smoothing))
+        mean = _means(middle, radius, far, rows.shape[2])
+        shown = guide[2 * radius : -2 * radius]
+        made = []
+        for average, product in zip(averages, products, strict=True):
+            slope = held((product - level * average) * share)
+            made.append(mean(slope) * shown + mean(average * middle[:, None] - slope * level))
+        return jnp.stack(made)
+
+    return in_strips(guided, 2 * radius)
+
+
+def _means(inside, radius: int, rows: int, width: int):
+    """The local mean of a plane, fewer by `radius` rows above and below, over what is inside the picture."""
+    size = 2 * radius + 1
+    down = 1.0 / jnp.maximum(sum(inside[i : i + rows] for i in range(size)), 1.0)
+    across = (1.0 / counted(width, radius)).astype(inside.dtype)
+    return lambda x: window(fill(window(x, size, -2), radius, radius, -1), size, -1) * (down[:, None] * across[None])
 
 
 class Sharpen(eqx.Module):

@@ -38,7 +38,20 @@ class Noise(NamedTuple):
 
 LEVELS = {"low": Noise(0.000625, 0.0005), "middle": Noise(0.0025, 0.001), "high": Noise(0.01, 0.002)}
 CLEAN = Noise(0.0, 0.0)
+SPAN = 1.15  # of levels that chains are trained on, either way
 CAMERA = Camera()
+
+
+def level(noise: Noise | Float[Array, " 2"]) -> Float[Array, ""]:
+    """How noisy: 0 at the middle level, one more for four times the variance (of a grey of 0.18 of white).
+
+    Cut to the span that the shipped parameters were trained on, 0.15 beyond the low and the high level.
+    """
+    variance = lambda shot, read: 0.18 * shot + read**2
+    shot, read = noise
+    ratio = variance(shot, read) / variance(*LEVELS["middle"])
+    # No noise at all has no logarithm.
+    return jnp.clip(jnp.log(jnp.maximum(ratio, 1e-6)) / np.log(4.0), -SPAN, SPAN)
 
 
 def to_linear(srgb: Float[Array, "..."]) -> Float[Array, "..."]:

@@ -1,24 +1,21 @@
-"""Stencils and boxes: sums over a neighbourhood whose adjoints gather, as their forward passes do.
+"""Stencils: weighted sums over a neighbourhood whose adjoints gather, as their forward passes do.
 
 Differentiated by rule, a sum of shifted pictures becomes many scattered additions. Both derivatives of a stencil are
 stencils themselves, and are computed as such: in the picture, the stencil turned by half a turn; in the weights, the
 picture correlated with the cotangent, strip by strip so that the neighbourhoods stay in the cache.
 """
 
-from functools import partial
-
-import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
-from jax.core import ShapedArray
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
 from .._errors import InputError
+from .bilinear import bilinear
+from .box import fill
 
 UNROLLED = 128  # products per pixel up to which the sum is written out, for the compiler to fuse
+FEW = 4  # rows whose products are written out in sums over the picture
+SUMS = 32  # such sums up to which they are
 CACHE = 2**18  # numbers of a strip's neighbourhoods
 
 
@@ -59,27 +56,6 @@ def correlate(
     return _correlate_p.bind(jnp.asarray(image, dtype), jnp.asarray(weights, dtype))
 
 
-def box(image: Float[Array, "c h w"], radius: int) -> Float[Array, "c h w"]:
-    """The mean over a square of 2 radius + 1 pixels, less what lies beyond the edge; the local mean of a filter."""
-    height, width = image.shape[-2:]
-    counts = np.outer(_inside(height, radius), _inside(width, radius))
-    return _window_sum(_window_sum(image, radius, 1), radius, 2) / counts.astype(image.dtype)[None]
-
-
-def _inside(size: int, radius: int) -> np.ndarray:
-    """How many of the 2 radius + 1 neighbours of each of `size` positions exist."""
-    at = np.arange(size)
-    return np.minimum(at + radius, size - 1) - np.maximum(at - radius, 0) + 1
-
-
-def _window_sum(image, radius: int, axis: int):
-    window = [1, 1, 1]
-    padding = [(0, 0)] * 3
-    window[axis], padding[axis] = 2 * radius + 1, (radius, radius)
-    # The adjoint of this sum is the sum itself; running sums would be slower and lose digits.
-    return lax.reduce_window(image, np.array(0, image.dtype), lax.add, window, (1, 1, 1), padding)
-
-
 def _sizes(image, weights):
     return weights.shape[0], image.shape[1] - weights.shape[2] + 1, image.shape[2] - weights.shape[3] + 1
 
@@ -98,21 +74,10 @@ def _strip_rows(channels: int, rows: int, columns: int, width: int) -> int:
 def _apply(image, weights):
     if weights.size <= UNROLLED:
         return _unrolled(image, weights)
-    out, height, width = _sizes(image, weights)
-    channels, rows, columns = weights.shape[1:]
-    matrix = weights.reshape(out, -1)
-    strip = _strip_rows(channels, rows, columns, width)
-
-    def product(part):
-        return (matrix @ _neighbourhoods(part, rows, columns)).reshape(out, -1, width)
-
-    if strip >= height:
-        return product(image)
-    count = height // strip
-    starts = strip * jnp.arange(count)
-    done = lax.map(lambda at: product(lax.dynamic_slice_in_dim(image, at, strip + rows - 1, axis=1)), starts)
-    done = jnp.moveaxis(done, 0, 1).reshape(out, count * strip, width)
-    return done if count * strip == height else jnp.concatenate([done, product(image[:, count * strip :])], axis=1)
+    # With the channels last: the other order has no fast convolution within a compiled loop on a CPU.
+    picture, kernel = image.transpose(1, 2, 0)[None], weights.transpose(2, 3, 1, 0)
+    layout = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(picture, kernel, (1, 1), "VALID", dimension_numbers=layout)[0].transpose(2, 0, 1)
 
 
 def _unrolled(image, weights):
@@ -134,6 +99,8 @@ def _taps(image, cotangent):
     """The correlation of picture (c, h, w) and cotangent (k, h2, w2) over all shifts: (k, c, h-h2+1, w-w2+1)."""
     out, height, width = cotangent.shape
     channels, rows, columns = image.shape[0], image.shape[1] - height + 1, image.shape[2] - width + 1
+    if out * channels * rows * columns <= SUMS:
+        return _unrolled_taps(image, cotangent)
     strip = _strip_rows(channels, rows, columns, width)
 
     def product(part, against):
@@ -151,6 +118,29 @@ def _taps(image, cotangent):
     if count * strip < height:
         total += product(image[:, count * strip :], cotangent[:, count * strip :])
     return total.reshape(out, channels, rows, columns)
+
+
+def _unrolled_taps(image, cotangent):
+    """The same written out, a few rows at a time and summed by column, which the compiler does in wide registers."""
+    out, height, width = cotangent.shape
+    channels, rows, columns = image.shape[0], image.shape[1] - height + 1, image.shape[2] - width + 1
+    more = -height % FEW
+    cotangent, image = fill(cotangent, 0, more, 1), fill(image, 0, more, 1)
+
+    def tap(x, bar, c: int, i: int, j: int):
+        return sum(bar[row] * x[c, row + i, j : j + width] for row in range(FEW))
+
+    def add(sums, at):
+        x = lax.dynamic_slice_in_dim(image, at, FEW + rows - 1, axis=1)
+        bars = lax.dynamic_slice_in_dim(cotangent, at, FEW, axis=1)
+        places = [
+            (k, c, i, j) for k in range(out) for c in range(channels) for i in range(rows) for j in range(columns)
+        ]
+        return sums + jnp.stack([tap(x, bars[k], *place) for k, *place in places]), None
+
+    sums = jnp.zeros((out * channels * rows * columns, width), image.dtype)
+    total, _ = lax.scan(add, sums, jnp.arange(0, height, FEW))
+    return total.sum(axis=1).reshape(out, channels, rows, columns)
 
 
 def _turned(weights):
@@ -186,44 +176,5 @@ def _taps_to_other(cotangent, image, other):
     return _summed(_correlate_p.bind(image, cotangent), other)
 
 
-def _batched(function, second: int, first, other):
-    """`function` over the leading axes that its arguments have beyond 3 and `second`."""
-    axes = (0 if first.ndim > 3 else None, 0 if other.ndim > second else None)
-    return function(first, other) if axes == (None, None) else jax.vmap(function, axes)(first, other)
-
-
-def _batch_rule(primitive, second: int, args, dims):
-    """One more axis of a vmap in front; where there is one already, the two are made one."""
-    size = next(x.shape[d] for x, d in zip(args, dims, strict=True) if d is not None)
-    args = [x if d is None else jnp.moveaxis(x, d, 0) for x, d in zip(args, dims, strict=True)]
-    inner = [x.ndim - rank - (d is not None) for x, rank, d in zip(args, (3, second), dims, strict=True)]
-    if not any(inner):
-        return primitive.bind(*args), 0
-    count = next(x.shape[0 if d is None else 1] for x, has, d in zip(args, inner, dims, strict=True) if has)
-    flat = []
-    for x, has, d, rank in zip(args, inner, dims, (3, second), strict=True):
-        x = x if d is not None else x[None]
-        x = x if has else x[:, None]
-        flat.append(jnp.broadcast_to(x, (size, count, *x.shape[-rank:])).reshape(-1, *x.shape[-rank:]))
-    result = primitive.bind(*flat)
-    return result.reshape(size, count, *result.shape[1:]), 0
-
-
-def _primitive(name: str, function, second: int, to_first, to_second) -> Primitive:
-    primitive = Primitive(name)
-    whole = partial(_batched, function, second)
-
-    def shape(first, other):
-        result = jax.eval_shape(whole, *(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (first, other)))
-        return ShapedArray(result.shape, result.dtype)
-
-    primitive.def_impl(jax.jit(whole))
-    primitive.def_abstract_eval(shape)
-    mlir.register_lowering(primitive, mlir.lower_fun(whole, multiple_results=False))
-    ad.defbilinear(primitive, to_first, to_second)
-    batching.primitive_batchers[primitive] = partial(_batch_rule, primitive, second)
-    return primitive
-
-
-_correlate_p = _primitive("correlate", _apply, 4, _correlate_to_image, _correlate_to_weights)
-_taps_p = _primitive("taps", _taps, 3, _taps_to_image, _taps_to_other)
+_correlate_p = bilinear("correlate", _apply, 4, _correlate_to_image, _correlate_to_weights)
+_taps_p = bilinear("taps", _taps, 3, _taps_to_image, _taps_to_other)

@@ -4,24 +4,26 @@ import io
 import json
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._errors import InputError
 from ..parameters import parameters, replace
 from .chain import Chain
 from .colour import Balance, ColourMatrix, Gamma, Saturation, ToneCurve, root, square
 from .demosaic import Demosaic
-from .filters import GuidedFilter, Sharpen
+from .filters import Sharpen
 from .pictures import write_whole
+from .restore import Restore
+from .sensor import Noise, level
 
-WIDTHS = {"noisy": (24, 24, 24), "demosaic": (18, 18)}
+WIDTHS = {"noisy": (32, 64), "demosaic": (18, 18)}
 
 
 def untrained(task: str, widths: tuple[int, ...] | None = None, *, key: PRNGKeyArray) -> Chain:
@@ -37,8 +39,7 @@ def untrained(task: str, widths: tuple[int, ...] | None = None, *, key: PRNGKeyA
     return Chain(
         balance=Balance(),
         root=root,
-        demosaic=Demosaic(widths, denoise=True, key=key),
-        guided=replace(GuidedFilter(), {"smoothing": 1e-4}),
+        demosaic=Restore(widths, key=key),
         square=square,
         colour=ColourMatrix(),
         gamma=Gamma(),
@@ -48,10 +49,16 @@ def untrained(task: str, widths: tuple[int, ...] | None = None, *, key: PRNGKeyA
     )
 
 
+def told(chain: Chain, noise: Noise | Float[Array, " 2"]) -> Chain:
+    """The noisy chain, told the noise of the raws to come; `noise` may be a pair of traced numbers."""
+    network = cast(Restore, chain.stages["demosaic"])
+    return chain.replace(demosaic=eqx.tree_at(lambda n: n.level, network, level(noise).astype(network.level.dtype)))
+
+
 def save(path: Path | str, task: str, chain: Chain) -> Path:
     """The path, where the chain's parameters now are, in single precision."""
-    layers = chain.stages["demosaic"].layers  # pyright: ignore[reportAttributeAccessIssue]
-    about = json.dumps({"task": task, "widths": [layer.bias.size for layer in layers[:-1]]})
+    network = cast(Demosaic | Restore, chain.stages["demosaic"])
+    about = json.dumps({"task": task, "widths": network.widths})
     values: dict[str, Any] = {name: np.asarray(entry.value, np.float32) for name, entry in parameters(chain).items()}
     return write_whole(Path(path), lambda out: np.savez_compressed(out, about=np.array(about), **values))
 
@@ -73,6 +80,16 @@ def trained(task: str) -> Chain:
     if task not in WIDTHS:
         raise InputError(f"task={task!r}: give one of {', '.join(WIDTHS)}")
     return _load(resources.files("diffsim.image").joinpath("parameters", f"{task}.npz").read_bytes())[1]
+
+
+def chosen(task: str, path: Path | None) -> Chain:
+    """The chain of a task with parameters from a file, or as shipped; raises InputError for those of another task."""
+    if path is None:
+        return trained(task)
+    kind, chain = load(path)
+    if kind != task:
+        raise InputError(f"{path}: was trained for the task {kind!r}, not {task!r}")
+    return chain
 
 
 def _load(data: bytes) -> tuple[str, Chain]:

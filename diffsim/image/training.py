@@ -9,14 +9,17 @@ from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
 from .._errors import InputError
 from .._extras import extra
+from ..parameters import frozen, parameters, trainable
+from ..train.fit import History, fit
 from . import patches
 from .bayer import mosaic
 from .chain import Chain
 from .colour import root
-from .sensor import CAMERA, LEVELS, camera_colours, expose, to_srgb
+from .sensor import CAMERA, LEVELS, SPAN, camera_colours, expose, to_srgb
+from .trained import told
 
 BATCH, BORDER = 8, 6
-NOISES = np.array(list(LEVELS.values()), np.float32)
+CONSTANTS, CONSTANTS_RATE = 300, 3e-2  # steps in which the camera's constants alone are learned, and their rate
 PHOTOGRAPHS = ("astronaut", "coffee", "chelsea", "stereo_motorcycle", "immunohistochemistry")
 COMPRESSED = ("rocket", "hubble_deep_field", "retina")  # JPEG files, whose colours are stored at half the size
 HELD_OUT = ("china.jpg", "flower.jpg")
@@ -40,7 +43,7 @@ def squares(size: int = 72, stride: int = 24) -> UInt8[Array, "n 3 size size"]:
     return jnp.asarray(patches.cut(photographs(), size, stride))
 
 
-def schedule(steps: int, rate: float = 4e-3) -> optax.GradientTransformation:
+def schedule(steps: int, rate: float = 3e-3) -> optax.GradientTransformation:
     """Adam with a warm start, its rate falling to zero as a cosine."""
     warm = min(200, steps // 4)
     rates = optax.warmup_cosine_decay_schedule(0.0, rate, warm, steps)
@@ -56,11 +59,39 @@ def clean_loss(model: tuple[Chain, Array], key: PRNGKeyArray) -> Float[Array, ""
 def noisy_loss(model: tuple[Chain, Array], key: PRNGKeyArray) -> Float[Array, ""]:
     """The mean over a batch of raws of the logarithm of the error: what PSNR counts, and fair to all noise levels."""
     chain, squares = model
-    one = lambda x, key: jnp.log(_mean_square(chain(_noisy(x, key)) - x) + 3e-5)
+
+    def one(picture, key):
+        given, noise = _noisy(picture, key)
+        return jnp.log(_mean_square(told(chain, noise)(given) - picture) + 1e-5)
+
     return patches.mean_over(one, squares, BATCH, key=key)
 
 
-LOSSES = {"noisy": noisy_loss, "demosaic": clean_loss}
+def train(task: str, chain: Chain, squares: Array, steps: int, *, key: PRNGKeyArray) -> tuple[Chain, History]:
+    """The chain trained through all its stages on patches, and the history of the last phase.
+
+    The noisy chain first learns the camera's constants, with a network that adds nothing yet: a network that learns
+    faster would take over what the constants are for. At most a tenth of the steps go into that.
+    """
+    first, second = jr.split(key)
+    if task == "demosaic":
+        keys = jr.split(second, steps)
+        (chain, _), history = fit(clean_loss, (chain, squares), schedule(steps, 4e-3), keys)
+        return chain, history
+    model = (chain, squares)
+    early = max(1, min(CONSTANTS, steps // 10))
+    constants = frozen(model, "0.stages.demosaic")
+    model, _ = fit(noisy_loss, model, schedule(early, CONSTANTS_RATE), jr.split(first, early), train=constants)
+    (chain, _), history = fit(noisy_loss, model, schedule(steps), jr.split(second, steps))
+    return chain, history
+
+
+def one_by_one(chain: Chain, squares: Array, steps: int, *, key: PRNGKeyArray) -> Chain:
+    """The chain whose stages were trained in their order, each alone and for as many steps as `train` has in all."""
+    for name in (name for name in chain.stages if parameters(chain.stages[name])):
+        free = trainable((chain, squares), f"0.stages.{name}")
+        (chain, _), _ = fit(stage_loss(name), (chain, squares), schedule(steps), jr.split(key, steps), train=free)
+    return chain
 
 
 def stage_loss(name: str):
@@ -71,8 +102,10 @@ def stage_loss(name: str):
 
         def one(picture, key):
             # The stages before are done learning.
-            found = jax.lax.stop_gradient(_upto(chain, name, _noisy(picture, key)))
-            return _mean_square(chain.stages[name](found) - _target(name, picture))
+            given, noise = _noisy(picture, key)
+            informed = told(chain, noise)
+            found = jax.lax.stop_gradient(_upto(informed, name, given))
+            return _mean_square(informed.stages[name](found) - _target(name, picture))
 
         return patches.mean_over(one, squares, BATCH, key=key)
 
@@ -80,9 +113,12 @@ def stage_loss(name: str):
 
 
 def _noisy(picture, key):
-    """A raw of the picture at one of the levels of noise."""
+    """A raw of the picture at a random level of noise, and its noise."""
     level, noise = jr.split(key)
-    return expose(picture, jnp.asarray(NOISES)[jr.randint(level, (), 0, len(NOISES))], key=noise)
+    times = 2.0 ** jr.uniform(level, (), picture.dtype, -SPAN, SPAN)
+    middle = LEVELS["middle"]
+    chosen = jnp.stack([middle.shot * times**2, middle.read * times])
+    return expose(picture, chosen, key=noise), chosen
 
 
 def _mean_square(difference):
@@ -102,5 +138,5 @@ def _target(name: str, picture):
     """The true picture after a stage: of the mosaic, of the camera's colours, of light, or the finished one."""
     seen = camera_colours(picture, CAMERA) * jnp.array([CAMERA.red, 1.0, CAMERA.blue], picture.dtype)[:, None, None]
     linear = jnp.einsum("ij,jhw->ihw", jnp.array(CAMERA.matrix, picture.dtype), seen)
-    places = {"balance": mosaic(seen), "demosaic": root(seen), "guided": root(seen), "colour": linear}
+    places = {"balance": mosaic(seen), "demosaic": root(seen), "colour": linear}
     return places.get(name, to_srgb(linear) if name == "gamma" else picture)

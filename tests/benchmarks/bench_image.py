@@ -1,12 +1,15 @@
 """CPU time, compile time and memory of every image stage and of the whole chain, forward and with gradients.
 
-    python tests/benchmarks/bench_image.py [--megapixels 1] [--stage NAME]
+    python tests/benchmarks/bench_image.py [--megapixels 1] [--stage NAME] [--torch]
 
-CPU milliseconds per megapixel: the least of five runs, in single precision. The gradient is that of a sum of squares in
-the picture and in all parameters. Memory is what the compiled program sets aside beside its arguments.
+CPU milliseconds per megapixel in single precision: the least of five rounds, each the mean of some runs. The gradient
+is the picture together with the pull-back of a given picture to the stage's input and all its parameters: what a stage
+does within a chain. Memory is what the compiled program sets aside beside its arguments.
+With --torch the rows that PyTorch and kornia have too run beside them in turns, in this process.
 """
 
 import argparse
+import importlib.util
 import time
 
 import equinox as eqx
@@ -25,27 +28,27 @@ class Stencil(eqx.Module):
     weight: jax.Array
 
     def __call__(self, picture):
-        """The stencil on the first colour."""
-        return image.stencil(picture[:1], self.weight)
+        """The stencil's three sums."""
+        return image.stencil(picture, self.weight)
 
 
 def cases():
-    """Stages and whether each takes a mosaic."""
+    """Stages and how many channels each takes: a mosaic has none of its own."""
     demosaic = trained.trained("demosaic").stages["demosaic"]
     return {
-        "stencil 5x5 1->3": (Stencil(jr.normal(jr.key(0), (3, 1, 5, 5))), False),
-        "balance": (image.Balance(), True),
-        "malvar": (image.malvar, True),
-        "demosaic (18, 18)": (demosaic, True),
-        "guided filter r4": (image.GuidedFilter(), False),
-        "bilateral grid 16 px, 8 deep": (image.BilateralGrid(), False),
-        "local Laplacian": (image.LocalLaplacian(), False),
-        "colour matrix": (image.ColourMatrix(), False),
-        "gamma": (image.Gamma(), False),
-        "tone curve": (image.ToneCurve(), False),
-        "saturation": (image.Saturation(), False),
-        "sharpen": (image.Sharpen(), False),
-        "whole noisy chain": (trained.untrained("noisy", key=jr.key(0)), True),
+        "stencil 5x5 1->3": (Stencil(jr.normal(jr.key(0), (3, 1, 5, 5))), 1),
+        "balance": (image.Balance(), 0),
+        "malvar": (image.malvar, 0),
+        "demosaic (18, 18)": (demosaic, 0),
+        "guided filter r4": (image.GuidedFilter(), 3),
+        "bilateral grid 16 px, 8 deep": (image.BilateralGrid(), 3),
+        "local Laplacian": (image.LocalLaplacian(), 3),
+        "colour matrix": (image.ColourMatrix(), 3),
+        "gamma": (image.Gamma(), 3),
+        "tone curve": (image.ToneCurve(), 3),
+        "saturation": (image.Saturation(), 3),
+        "sharpen": (image.Sharpen(), 3),
+        "whole noisy chain": (trained.trained("noisy"), 0),
     }
 
 
@@ -56,48 +59,86 @@ def compiled(function, *args):
     return program, time.process_time() - began
 
 
-def cpu_ms(program, args, runs: int = 5) -> float:
-    """The least CPU time of one run, in ms."""
-    jax.block_until_ready(program(*args))
+def cpu_ms(run, rounds: int = 5) -> float:
+    """The least CPU time of one run over some rounds, in ms."""
+    began = time.process_time()
+    run()
+    first = time.process_time() - began
+    runs = int(np.clip(0.1 / max(first, 1e-3), 1, 20))
     times = []
-    for _ in range(runs):
+    for _ in range(rounds):
         began = time.process_time()
-        jax.block_until_ready(program(*args))
-        times.append(time.process_time() - began)
+        for _ in range(runs):
+            run()
+        times.append((time.process_time() - began) / runs)
     return 1e3 * min(times)
+
+
+def programs(stage, x):
+    """The stage, and the stage with the pull-back of a picture, as functions of arrays, and their arguments."""
+    arrays, static = eqx.partition(stage, eqx.is_inexact_array)
+    arrays = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), arrays)
+    forward = lambda p, x: eqx.combine(p, static)(x)
+
+    def both(p, x, bar):
+        picture, pull = jax.vjp(forward, p, x)
+        return picture, pull(bar)
+
+    shape = jax.eval_shape(forward, arrays, x).shape
+    return (forward, (arrays, x)), (both, (arrays, x, jr.normal(jr.key(2), shape, jnp.float32)))
 
 
 def measure(stage, x) -> list[float]:
     """CPU ms forward and with gradient, compile seconds of the latter, MB of memory of both."""
-    arrays, static = eqx.partition(stage, eqx.is_inexact_array)
-    forward = lambda p, x: eqx.combine(p, static)(x)
-    loss = lambda p, x: jnp.sum(forward(p, x) ** 2)
     row = []
-    for function in (forward, lambda p, x: jax.value_and_grad(loss, (0, 1))(p, x)):
-        program, seconds = compiled(function, arrays, x)
+    for function, args in programs(stage, x):
+        program, seconds = compiled(function, *args)
         memory = program.memory_analysis()
-        size = (memory.temp_size_in_bytes + memory.output_size_in_bytes) / 1e6
-        row.append((cpu_ms(program, (arrays, x)), seconds, size))
+        size = (memory.temp_size_in_bytes + memory.output_size_in_bytes) / 1e6 if memory else np.nan
+        row.append((cpu_ms(lambda p=program, a=args: jax.block_until_ready(p(*a))), seconds, size))
     return [row[0][0], row[1][0], row[1][1], row[0][2], row[1][2]]
+
+
+def beside_torch(x, size: float, only: str) -> None:
+    """Prints forward and backward CPU ms per MP of both, and how many times ours is the faster."""
+    if importlib.util.find_spec("torch") is None or importlib.util.find_spec("kornia") is None:
+        print("PyTorch or kornia is not installed: nothing to compare with")
+        return
+    from torch_image import STAGES, rival
+
+    print(f"{'forward and backward':30s} " + " ".join(f"{head:>10s}" for head in ("ours ms", "torch ms", "times")))
+    for name in (name for name in STAGES if only in name):
+        stage, channels = cases()[name]
+        function, args = programs(stage, x[:channels])[1]
+        program, _ = compiled(function, *args)
+        theirs = rival(name, np.asarray(x), np.asarray(args[2]))
+        pairs = [(cpu_ms(lambda: jax.block_until_ready(program(*args)), 1), cpu_ms(theirs, 1)) for _ in range(5)]
+        ours, others = (min(times) / size for times in zip(*pairs, strict=True))
+        print(f"{name:30s} {ours:10.1f} {others:10.1f} {others / ours:10.1f}", flush=True)
+
+
+def table(picture, size: float, only: str) -> None:
+    """Prints a row for every stage."""
+    heads = ("forward ms", "+ gradient", "ratio", "compile s", "MB", "MB grad")
+    print(f"{'stage':30s} " + " ".join(f"{head:>10s}" for head in heads))
+    for name, (stage, channels) in cases().items():
+        if only in name:
+            x = picture[:channels] if channels else image.mosaic(picture)
+            ahead, both, seconds, memory, memory_both = measure(stage, x)
+            row = (ahead / size, both / size, both / ahead, seconds, memory / size, memory_both / size)
+            print(f"{name:30s} " + " ".join(f"{value:10.1f}" for value in row), flush=True)
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--megapixels", type=float, default=1.0)
     parser.add_argument("--stage", default="")
+    parser.add_argument("--torch", action="store_true")
     options = parser.parse_args()
     side = round(np.sqrt(options.megapixels * 1e6) / 16) * 16
-    size = side * side / 1e6
     picture = jr.uniform(jr.key(1), (3, side, side), jnp.float32)
     print(f"per MP, at {side} x {side}")
-    heads = ("forward ms", "+ gradient", "ratio", "compile s", "MB", "MB grad")
-    print(f"{'stage':30s} " + " ".join(f"{head:>10s}" for head in heads))
-    for name, (stage, takes_mosaic) in cases().items():
-        if options.stage in name:
-            x = image.mosaic(picture) if takes_mosaic else picture
-            ahead, both, seconds, memory, memory_both = measure(stage, x)
-            row = (ahead / size, both / size, both / ahead, seconds, memory / size, memory_both / size)
-            print(f"{name:30s} " + " ".join(f"{value:10.1f}" for value in row), flush=True)
+    (beside_torch if options.torch else table)(picture, side * side / 1e6, options.stage)
 
 
 if __name__ == "__main__":

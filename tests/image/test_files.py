@@ -174,7 +174,7 @@ def test_a_missing_extra_is_named(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("task", trained.WIDTHS)
 def test_parameters_come_back_from_their_file(task, tmp_path):
-    chain = trained.untrained(task, (3,), key=jr.key(3))
+    chain = trained.untrained(task, (3, 4), key=jr.key(3))
     found_task, found = trained.load(trained.save(tmp_path / "a.npz", task, chain))
     assert found_task == task
     for a, b in zip(jax.tree.leaves(chain), jax.tree.leaves(found), strict=True):
@@ -189,3 +189,5 @@ def test_files_without_parameters_are_named(tmp_path):
         trained.load(tmp_path / "b.npz")
     with pytest.raises(ds.InputError, match="task='other'"):
         trained.trained("other")
+    with pytest.raises(ds.InputError, match=r"widths=\(4,\): give two"):
+        trained.untrained("noisy", (4,), key=jr.key(0))

@@ -1,0 +1,52 @@
+"""Functions of two arrays, linear in each, whose adjoints are given; batches of either or both."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax.core import ShapedArray
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+
+def _batched(function, second: int, first, other):
+    """`function` over the leading axes that its arguments have beyond 3 and `second`."""
+    axes = (0 if first.ndim > 3 else None, 0 if other.ndim > second else None)
+    return function(first, other) if axes == (None, None) else jax.vmap(function, axes)(first, other)
+
+
+def _batch_rule(primitive, second: int, args, dims):
+    """One more axis of a vmap in front; where there is one already, the two are made one."""
+    size = next(x.shape[d] for x, d in zip(args, dims, strict=True) if d is not None)
+    args = [x if d is None else jnp.moveaxis(x, d, 0) for x, d in zip(args, dims, strict=True)]
+    inner = [x.ndim - rank - (d is not None) for x, rank, d in zip(args, (3, second), dims, strict=True)]
+    if not any(inner):
+        return primitive.bind(*args), 0
+    count = next(x.shape[0 if d is None else 1] for x, has, d in zip(args, inner, dims, strict=True) if has)
+    flat = []
+    for x, has, d, rank in zip(args, inner, dims, (3, second), strict=True):
+        x = x if d is not None else x[None]
+        x = x if has else x[:, None]
+        flat.append(jnp.broadcast_to(x, (size, count, *x.shape[-rank:])).reshape(-1, *x.shape[-rank:]))
+    result = primitive.bind(*flat)
+    return result.reshape(size, count, *result.shape[1:]), 0
+
+
+def bilinear(name: str, function, second: int, to_first, to_second) -> Primitive:
+    """The primitive of `function(first, other)`, linear in each, of a first of rank 3 and another of rank `second`.
+
+    `to_first(cotangent, first, other)` and `to_second` are its adjoints, and may use such primitives themselves.
+    """
+    primitive = Primitive(name)
+    whole = partial(_batched, function, second)
+
+    def shape(first, other):
+        result = jax.eval_shape(whole, *(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (first, other)))
+        return ShapedArray(result.shape, result.dtype)
+
+    primitive.def_impl(jax.jit(whole))
+    primitive.def_abstract_eval(shape)
+    mlir.register_lowering(primitive, mlir.lower_fun(whole, multiple_results=False))
+    ad.defbilinear(primitive, to_first, to_second)
+    batching.primitive_batchers[primitive] = partial(_batch_rule, primitive, second)
+    return primitive

@@ -1,0 +1,149 @@
+"""Sums of a picture into cells of place and depth, and reading such a grid, with their adjoints by hand.
+
+A pixel's share in a depth is a hat around it, so that neither way looks anything up. Sums are written out over depths
+and rows, cell row by cell row, which a processor does in wide registers.
+"""
+
+from functools import cache
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from .adjoint import with_adjoint
+from .strips import held
+
+
+@cache
+def summing(cell: int, depth: int):
+    """`cells(place, colours)`: the grid (depth, 1 + colours, rows, columns) of the sums of weight and colours.
+
+    Of the depth (1, h, w) of every pixel and its colours (c, h, w); h and w are multiples of `cell`.
+    """
+
+    def cells(place, colours):
+        def row(_, at):
+            where, values = (_rows(x, at, cell) for x in (place, colours))
+            sums = []
+            for number in range(depth):
+                share = _hat(where[0], number)
+                sums += [_down(share)] + [_down(share * value) for value in values]
+            return None, jnp.stack(sums).reshape(depth, -1, where.shape[2] // cell, cell).sum(-1)
+
+        _, found = lax.scan(row, None, jnp.arange(0, place.shape[1], cell))
+        return jnp.moveaxis(found, 0, 2)
+
+    def adjoint(place, colours, cotangent):
+        def row(_, inputs):
+            at, bars = inputs
+            where, values = (_split(_rows(x, at, cell), cell) for x in (place, colours))
+            bars = bars[:, :, None, :, None]
+            to_values = [sum(_hat(where[0], d) * bars[d, 1 + c] for d in range(depth)) for c in range(len(values))]
+            along = [bars[d, 0] + sum(bars[d, 1 + c] * value for c, value in enumerate(values)) for d in range(depth)]
+            to_place = sum(_slope(where[0], d) * along[d] for d in range(depth))
+            return None, (_joined([to_place]), _joined(to_values))
+
+        starts = jnp.arange(0, place.shape[1], cell)
+        to_place, to_colours = lax.scan(row, None, (starts, jnp.moveaxis(held(cotangent), 2, 0)))[1]
+        return _stacked(to_place), _stacked(to_colours)
+
+    return with_adjoint(cells, adjoint)
+
+
+@cache
+def reading(cell: int):
+    """`read(grid, place)`: the values (c, h, w) of a grid (depth, c, rows + 2, columns + 2) at every pixel's place.
+
+    Straight between the centres of the cells; the grid has one cell more on all sides.
+    """
+    weights = _between(cell)
+
+    def fine(near):
+        """The grid's values (depth, c, cell, columns, cell) at the pixels of one row of cells, before their shares."""
+        lines = jnp.einsum("dcaw,ai->dciw", near, weights.astype(near.dtype))
+        columns = lines.shape[-1] - 2
+        across = weights.astype(near.dtype)[:, None, None]
+        sides = [held(lines[..., b : b + columns])[..., None] for b in range(3)]
+        return lambda d, c: sum(sides[b][d, c] * across[b] for b in range(3))
+
+    def read(grid, place):
+        def row(_, i):
+            where = _split(_rows(place, i * cell, cell), cell)[0]
+            at = fine(lax.dynamic_slice_in_dim(grid, i, 3, axis=2))
+            made = [sum(_hat(where, d) * at(d, c) for d in range(grid.shape[0])) for c in range(grid.shape[1])]
+            return None, _joined(made)
+
+        return _stacked(lax.scan(row, None, jnp.arange(place.shape[1] // cell))[1])
+
+    def adjoint(grid, place, cotangent):
+        depth, channels = grid.shape[:2]
+
+        def row(total, i):
+            whole, bars = (_rows(x, i * cell, cell) for x in (place, cotangent))
+            where, parts = _split(whole, cell)[0], _split(bars, cell)
+            at = fine(lax.dynamic_slice_in_dim(grid, i, 3, axis=2))
+            along = [sum(parts[c] * at(d, c) for c in range(channels)) for d in range(depth)]
+            to_place = sum(_slope(where, d) * along[d] for d in range(depth))
+            pulled = _to_near(whole[0], bars, depth, weights)
+            before = held(lax.dynamic_slice_in_dim(total, i, 3, axis=2))
+            return lax.dynamic_update_slice_in_dim(total, before + pulled, i, axis=2), _joined([to_place])
+
+        to_grid, to_place = lax.scan(row, jnp.zeros_like(grid), jnp.arange(place.shape[1] // cell))
+        return to_grid, _stacked(to_place)
+
+    return with_adjoint(read, adjoint)
+
+
+def _to_near(place, bars, depth: int, weights: np.ndarray):
+    """What a row of cells pulls back to its own cells and those beside it: (depth, c, 3, columns + 2)."""
+    sums = []
+    for number in range(depth):
+        share = _hat(place, number)
+        for bar in bars:
+            sums += [sum(float(weight[i]) * share[i] * bar[i] for i in np.flatnonzero(weight)) for weight in weights]
+    cell = weights.shape[1]
+    down = jnp.stack(sums).reshape(depth, len(bars), 3, -1, cell)
+    across = jnp.einsum("dcawj,bj->bdcaw", down, weights.astype(down.dtype))
+    edges = [(0, 0)] * 3
+    return sum(jnp.pad(across[b], [*edges, (b, 2 - b)]) for b in range(3))
+
+
+def _hat(place, number: int):
+    return jnp.maximum(1.0 - jnp.abs(place - number), 0.0)
+
+
+def _slope(place, number: int):
+    """The derivative of a hat; at its top and its feet the mean of both sides'."""
+    away = place - number
+    inside = jnp.where(jnp.abs(away) < 1.0, 1.0, jnp.where(jnp.abs(away) == 1.0, 0.5, 0.0))
+    return -jnp.sign(away) * inside
+
+
+def _between(cell: int) -> np.ndarray:
+    """The weights (3, cell) of the cell before, its own and the one after, for each pixel of a cell."""
+    offset = (np.arange(cell) + 0.5) / cell - 0.5
+    return np.stack([np.maximum(-offset, 0.0), 1.0 - abs(offset), np.maximum(offset, 0.0)])
+
+
+def _rows(x, at, cell: int):
+    return held(lax.dynamic_slice_in_dim(x, at, cell, axis=1))
+
+
+def _split(x, cell: int):
+    """Rows (c, cell, w) with their columns by cell: (c, cell, columns, cell)."""
+    return x.reshape(*x.shape[:2], -1, cell)
+
+
+def _joined(planes):
+    return jnp.stack([plane.reshape(plane.shape[0], -1) for plane in planes])
+
+
+def _stacked(strips):
+    """The picture (c, h, w) of strips (n, c, rows, w)."""
+    count, channels, rows, width = strips.shape
+    return jnp.moveaxis(strips, 0, 1).reshape(channels, count * rows, width)
+
+
+def _down(plane):
+    """The sums of a plane's columns, written out."""
+    return sum(plane[i] for i in range(plane.shape[0]))

@@ -1,0 +1,98 @@
+"""Demosaicking and denoising at once by a small network that is told how noisy the raw is."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from .._errors import InputError
+from .._types import Scalar
+from ..parameters import param
+from .bayer import from_quads, quads
+from .demosaic import LINEAR
+from .stencil import correlate, stencil
+
+BLOCKS = 2  # at half the quads' size
+
+
+class ToldLayer(eqx.Module):
+    """A stencil and an offset per output, both of which follow the level s of noise.
+
+    Weights are multiplied by 1 + a s + b s^2 and offsets moved by c s + d s^2, per output: nothing per pixel.
+    """
+
+    weight: Float[Array, "k c n n"]
+    bias: Float[Array, " k"]
+    factors: Float[Array, "2 k"]
+    shifts: Float[Array, "2 k"]
+
+    def __init__(self, inputs: int, outputs: int, size: int = 3, *, gain: float = 1.0, key: PRNGKeyArray):
+        self.weight = gain * np.sqrt(2.0 / (size**2 * inputs)) * jr.normal(key, (outputs, inputs, size, size))
+        self.bias = jnp.zeros(outputs)
+        self.factors, self.shifts = jnp.zeros((2, outputs)), jnp.zeros((2, outputs))
+
+    def __call__(self, x: Float[Array, "c h w"], level: Scalar) -> Float[Array, "k h w"]:
+        """The stencil's sums, beyond the edge of zeros."""
+        powers = jnp.stack([level, level**2])
+        weight = self.weight * (1.0 + powers @ self.factors)[:, None, None, None]
+        return stencil(x, weight, "zero") + (self.bias + powers @ self.shifts)[:, None, None]
+
+
+class Restore(eqx.Module):
+    """The picture of a noisy RGGB mosaic: Malvar's filters plus what a network adds, which is told the noise.
+
+    It works on the quads, and within on quads of quads, where a stencil reaches twice as far for a quarter of the
+    work. `level` is that of `sensor.level`: 0 at middle noise, one more for four times the variance; it is given, not
+    trained. `widths` are the channels on the quads and on the quads of quads.
+    """
+
+    first: ToldLayer
+    second: ToldLayer
+    down: ToldLayer
+    blocks: tuple[tuple[ToldLayer, ToldLayer], ...]
+    up: ToldLayer
+    merge: ToldLayer
+    last: ToldLayer
+    level: Scalar = param(0.0, bounds=(-3.0, 3.0))
+
+    def __init__(self, widths: tuple[int, ...] = (32, 64), *, key: PRNGKeyArray):
+        if len(widths) != 2:
+            raise InputError(f"widths={widths}: give two, of the channels on the quads and on the quads of quads")
+        fine, coarse = widths
+        keys = iter(jr.split(key, 6 + 2 * BLOCKS))
+        self.first, self.second = ToldLayer(4, fine, key=next(keys)), ToldLayer(fine, fine, key=next(keys))
+        self.down = ToldLayer(4 * fine, coarse, 1, key=next(keys))
+        self.blocks = tuple(
+            (ToldLayer(coarse, coarse, key=next(keys)), ToldLayer(coarse, coarse, gain=0.3, key=next(keys)))
+            for _ in range(BLOCKS)
+        )
+        self.up = ToldLayer(coarse, 4 * fine, 1, key=next(keys))
+        self.merge = ToldLayer(fine, fine, key=next(keys))
+        # Nothing is added before training: the other stages find the camera's constants first.
+        self.last = ToldLayer(fine, 12, gain=0.0, key=next(keys))
+        self.level = jnp.zeros(())
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """The channels that it was built with."""
+        return self.first.bias.size, self.down.bias.size
+
+    def __call__(self, mosaic: Float[Array, "h w"]) -> Float[Array, "3 h w"]:
+        """The picture; rows and columns that fours lack are mirrored, and cut off again."""
+        height, width = mosaic.shape
+        sites = quads(jnp.pad(mosaic, ((0, -height % 4), (0, -width % 4)), mode="reflect"))
+        padded = jnp.pad(sites, ((0, 0), (1, 1), (1, 1)), mode="edge")
+        values = correlate(padded, jnp.asarray(LINEAR, sites.dtype)) + self._change(sites)
+        return from_quads(values.reshape(4, 3, *values.shape[1:]))[:, :height, :width]
+
+    def _change(self, sites):
+        relu, level = jax.nn.relu, self.level
+        fine = relu(self.second(relu(self.first(sites, level)), level))
+        coarse = relu(self.down(jnp.concatenate([fine[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]), level))
+        for before, after in self.blocks:
+            coarse = coarse + after(relu(before(coarse, level)), level)
+        rows, columns = coarse.shape[1:]
+        both = relu(from_quads(self.up(coarse, level).reshape(4, -1, rows, columns)) + fine)
+        return self.last(relu(self.merge(both, level)), level)
