@@ -29,6 +29,7 @@ from .whole import compile_small
 Mode = Literal["any", "forward"]
 SOLVER = dfx.Tsit5()
 CONTROLLER = dfx.PIDController(rtol=1e-8, atol=1e-10)
+_MANY = 1024  # numbers of a state
 
 
 class Arrival(NamedTuple):
@@ -195,7 +196,9 @@ def _on_vectors(phase: Phase, t0, y0: Vector, unravel: Callable, args) -> Phase:
     def on_vectors(function):
         return eqx.filter_closure_convert(lambda t, y, args: function(t, unravel(y), args), t0, y0, args)
 
-    field = on_vectors(lambda t, y, args: ravel_pytree(phase.field(t, y, args))[0])
+    # Arrays of many dimensions are best computed as such: fused with the vector, they lose their shape.
+    apart = lax.optimization_barrier if y0.size > _MANY else lambda y: y
+    field = on_vectors(lambda t, y, args: ravel_pytree(apart(phase.field(t, apart(y), args)))[0])
     guards = tuple(
         Guard(on_vectors(g.function), g.direction, None if g.reset is None else on_vectors(g.reset), g.to)
         for g in phase.guards

@@ -3,8 +3,9 @@
 python tests/benchmarks/bench_solvers.py [single] [batch] [network] [stiff] [fields] [memory] [others]
 
 Value and gradient, all cases of a table in one process and in turns, compilation apart; least and median wall time,
-and CPU time. `others` needs PyTorch with torchdiffeq and torchode, or CasADi. C is compiled by the C compiler at hand (`cc -O3 -march=native`). The load of the machine moves the
-numbers: believe ratios. `XLA_FLAGS` are the defaults.
+and CPU time. `others` takes what is installed of PyTorch with torchdiffeq, and CasADi. C is compiled by the C compiler
+at hand (`cc -O3 -march=native`). The load of the machine moves the numbers: believe ratios. `XLA_FLAGS` are the
+defaults.
 """
 
 import sys
