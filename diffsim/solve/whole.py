@@ -69,7 +69,14 @@ def _using(args, result):
     total = sum(lax.slice(x.ravel(), (0,), (1,))[0].astype(float) for x in numbers)
     # No number is both, which the compiler does not work out.
     never = (total != total) & (total == 0)
-    tie = lambda x: jnp.where(never, jnp.zeros_like(x), x) if eqx.is_array(x) and not _is_key(x) else x
+
+    def tie(x):
+        if not eqx.is_array(x) or _is_key(x) or not x.size:
+            return x
+        # One number of it is enough, and spares a copy.
+        first = lax.slice(x, (0,) * x.ndim, (1,) * x.ndim)
+        return lax.dynamic_update_slice(x, jnp.where(never, jnp.zeros_like(first), first), (0,) * x.ndim)
+
     return jax.tree.map(tie, result)
 
 
