@@ -28,7 +28,7 @@ static inline void field_adjoint(const num *p, const num *y, const num *w, num *
 }
 
 static inline void rk4_adjoint(const num *p, const num *y, num h, num *a, num *gp) {
-    num k1[2], k2[2], k3[2], y2[2], y3[2], y4[2], w[2], g1[2], g2[2] = {0}, g3[2] = {0}, g4[2] = {0}, gy[2];
+    num k1[2], k2[2], k3[2], y2[2], y3[2], y4[2], w[2], g1[2] = {0}, g2[2] = {0}, g3[2] = {0}, g4[2] = {0}, gy[2];
     field(p, y, k1);
     for (int i = 0; i < 2; i++) y2[i] = y[i] + 0.5 * h * k1[i];
     field(p, y2, k2);
@@ -41,7 +41,7 @@ static inline void rk4_adjoint(const num *p, const num *y, num h, num *a, num *g
     field_adjoint(p, y3, w, g3, gp);
     for (int i = 0; i < 2; i++) w[i] = h / 3 * a[i] + 0.5 * h * g3[i];
     field_adjoint(p, y2, w, g2, gp);
-    for (int i = 0; i < 2; i++) { w[i] = h / 6 * a[i] + 0.5 * h * g2[i]; g1[i] = 0; }
+    for (int i = 0; i < 2; i++) { w[i] = h / 6 * a[i] + 0.5 * h * g2[i]; }
     field_adjoint(p, y, w, g1, gp);
     for (int i = 0; i < 2; i++) a[i] = gy[i] + g1[i] + g2[i] + g3[i] + g4[i];
 }
