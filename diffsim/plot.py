@@ -79,6 +79,14 @@ def curves(
     return figure
 
 
+def seed_curves(losses: ArrayLike, xlabel: str = "update", ylabel: str = "loss") -> Figure:
+    """Returns the learning curves of several seeds, (seeds, steps): at each step the worst, the median, the best."""
+    rows = np.asarray(losses, float)
+    levels = {"worst seed": rows.max(axis=0), "median": np.median(rows, axis=0), "best seed": rows.min(axis=0)}
+    steps = np.arange(1, rows.shape[1] + 1)
+    return curves(steps, levels, xlabel, ylabel, log="y", dashed=("worst seed", "best seed"))
+
+
 def field_map(
     x: ArrayLike,
     y: ArrayLike,

@@ -57,23 +57,25 @@ def gradient_growth(
     starts: State,
     *,
     lengths: Sequence[int] | None = None,
-    limit: float = 30.0,
+    limit: float = 100.0,
 ) -> Growth:
     """How the gradient through a rollout grows with its length, measured on `starts`, a tree with a leading axis.
 
-    `costs(model, start)` are the costs of the steps of one rollout. The derivative of the cost after 1, 2, 4, ...
-    steps (or after `lengths`) in the first state is the product of as many Jacobians of a step: through what is
-    unstable it grows exponentially, and the mean gradient of a batch is then that of its few wildest starts. Under a
-    policy that already steers well it shrinks instead, so measure with the policy at hand.
+    `costs(model, start)` are the costs of the steps of one rollout. The derivative of the cost after so many steps (by
+    default spread evenly on a logarithmic scale) in the first state is the product of as many Jacobians of a step:
+    through what is unstable it grows exponentially, and the mean gradient of a batch is then that of its few wildest
+    starts. Under a policy that steers well it shrinks instead, so measure with the policy at hand, and with the
+    rollout's `decay` if it has one.
 
     Raises InputError for lengths beyond the rollout or none, and for a model whose gradients are not finite.
 
-    Good values: 64 starts or more; a limit of 10 to 100. Breaks when: the first cost does not depend on the start.
+    Good values: 64 starts or more; a limit of 30 to 300. Breaks when: the first cost does not depend on the start.
     """
     common_length(starts, "starts")
     first = jax.tree.map(lambda rows: rows[0], starts)
-    steps = jax.eval_shape(costs, model, first).shape[0]
-    at = np.unique([2**k for k in range(30) if 2**k < steps] + [steps]) if lengths is None else np.asarray(lengths)
+    steps = eqx.filter_eval_shape(costs, model, first).shape[0]
+    at = np.unique(np.round(np.geomspace(1, steps, 2 * steps.bit_length())).astype(int))
+    at = at if lengths is None else np.asarray(lengths)
     if at.size < 1 or at.min() < 1 or at.max() > steps:
         raise InputError(f"lengths={at.tolist()} of a rollout of {steps} steps: give some from 1 to {steps}")
     squares = _squares(costs, model, starts, jnp.asarray(at - 1))
