@@ -87,6 +87,13 @@ def seed_curves(losses: ArrayLike, xlabel: str = "update", ylabel: str = "loss")
     return curves(steps, levels, xlabel, ylabel, log="y", dashed=("worst seed", "best seed"))
 
 
+def wrapped(angle: ArrayLike, y: ArrayLike) -> np.ndarray:
+    """Returns a path (points, 2) for `field_map`: the angle from -pi to pi, with a gap where it comes round."""
+    turned = (np.asarray(angle, float) + np.pi) % (2 * np.pi) - np.pi
+    jumps = np.abs(np.diff(turned, prepend=turned[:1])) > np.pi
+    return np.column_stack([np.where(jumps, np.nan, turned), np.asarray(y, float)])
+
+
 def field_map(
     x: ArrayLike,
     y: ArrayLike,
