@@ -41,8 +41,10 @@ BATCH = 64
 UPDATES = 1000
 DECAY = (0.95, 1.0)  # of the adjoint at each step, from the first to the last update
 HANGING = np.array([0.0, 0.0, np.pi, 0.0])
-NEAR = np.array([0.5, 0.2, 0.3, 0.3])  # hanging starts are drawn about HANGING up to here
-WIDE = np.array([1.5, 3.0, np.pi, 6.0])  # half of the training starts are drawn up to here
+NEAR = np.array([0.5, 0.2, 0.3, 0.3])  # test starts are drawn about HANGING up to here
+ABOUT = np.array([0.6, 0.3, 0.4, 0.4])  # half of the training starts are drawn about HANGING up to here,
+WIDE = np.array([1.5, 3.0, np.pi, 6.0])  # the others about upright up to here
+EDGE = 1.5  # m to either side, beyond which the cart's place costs more
 SIZE = np.array([TRACK, 4.0, 1.0, 1.0, 8.0])  # typical sizes of what the network reads
 STARTS = 64
 TEST = 1_000_000  # test starts have seeds from here on, so that none is a training seed
@@ -77,7 +79,7 @@ def costs(policy, start, length: int, decay=1.0):
     """What each state of a swing costs: the pole's height below upright, small squares, and the end of the track."""
     s = swing(policy, start, length, decay)
     small = 0.1 * s.position**2 + 0.01 * (s.velocity**2 + s.rate**2)
-    return 1 - jnp.cos(s.angle) + small + jax.nn.relu(jnp.abs(s.position) - 2.0) ** 2
+    return 1 - jnp.cos(s.angle) + small + 10 * jax.nn.relu(jnp.abs(s.position) - EDGE) ** 2
 
 
 @cache
@@ -95,7 +97,7 @@ def learn(seed: int, horizon: int = HORIZON, updates: int = UPDATES):
     """The policy after its last update, and the history of the loss."""
     weights, starts = jr.split(jr.key(seed))
     policy = network(weights)
-    states = control.draw_starts(starts, updates, BATCH, NEAR, WIDE, around=HANGING)
+    states = control.draw_starts(starts, updates, BATCH, ABOUT, WIDE, around=HANGING)
     batches, which = (states, jnp.linspace(*DECAY, updates)), ds.trainable(policy, "layers")
     return ds.fit(loss_over(horizon), policy, OPTIMIZER, batches, train=which, steps_per_call=100, progress=False)
 
@@ -174,7 +176,7 @@ def train(*, seed: int = 0, policies: int = 10, horizon: int = HORIZON, updates:
 
 def growth_of(policy, length: int, decay: float) -> control.Growth:
     """How the gradient grows along swings of a policy."""
-    starts = control.draw_starts(jr.key(0), 1, 64, NEAR, WIDE, around=HANGING)[0]
+    starts = control.draw_starts(jr.key(0), 1, 64, ABOUT, WIDE, around=HANGING)[0]
     return control.gradient_growth(partial(costs, length=length, decay=decay), policy, starts)
 
 
