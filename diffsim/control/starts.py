@@ -1,5 +1,6 @@
 """First states for the updates of a training."""
 
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
@@ -30,7 +31,8 @@ def draw_starts(
     near, wide = jnp.asarray(near, float), jnp.asarray(wide, float)
     if near.ndim != 1 or near.shape != wide.shape:
         raise InputError(f"near has shape {near.shape}, wide {wide.shape}: give one number for each part of the state")
-    from_anywhere = jnp.arange(batch)[:, None] < share * batch
-    size = jnp.where(from_anywhere, wide, near)
-    middle = jnp.where(from_anywhere, 0.0, jnp.broadcast_to(jnp.asarray(around, float), near.shape))
-    return middle + size * jr.uniform(key, (updates, batch, near.size), minval=-1.0, maxval=1.0)
+    middle = jnp.broadcast_to(jnp.asarray(around, float), near.shape)
+    parts = jr.uniform(key, (updates, batch, near.size), minval=-1.0, maxval=1.0)
+    from_anywhere = jnp.arange(batch) < share * batch
+    choose = lambda anywhere, part: jnp.where(anywhere, wide * part, middle + near * part)
+    return jax.vmap(jax.vmap(choose), in_axes=(None, 0))(from_anywhere, parts)

@@ -82,5 +82,6 @@ def gusts(
     """
     keep = jnp.exp(-jnp.asarray(dt) / p.time)
     step = lambda w, n: keep * w + p.gust * jnp.sqrt(1 - keep**2) * n
-    later = rollout(step, p.gust * noise[0], noise[1:])[1] if noise.shape[0] > 1 else noise[1:]
-    return mean + jnp.concatenate([p.gust * noise[:1], later])
+    first = p.gust * noise[0]
+    later = rollout(step, first, noise[1:])[1] if noise.shape[0] > 1 else noise[1:]
+    return mean[None] + jnp.concatenate([first[None], later])
