@@ -60,17 +60,20 @@ def torque(policy, s: State):
     return control.saturate(asked, -TORQUE, TORQUE)
 
 
-def swing(policy, start, length: int, decay=1.0) -> State:
-    """The states after each step from a start of shape (2,)."""
-    return ds.rollout(lambda s, _: rod_step(MACHINE, s, torque(policy, s)), State(*start), length=length, decay=decay)[
-        1
-    ]
+def swing(policy, start, length: int, decay=1.0):
+    """The states after each step from a start of shape (2,), and the torque that the policy sets in each."""
+
+    def move(carry, _):
+        s = rod_step(MACHINE, *carry)
+        return s, torque(policy, s)
+
+    s = State(*start)
+    return ds.rollout(move, (s, torque(policy, s)), length=length, decay=decay)[1]
 
 
 def costs(policy, start, length: int, decay=1.0):
     """The cost of each state of a swing and of the torque in it."""
-    s = swing(policy, start, length, decay)
-    return rod_cost(s, jax.vmap(lambda s: torque(policy, s))(s))
+    return rod_cost(*swing(policy, start, length, decay))
 
 
 @cache
@@ -119,10 +122,10 @@ def guided_loss():
     value = best()
 
     def one(policy, start):
-        s = swing(policy, start, SHORT)
-        before = jax.tree.map(lambda x, rows: jnp.concatenate([x[None], rows[:-1]]), State(*start), s)
-        spent = rod_cost(before, jax.vmap(lambda s: torque(policy, s))(before))
-        return jnp.sum(spent) + value(jnp.stack(s, axis=-1)[-1])
+        s, torques = swing(policy, start, SHORT)
+        first = State(*start)
+        spent = rod_cost(first, torque(policy, first)) + jnp.sum(rod_cost(s, torques)[:-1])
+        return spent + value(jnp.stack(s, axis=-1)[-1])
 
     return lambda policy, starts: jnp.mean(jax.vmap(lambda start: one(policy, start))(starts))
 
@@ -285,7 +288,7 @@ def write_report(run, trained, scores, result, more) -> None:
         run.figure(name, figure)
     page.animation(animation(policy), "From hanging; the bar below is the torque.")
     page.section("A rollout's stages")
-    second = lambda s: jax.tree.map(lambda x: x[-1], swing(policy, jnp.stack(s), 20))
+    second = lambda s: jax.tree.map(lambda x: x[-1], swing(policy, jnp.stack(s), 20)[0])
     stages = {f"to {k} s": second for k in range(1, 5)} | {"cost": lambda s: rod_cost(s, torque(policy, s))}
     page.figure(plot.stages(ds.stage_graph(stages, State(jnp.array(3.0), jnp.array(0.0)))), "The last cost's adjoint.")
     page.table("Scores of the training seeds", ["score"], [[score] for score in scores])

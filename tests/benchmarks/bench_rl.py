@@ -34,12 +34,13 @@ except ImportError:
     sys.exit('stable-baselines3 is not installed here, so nothing was compared: pip install "diffsim[bench]"')
 
 GOALS = {"CartPole-v1": 475.0, "Pendulum-v1": -150.0}
-UPDATES = 600
+UPDATES, HORIZON = 300, 48
 OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(optax.cosine_decay_schedule(1e-2, UPDATES)))
 falling = lambda first: lambda rest: first * rest
 
 # The algorithm, its number of environments, transitions at most and between judgements, and the zoo's settings.
 BASELINES = {
+    ("SAC", "Pendulum-v1"): (SAC, 1, 20_000, 500, dict(learning_rate=1e-3)),
     ("PPO", "CartPole-v1"): (
         *(PPO, 8, 100_000, 1024),
         dict(n_steps=32, batch_size=256, gae_lambda=0.8, gamma=0.98, n_epochs=20, ent_coef=0.0)
@@ -50,7 +51,6 @@ BASELINES = {
         dict(n_steps=1024, gae_lambda=0.95, gamma=0.9, n_epochs=10, ent_coef=0.0)
         | dict(learning_rate=1e-3, clip_range=0.2, use_sde=True, sde_sample_freq=4),
     ),
-    ("SAC", "Pendulum-v1"): (SAC, 1, 20_000, 500, dict(learning_rate=1e-3)),
 }
 
 
@@ -90,10 +90,10 @@ def through_the_dynamics(seed: int) -> tuple[float, int, float]:
     began = time.process_time()
     weights, starts = jr.split(jr.key(seed))
     states = control.draw_starts(starts, UPDATES, ours.BATCH, ours.START, (ours.START[0], ours.RATE), share=ours.WIDE)
-    batches, loss = (states, jnp.linspace(*ours.DECAY, UPDATES)), ours.loss_over(ours.HORIZON)
-    policy, _ = ds.fit(loss, ours.network(weights), OPTIMIZER, batches, steps_per_call=100, progress=False)
+    batches, loss = (states, jnp.linspace(*ours.DECAY, UPDATES)), ours.loss_over(HORIZON)
+    policy, _ = ds.fit(loss, ours.network(weights), OPTIMIZER, batches, steps_per_call=UPDATES, progress=False)
     spent = time.process_time() - began
-    return spent, UPDATES * ours.BATCH * ours.HORIZON, float(ours.judge(policy, ours.TEST).mean())
+    return spent, UPDATES * ours.BATCH * HORIZON, float(ours.judge(policy, ours.TEST).mean())
 
 
 def main(seeds: int) -> None:
