@@ -57,7 +57,7 @@ def gradient_growth(
     starts: State,
     *,
     lengths: Sequence[int] | None = None,
-    limit: float = 100.0,
+    limit: float = 50.0,
 ) -> Growth:
     """How the gradient through a rollout grows with its length, measured on `starts`, a tree with a leading axis.
 
