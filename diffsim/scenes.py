@@ -1,23 +1,24 @@
 """Moving pictures of systems: trajectories in, an `Animation` to play in a report or save as a GIF out."""
 
 import numpy as np
-from jaxtyping import ArrayLike, Float
+from numpy.typing import ArrayLike
 
 from ._animation import Animation, Disc, Extent, Polyline
+from ._types import Scalar
 
 
 def cart_and_pole(
-    times: Float[ArrayLike, " frames"],
-    position: Float[ArrayLike, " frames"],
-    angle: Float[ArrayLike, " frames"],
-    length: float,
+    times: ArrayLike,
+    position: ArrayLike,
+    angle: ArrayLike,
+    length: float | Scalar,
     track: float,
     *,
     below: float = 0.3,
 ) -> Animation:
     """A cart at `position` (m) on a track `track` (m) to either side, with a pole of `length` (m) at `angle` (rad).
 
-    The angle is zero upright and grows to the right; `below` (m) is how much of the picture lies under the track.
+    `times` (s), `position` and `angle` are of shape (frames,). The angle is zero upright and grows to the right; `below` (m) is how much of the picture lies under the track.
     """
     hinge = np.column_stack([np.asarray(position), np.zeros(np.size(times))])
     tip = hinge + float(length) * np.column_stack([np.sin(angle), np.cos(angle)])
@@ -31,12 +32,10 @@ def cart_and_pole(
     return Animation(np.asarray(times), shapes, extent=(-track - 0.2, track + 0.2, -below, float(length) + 0.2))
 
 
-def rod(
-    times: Float[ArrayLike, " frames"], angle: Float[ArrayLike, " frames"], length: float, torque: ArrayLike
-) -> Animation:
+def rod(times: ArrayLike, angle: ArrayLike, length: float | Scalar, torque: ArrayLike) -> Animation:
     """A rod of `length` (m) at `angle` (rad, zero upright) about the origin; the arm beside it shows the `torque`.
 
-    `torque` (frames,) is a fraction of its limit, from -1 to 1.
+    All are of shape (frames,). `torque` is a fraction of its limit, from -1 to 1.
     """
     size = float(length)
     tip = size * np.column_stack([np.sin(angle), np.cos(angle)])
@@ -51,17 +50,17 @@ def rod(
 
 
 def flyer(
-    times: Float[ArrayLike, " frames"],
-    centre: Float[ArrayLike, "frames 2"],
-    tilt: Float[ArrayLike, " frames"],
-    arm: float,
-    thrusts: Float[ArrayLike, "frames 2"],
-    wind: Float[ArrayLike, "frames 2"],
+    times: ArrayLike,
+    centre: ArrayLike,
+    tilt: ArrayLike,
+    arm: float | Scalar,
+    thrusts: ArrayLike,
+    wind: ArrayLike,
     extent: Extent,
 ) -> Animation:
     """A quadrotor of half width `arm` (m) at `centre` (m) and `tilt` (rad), its thrusts and the wind as lines.
 
-    `thrusts` are fractions of their limit. The wind (m/s) is drawn from the upper left, a metre for 10 m/s.
+    `centre`, `thrusts` (fractions of their limit) and `wind` are of shape (frames, 2), the others (frames,). The wind (m/s) is drawn from the upper left, a metre for 10 m/s.
     """
     centre, wind, thrusts = np.asarray(centre), np.asarray(wind), np.asarray(thrusts)
     along = np.column_stack([np.cos(tilt), -np.sin(tilt)])

@@ -264,6 +264,13 @@ def hanging_swing(rule, policy) -> State:
     return ds.rollout(lambda s, _: rod_step(MACHINE, s, rule(policy, s)), start, length=STEPS)[1]
 
 
+@eqx.filter_jit
+def episode_costs(policy, angles, rates):
+    """The cost of the network's episode from every angle (m,) and rate (n,), of shape (n, m)."""
+    one = lambda angle, rate: jnp.sum(costs(policy, jnp.stack([angle, rate]), STEPS))
+    return jax.vmap(jax.vmap(one, (0, None)), (None, 0))(angles, rates)
+
+
 def animation(policy) -> report.Animation:
     """The swing up from hanging as frames to play."""
     s = hanging_swing(torque, policy)
@@ -278,8 +285,12 @@ def write_report(run, trained, scores, result, more) -> None:
     page = report.Report("A pendulum swung up by a network", "Trained through the steps of the dynamics")
     page.settings(run.settings)
     page.table("Result in Gymnasium's Pendulum-v1, resets 0 to 99", ["quantity", "value"], list(result.items()))
+    angles, rates = (axis.points()[::4] for axis in AXES)
+    labels = "angle (rad)", "rate (rad/s)", "cost of an episode"
+    value = plot.field_map(angles, rates, episode_costs(policy, angles, rates), *labels)
     figures = {
         "learning_curve": (plot.seed_curves(losses), f"Loss at each update, over {len(losses)} training seeds."),
+        "network_value": (value, "The network: cost of an episode from each angle (0 is upright) and rate."),
         "phase_portrait": (portrait(torque, policy), "The network: torque, and its swing up from hanging."),
         **more,
     }

@@ -85,7 +85,7 @@ def costs(policy, start, wind, decay=1.0):
 def draw_wind(key, length: int, p: Wind = WIND):
     """One wind of shape (length, 2)."""
     mean, noise = jr.split(key)
-    return gusts(p, MEAN * jr.normal(mean, (2,)), jr.normal(noise, (length, 2)), DT)
+    return gusts(p, jnp.asarray(MEAN) * jr.normal(mean, (2,)), jr.normal(noise, (length, 2)), DT)
 
 
 @cache

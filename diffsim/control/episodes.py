@@ -17,7 +17,7 @@ def episodes(environments: Sequence[Any], seeds: Sequence[int], act: Callable) -
     returns, running = np.zeros(len(seen)), np.ones(len(seen), bool)
     while running.any():
         actions = np.asarray(act(seen))
-        for i in np.flatnonzero(running):
+        for i in map(int, np.flatnonzero(running)):
             seen[i], reward, terminated, truncated, _ = environments[i].step(actions[i])
             returns[i] += reward
             running[i] = not (terminated or truncated)

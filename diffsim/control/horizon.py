@@ -74,7 +74,7 @@ def gradient_growth(
     common_length(starts, "starts")
     first = jax.tree.map(lambda rows: rows[0], starts)
     steps = eqx.filter_eval_shape(costs, model, first).shape[0]
-    at = np.unique(np.round(np.geomspace(1, steps, 2 * steps.bit_length())).astype(int))
+    at = np.unique(np.round(np.geomspace(1, steps, 4 * steps.bit_length())).astype(int))
     at = at if lengths is None else np.asarray(lengths)
     if at.size < 1 or at.min() < 1 or at.max() > steps:
         raise InputError(f"lengths={at.tolist()} of a rollout of {steps} steps: give some from 1 to {steps}")

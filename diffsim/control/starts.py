@@ -5,7 +5,8 @@ import functools
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
+from numpy.typing import ArrayLike
 
 from .._errors import InputError
 
@@ -14,11 +15,11 @@ def draw_starts(
     key: PRNGKeyArray,
     updates: int,
     batch: int,
-    near: Float[ArrayLike, " n"],
-    wide: Float[ArrayLike, " n"],
+    near: ArrayLike,
+    wide: ArrayLike,
     *,
     share: float = 0.5,
-    around: Float[ArrayLike, " n"] | float = 0.0,
+    around: ArrayLike = 0.0,
 ) -> Float[Array, "updates batch n"]:
     """First states for every update, of shape (updates, batch, n): most like a task's own, some from anywhere.
 
