@@ -18,7 +18,8 @@ def cart_and_pole(
 ) -> Animation:
     """A cart at `position` (m) on a track `track` (m) to either side, with a pole of `length` (m) at `angle` (rad).
 
-    `times` (s), `position` and `angle` are of shape (frames,). The angle is zero upright and grows to the right; `below` (m) is how much of the picture lies under the track.
+    `times` (s), `position` and `angle` are of shape (frames,). The angle is zero upright and grows to the right;
+    `below` (m) is how much of the picture lies under the track.
     """
     hinge = np.column_stack([np.asarray(position), np.zeros(np.size(times))])
     tip = hinge + float(length) * np.column_stack([np.sin(angle), np.cos(angle)])
@@ -60,7 +61,8 @@ def flyer(
 ) -> Animation:
     """A quadrotor of half width `arm` (m) at `centre` (m) and `tilt` (rad), its thrusts and the wind as lines.
 
-    `centre`, `thrusts` (fractions of their limit) and `wind` are of shape (frames, 2), the others (frames,). The wind (m/s) is drawn from the upper left, a metre for 10 m/s.
+    `centre`, `thrusts` (fractions of their limit) and `wind` are of shape (frames, 2), the others (frames,). The wind
+    (m/s) is drawn from the upper left, a metre for 10 m/s.
     """
     centre, wind, thrusts = np.asarray(centre), np.asarray(wind), np.asarray(thrusts)
     along = np.column_stack([np.cos(tilt), -np.sin(tilt)])

@@ -37,6 +37,19 @@ def test_learning_curve_holds_loss_validation_and_references():
     drawn(figure)
 
 
+def test_seed_curves_are_worst_median_and_best_at_each_step():
+    figure = plot.seed_curves([[1.0, 4.0], [2.0, 5.0], [9.0, 0.5]])
+    found = {line.get_label(): list(line.get_ydata()) for line in figure.axes[0].lines}
+    assert found == {"worst seed": [9.0, 5.0], "median": [2.0, 4.0], "best seed": [1.0, 0.5]}
+    drawn(figure)
+
+
+def test_a_wrapped_path_has_a_gap_where_the_angle_comes_round():
+    path = plot.wrapped([3.0, 3.2, 3.4], [1.0, 2.0, 3.0])
+    np.testing.assert_allclose(path[:, 0], [3.0, np.nan, 3.4 - 2 * np.pi])
+    np.testing.assert_array_equal(path[:, 1], [1.0, 2.0, 3.0])
+
+
 @pytest.mark.parametrize("loss", [[], [np.nan, 1.0, np.inf], [-1.0, -2.0], [0.0, 1.0]])
 def test_learning_curve_of_awkward_losses_draws(loss):
     figure = plot.learning_curve(loss)
