@@ -22,6 +22,7 @@ from diffsim._animation import PALETTE, Animation, Extent, Polyline, Shape, boun
 from diffsim._errors import InputError
 from diffsim._graph_plot import graph as graph
 from diffsim._graph_plot import stages as stages
+from diffsim.control.horizon import Growth
 
 STYLE = Path(__file__).with_name("_plot.mplstyle")
 Canvas = tuple[Figure, Axes]
@@ -85,6 +86,16 @@ def seed_curves(losses: ArrayLike, xlabel: str = "update", ylabel: str = "loss")
     levels = {"worst seed": rows.max(axis=0), "median": np.median(rows, axis=0), "best seed": rows.min(axis=0)}
     steps = np.arange(1, rows.shape[1] + 1)
     return curves(steps, levels, xlabel, ylabel, log="y", dashed=("worst seed", "best seed"))
+
+
+def gradient_growth(growths: Mapping[str, Growth], dt: float) -> Figure:
+    """Returns the growth of the derivative of a step's cost in the first state against the step's time.
+
+    `growths` are what `control.gradient_growth` measured, by name; a step takes `dt` seconds.
+    """
+    lengths = next(iter(growths.values())).lengths
+    norms = {name: growth.in_start / growth.in_start[0] for name, growth in growths.items()}
+    return curves(dt * lengths, norms, "time of the step (s)", "growth of the derivative", log="xy")
 
 
 def wrapped(angle: ArrayLike, y: ArrayLike) -> np.ndarray:

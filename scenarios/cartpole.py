@@ -143,12 +143,6 @@ def train(*, seed: int = 0, policies: int = 20, horizon: int = HORIZON, run: cli
     return result
 
 
-def gradient_growth(growth):
-    """The derivative of one step's cost in the first state and in the network, against its time."""
-    norms = {"in the first state": growth.in_start, "in the network": growth.in_model}
-    return plot.curves(DT * growth.lengths, norms, "time of the step (s)", "norm of the derivative", log="xy")
-
-
 def write_report(run, policy, losses, growth, result) -> None:
     """The page: result, learning curves, gradient against horizon, phase portrait, animation, stages, certificate."""
     page = report.Report("A pole balanced by a network", "Trained through the steps of the dynamics, judged outside")
@@ -156,7 +150,7 @@ def write_report(run, policy, losses, growth, result) -> None:
     page.table("Result in Gymnasium's CartPole-v1, resets 0 to 99", ["quantity", "reached"], list(result.items()))
     figures = {
         "learning_curve": (plot.seed_curves(losses), f"Loss at each update, over {len(losses)} training seeds."),
-        "gradient_growth": (gradient_growth(growth), "Derivative of one step's cost before training, by its time."),
+        "gradient_growth": (plot.gradient_growth({"true": growth}, DT), "Derivative of a step's cost before training."),
         "phase_portrait": (phase_portrait(policy), "Force for a cart at rest in the middle, and two trajectories."),
     }
     for name, (figure, caption) in figures.items():

@@ -160,8 +160,8 @@ def train(*, seed: int = 0, policies: int = 6, horizon: int = HORIZON, run: cli.
     if policies < 1 or seed < 0 or horizon < 1:
         raise ds.InputError(f"policies={policies}, seed={seed}, horizon={horizon}: give at least 1, 0 and 1")
     real(1)
-    growths = {decay: growth_of(network(jr.key(seed)), max(horizon, STEPS), decay) for decay in (1.0, DECAY[0])}
-    growths[DECAY[0]].warn(horizon)
+    growths = growths_of(network(jr.key(seed)), max(horizon, STEPS))
+    growths["decaying"].warn(horizon)
     trained = [learn(number, horizon) for number in range(seed, seed + policies)]
     scores = [float(judge(policy, TEST).mean()) for policy, _ in trained]
     seconds = [history.seconds for _, history in trained]
@@ -174,20 +174,19 @@ def train(*, seed: int = 0, policies: int = 6, horizon: int = HORIZON, run: cli.
         "optimum": OPTIMUM,
         "training_seconds_median": float(np.median(seconds)),
         "training_seconds_worst": max(seconds),
-        "useful_horizon_without_decay": growths[1.0].useful,
+        "useful_horizon_without_decay": growths["true"].useful,
     }
-    norms = {f"each step times {decay:g}": g.in_start / g.in_start[0] for decay, g in growths.items()}
-    labels = "time of the step (s)", "growth of the derivative"
-    growth = plot.curves(DT * growths[1.0].lengths, norms, *labels, log="xy")
     caption = "Derivative of a step's cost in the first state, before training, without and with decay."
-    write_report(run, trained, scores, result, {"gradient_growth": (growth, caption)})
+    growth = {"gradient_growth": (plot.gradient_growth(growths, DT), caption)}
+    write_report(run, trained, scores, result, growth)
     return result
 
 
-def growth_of(policy, length: int, decay: float) -> control.Growth:
-    """How the gradient grows along swings of a policy."""
+def growths_of(policy, length: int) -> dict[str, control.Growth]:
+    """How the true and the decaying gradient grow along swings of a policy."""
     starts = control.draw_starts(jr.key(0), 1, 128, START, (START[0], RATE), share=WIDE)[0]
-    return control.gradient_growth(partial(costs, length=length, decay=decay), policy, starts)
+    measure = lambda decay: control.gradient_growth(partial(costs, length=length, decay=decay), policy, starts)
+    return {"true": measure(1.0), "decaying": measure(DECAY[0])}
 
 
 def guided(*, seed: int = 0, policies: int = 3, run: cli.Run) -> dict:

@@ -136,8 +136,8 @@ def train(*, seed: int = 0, policies: int = 5, horizon: int = HORIZON, run: cli.
     """
     if policies < 1 or seed < 0 or horizon < 1:
         raise ds.InputError(f"policies={policies}, seed={seed}, horizon={horizon}: give at least 1, 0 and 1")
-    growths = {decay: growth_of(network(jr.key(seed)), max(horizon, STEPS), decay) for decay in (1.0, DECAY[0])}
-    growths[DECAY[0]].warn(horizon)
+    growths = growths_of(network(jr.key(seed)), max(horizon, STEPS))
+    growths["decaying"].warn(horizon)
     losses, good, fine, seconds, ends = [], [], [], [], []
     for number in range(seed, seed + policies):
         began = time.process_time()
@@ -160,17 +160,17 @@ def train(*, seed: int = 0, policies: int = 5, horizon: int = HORIZON, run: cli.
         "worst_distance_m": float(np.max(ends)),
         "cpu_seconds_median": float(np.median(seconds)),
         "cpu_seconds_worst": max(seconds),
-        "useful_horizon_without_decay": growths[1.0].useful,
+        "useful_horizon_without_decay": growths["true"].useful,
     }
     write_report(run, first, np.stack(losses), growths, ends[0], result)
     return result
 
 
-def growth_of(policy, length: int, decay: float) -> control.Growth:
-    """How the gradient grows along flights in still air."""
-    starts = control.draw_starts(jr.key(0), 1, 64, START, 2 * START)[0]
-    still = partial(costs, wind=jnp.zeros((length, 2)), decay=decay)
-    return control.gradient_growth(still, policy, starts)
+def growths_of(policy, length: int) -> dict[str, control.Growth]:
+    """How the true and the decaying gradient grow along flights in still air."""
+    starts, still = control.draw_starts(jr.key(0), 1, 64, START, 2 * START)[0], jnp.zeros((length, 2))
+    measure = lambda decay: control.gradient_growth(partial(costs, wind=still, decay=decay), policy, starts)
+    return {"true": measure(1.0), "decaying": measure(DECAY[0])}
 
 
 def write_report(run, policy, losses, growths, ends, result) -> None:
@@ -178,12 +178,10 @@ def write_report(run, policy, losses, growths, ends, result) -> None:
     page = report.Report("A quadrotor held in gusts by a network", "Trained through wind and dynamics")
     page.settings(run.settings)
     page.table("Result in unseen winds", ["quantity", "value"], list(result.items()))
-    norms = {f"each step times {decay:g}": g.in_start / g.in_start[0] for decay, g in growths.items()}
-    times, labels = DT * growths[1.0].lengths, ("time of the step (s)", "growth of the derivative")
     share = {"winds": np.arange(1, len(ends) + 1) / len(ends)}
     figures = {
         "learning_curve": (plot.seed_curves(losses), f"Loss at each update, over {len(losses)} training seeds."),
-        "gradient_growth": (plot.curves(times, norms, *labels, log="xy"), "Growth before training, with and without."),
+        "gradient_growth": (plot.gradient_growth(growths, DT), "Derivative of a step's cost before training."),
         "distances": (
             plot.curves(np.sort(ends), share, "greatest distance in the last 5 s (m)", "share of winds"),
             "How far it comes from the target, over the winds of the first seed.",

@@ -145,8 +145,8 @@ def train(*, seed: int = 0, policies: int = 10, horizon: int = HORIZON, updates:
     """
     if policies < 1 or seed < 0 or horizon < 1 or updates < 1:
         raise ds.InputError(f"policies={policies}, seed={seed}, horizon={horizon}, updates={updates}: give 1 or more")
-    growths = {decay: growth_of(network(jr.key(seed)), max(horizon, STEPS), decay) for decay in (1.0, DECAY[0])}
-    growths[DECAY[0]].warn(horizon)
+    growths = growths_of(network(jr.key(seed)), max(horizon, STEPS))
+    growths["decaying"].warn(horizon)
     losses, good, seconds, parting = [], [], [], []
     for number in range(seed, seed + policies):
         began = time.process_time()
@@ -168,16 +168,17 @@ def train(*, seed: int = 0, policies: int = 10, horizon: int = HORIZON, updates:
         "cpu_seconds_median": float(np.median(seconds)),
         "cpu_seconds_worst": max(seconds),
         "angles_apart_rad_median": float(np.median(parting)),
-        "useful_horizon_without_decay": growths[1.0].useful,
+        "useful_horizon_without_decay": growths["true"].useful,
     }
     write_report(run, first, np.stack(losses), growths, result)
     return result
 
 
-def growth_of(policy, length: int, decay: float) -> control.Growth:
-    """How the gradient grows along swings of a policy."""
+def growths_of(policy, length: int) -> dict[str, control.Growth]:
+    """How the true and the decaying gradient grow along swings of a policy."""
     starts = control.draw_starts(jr.key(0), 1, 64, ABOUT, WIDE, around=HANGING)[0]
-    return control.gradient_growth(partial(costs, length=length, decay=decay), policy, starts)
+    measure = lambda decay: control.gradient_growth(partial(costs, length=length, decay=decay), policy, starts)
+    return {"true": measure(1.0), "decaying": measure(DECAY[0])}
 
 
 def write_report(run, policy, losses, growths, result) -> None:
@@ -185,12 +186,10 @@ def write_report(run, policy, losses, growths, result) -> None:
     page = report.Report("A pole swung up by a network", "Trained through the continuous dynamics of a cart-pole")
     page.settings(run.settings)
     page.table("Result from hanging starts, in the exact motion", ["quantity", "value"], list(result.items()))
-    norms = {f"each step times {decay:g}": g.in_start / g.in_start[0] for decay, g in growths.items()}
-    times = DT * growths[1.0].lengths
     figures = {
         "learning_curve": (plot.seed_curves(losses), f"Loss at each update, over {len(losses)} training seeds."),
         "gradient_growth": (
-            plot.curves(times, norms, "time of the step (s)", "growth of the derivative", log="xy"),
+            plot.gradient_growth(growths, DT),
             "Derivative of a step's cost in the first state, before training, without and with decay.",
         ),
         "phase_portrait": (phase_portrait(policy), "Force on a cart at rest in the middle, and a swing up."),

@@ -13,6 +13,7 @@ from PIL import Image
 from diffsim import plot
 from diffsim._animation import PALETTE, Animation, Disc, Polyline
 from diffsim._errors import InputError
+from diffsim.control import Growth
 
 TIMES = np.linspace(0.0, 1.0, 11)
 PATH = np.stack([4.0 * TIMES, TIMES * (1 - TIMES)], axis=-1)
@@ -42,6 +43,12 @@ def test_seed_curves_are_worst_median_and_best_at_each_step():
     found = {line.get_label(): list(line.get_ydata()) for line in figure.axes[0].lines}
     assert found == {"worst seed": [9.0, 5.0], "median": [2.0, 4.0], "best seed": [1.0, 0.5]}
     drawn(figure)
+
+
+def test_growth_of_gradients_starts_at_one():
+    grown = Growth(np.array([1, 4]), np.array([2.0, 8.0]), np.array([1.0, 1.0]), 4, 50.0)
+    (line,) = plot.gradient_growth({"true": grown}, 0.5).axes[0].lines
+    np.testing.assert_array_equal(line.get_xydata(), [[0.5, 1.0], [2.0, 4.0]])
 
 
 def test_a_wrapped_path_has_a_gap_where_the_angle_comes_round():
