@@ -93,12 +93,12 @@ def loss_over(horizon: int):
     return loss
 
 
-def learn(seed: int, horizon: int = HORIZON, updates: int = UPDATES):
+def learn(seed: int, horizon: int = HORIZON):
     """The policy after its last update, and the history of the loss."""
     weights, starts = jr.split(jr.key(seed))
     policy = network(weights)
-    states = control.draw_starts(starts, updates, BATCH, ABOUT, WIDE, around=HANGING)
-    batches, which = (states, jnp.linspace(*DECAY, updates)), ds.trainable(policy, "layers")
+    states = control.draw_starts(starts, UPDATES, BATCH, ABOUT, WIDE, around=HANGING)
+    batches, which = (states, jnp.linspace(*DECAY, UPDATES)), ds.trainable(policy, "layers")
     return ds.fit(loss_over(horizon), policy, OPTIMIZER, batches, train=which, steps_per_call=100, progress=False)
 
 
@@ -134,23 +134,22 @@ def hanging(seed: int, count: int = STARTS):
     return control.draw_starts(jr.key(seed), 1, count, NEAR, WIDE, share=0.0, around=HANGING)[0]
 
 
-def train(*, seed: int = 0, policies: int = 10, horizon: int = HORIZON, updates: int = UPDATES, run: cli.Run) -> dict:
+def train(*, seed: int = 0, policies: int = 10, horizon: int = HORIZON, run: cli.Run) -> dict:
     """Train policies with several seeds, judge each on 64 hanging starts, write the report.
 
     Args:
         seed: of the first policy's weights and starts; the others follow.
         policies: how many to train.
         horizon: decisions that the loss looks ahead.
-        updates: of each policy.
     """
-    if policies < 1 or seed < 0 or horizon < 1 or updates < 1:
-        raise ds.InputError(f"policies={policies}, seed={seed}, horizon={horizon}, updates={updates}: give 1 or more")
+    if policies < 1 or seed < 0 or horizon < 1:
+        raise ds.InputError(f"policies={policies}, seed={seed}, horizon={horizon}: give at least 1, 0 and 1")
     growths = growths_of(network(jr.key(seed)), max(horizon, STEPS))
     growths["decaying"].warn(horizon)
     losses, good, seconds, parting = [], [], [], []
     for number in range(seed, seed + policies):
         began = time.process_time()
-        policy, history = learn(number, horizon, updates)
+        policy, history = learn(number, horizon)
         seconds.append(time.process_time() - began)
         quick, exact, apart = judge(policy, hanging(TEST + number))
         if number == seed:

@@ -72,12 +72,6 @@ def test_stronger_gusts_carry_a_saved_quadrotor_farther(flown, tmp_path):
     assert calm["median_distance_m"] < wild["median_distance_m"]
 
 
-@pytest.mark.slow
-def test_a_long_horizon_is_trained_with_a_warning_that_names_the_useful_one(tmp_path):
-    done = scenario("swingup", "train", "--policies", 1, "--updates", 1, "--horizon", 600, "--json", cwd=tmp_path)
-    assert "horizon of 600 steps is longer than the useful one of" in done.stderr
-
-
 @pytest.mark.parametrize(
     ("name", "words", "message"),
     [

@@ -5,7 +5,6 @@ from typing import NamedTuple
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jax.lax import optimization_barrier
 
 from .._types import Scalar
 from ..parameters import param
@@ -76,12 +75,19 @@ def rod_step(p: Rod, s: State, torque: float | Scalar = 0.0, dt: float | Scalar 
     # The limits are the machine's: a derivative across them would be that of another one.
     limited = jnp.clip(torque, -TORQUE, TORQUE)
     gain = (3.0 / (p.mass * p.length**2)).astype(torque.dtype)
-    # Without barriers the compiler makes one operation of a product and a sum and rounds once, where the environment
-    # rounds twice; an episode amplifies that to 1e-9.
-    rounded = optimization_barrier
-    turn = rounded(3 * p.g / (2 * p.length) * jnp.sin(s.angle)) + rounded(gain * limited)
-    rate = jnp.clip(s.rate + rounded(turn * dt), -RATE, RATE)
-    return State(s.angle + rounded(rate * dt), rate)
+    turn = _rounded(3 * p.g / (2 * p.length) * jnp.sin(s.angle)) + _rounded(gain * limited)
+    rate = jnp.clip(s.rate + _rounded(turn * dt), -RATE, RATE)
+    return State(s.angle + _rounded(rate * dt), rate)
+
+
+def _rounded(product: Scalar) -> Scalar:
+    """The product, rounded before it is added to something.
+
+    Compilers make one operation of a product and a sum and round once, where the environment rounds twice; an episode
+    amplifies the difference to 1e-9. A choice between the two keeps them apart, which a barrier does not in every
+    version of XLA.
+    """
+    return jnp.where(jnp.isnan(product), jnp.nan, product)
 
 
 def rod_cost(s: State, torque: float | Scalar) -> Scalar:
