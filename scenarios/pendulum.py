@@ -13,7 +13,7 @@ optimum, and its value makes a horizon of three steps enough: `guided` trains so
     python scenarios/pendulum.py animate pendulum.gif
 
 Gymnasium judges: pip install "diffsim[scenarios]". Best possible on seeds 0 to 99: -132.97 on the grid. Expected: at
-least -140.5 for 19 of 20 training seeds, after 3 to 7 s of training each; `guided` -134.
+least -140.5 for 19 of 20 training seeds, after 2 to 5 s of training each; `guided` -134.
 """
 
 import time
