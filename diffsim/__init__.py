@@ -1,5 +1,6 @@
 """diffsim: differentiable simulation on JAX. Physics as plain functions, trained through the solvers."""
 
+from . import control as control
 from . import image as image
 from . import systems as systems
 from . import testing as testing
@@ -34,6 +35,7 @@ from .solve.hybrid import hybrid as hybrid
 from .solve.integrate import integrate as integrate
 from .solve.lagrange import acceleration as acceleration
 from .solve.modes import few_inputs as few_inputs
+from .solve.rollout import hold as hold
 from .solve.rollout import rollout as rollout
 from .solve.status import Status as Status
 from .solve.status import count_statuses as count_statuses

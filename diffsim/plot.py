@@ -22,6 +22,7 @@ from diffsim._animation import PALETTE, Animation, Extent, Polyline, Shape, boun
 from diffsim._errors import InputError
 from diffsim._graph_plot import graph as graph
 from diffsim._graph_plot import stages as stages
+from diffsim.control.horizon import Growth
 
 STYLE = Path(__file__).with_name("_plot.mplstyle")
 Canvas = tuple[Figure, Axes]
@@ -77,6 +78,31 @@ def curves(
         elif len(y) > 1:
             axes.legend()
     return figure
+
+
+def seed_curves(losses: ArrayLike, xlabel: str = "update", ylabel: str = "loss") -> Figure:
+    """Returns the learning curves of several seeds, (seeds, steps): at each step the worst, the median, the best."""
+    rows = np.asarray(losses, float)
+    levels = {"worst seed": rows.max(axis=0), "median": np.median(rows, axis=0), "best seed": rows.min(axis=0)}
+    steps = np.arange(1, rows.shape[1] + 1)
+    return curves(steps, levels, xlabel, ylabel, log="y", dashed=("worst seed", "best seed"))
+
+
+def gradient_growth(growths: Mapping[str, Growth], dt: float) -> Figure:
+    """Returns the growth of the derivative of a step's cost in the first state against the step's time.
+
+    `growths` are what `control.gradient_growth` measured, by name; a step takes `dt` seconds.
+    """
+    lengths = next(iter(growths.values())).lengths
+    norms = {name: growth.in_start / growth.in_start[0] for name, growth in growths.items()}
+    return curves(dt * lengths, norms, "time of the step (s)", "growth of the derivative", log="xy")
+
+
+def wrapped(angle: ArrayLike, y: ArrayLike) -> np.ndarray:
+    """Returns a path (points, 2) for `field_map`: the angle from -pi to pi, with a gap where it comes round."""
+    turned = (np.asarray(angle, float) + np.pi) % (2 * np.pi) - np.pi
+    jumps = np.abs(np.diff(turned, prepend=turned[:1])) > np.pi
+    return np.column_stack([np.where(jumps, np.nan, turned), np.asarray(y, float)])
 
 
 def field_map(

@@ -14,10 +14,11 @@ ROOT = Path(diffsim.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
 FORBIDDEN = {
-    "solve": {"train", "derivatives", "systems", "plot", "cli", "report"},
-    "train": {"solve", "derivatives", "systems", "plot", "cli", "report"},
-    "derivatives": {"solve", "train", "systems", "plot", "cli", "report"},
-    "systems": {"train", "derivatives", "plot", "cli", "report"},
+    "solve": {"control", "train", "derivatives", "systems", "plot", "cli", "report"},
+    "train": {"control", "solve", "derivatives", "systems", "plot", "cli", "report"},
+    "control": {"solve", "train", "derivatives", "systems", "plot", "cli", "report"},
+    "derivatives": {"control", "solve", "train", "systems", "plot", "cli", "report"},
+    "systems": {"control", "train", "derivatives", "plot", "cli", "report"},
 }
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from diffsim import plot
 from diffsim._animation import PALETTE, Animation, Disc, Polyline
 from diffsim._errors import InputError
+from diffsim.control import Growth
 
 TIMES = np.linspace(0.0, 1.0, 11)
 PATH = np.stack([4.0 * TIMES, TIMES * (1 - TIMES)], axis=-1)
@@ -35,6 +36,25 @@ def test_learning_curve_holds_loss_validation_and_references():
     assert axes.get_ylabel() == "miss (m²)"
     assert axes.get_legend().get_texts()[2].get_text() == "published: 0.5"
     drawn(figure)
+
+
+def test_seed_curves_are_worst_median_and_best_at_each_step():
+    figure = plot.seed_curves([[1.0, 4.0], [2.0, 5.0], [9.0, 0.5]])
+    found = {line.get_label(): list(line.get_ydata()) for line in figure.axes[0].lines}
+    assert found == {"worst seed": [9.0, 5.0], "median": [2.0, 4.0], "best seed": [1.0, 0.5]}
+    drawn(figure)
+
+
+def test_growth_of_gradients_starts_at_one():
+    grown = Growth(np.array([1, 4]), np.array([2.0, 8.0]), np.array([1.0, 1.0]), 4, 50.0)
+    (line,) = plot.gradient_growth({"true": grown}, 0.5).axes[0].lines
+    np.testing.assert_array_equal(line.get_xydata(), [[0.5, 1.0], [2.0, 4.0]])
+
+
+def test_a_wrapped_path_has_a_gap_where_the_angle_comes_round():
+    path = plot.wrapped([3.0, 3.2, 3.4], [1.0, 2.0, 3.0])
+    np.testing.assert_allclose(path[:, 0], [3.0, np.nan, 3.4 - 2 * np.pi])
+    np.testing.assert_array_equal(path[:, 1], [1.0, 2.0, 3.0])
 
 
 @pytest.mark.parametrize("loss", [[], [np.nan, 1.0, np.inf], [-1.0, -2.0], [0.0, 1.0]])

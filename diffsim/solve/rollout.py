@@ -2,14 +2,21 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
+import diffrax as dfx
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.flatten_util import ravel_pytree
 
 from .._errors import InputError
 from .._trees import common_length
 from .._types import Scalar, State
+from .checks import check_field, check_state
+from .step import stepper
+
+SOLVER = dfx.Tsit5()
 
 
 def rollout(
@@ -55,6 +62,43 @@ def rollout(
         state, more = lax.scan(one, state, rest, length=steps - whole)
         states = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), states, more)
     return state, states
+
+
+def hold(
+    vector_field: Callable,
+    state: State,
+    control: Any,
+    dt: float | Scalar,
+    *,
+    t: float | Scalar = 0.0,
+    steps: int = 1,
+    solver: dfx.AbstractSolver = SOLVER,
+) -> State:
+    """The state a time `dt` after `t`, with the control held at its value meanwhile: a zero-order hold.
+
+    `d state / dt = vector_field(t, state, control)` is followed by `steps` equal steps of any one-step solver of
+    diffrax. As the step of a `rollout` it is what a digital controller does to a machine:
+
+        rollout(lambda s, _: hold(field, s, policy(s), 0.05), start, length=100)
+
+    `control` is any tree of arrays. All modes of differentiation work. Raises InputError for `steps` below one and for
+    a vector field that does not return the structure of the state.
+
+    Good values: Tsit5 (the default) with a step up to a tenth of the fastest time scale errs by some 1e-7. Breaks
+    when: the step is longer than that; compare with more `steps`.
+    """
+    if steps < 1:
+        raise InputError(f"steps={steps} of a hold: take at least one")
+    state = check_state(state)
+    y, unravel = ravel_pytree(state)
+    t, dt = jnp.asarray(t, y.dtype), jnp.asarray(dt, y.dtype) / steps
+    check_field(vector_field, t, state, control)
+    on_vectors = lambda t, y, control: ravel_pytree(vector_field(t, unravel(y), control))[0]
+    method = stepper(on_vectors, solver, None, t, y, control)
+    point = method.point(t, y)
+    for _ in range(steps):
+        point, _ = method.step(point, dt)
+    return unravel(point.y)
 
 
 def _shrink(state: State, decay) -> State:

@@ -1,0 +1,265 @@
+"""Can a network swing up a pole from below a cart, and keep it there, trained through the dynamics?
+
+A network reads the state of a cart-pole and sets a force between -10 and 10 N, 20 times a second; in between the force
+is held, and a Runge-Kutta step follows the motion. Its loss looks 4 s ahead from hanging and from random states.
+Through a pole that falls the true gradient explodes (the report shows how), so each step shrinks it, by 0.95 at first
+and not at all at the end. Success is judged in motion integrated to 1e-9: from 64 hanging starts the pole must stay
+within 0.2 rad of upright over the last 2 s of 10, and the cart on its track of 2.4 m to either side.
+
+    python scenarios/swingup.py                                        train with 10 seeds, judge each
+    python scenarios/swingup.py evaluate --policy RUN/checkpoint.npz   one policy on other starts
+    python scenarios/swingup.py animate swingup.gif
+
+Expected: 64 of 64 starts for 10 of 10 training seeds, after some 5 s of training each.
+"""
+
+import time
+from functools import cache, partial
+from pathlib import Path
+
+import jax
+
+jax.config.update("jax_enable_x64", True)
+
+import diffrax as dfx
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import optax
+
+import diffsim as ds
+from diffsim import cli, control, plot, report, scenes
+from diffsim.systems.cartpole import FORCE, TRACK, CartPole, State, cartpole
+
+MACHINE = CartPole()
+DT = 0.05  # s, between two decisions
+STEPS, LAST = 200, 40  # decisions of an episode, 10 s, and of its end, 2 s, in which the pole is to stand
+UPRIGHT = 0.2  # rad
+HORIZON = 80  # steps that the loss looks ahead: 4 s
+BATCH = 64
+UPDATES = 1000
+DECAY = (0.95, 1.0)  # of the adjoint at each step, from the first to the last update
+HANGING = np.array([0.0, 0.0, np.pi, 0.0])
+NEAR = np.array([0.5, 0.2, 0.3, 0.3])  # test starts are drawn about HANGING up to here
+ABOUT = np.array([0.6, 0.3, 0.4, 0.4])  # half of the training starts are drawn about HANGING up to here,
+WIDE = np.array([1.5, 3.0, np.pi, 6.0])  # the others about upright up to here
+EDGE = 1.5  # m to either side, beyond which the cart's place costs more
+SIZE = np.array([TRACK, 4.0, 1.0, 1.0, 8.0])  # typical sizes of what the network reads
+STARTS = 64
+TEST = 1_000_000  # test starts have seeds from here on, so that none is a training seed
+
+OPTIMIZER = optax.chain(
+    optax.clip_by_global_norm(1.0), optax.adam(optax.cosine_decay_schedule(1e-2, UPDATES))
+)  # one object for all seeds, which therefore compile once
+
+
+def network(key) -> ds.BoundedMLP:
+    """The policy: (position, velocity, sine and cosine of the angle, rate) to a force, N."""
+    return ds.BoundedMLP(5, -FORCE, FORCE, width=32, depth=2, scale=SIZE, key=key)
+
+
+def force(policy, s: State):
+    """The force (N) in a state."""
+    return policy(jnp.stack([s.position, s.velocity, jnp.sin(s.angle), jnp.cos(s.angle), s.rate]))
+
+
+def field(t, s: State, push) -> State:
+    """Time derivative of the state while a force is held."""
+    return cartpole(MACHINE, s, push)
+
+
+def swing(policy, start, length: int = STEPS, decay=1.0) -> State:
+    """The states after each decision, from a start of shape (4,)."""
+    move = lambda s, _: ds.hold(field, s, force(policy, s), DT)
+    return ds.rollout(move, State(*start), length=length, decay=decay)[1]
+
+
+def costs(policy, start, length: int, decay=1.0):
+    """What each state of a swing costs: the pole's height below upright, small squares, and the end of the track."""
+    s = swing(policy, start, length, decay)
+    small = 0.1 * s.position**2 + 0.01 * (s.velocity**2 + s.rate**2)
+    return 1 - jnp.cos(s.angle) + small + 10 * jax.nn.relu(jnp.abs(s.position) - EDGE) ** 2
+
+
+@cache
+def loss_over(horizon: int):
+    """The loss: mean cost of `horizon` steps over a batch of starts, (batch, 4), with the adjoint's decay."""
+
+    def loss(policy, batch):
+        starts, decay = batch
+        return jnp.mean(jax.vmap(lambda start: costs(policy, start, horizon, decay))(starts))
+
+    return loss
+
+
+def learn(seed: int, horizon: int = HORIZON):
+    """The policy after its last update, and the history of the loss."""
+    weights, starts = jr.split(jr.key(seed))
+    policy = network(weights)
+    states = control.draw_starts(starts, UPDATES, BATCH, ABOUT, WIDE, around=HANGING)
+    batches, which = (states, jnp.linspace(*DECAY, UPDATES)), ds.trainable(policy, "layers")
+    return ds.fit(loss_over(horizon), policy, OPTIMIZER, batches, train=which, steps_per_call=100, progress=False)
+
+
+@eqx.filter_jit
+def exact_swing(policy, start) -> State:
+    """The states of a swing by steps of adaptive size, to 1e-9, with the same decisions."""
+    controller = dfx.PIDController(rtol=1e-9, atol=1e-9)
+    span = jnp.array([0.0, DT])
+
+    def move(s, _):
+        after = ds.integrate(field, s, span, force(policy, s), controller=controller, max_steps=256)
+        return jax.tree.map(lambda x: x[-1], after)
+
+    return ds.rollout(move, State(*start), length=STEPS)[1]
+
+
+def succeeds(s: State):
+    """Whether the pole stands over the end of an episode, and the cart was always on its track."""
+    tilt = jnp.abs((s.angle + np.pi) % (2 * np.pi) - np.pi)
+    return (jnp.max(tilt[-LAST:]) < UPRIGHT) & (jnp.max(jnp.abs(s.position)) < TRACK)
+
+
+@eqx.filter_jit
+def judge(policy, starts):
+    """For each start of shape (n, 4): success, success in the exact motion, and how far the two ever part (rad)."""
+    quick, exact = (jax.vmap(lambda x, way=way: way(policy, x))(starts) for way in (swing, exact_swing))
+    apart = jnp.max(jnp.abs(quick.angle - exact.angle), axis=1)
+    return jax.vmap(succeeds)(quick), jax.vmap(succeeds)(exact), apart
+
+
+def hanging(seed: int, count: int = STARTS):
+    """Hanging starts of shape (count, 4) for tests."""
+    return control.draw_starts(jr.key(seed), 1, count, NEAR, WIDE, share=0.0, around=HANGING)[0]
+
+
+def train(*, seed: int = 0, policies: int = 10, horizon: int = HORIZON, run: cli.Run) -> dict:
+    """Train policies with several seeds, judge each on 64 hanging starts, write the report.
+
+    Args:
+        seed: of the first policy's weights and starts; the others follow.
+        policies: how many to train.
+        horizon: decisions that the loss looks ahead.
+    """
+    if policies < 1 or seed < 0 or horizon < 1:
+        raise ds.InputError(f"policies={policies}, seed={seed}, horizon={horizon}: give at least 1, 0 and 1")
+    growths = growths_of(network(jr.key(seed)), max(horizon, STEPS))
+    growths["decaying"].warn(horizon)
+    losses, good, seconds, parting = [], [], [], []
+    for number in range(seed, seed + policies):
+        began = time.process_time()
+        policy, history = learn(number, horizon)
+        seconds.append(time.process_time() - began)
+        quick, exact, apart = judge(policy, hanging(TEST + number))
+        if number == seed:
+            control.save_policy(policy, run.folder / "checkpoint.npz")
+            first = policy
+        losses.append(history.loss)
+        good.append(int(exact.sum()))
+        parting.append(float(jnp.median(apart)))
+        run.metric(seed=number, good=good[-1], good_in_our_steps=int(quick.sum()), cpu_seconds=seconds[-1])
+        run.say(f"seed {number}: {good[-1]} of {STARTS} starts after {seconds[-1]:.1f} s CPU")
+    result = {
+        "policies": policies,
+        "at_64_of_64": good.count(STARTS),
+        "least_starts": min(good),
+        "cpu_seconds_median": float(np.median(seconds)),
+        "cpu_seconds_worst": max(seconds),
+        "angles_apart_rad_median": float(np.median(parting)),
+        "useful_horizon_without_decay": growths["true"].useful,
+    }
+    write_report(run, first, np.stack(losses), growths, result)
+    return result
+
+
+def growths_of(policy, length: int) -> dict[str, control.Growth]:
+    """How the true and the decaying gradient grow along swings of a policy."""
+    starts = control.draw_starts(jr.key(0), 1, 64, ABOUT, WIDE, around=HANGING)[0]
+    measure = lambda decay: control.gradient_growth(partial(costs, length=length, decay=decay), policy, starts)
+    return {"true": measure(1.0), "decaying": measure(DECAY[0])}
+
+
+def write_report(run, policy, losses, growths, result) -> None:
+    """The page: result, learning curves, gradient against horizon, the way up, animation, stages, certificate."""
+    page = report.Report("A pole swung up by a network", "Trained through the continuous dynamics of a cart-pole")
+    page.settings(run.settings)
+    page.table("Result from hanging starts, in the exact motion", ["quantity", "value"], list(result.items()))
+    figures = {
+        "learning_curve": (plot.seed_curves(losses), f"Loss at each update, over {len(losses)} training seeds."),
+        "gradient_growth": (
+            plot.gradient_growth(growths, DT),
+            "Derivative of a step's cost in the first state, before training, without and with decay.",
+        ),
+        "phase_portrait": (phase_portrait(policy), "Force on a cart at rest in the middle, and a swing up."),
+    }
+    for name, (figure, caption) in figures.items():
+        page.figure(figure, caption)
+        run.figure(name, figure)
+    page.animation(animation(policy), "From hanging at rest.")
+    page.section("A rollout's stages")
+    second = lambda s: jax.tree.map(lambda x: x[-1], swing(policy, jnp.stack(s), 20))
+    stages = {f"to {k} s": second for k in range(1, 6)} | {"cost": lambda s: 1 - jnp.cos(s.angle)}
+    page.figure(plot.stages(ds.stage_graph(stages, State(*jnp.asarray(HANGING + 0.1)))), "The last angle's adjoint.")
+    start = jnp.array([0.1, 0.0, 3.0, 0.2])
+    of_weights = lambda layers: jnp.mean(costs(eqx.tree_at(lambda m: m.layers, policy, layers), start, 20))
+    page.certificate(ds.check_gradients(of_weights, (policy.layers,), max_coordinates=2))
+    page.write(run.folder / "report.html")
+
+
+def phase_portrait(policy):
+    """The force over angle and rate for a cart at rest in the middle, and the way up from hanging."""
+    angles, rates = np.linspace(-np.pi, np.pi, 121), np.linspace(-10.0, 10.0, 121)
+    at = lambda a, r: force(policy, State(jnp.zeros_like(a), jnp.zeros_like(a), a, r))
+    values = jax.jit(jax.vmap(jax.vmap(at, (0, None)), (None, 0)))(jnp.asarray(angles), jnp.asarray(rates))
+    s = eqx.filter_jit(swing)(policy, jnp.asarray(HANGING))
+    path = plot.wrapped(np.asarray(s.angle), np.asarray(s.rate))
+    labels = "angle (rad)", "rate (rad/s)", "force (N)"
+    return plot.field_map(angles, rates, values, *labels, paths={"from hanging at rest": path})
+
+
+def animation(policy) -> report.Animation:
+    """The swing from hanging at rest as frames to play."""
+    s = eqx.filter_jit(swing)(policy, jnp.asarray(HANGING))
+    times, length = DT * np.arange(1, STEPS + 1), 2 * MACHINE.half_length
+    return scenes.cart_and_pole(times, s.position, s.angle, length, TRACK, below=1.2)
+
+
+def policy_of(path: Path | None, seed: int):
+    """The policy of a checkpoint, or one trained now."""
+    return control.load_policy(network(jr.key(0)), path) if path else learn(seed)[0]
+
+
+def evaluate(*, policy: Path | None = None, seeds: str = "0:64", seed: int = 0) -> dict:
+    """Judge one policy from hanging starts, one for each seed.
+
+    Args:
+        policy: checkpoint.npz of a run; without it one is trained first.
+        seeds: of the starts, FIRST:LAST without the last.
+        seed: of the training, where one is trained.
+    """
+    numbers = cli.seed_range(seeds)
+    starts = jnp.concatenate([hanging(2 * TEST + number, 1) for number in numbers])
+    quick, exact, apart = judge(policy_of(policy, seed), starts)
+    return {
+        "starts": len(starts),
+        "good": int(exact.sum()),
+        "good_in_our_steps": int(quick.sum()),
+        "angles_apart_rad_median": float(jnp.median(apart)),
+    }
+
+
+def animate(out: Path, *, policy: Path | None = None, seed: int = 0) -> dict:
+    """The swing up from hanging at rest, as an animated GIF.
+
+    Args:
+        out: the GIF to write.
+        policy: checkpoint.npz of a run; without it one is trained first.
+        seed: of the training, where one is trained.
+    """
+    plot.save_animation(animation(policy_of(policy, seed)), out)
+    return {"file": str(out)}
+
+
+if __name__ == "__main__":
+    cli.main(train, evaluate, animate)

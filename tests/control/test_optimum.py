@@ -1,0 +1,61 @@
+"""Dynamic programming: interpolation, a closed form, Gymnasium's pendulum, and bad input."""
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffsim import InputError
+from diffsim.control import Axis, Value, best_control, best_value, episodes
+from diffsim.systems.pendulum import RATE, TORQUE, Rod, State, rod_cost, rod_step
+
+LINE = (Axis(-2.0, 2.0, 401),)
+
+
+def test_values_between_points_are_interpolated():
+    axes = (Axis(0.0, 1.0, 3), Axis(0.0, 4.0, 4, periodic=True))
+    x, y = np.meshgrid(*(axis.points() for axis in axes), indexing="ij")
+    value = Value(jnp.asarray(2 * x + 3 * x * y), axes)
+    exact = lambda x, y: 2 * x + 3 * x * y
+    for place in ((0.2, 1.3), (1.0, 0.0), (0.75, 2.999)):
+        np.testing.assert_allclose(value(jnp.array(place)), exact(*place), rtol=1e-12)
+    # Round the periodic axis, from 3 to 4, which is 0 again; beyond the other axis the end's value.
+    np.testing.assert_allclose(value(jnp.array([1.0, 3.5])), (exact(1, 3) + exact(1, 0)) / 2, rtol=1e-12)
+    np.testing.assert_allclose(value(jnp.array([1.0, -1.0])), exact(1, 3), rtol=1e-12)
+    np.testing.assert_allclose(value(jnp.array([7.0, 1.0])), exact(1, 1), rtol=1e-12)
+    np.testing.assert_allclose(jax.grad(value)(jnp.array([0.3, 1.2])), [2 + 3 * 1.2, 3 * 0.3], rtol=1e-12)
+
+
+def test_a_cart_that_moves_at_most_a_tenth_a_step():
+    """|x| falls by 0.1 a step: from 1 the least cost of 10 steps is 1.0 + 0.9 + ... + 0.1."""
+    step = lambda s, u: s + u
+    cost = lambda s, u: jnp.abs(s[0])
+    value = best_value(step, cost, LINE, [-0.1, 0.0, 0.1], 10)
+    np.testing.assert_allclose(value(jnp.array([1.0])), 5.5, rtol=1e-12)
+    policy = best_control(step, cost, value, [-0.1, 0.0, 0.1])
+    assert [float(policy(jnp.array([x]))) for x in (1.0, -1.0, 0.0)] == [-0.1, 0.1, 0.0]
+
+
+@pytest.mark.slow
+def test_the_optimum_of_gymnasiums_pendulum():
+    step = lambda s, u: jnp.stack(rod_step(Rod(), State(*s), u))
+    cost = lambda s, u: rod_cost(State(*s), u)
+    axes, torques = (Axis(-np.pi, np.pi, 400, periodic=True), Axis(-RATE, RATE, 401)), np.linspace(-TORQUE, TORQUE, 33)
+    value = best_value(step, cost, axes, torques, 200)
+    policy = jax.jit(jax.vmap(best_control(step, cost, value, torques)))
+    states = lambda seen: jnp.asarray(np.column_stack([np.arctan2(seen[:, 1], seen[:, 0]), seen[:, 2]]), float)
+    act = lambda seen: np.asarray(policy(states(seen)), np.float32)[:, None]
+    returns = episodes([gymnasium.make("Pendulum-v1") for _ in range(100)], range(100), act)
+    # -132.5 was achieved elsewhere with a finer search and -132.1 bounds it; this grid gives -132.97.
+    assert -133.0 < returns.mean() < -132.1
+
+
+@pytest.mark.parametrize(
+    ("axes", "controls", "stages"),
+    [(LINE, [], 3), (LINE, [0.0], 0), ((), [0.0], 3), ((Axis(0.0, 1.0, 1),), [0.0], 3)],
+    ids=["controls", "stages", "axes", "points"],
+)
+def test_bad_input_is_named(axes, controls, stages):
+    with pytest.raises(InputError, match="give some of each, axes of 2 points"):
+        best_value(lambda s, u: s, lambda s, u: s[0], axes, controls, stages)

@@ -1,0 +1,95 @@
+"""The swing-up and the quadrotor in their short forms, as a user runs them, and what they say to bad input."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+RUN = {"config.toml", "metrics.jsonl", "versions.json", "report.html", "figures", "checkpoint.npz"}
+
+
+def scenario(name: str, *words, cwd):
+    """The finished process of a scenario."""
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax")}
+    environment = {**os.environ, **cache, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(ROOT / "scenarios" / f"{name}.py"), *map(str, words)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600, env=environment)
+
+
+def result_of(done) -> dict:
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def swung(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("swingup")
+    result = result_of(scenario("swingup", "train", "--policies", 1, "--json", cwd=folder))
+    return result, folder / result["run"]
+
+
+@pytest.fixture(scope="module")
+def flown(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("quadrotor")
+    result = result_of(scenario("quadrotor", "train", "--policies", 1, "--json", cwd=folder))
+    return result, folder / result["run"]
+
+
+@pytest.mark.slow
+def test_a_swing_up_succeeds_from_every_hanging_start_in_the_exact_motion(swung):
+    result, run = swung
+    assert result["at_64_of_64"] == 1
+    # The held steps of 0.05 s follow the motion of tolerance 1e-9.
+    assert result["angles_apart_rad_median"] < 1e-5
+    assert {path.name for path in run.iterdir()} >= RUN
+
+
+@pytest.mark.slow
+def test_a_saved_swing_up_succeeds_from_other_starts(swung, tmp_path):
+    words = ("evaluate", "--policy", swung[1] / "checkpoint.npz", "--seeds", "0:16", "--json")
+    result = result_of(scenario("swingup", *words, cwd=tmp_path))
+    assert (result["starts"], result["good"], result["good_in_our_steps"]) == (16, 16, 16)
+
+
+@pytest.mark.slow
+def test_a_quadrotor_stays_in_unseen_winds(flown):
+    result, run = flown
+    assert result["least_winds_of_1000"] >= 990
+    assert abs(result["least_in_finer_steps"] - result["least_winds_of_1000"]) <= 2
+    assert {path.name for path in run.iterdir()} >= RUN
+
+
+@pytest.mark.slow
+def test_stronger_gusts_carry_a_saved_quadrotor_farther(flown, tmp_path):
+    words = ("evaluate", "--policy", flown[1] / "checkpoint.npz", "--seeds", "0:2", "--json")
+    calm, wild = (result_of(scenario("quadrotor", *words, "--gust", g, cwd=tmp_path)) for g in (0.5, 8.0))
+    assert calm["share_within_half_a_metre"] == 1.0
+    assert calm["median_distance_m"] < wild["median_distance_m"]
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "message"),
+    [
+        ("swingup", ("train", "--policies", "0"), "policies=0"),
+        ("swingup", ("evaluate", "--seeds", "9:3"), "seeds '9:3': give FIRST:LAST"),
+        ("swingup", ("evaluate", "--policy", "other.npz"), "does not hold this scenario's network"),
+        ("quadrotor", ("train", "--horizon", "0"), "horizon=0"),
+        ("quadrotor", ("evaluate", "--policy", "missing.npz"), "missing.npz"),
+        ("quadrotor", ("evaluate", "--gust", "-1"), "gust=-1 m/s is not allowed"),
+        ("quadrotor", ("animate", "picture.png", "--policy", "other.npz"), "does not hold this scenario's network"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
+)
+def test_bad_input_is_named_and_exits_with_2(name, words, message, tmp_path):
+    np.savez(tmp_path / "other.npz", weights=np.zeros(3))
+    done = scenario(name, *words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    # A run folder may have been begun; nothing was made in it.
+    assert {path.name for path in tmp_path.rglob("*.*")} <= {"other.npz", "config.toml", "versions.json"}
