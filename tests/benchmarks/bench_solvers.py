@@ -3,9 +3,9 @@
 python tests/benchmarks/bench_solvers.py [single] [batch] [network] [stiff] [fields] [memory] [others]
 
 Value and gradient, all cases of a table in one process and in turns, compilation apart; least and median wall time,
-and CPU time. `others` takes what is installed of PyTorch with torchdiffeq, and CasADi. C is compiled by the C compiler
-at hand (`cc -O3 -march=native`). The load of the machine moves the numbers: believe ratios. `XLA_FLAGS` are the
-defaults.
+and CPU time. `others` takes what is installed of PyTorch with torchdiffeq and torchode, and CasADi. C is compiled by
+the C compiler at hand (`cc -O3 -march=native`). The load of the machine moves the numbers: believe ratios.
+`XLA_FLAGS` are the defaults.
 """
 
 import sys
@@ -47,6 +47,8 @@ from solver_cases import (
     rk4_step,
     robertson,
     torch_case,
+    torchdiffeq_batch,
+    torchode_batch,
 )
 from timing import compiled, table
 
@@ -85,34 +87,35 @@ def single() -> None:
     table("Double pendulum, RK4, 1,000 steps", cases)
 
 
+STARTS = np.asarray(Y0 * jr.uniform(jr.key(0), (4096, 2), minval=0.5, maxval=1.5))
+
+
+def blocks(solver, controller, most, devices=None):
+    """The compiled mean over the batch by `in_blocks`, sorted by steps."""
+    own = {"solver": solver, "controller": controller, "dt0": 0.01, "max_steps": most}
+    each = lambda p, y0: jnp.sum(ds.integrate(lotka_volterra, y0, jnp.array([0.0, T1]), p, **own)[-1] ** 2)
+    steps = lambda y0: ds.evolve(ds.Phase(lotka_volterra), 0.0, y0, jnp.asarray(P), t1=T1, **own).steps
+    mean, starts = ds.in_blocks(each, devices=devices), jnp.asarray(STARTS)
+    cost = jax.jit(jax.vmap(steps))(starts)
+    return compiled(jax.value_and_grad(lambda p: mean(p, starts, cost)), jnp.asarray(P))
+
+
 def batch() -> None:
     """4,096 trajectories of Lotka-Volterra with starts of their own and shared parameters; C keeps eight in step."""
-    starts = jnp.asarray(Y0) * jr.uniform(jr.key(0), (4096, 2), minval=0.5, maxval=1.5)
-    p = jnp.asarray(P)
     for title, solver, controller, most in (
         ("RK4, 1,000 steps", RK4(), dfx.ConstantStepSize(), 1001),
         ("Tsit5, rtol 1e-6", dfx.Tsit5(), dfx.PIDController(rtol=1e-6, atol=1e-9), 4096),
     ):
         options = {"stepsize_controller": controller, "dt0": 0.01, "max_steps": most}
-        own = {"solver": solver, "controller": controller, "dt0": 0.01, "max_steps": most}
-
-        def each(p, y0, own=own):
-            return jnp.sum(ds.integrate(lotka_volterra, y0, jnp.array([0.0, T1]), p, **own)[-1] ** 2)
 
         def theirs(p, solver=solver, options=options):
             solve = lambda y0: dfx.diffeqsolve(dfx.ODETerm(lotka_volterra), solver, 0.0, T1, y0=y0, args=p, **options)
-            return jnp.mean(jnp.sum(jax.vmap(lambda y0: solve(y0).ys[-1])(starts) ** 2, axis=-1))
+            return jnp.mean(jnp.sum(jax.vmap(lambda y0: solve(y0).ys[-1])(jnp.asarray(STARTS)) ** 2, axis=-1))
 
-        steps = lambda y0, own=own: ds.evolve(ds.Phase(lotka_volterra), 0.0, y0, p, t1=T1, **own).steps
-        cost = jax.jit(jax.vmap(steps))(starts)
-        cases = (
-            {"C, eight side by side": c_batch(c_library("-DLANES"), np.asarray(starts), 1000)} if most == 1001 else {}
-        )
-        for devices in (None, jax.devices()):
-            mean = ds.in_blocks(each, devices=devices)
-            name = "diffsim, one device" if devices is None else f"diffsim, {len(devices)} devices"
-            cases[name] = compiled(jax.value_and_grad(lambda p, mean=mean, cost=cost: mean(p, starts, cost)), p)
-        cases["diffrax, vmap"] = compiled(jax.value_and_grad(theirs), p)
+        cases = {"C, eight side by side": c_batch(c_library("-DLANES"), STARTS, 1000)} if most == 1001 else {}
+        cases["diffsim, one device"] = blocks(solver, controller, most)
+        cases[f"diffsim, {len(jax.devices())} devices"] = blocks(solver, controller, most, jax.devices())
+        cases["diffrax, vmap"] = compiled(jax.value_and_grad(theirs), jnp.asarray(P))
         table(f"4,096 trajectories, {title}", cases, rounds=3)
 
 
@@ -256,6 +259,13 @@ def others() -> None:
             if case is not None:
                 cases[name] = case
         table(f"Lotka-Volterra, {title}", cases, rounds=3)
+    tolerant = dfx.PIDController(rtol=1e-6, atol=1e-9)
+    for title, name, other, own in (
+        ("RK4, 1,000 steps", "torchdiffeq", torchdiffeq_batch(STARTS, 1000), (RK4(), dfx.ConstantStepSize(), 1001)),
+        ("Tsit5, rtol 1e-6", "torchode", torchode_batch(STARTS, 1e-6), (dfx.Tsit5(), tolerant, 512)),
+    ):
+        if other is not None:
+            table(f"4,096 trajectories, {title}", {"diffsim": blocks(*own), name: other}, rounds=2)
 
 
 if __name__ == "__main__":

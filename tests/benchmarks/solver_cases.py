@@ -174,12 +174,60 @@ def torch_case(n: int | None, rtol: float | None):
 
     def run():
         p = torch.tensor(P, requires_grad=True)
-        field = lambda t, y: torch.stack([p[0] * y[0] - p[1] * y[0] * y[1], -p[2] * y[1] + p[3] * y[0] * y[1]])
-        value = (odeint(field, y0, ts, **options)[-1] ** 2).sum()
+        value = (odeint(_torch_field(p), y0, ts, **options)[-1] ** 2).sum()
         value.backward()
         return value.item(), p.grad.numpy()
 
     return run
+
+
+def torchdiffeq_batch(starts: np.ndarray, n: int):
+    """The mean over starts by torchdiffeq, all in one solve of RK4, or None where it is not installed."""
+    try:
+        import torch
+        from torchdiffeq import odeint
+    except ImportError:
+        return None
+    y0, ts = torch.tensor(starts), torch.tensor([0.0, T1], dtype=torch.float64)
+
+    def run():
+        p = torch.tensor(P, requires_grad=True)
+        value = (odeint(_torch_field(p), y0, ts, method="rk4", options={"step_size": T1 / n})[-1] ** 2).sum(-1).mean()
+        value.backward()
+        return value.item(), p.grad.numpy()
+
+    return run
+
+
+def torchode_batch(starts: np.ndarray, rtol: float):
+    """The same by torchode's Tsit5, each trajectory with steps of its own, or None where it is not installed."""
+    try:
+        import torch
+        import torchode
+    except ImportError:
+        return None
+    y0, ts = torch.tensor(starts), torch.tensor([[0.0, T1]], dtype=torch.float64).repeat(len(starts), 1)
+
+    def run():
+        p = torch.tensor(P, requires_grad=True)
+        term = torchode.ODETerm(_torch_field(p))
+        controller = torchode.IntegralController(1e-3 * rtol, rtol, term=term)
+        solver = torchode.AutoDiffAdjoint(torchode.Tsit5(term=term), controller)
+        value = (solver.solve(torchode.InitialValueProblem(y0=y0, t_eval=ts)).ys[:, -1] ** 2).sum(-1).mean()
+        value.backward()
+        return value.item(), p.grad.numpy()
+
+    return run
+
+
+def _torch_field(p):
+    import torch
+
+    def field(t, y):
+        a, b = y[..., 0], y[..., 1]
+        return torch.stack([p[0] * a - p[1] * a * b, -p[2] * b + p[3] * a * b], -1)
+
+    return field
 
 
 def casadi_case(n: int | None, rtol: float | None):
