@@ -29,7 +29,8 @@ def in_blocks(loss: Callable, *, size: int = 64, devices: Sequence | None = None
     The gradient in `items` is not provided (zero). Reverse mode, `jit` and `vmap` work; forward mode does not.
     Raises InputError for an empty batch, arrays that do not count the same items, or an empty list of devices.
 
-    Good values: 16 to 256 for small states on a CPU, the whole batch on a GPU.
+    Good values: 16 to 256 for small states on a CPU, the whole batch on a GPU; `max_steps` of a solve not far above
+    what it takes, for each block clears a record of that length.
     """
     if size < 1:
         raise InputError(f"size={size}: a block holds at least one item")
