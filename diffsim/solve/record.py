@@ -3,13 +3,12 @@
 import math
 from typing import Literal, NamedTuple, get_args
 
-import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float
 
 from .._errors import InputError
 from .._types import Count, Scalar, Vector
+from .rows import put, row
 
 Memory = Literal["auto", "states", "two_levels", "jacobians"]
 _CACHED = 16 * 2**20  # bytes: states beyond that leave the caches, and are kept at some steps only
@@ -65,46 +64,10 @@ def blank(like: Vector, rows: int, stride: int = 1) -> Record:
 def write(record: Record, t: Scalar, h: Scalar, y: Vector) -> Record:
     """The record with one more attempt, of size `h` (zero: refused) from the state `y` at `t`."""
     i = record.count
-    return Record(put(record.t, i, 1, t), put(record.h, i, 1, h), put(record.y, i, record.stride, y), i + 1)
+    return Record(put(record.t, i, t), put(record.h, i, h), put_some(record.y, i, record.stride, y), i + 1)
 
 
-def put(rows: Array, attempt: Count, stride: int, value: Array) -> Array:
+def put_some(rows: Array, attempt: Count, stride: int, value: Array) -> Array:
     """The rows with `value` in that of an attempt, if it is one of those that are kept."""
     place = attempt // stride
-    if stride > 1:
-        value = jnp.where(attempt % stride == 0, value, row(rows, place))
-    return _put(0)(rows, place, value)
-
-
-def row(rows: Array, place: Count) -> Array:
-    """One row. Under `vmap`, for a place that all members share, this stays a slice, where JAX's own would gather."""
-    return _row(0)(rows, place)
-
-
-def _row(axis: int):
-    get = lambda rows, place: lax.dynamic_index_in_dim(rows, place, axis, keepdims=False)
-    one = jax.custom_batching.custom_vmap(get)
-
-    @one.def_vmap
-    def _(size, batched, rows, place):
-        if batched[1]:
-            return jax.vmap(get, in_axes=[0 if b else None for b in batched])(rows, place), True
-        return _row(axis + 1)(rows, place), True
-
-    return one
-
-
-def _put(axis: int):
-    update = lambda rows, place, value: lax.dynamic_update_index_in_dim(rows, value, place, axis)
-    one = jax.custom_batching.custom_vmap(update)
-
-    @one.def_vmap
-    def _(size, batched, rows, place, value):
-        if batched[1]:
-            return jax.vmap(update, in_axes=[0 if b else None for b in batched])(rows, place, value), True
-        rows, value = (
-            x if b else jnp.broadcast_to(x, (size, *x.shape)) for x, b in ((rows, batched[0]), (value, batched[2]))
-        )
-        return _put(axis + 1)(rows, place, value), True
-
-    return one
+    return put(rows, place, jnp.where(attempt % stride == 0, value, row(rows, place)) if stride > 1 else value)

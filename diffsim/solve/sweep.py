@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from .._types import Count, Scalar, Vector
-from .record import Record, put, row
+from .record import Record, put_some
+from .rows import put, row
 from .step import Stepper
 
 _CHUNK = 64  # steps linearised together
@@ -55,7 +56,7 @@ def tangents(steps: Steps, inputs: list) -> list:
     def body(i, carry):
         point, path = carry
         if path is not None:
-            path = put(path[0], i, 1, point[1][0]), put(path[1], i, record.stride, point[1][1])
+            path = put(path[0], i, point[1][0]), put_some(path[1], i, record.stride, point[1][1])
         h = row(record.h, i)
         return lax.cond(h != 0, take, lambda point, h: point, point, h), path
 

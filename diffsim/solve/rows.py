@@ -1,0 +1,76 @@
+"""Reading and writing rows of a table, which `vmap` leaves a slice where all members share the place.
+
+JAX's own slices become gathers and scatters under `vmap`, which cost more and cannot be compiled whole.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.core import ShapedArray
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+from jaxtyping import Array
+
+from .._types import Count
+
+
+def row(rows: Array, place: Count) -> Array:
+    """One row. Forward mode and `vmap` go through it, reverse mode does not."""
+    return _row.bind(rows, place, axis=0)
+
+
+def put(rows: Array, place: Count, value: Array) -> Array:
+    """The rows with `value` at one place. Forward mode and `vmap` go through it, reverse mode does not."""
+    return _put.bind(rows, place, jnp.asarray(value, rows.dtype), axis=0)
+
+
+def _get(rows, place, *, axis):
+    return lax.dynamic_index_in_dim(rows, place, axis, keepdims=False)
+
+
+def _update(rows, place, value, *, axis):
+    return lax.dynamic_update_index_in_dim(rows, value, place, axis)
+
+
+def _batched_row(args, axes, *, axis):
+    rows, place = args
+    if axes[1] is not None:
+        return jax.vmap(lambda rows, place: _get(rows, place, axis=axis), axes)(rows, place), 0
+    return _row.bind(jnp.moveaxis(rows, axes[0], 0), place, axis=axis + 1), 0
+
+
+def _batched_put(args, axes, *, axis):
+    rows, place, value = args
+    if axes[1] is not None:
+        return jax.vmap(lambda *args: _update(*args, axis=axis), axes)(*args), 0
+    size = next(x.shape[a] for x, a in zip(args, axes, strict=True) if a is not None)
+    front = lambda x, a: jnp.broadcast_to(x, (size, *x.shape)) if a is None else jnp.moveaxis(x, a, 0)
+    return _put.bind(front(rows, axes[0]), place, front(value, axes[2]), axis=axis + 1), 0
+
+
+def _row_jvp(primals, tangents, *, axis):
+    out, moving = _row.bind(*primals, axis=axis), tangents[0]
+    if type(moving) is ad.Zero:
+        return out, ad.Zero.from_primal_value(out)
+    return out, _row.bind(moving, primals[1], axis=axis)
+
+
+def _put_jvp(primals, tangents, *, axis):
+    out = _put.bind(*primals, axis=axis)
+    rows, _, value = tangents
+    if type(rows) is ad.Zero and type(value) is ad.Zero:
+        return out, ad.Zero.from_primal_value(out)
+    return out, _put.bind(ad.instantiate_zeros(rows), primals[1], ad.instantiate_zeros(value), axis=axis)
+
+
+_row, _put = Primitive("read_row"), Primitive("write_row")
+for _primitive, _function, _batch, _jvp in (
+    (_row, _get, _batched_row, _row_jvp),
+    (_put, _update, _batched_put, _put_jvp),
+):
+    _primitive.def_impl(jax.jit(_function, static_argnames="axis"))
+    mlir.register_lowering(_primitive, mlir.lower_fun(_function, multiple_results=False))
+    batching.primitive_batchers[_primitive] = _batch
+    ad.primitive_jvps[_primitive] = _jvp
+_row.def_abstract_eval(lambda rows, place, *, axis: ShapedArray(rows.shape[:axis] + rows.shape[axis + 1 :], rows.dtype))
+_put.def_abstract_eval(lambda rows, place, value, *, axis: ShapedArray(rows.shape, rows.dtype))
