@@ -65,8 +65,10 @@ def kind(leaf: Leaf) -> tuple:
 def kind_of(leaf: Any) -> tuple:
     """The shape, dtype and kind of key that a leaf of a tree has in a file."""
     if _is_key(leaf):
-        data = jax.eval_shape(jr.key_data, leaf)
-        return data.shape, data.dtype.name, str(jr.key_impl(leaf))
+        kinds = []
+        # Described keys have no implementation to ask for, traced ones do.
+        data = jax.eval_shape(lambda key: (kinds.append(str(jr.key_impl(key))), jr.key_data(key))[1], leaf)
+        return data.shape, data.dtype.name, kinds[0]
     leaf = leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
     return tuple(leaf.shape), leaf.dtype.name, None
 

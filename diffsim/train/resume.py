@@ -57,6 +57,9 @@ class Snapshot(NamedTuple):
     validation: Float[np.ndarray, " calls"]
 
 
+_WORDS = {"model": "starting model", "batches": "set of batches", "optimizer": "optimizer"}
+
+
 def origin(steps: int, size: int, model: Model, batches: PyTree, optimizer, state: State) -> Origin:
     """What the fit of these arguments is recognised by."""
     program = jax.make_jaxpr(optimizer.update)(state.trained, state.memory, state.trained)
@@ -143,7 +146,7 @@ def _check(path, contents: Contents, like: Snapshot) -> None:
         here["optimizer"] = found["optimizer"]
         print(f"{path} was saved by {'; '.join(changed)}: the rest may differ in rounding", file=sys.stderr, flush=True)
     counts = [f"{name} is {found[name]}, here {here[name]}" for name in Origin._fields[:2] if found[name] != here[name]]
-    others = [f"the {name} differs" for name in Origin._fields[2:] if found[name] != here[name]]
+    others = [f"another {word}" for name, word in _WORDS.items() if found[name] != here[name]]
     leaves = [] if counts else misfits(contents, like._replace(losses=contents.leaves["losses"].value))
     wrong = counts + others + leaves[:4]
     if wrong:
