@@ -3,12 +3,14 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import numpy as np
 import optax
+from jax import lax
 from jaxtyping import Array, PyTree
 
 from .._errors import InputError
@@ -16,7 +18,7 @@ from .._types import Model
 from ..parameters import constrain
 from .options import Moment, NonFinite, Stopping
 from .resume import Best, Snapshot
-from .step import Guard, State, guarded_steps, many_steps, validate
+from .step import Guard, State, many_steps, program, validate
 
 
 class Call(NamedTuple):
@@ -47,6 +49,11 @@ class Task:
         if self.stopping.patience is not None and self.stopping.validation is None:
             raise InputError("patience needs a validation loss: give stopping=Stopping(validation=..., patience=...)")
 
+    @cached_property
+    def program(self):
+        """What to compile, and the arrays to call it with."""
+        return program(self.loss, self.optimizer, self.fixed, self.policy.rule())
+
     def start(self, state: State) -> Snapshot:
         """The snapshot before the first step."""
         best = None if self.stopping.validation is None else Best(state.trained, float("inf"), 0)
@@ -64,7 +71,7 @@ class Task:
             return snapshot, 0.0
         began = time.perf_counter()
         # An idle call compiles and changes nothing, so that the two times can be told apart.
-        call = jax.block_until_ready(self._call(snapshot.state, snapshot.guard, 0, idle=True))
+        call = jax.block_until_ready(self._call(snapshot.state, snapshot.guard, 0, 0))
         seconds = time.perf_counter() - began
         if np.shape(call.validation or 0.0):
             raise InputError(f"the validation loss has shape {np.shape(call.validation)}; it must be one number")
@@ -76,7 +83,7 @@ class Task:
         """The calls from a snapshot on, each given once the next one has been started."""
         waiting, state, guard = None, snapshot.state, snapshot.guard
         for first in range(snapshot.done, 0 if self.over(snapshot) else self.steps, self.size):
-            call = self._call(state, guard, first)
+            call = self._call(state, guard, first, min(self.size, self.steps - first))
             state, guard = call.state, call.guard
             if waiting is not None:
                 yield waiting
@@ -84,23 +91,13 @@ class Task:
         if waiting is not None:
             yield waiting
 
-    def _call(self, state: State, guard: Guard | None, first: int, idle: bool = False) -> Call:
-        chunk, active = self._chunk(first)
-        active = active & (not idle)
-        parts = (self.loss, self.optimizer, state, self.fixed, chunk, active)
-        rule = self.policy.rule()
-        if guard is None or rule is None:
-            (state, losses), dropped = many_steps(*parts), None
-        else:
-            (state, guard), (losses, dropped) = guarded_steps(*parts, guard, rule)
+    def _call(self, state: State, guard: Guard | None, first: int, count: int) -> Call:
+        chunk = batches_from(self.batches, first, self.size)
+        program, arrays = self.program
+        after, outputs = many_steps(program, arrays, state, guard, chunk, np.int32(count))
         check = self.stopping.validation
-        value = None if check is None else validate(check, state.trained, self.fixed)
-        return Call(min(first + self.size, self.steps), state, guard, losses, dropped, value)
-
-    def _chunk(self, first: int):
-        """The batches of one call, always `size` of them; the last call is filled up with inactive repetitions."""
-        rows = np.minimum(np.arange(first, first + self.size), self.steps - 1)
-        return jax.tree.map(lambda leaf: leaf[rows], self.batches), np.arange(first, first + self.size) < self.steps
+        value = None if check is None else validate(check, after[0].trained, self.fixed)
+        return Call(first + count, after[0], after[1], outputs[0], outputs[1], value)
 
     def after(self, snapshot: Snapshot, call: Call, seconds: float) -> Snapshot:
         """The snapshot after a call, which is waited for."""
@@ -131,3 +128,17 @@ class Task:
         if snapshot.best is None or self.stopping.patience is None:
             return False
         return -(-snapshot.done // self.size) - snapshot.best.call >= self.stopping.patience
+
+
+def batches_from(batches: PyTree, first: int, size: int) -> PyTree:
+    """`size` batches from the first on; where there are fewer, the last one is repeated."""
+    arrays, others = eqx.partition(batches, lambda leaf: isinstance(leaf, jax.Array))
+    if len(jax.tree.leaves(batches)[0]) >= first + size:
+        return eqx.combine(_slices(arrays, first, size), jax.tree.map(lambda leaf: leaf[first : first + size], others))
+    return jax.tree.map(lambda leaf: leaf[np.minimum(np.arange(first, first + size), len(leaf) - 1)], batches)
+
+
+@partial(jax.jit, static_argnums=2)
+def _slices(arrays, first, size: int):
+    """Rows of device arrays, all in one dispatch."""
+    return jax.tree.map(lambda leaf: lax.dynamic_slice_in_dim(leaf, first, size), arrays)
