@@ -73,7 +73,7 @@ class Task:
         # An idle call compiles and changes nothing, so that the two times can be told apart.
         call = jax.block_until_ready(self._call(snapshot.state, snapshot.guard, 0, 0))
         seconds = time.perf_counter() - began
-        if np.shape(call.validation or 0.0):
+        if call.validation is not None and np.shape(call.validation):
             raise InputError(f"the validation loss has shape {np.shape(call.validation)}; it must be one number")
         return (
             snapshot if snapshot.done else snapshot._replace(losses=snapshot.losses.astype(call.losses.dtype))
