@@ -69,9 +69,9 @@ def fit(
     compiled call is kept: the same `loss`, `optimizer` and shapes do not compile twice. Progress goes to stderr.
 
     A fit with a `checkpoint` goes on from the file if there is one: stopped at any moment and called again with the
-    same arguments on the same machine, it ends with the same bits as if it had never stopped. `non_finite` is what
-    becomes of a step whose loss or gradient is not finite, `stopping` may end the fit early, and `watch` is called
-    between compiled calls.
+    same arguments, on the same machine and versions, it ends with the same bits as if it had never stopped. A file of
+    other arguments is refused, and kept; only `loss` cannot be compared. `non_finite` is what becomes of a step whose
+    loss or gradient is not finite, `stopping` may end the fit early, and `watch` is called between compiled calls.
 
     Raises InputError for batches of unequal length and for a checkpoint of other arguments, FitFailed at the first
     loss or gradient that is not finite, or at the limit of `non_finite`.

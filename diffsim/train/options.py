@@ -17,8 +17,8 @@ from .step import Guard, Rule, State
 class Checkpoint(NamedTuple):
     """The file a fit is saved in, and how often: after so many seconds or so many compiled calls, whichever is first.
 
-    The start, the end and an interrupt by the keyboard are saved in any case. Good values: the time of some hundred
-    calls; saving a small model takes milliseconds.
+    A fit is saved between calls; its start, its end and its last call before Ctrl-C in any case. Good values: a
+    hundred times what saving takes, which is milliseconds for a small model.
     """
 
     path: str | Path
@@ -61,7 +61,7 @@ class Stopping(NamedTuple):
 
     `minutes` of wall time, compiling included, counted anew when a fit is resumed. `validation(model)` is a scalar,
     taken after each compiled call; the fit then returns the model with the least one, and after `patience` calls
-    without a lesser one it stops. NaN is never less.
+    without a lesser one it stops. NaN is never less; if it is all there is, the last model is returned.
     """
 
     minutes: float | None = None
