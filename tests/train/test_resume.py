@@ -37,8 +37,7 @@ def fit(path, model=None, optimizer=OPTIMIZER, batches=KEYS, **options):
     return ds.fit(loss, model or network(), optimizer, batches, **options)
 
 
-class Stop(Exception):
-    pass
+class Stop(Exception): ...
 
 
 def stop_at(step):
@@ -192,6 +191,7 @@ def test_a_failed_fit_leaves_the_last_healthy_checkpoint_and_can_go_on_by_anothe
         np.testing.assert_allclose(a, b, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_kills_at_random_moments_lose_nothing():
     command = [sys.executable, str(ROOT / "tests" / "benchmarks" / "kill.py"), "3"]
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
