@@ -42,9 +42,16 @@ from .solve.status import count_statuses as count_statuses
 from .solve.status import finished as finished
 from .solve.whole import compile_whole as compile_whole
 from .train.batch import in_blocks as in_blocks
+from .train.checkpoint import load as load
+from .train.checkpoint import save as save
 from .train.fit import FitFailed as FitFailed
 from .train.fit import History as History
 from .train.fit import fit as fit
 from .train.least_squares import LEVENBERG_MARQUARDT as LEVENBERG_MARQUARDT
 from .train.least_squares import fit_least_squares as fit_least_squares
 from .train.network import BoundedMLP as BoundedMLP
+from .train.options import Checkpoint as Checkpoint
+from .train.options import MetricsFile as MetricsFile
+from .train.options import Moment as Moment
+from .train.options import NonFinite as NonFinite
+from .train.options import Stopping as Stopping

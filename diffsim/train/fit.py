@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -9,21 +10,31 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax import lax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Float, PyTree
 
 from .._errors import InputError, WorkFailed
 from .._types import Model
-from ..parameters import constrain, parameters, trainable, unconstrain
+from ..parameters import parameters, trainable, unconstrain
+from .options import TO_THE_END, Checkpoint, Moment, NonFinite, Stopping
 from .progress import Progress
+from .resume import Keeper, Snapshot, origin
+from .step import State
+from .task import Task
 
 
 class History(NamedTuple):
-    """What a fit went through: the loss of each step, and the wall times in seconds of stepping and of compiling."""
+    """What a fit went through: the loss of each step, and the wall times in seconds of stepping and of compiling.
+
+    `dropped` counts the steps that were not finite and left out, `validation` has the validation loss after each
+    compiled call, and `stopped` tells what ended the fit before its batches did: "minutes", "patience" or nothing.
+    """
 
     loss: Float[np.ndarray, " steps"]
     seconds: float
     compile_seconds: float
+    dropped: int = 0
+    validation: Float[np.ndarray, " calls"] | None = None
+    stopped: str = ""
 
 
 class FitFailed(WorkFailed):
@@ -35,7 +46,7 @@ class FitFailed(WorkFailed):
 
 
 def fit(
-    loss: Callable[[Model, Any], Float[Array, ""]],
+    loss: Callable[[Model, Any], Float[jax.Array, ""]],
     model: Model,
     optimizer: optax.GradientTransformation,
     batches: PyTree,
@@ -43,6 +54,10 @@ def fit(
     train: PyTree[bool] | None = None,
     steps_per_call: int = 50,
     progress: bool = True,
+    checkpoint: str | Path | Checkpoint | None = None,
+    non_finite: str | NonFinite = "stop",
+    stopping: Stopping = TO_THE_END,
+    watch: Callable[[Moment], None] | None = None,
 ) -> tuple[Model, History]:
     """The model after one optimiser step for each batch, and the history of the loss.
 
@@ -53,54 +68,75 @@ def fit(
     `steps_per_call` steps run in one compiled call, and the host reads a call's losses while the next one runs. The
     compiled call is kept: the same `loss`, `optimizer` and shapes do not compile twice. Progress goes to stderr.
 
-    Raises InputError for batches of unequal length, FitFailed at the first loss or gradient that is not finite.
+    A fit with a `checkpoint` goes on from the file if there is one: stopped at any moment and called again with the
+    same arguments, on the same machine and versions, it ends with the same bits as if it had never stopped. A file of
+    other arguments is refused, and kept; only `loss` cannot be compared. `non_finite` is what becomes of a step whose
+    loss or gradient is not finite, `stopping` may end the fit early, and `watch` is called between compiled calls.
+
+    Raises InputError for batches of unequal length and for a checkpoint of other arguments, FitFailed at the first
+    loss or gradient that is not finite, or at the limit of `non_finite`.
     """
+    began = time.monotonic()
+    policy = NonFinite(non_finite) if isinstance(non_finite, str) else non_finite
     steps = _count(batches)
-    size = min(steps_per_call, steps)
     trained, fixed = eqx.partition(model, trainable(model) if train is None else train)
     trained = unconstrain(trained)
-    state = _State(trained, optimizer.init(trained), jnp.array(0), jnp.array(True))
-    losses, pending = [], None
+    task = Task(loss, optimizer, fixed, batches, steps, min(steps_per_call, steps), policy, stopping)
+    snapshot = task.start(State(trained, optimizer.init(trained), jnp.array(0), jnp.array(True)))
+    keeper = Keeper(checkpoint)
+    if keeper.options is not None:
+        of_fit = origin(steps, task.size, model, batches, optimizer, snapshot.state)
+        snapshot = keeper.resume(snapshot._replace(origin=of_fit), policy)
     with Progress(steps, progress) as bar:
-        chunk, active = _chunk(batches, 0, size, steps)
-        began = time.perf_counter()
-        # An idle call compiles and changes nothing, so that the two times can be told apart.
-        jax.block_until_ready(_many_steps(loss, optimizer, state, fixed, chunk, active & False))
-        compiled = time.perf_counter()
-        for first in range(0, steps, size):
-            chunk, active = _chunk(batches, first, size, steps)
-            state, values = _many_steps(loss, optimizer, state, fixed, chunk, active)
-            if pending is not None:
-                losses.append(np.asarray(pending))
-                bar.show(first, losses[-1][-1])
-            pending = values[: min(size, steps - first)]
-        losses.append(np.asarray(pending))
-        bar.show(steps, losses[-1][-1])
-    history = History(np.concatenate(losses), time.perf_counter() - compiled, compiled - began)
-    fitted = eqx.combine(constrain(state.trained), fixed)
-    if not bool(state.healthy):
-        _fail(loss, fitted, batches, int(state.step), history)
-    return fitted, history
+        snapshot, compiling = task.warm(snapshot)
+        keeper.save(snapshot)
+        deadline = np.inf if stopping.minutes is None else began + 60 * stopping.minutes
+        snapshot, stopped = _run(task, snapshot, keeper, bar, watch, deadline)
+    healthy = bool(snapshot.state.healthy)
+    losses = snapshot.losses[: snapshot.done] if healthy else snapshot.losses
+    validation = None if snapshot.best is None else snapshot.validation[: -(-snapshot.done // task.size)]
+    history = History(losses, snapshot.seconds, compiling, int(np.sum(snapshot.dropped)), validation, stopped)
+    if not healthy:
+        _fail(task, snapshot.state, history)
+    keeper.save(snapshot)
+    best = snapshot.best
+    return task.model(best.trained if best is not None and best.call else snapshot.state.trained), history
 
 
-class _State(NamedTuple):
-    """What a step changes: the trained parameters (without bounds), the optimiser's memory, steps made, health."""
+def _run(task: Task, snapshot: Snapshot, keeper: Keeper, bar: Progress, watch, deadline: float):
+    """The snapshot at the end of a fit, and what ended it before its batches did."""
+    began = time.perf_counter() - snapshot.seconds
+    try:
+        for call in task.calls(snapshot):
+            new = task.after(snapshot, call, time.perf_counter() - began)
+            bar.show(new.done, new.losses[new.done - 1])
+            if not bool(new.state.healthy):
+                return new, ""
+            if watch is not None:
+                watch(task.moment(snapshot.done, new))
+            snapshot = new
+            if task.over(snapshot) or time.monotonic() > deadline:
+                break
+            keeper.offer(snapshot)
+    except KeyboardInterrupt:
+        keeper.interrupted(snapshot)
+        raise
+    if task.out_of_patience(snapshot):
+        return snapshot, "patience"
+    return snapshot, "" if snapshot.done == task.steps else "minutes"
 
-    trained: Model
-    memory: PyTree
-    step: Array
-    healthy: Array
 
-
-def _fail(loss, model, batches, step: int, history: History):
+def _fail(task: Task, state: State, history: History):
     """Raises FitFailed, naming the first parameter whose gradient is not finite at the step that failed."""
-    batch = jax.tree.map(lambda leaf: leaf[step], batches)
-    gradient = eqx.filter_grad(loss)(model, batch)
+    step, model = int(state.step), task.model(state.trained)
+    batch = jax.tree.map(lambda leaf: leaf[step], task.batches)
+    gradient = eqx.filter_grad(task.loss)(model, batch)
     bad = [path for path, entry in parameters(gradient).items() if not np.all(np.isfinite(entry.value))]
     where = f"; the gradient of {bad[0]} is not finite there" if bad else ""
-    value = float(loss(model, batch))
+    dropped = f", the last of {task.policy.limit} in a row that are not finite" if task.policy.policy != "stop" else ""
+    value = float(task.loss(model, batch))
     raise FitFailed(
-        f"loss {value:g} at step {step} of {len(history.loss)}{where}. The last healthy model is kept; "
+        f"loss {value:g} at step {step} of {task.steps}{dropped}{where}. The last healthy model is kept; "
         "try a smaller learning rate, or a loss that masks failed trajectories by their status",
         model,
         history,
@@ -114,39 +150,3 @@ def _count(batches) -> int:
         found = ", ".join(sorted(str(length[0]) if length else "none" for length in lengths))
         raise InputError(f"batches have leading axes of lengths {found}: give one common number of steps")
     return next(iter(lengths))[0]
-
-
-def _chunk(batches, first: int, size: int, steps: int):
-    """The batches of one call, always `size` of them; the last call is filled up with inactive repetitions."""
-    rows = np.minimum(np.arange(first, first + size), steps - 1)
-    return jax.tree.map(lambda leaf: leaf[rows], batches), jnp.arange(first, first + size) < steps
-
-
-@eqx.filter_jit
-def _many_steps(loss, optimizer, state, fixed, chunk, active):
-    """The state after the active batches of a chunk, and the loss of each.
-
-    Once a loss or a gradient is not finite the state stays as it was: the last healthy one.
-    """
-
-    def value(trained, batch):
-        return loss(eqx.combine(constrain(trained), fixed), batch)
-
-    def step(state, batch):
-        result, gradient = eqx.filter_value_and_grad(value)(state.trained, batch)
-        healthy = jnp.isfinite(result) & jnp.isfinite(optax.tree.norm(gradient))
-        updates, memory = optimizer.update(gradient, state.memory, state.trained)
-        new = _State(eqx.apply_updates(state.trained, updates), memory, state.step + 1, healthy)
-        old = state._replace(healthy=healthy)
-        return jax.tree.map(lambda a, b: jnp.where(healthy, a, b), new, old), result
-
-    def idle(state, batch):
-        return state, jnp.full_like(state.step, jnp.nan, dtype=dtype)
-
-    def maybe(state, inputs):
-        batch, active = inputs
-        return lax.cond(active & state.healthy, step, idle, state, batch)
-
-    first = jax.tree.map(lambda leaf: leaf[0], chunk)
-    dtype = jax.eval_shape(value, state.trained, first).dtype
-    return lax.scan(maybe, state, (chunk, active))

@@ -1,0 +1,90 @@
+"""The leaves of a tree as plain arrays, and back: what a file keeps of arrays, typed keys and numbers."""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import PyTree
+
+from .._errors import InputError
+
+
+class Leaf(NamedTuple):
+    """A leaf as it lies in a file: its array, and the implementation if that array is the data of random keys."""
+
+    value: np.ndarray
+    key: str | None = None
+
+
+def named(tree: PyTree) -> dict[str, Any]:
+    """The arrays, keys and numbers of a tree by path, as in `policy.layers.0.weight`.
+
+    Raises InputError if two leaves have the same path.
+    """
+    found = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if is_kept(leaf):
+            if name(path) in found:
+                raise InputError(f"two leaves are called {name(path)}: give names that differ, without dots")
+            found[name(path)] = leaf
+    return found
+
+
+def name(path) -> str:
+    """The path of a leaf in words; that of a tree that is one leaf is `value`."""
+    return jax.tree_util.keystr(path, simple=True, separator=".") or "value"
+
+
+def is_kept(leaf: Any) -> bool:
+    """Whether a leaf is an array, a key, a number or a description of one; functions and words are not."""
+    return eqx.is_array_like(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
+
+
+def to_file(name: str, leaf: Any) -> Leaf:
+    """What is written of a leaf; raises InputError if it holds no plain numbers."""
+    if _is_key(leaf):
+        return Leaf(np.asarray(jr.key_data(leaf)), str(jr.key_impl(leaf)))
+    array = np.asarray(leaf)
+    try:
+        plain = not array.dtype.hasobject and np.dtype(array.dtype.name) == array.dtype.newbyteorder("=")
+    except TypeError:
+        plain = False
+    if not plain:
+        raise InputError(f"{name} has dtype {array.dtype}: only numbers of a fixed size can be saved")
+    return Leaf(array)
+
+
+def kind(leaf: Leaf) -> tuple:
+    """The shape, dtype and kind of key of what a file holds."""
+    return tuple(leaf.value.shape), leaf.value.dtype.name, leaf.key
+
+
+def kind_of(leaf: Any) -> tuple:
+    """The shape, dtype and kind of key that a leaf of a tree has in a file."""
+    if _is_key(leaf):
+        kinds = []
+        # Described keys have no implementation to ask for, traced ones do.
+        data = jax.eval_shape(lambda key: (kinds.append(str(jr.key_impl(key))), jr.key_data(key))[1], leaf)
+        return data.shape, data.dtype.name, kinds[0]
+    leaf = leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
+    return tuple(leaf.shape), leaf.dtype.name, None
+
+
+def from_file(found: Leaf, like: Any) -> Any:
+    """What a file holds, as the kind of object that `like` is."""
+    if _is_key(like):
+        return jr.wrap_key_data(jnp.asarray(found.value), impl=found.key)
+    if isinstance(like, np.ndarray | np.generic):
+        return found.value if isinstance(like, np.ndarray) else found.value[()]
+    if isinstance(like, bool | int | float | complex):
+        return found.value.item()
+    # An array of a weak type stays one, for promotions to come out as they did.
+    weak = isinstance(like, jax.Array) and like.weak_type
+    return like.at[...].set(found.value) if weak else jnp.asarray(found.value)
+
+
+def _is_key(leaf: Any) -> bool:
+    return hasattr(leaf, "dtype") and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)

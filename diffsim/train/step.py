@@ -1,0 +1,144 @@
+"""The compiled part of a fit: many optimiser steps in one call, and what becomes of a step that is not finite."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jaxtyping import Array, PyTree
+
+from .._types import Count, Flag, Model, Scalar
+from ..parameters import constrain
+
+
+class State(NamedTuple):
+    """What a step changes: the trained parameters (without bounds), the optimiser's memory, steps made, health."""
+
+    trained: Model
+    memory: PyTree
+    step: Count
+    healthy: Flag
+
+
+class Guard(NamedTuple):
+    """What a policy remembers: bad steps in a row and, to shrink, the factor on updates and the place before the last.
+
+    `previous` is the last (trained, memory) where the loss and its gradient are known to be finite.
+    """
+
+    row: Count
+    scale: Scalar | None = None
+    previous: tuple | None = None
+
+
+class Rule(NamedTuple):
+    """How a guarded step goes on: the limit of bad steps in a row, the factor after one, that after a good one."""
+
+    limit: int
+    shrink: float
+    grow: float
+
+
+class Program(NamedTuple):
+    """What a compiled call is recognised by: the loss, optimiser and fixed parts without their arrays, and the rule."""
+
+    tree: Any
+    leaves: tuple
+    rule: Rule | None
+
+
+def program(loss, optimizer, fixed: Model, rule: Rule | None) -> tuple[Program, list]:
+    """The program of a fit, and the arrays of its loss, optimiser and fixed parts."""
+    leaves, tree = jax.tree.flatten((loss, optimizer, fixed))
+    arrays = [leaf if eqx.is_array(leaf) else None for leaf in leaves]
+    return Program(tree, tuple(None if eqx.is_array(leaf) else leaf for leaf in leaves), rule), arrays
+
+
+@partial(jax.jit, static_argnums=0)
+def many_steps(program: Program, arrays: list, state: State, guard: Guard | None, chunk: PyTree, count: Count):
+    """The state and guard after the first `count` batches of a chunk; the loss of each, and whether it was dropped.
+
+    Without a rule, once a loss or a gradient is not finite the state stays as it was, the last healthy one, and there
+    is no guard. The losses of steps that are not made are NaN.
+    """
+    leaves = [leaf if array is None else array for leaf, array in zip(program.leaves, arrays, strict=True)]
+    loss, optimizer, fixed = jax.tree.unflatten(program.tree, leaves)
+    value = lambda trained, batch: loss(eqx.combine(constrain(trained), fixed), batch)
+    make = _step if program.rule is None else partial(_guarded, program.rule)
+    at = lambda number: jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, number, keepdims=False), chunk)
+    size = len(jax.tree.leaves(chunk)[0])
+    dtype = jax.eval_shape(value, state.trained, jax.tree.map(lambda leaf: leaf[0], chunk)).dtype
+
+    def going(carry):
+        number, (state, _), _ = carry
+        return (number < count) & state.healthy
+
+    def step(carry):
+        number, before, outputs = carry
+        after, results = make(value, optimizer, before[0], before[1], at(number))
+        outputs = jax.tree.map(lambda all, one: all.at[number].set(one), outputs, results)
+        return number + 1, after, outputs
+
+    outputs = jnp.full(size, jnp.nan, dtype), None if program.rule is None else jnp.zeros(size, bool)
+    # Not a scan: a condition on each step would copy the whole state.
+    return lax.while_loop(going, step, (jnp.zeros_like(count), (state, guard), outputs))[1:]
+
+
+def _step(value, optimizer, state: State, guard: None, batch):
+    """The state after one step, or the same one without health; no guard; the loss."""
+    result, gradient = eqx.filter_value_and_grad(value)(state.trained, batch)
+    healthy = _finite(result, gradient)
+    updates, memory = optimizer.update(gradient, state.memory, state.trained)
+    new = State(eqx.apply_updates(state.trained, updates), memory, state.step + 1, healthy)
+    return (_choose(healthy, new, state._replace(healthy=healthy)), guard), (result, None)
+
+
+def _guarded(rule: Rule, value, optimizer, state: State, guard: Guard, batch):
+    """The state and guard after one step; the loss, and whether the batch was dropped.
+
+    A loss, gradient or update that is not finite leaves the state as it is or, with a `previous` place, takes it back
+    there and multiplies the updates that follow by `rule.shrink`; good steps let that factor grow back to 1. At
+    `rule.limit` bad steps in a row the state is no longer healthy and stays, with the number of that step.
+    """
+    result, gradient = eqx.filter_value_and_grad(value)(state.trained, batch)
+    updates, memory = optimizer.update(gradient, state.memory, state.trained)
+    if guard.scale is not None:
+        scale = guard.scale
+        updates = jax.tree.map(lambda update: update * scale.astype(update.dtype), updates)
+    good = _finite(result, gradient, updates)
+    here = (state.trained, state.memory)
+    back = here if guard.previous is None else guard.previous
+    trained, memory = _choose(good, (eqx.apply_updates(state.trained, updates), memory), back)
+    row = jnp.where(good, 0, guard.row + 1)
+    healthy = row < rule.limit
+    after = State(trained, memory, state.step + healthy, healthy)
+    return (after, _remember(guard, rule, good, row, here)), (result, ~good)
+
+
+def _remember(guard: Guard, rule: Rule, good: Array, row: Array, here: tuple) -> Guard:
+    """The guard after a step from `here`."""
+    if guard.scale is None:
+        return Guard(row)
+    scale = jnp.where(good, jnp.minimum(1.0, guard.scale * rule.grow), guard.scale * rule.shrink)
+    return Guard(row, scale, _choose(good, here, guard.previous))
+
+
+def _finite(result, *trees) -> Flag:
+    """Whether a loss and every leaf of some trees are finite, and small enough for their squares to be."""
+    good = jnp.isfinite(result)
+    for tree in trees:
+        good &= jnp.isfinite(optax.tree.norm(tree))
+    return good
+
+
+def _choose(which: Flag, new: PyTree, old: PyTree) -> PyTree:
+    return jax.tree.map(lambda a, b: jnp.where(which, a, b), new, old)
+
+
+@eqx.filter_jit
+def validate(loss, trained, fixed):
+    """The validation loss of a model in its parts."""
+    return loss(eqx.combine(constrain(trained), fixed))
