@@ -51,7 +51,7 @@ def _batched_put(args, axes, *, axis):
 def _row_jvp(primals, tangents, *, axis):
     out, moving = _row.bind(*primals, axis=axis), tangents[0]
     if type(moving) is ad.Zero:
-        return out, ad.Zero.from_primal_value(out)
+        return out, jnp.zeros_like(out)
     return out, _row.bind(moving, primals[1], axis=axis)
 
 
@@ -59,7 +59,7 @@ def _put_jvp(primals, tangents, *, axis):
     out = _put.bind(*primals, axis=axis)
     rows, _, value = tangents
     if type(rows) is ad.Zero and type(value) is ad.Zero:
-        return out, ad.Zero.from_primal_value(out)
+        return out, jnp.zeros_like(out)
     return out, _put.bind(ad.instantiate_zeros(rows), primals[1], ad.instantiate_zeros(value), axis=axis)
 
 
