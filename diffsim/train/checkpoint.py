@@ -54,7 +54,7 @@ def save(path: str | Path, tree: PyTree) -> None:
             "shape": leaf.value.shape,
             "dtype": leaf.value.dtype.name,
             "key": leaf.key,
-            "crc32": crc32(piece),
+            "crc32": crc32(piece.data),
         }
         for (name, leaf), piece in zip(leaves.items(), pieces, strict=True)
     ]

@@ -74,7 +74,7 @@ def _sum(tree: PyTree) -> int:
     for path, leaf in named(tree).items():
         value, key = to_file(path, leaf)
         total = crc32(f"{path} {value.shape} {value.dtype} {key}".encode(), total)
-        total = crc32(np.ascontiguousarray(value).reshape(-1).view(np.uint8), total)
+        total = crc32(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data, total)
     return total
 
 
