@@ -133,9 +133,12 @@ def test_metrics_of_a_fit_that_broke_off_are_those_of_a_whole_one(tmp_path):
 
 
 INTERRUPTED = """
-import sys, time
+import signal, sys, time
 import jax.numpy as jnp, optax
 import diffsim as ds
+
+# A shell that starts its children in the background has them ignore the signal.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def watch(moment):
     print(moment.step, flush=True)
