@@ -10,6 +10,7 @@ import numpy as np
 
 from .._errors import InputError
 from .complex_step import complex_derivatives
+from .local import NO_RULE
 from .probes import Inputs, Probes
 from .verdict import Row
 
@@ -49,7 +50,7 @@ def _dot_product(inputs: Inputs, gradient, weights, scale: float) -> tuple[float
     """The relative difference of gradient . direction and the tangent along the direction, over all parameters."""
     try:
         tangent = float(jax.jit(lambda x, d: jax.jvp(inputs.call, (x,), (d,))[1])(inputs.leaves, weights))
-    except (TypeError, ValueError, NotImplementedError):  # what jax raises for a rule that does not exist
+    except NO_RULE:
         return None, ["no dot-product test: forward mode is not available"]
     product = float(sum(np.sum(g * np.asarray(w, np.float64)) for g, w in zip(gradient, weights, strict=True)))
     gap = abs(tangent - product) / scale if scale else abs(tangent)

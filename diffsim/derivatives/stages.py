@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._errors import InputError
+from .local import NO_RULE
 
 REPEATS = 5
 
@@ -96,7 +97,7 @@ def _adjoints(stages: list[Callable[[Any], Any]], outputs: list[Any]) -> list[fl
         if bar is not None:
             try:
                 bar = back(moving, rest, bar)
-            except (TypeError, ValueError, NotImplementedError):  # what jax raises for a rule that does not exist
+            except NO_RULE:
                 bar = None
         squares = [float(np.sum(np.square(np.asarray(leaf, np.float64)))) for leaf in jax.tree.leaves(bar)]
         norms.append(None if bar is None else float(np.sqrt(sum(squares))))

@@ -18,7 +18,7 @@ from .march import freeze
 from .path import Path, as_dense, as_saved
 from .record import Memory, Record, blank, plan
 from .replay import replay
-from .step import stepper
+from .step import on_vectors, stepper
 
 
 class ReplayAdjoint(dfx.AbstractAdjoint):
@@ -44,7 +44,8 @@ class ReplayAdjoint(dfx.AbstractAdjoint):
         y0, unravel = ravel_pytree(init_state.y)
         terms = dfx.ODETerm(_explicit_field(terms, t0, init_state.y, args))
         saveat = _explicit_constants(saveat, t0, init_state.y, args)
-        steps = _stepper(terms, solver, stepsize_controller, t0, y0, unravel, args)
+        field = on_vectors(terms.vf, t0, y0, unravel, args)
+        steps = stepper(field, solver, stepsize_controller, t0, y0, args)
         between = saveat.dense or any(sub.ts is not None or sub.steps for sub in _subs(saveat))
         whole = steps.is_light(y0)
         stride, jacobians = plan(self.memory, y0, max_steps, keep_path=between, whole=whole)
@@ -58,11 +59,6 @@ class ReplayAdjoint(dfx.AbstractAdjoint):
         end = replay(steps, t0, y0, head, kept.t, kept.y, keep_path=between, jacobians=jacobians, whole=whole)
         h = jnp.where(state.tprev == t1, t1 - end.t, kept.h)
         return _with_derivatives(Path(steps, kept.record, end, h, unravel), saveat, state, args), stats
-
-
-def _stepper(terms, solver, controller, t0, y0: Vector, unravel, args):
-    field = lambda t, y, args: ravel_pytree(terms.vf(t, unravel(y), args))[0]
-    return stepper(eqx.filter_closure_convert(field, t0, y0, args), solver, controller, t0, y0, args)
 
 
 def _with_derivatives(path: Path, saveat: dfx.SaveAt, state, args):

@@ -23,13 +23,12 @@ from .march import March, Problem, advance, all_finite, begin, freeze, rows
 from .record import Memory, Record, blank, plan
 from .replay import End, replay
 from .status import Status
-from .step import Point, stepper
+from .step import Point, on_vectors, stepper
 from .whole import compile_small
 
 Mode = Literal["any", "forward"]
 SOLVER = dfx.Tsit5()
 CONTROLLER = dfx.PIDController(rtol=1e-8, atol=1e-10)
-_MANY = 1024  # numbers of a state
 
 
 class Arrival(NamedTuple):
@@ -91,7 +90,7 @@ def evolve(
     t0, t1, y0, ts = _as_arrays(t0, t1, y0, ts)
     check_field(phase.field, t0, y0, args)
     y0, unravel = ravel_pytree(y0)
-    phase = _on_vectors(phase, t0, y0, unravel, args)
+    phase = _vector_phase(phase, t0, y0, unravel, args)
     step = stepper(phase.field, solver, controller, t0, y0, args)
     whole = mode == "any" and not (phase.guards or phase.limits) and step.is_light(y0)
     problem = Problem(step, phase.guards, phase.limits, controller, t1, dt0, max_steps, whole)
@@ -186,21 +185,19 @@ def _as_arrays(t0, t1, y0, ts):
     return jnp.asarray(t0, dtype), jnp.asarray(t1, dtype), y0, ts
 
 
-def _on_vectors(phase: Phase, t0, y0: Vector, unravel: Callable, args) -> Phase:
+def _vector_phase(phase: Phase, t0, y0: Vector, unravel: Callable, args) -> Phase:
     """The phase for states as one vector, and with whatever its functions close over made explicit.
 
     Explicit constants can be held constant. One vector in place of many small arrays makes the loops over steps
     several times smaller to compile, and faster.
     """
 
-    def on_vectors(function):
+    def explicit(function):
         return eqx.filter_closure_convert(lambda t, y, args: function(t, unravel(y), args), t0, y0, args)
 
-    # Arrays of many dimensions are best computed as such: fused with the vector, they lose their shape.
-    apart = lax.optimization_barrier if y0.size > _MANY else lambda y: y
-    field = on_vectors(lambda t, y, args: ravel_pytree(apart(phase.field(t, apart(y), args)))[0])
     guards = tuple(
-        Guard(on_vectors(g.function), g.direction, None if g.reset is None else on_vectors(g.reset), g.to)
+        Guard(explicit(g.function), g.direction, None if g.reset is None else explicit(g.reset), g.to)
         for g in phase.guards
     )
-    return Phase(field, guards, tuple(on_vectors(limit) for limit in phase.limits))
+    field = on_vectors(phase.field, t0, y0, unravel, args)
+    return Phase(field, guards, tuple(explicit(limit) for limit in phase.limits))

@@ -1,5 +1,6 @@
 """A linear map given together with its transpose, for loops that JAX cannot transpose by itself."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -25,10 +26,16 @@ def _call(*args, forward, backward, count):
     return forward(list(args[:count]), list(args[count:]))
 
 
-def _shapes(*args, **rule):
-    # With their sharding, by which arrays inside `jax.shard_map` differ from those outside.
-    like = [jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding) for a in args]
-    return [ShapedArray(out.shape, out.dtype) for out in jax.eval_shape(lambda *a: _call(*a, **rule), *like)]
+def abstract(function: Callable) -> Callable:
+    """What a primitive that computes `function` gives back, from its abstract arguments and parameters."""
+
+    def shapes(*args, **rule):
+        # With their sharding, by which arrays inside `jax.shard_map` differ from those outside.
+        like = [jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding) for a in args]
+        results = jax.eval_shape(functools.partial(function, **rule), *like)
+        return jax.tree.map(lambda out: ShapedArray(out.shape, out.dtype, sharding=out.sharding), results)
+
+    return shapes
 
 
 def _jvp(primals, tangents, **rule):
@@ -73,7 +80,7 @@ def _batch(args, axes, *, forward, backward, count):
 
 
 _linear.def_impl(_call)
-_linear.def_abstract_eval(_shapes)
+_linear.def_abstract_eval(abstract(_call))
 mlir.register_lowering(_linear, mlir.lower_fun(_call, multiple_results=True))
 ad.primitive_jvps[_linear] = _jvp
 ad.primitive_transposes[_linear] = _transpose

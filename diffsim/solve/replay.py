@@ -1,5 +1,6 @@
 """The derivative of a solve's end: that of a fixed replay of the steps that were recorded."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import equinox as eqx
@@ -71,15 +72,8 @@ def replay(
                 restore = lambda leaves: eqx.combine(jax.tree.unflatten(tree, leaves), fixed, static)
                 return Steps(residuals[: len(leaves)], live, restore, record, keep_path, jacobians)
 
-            forward = lambda residuals, inputs: sweep.tangents(steps(residuals), inputs)
-            backward = lambda residuals, bars: sweep.cotangents(steps(residuals), bars)
-            tangent = linear_map(
-                compile_small(forward) if whole else forward,
-                compile_small(backward) if whole and not jacobians else backward,
-                [*leaves, *held],
-                [tangents[0][i] for i in live],
-            )
-            return value if keep_path else End(value.t, value.y), End(*tangent)
+            tangent = _carried(steps, [*leaves, *held], [tangents[0][i] for i in live], whole, jacobians)
+            return value if keep_path else End(value.t, value.y), tangent
 
         identity.defjvp(rule, symbolic_zeros=True)
         return identity
@@ -89,3 +83,12 @@ def replay(
     # Steps of fixed sizes begin as much later as the first: said so, whoever holds t0 fixed pays nothing for it.
     later = t0 - lax.stop_gradient(t0)
     return End(t + later, end.y, record.t + later if keep_path else None, end.path_y)
+
+
+def _carried(steps: Callable[[list], Steps], residuals: list, inputs: list, whole: bool, jacobians: bool) -> End:
+    """Tangents of the end from those of the live leaves, over the `steps` made from residuals; with its transpose."""
+    forward = lambda residuals, inputs: sweep.tangents(steps(residuals), inputs)
+    backward = lambda residuals, bars: sweep.cotangents(steps(residuals), bars)
+    forward = compile_small(forward) if whole else forward
+    backward = compile_small(backward) if whole and not jacobians else backward
+    return End(*linear_map(forward, backward, residuals, inputs))

@@ -3,17 +3,15 @@
 JAX's own slices become gathers and scatters under `vmap`, which cost more and cannot be compiled whole.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array
 
 from .._types import Count
+from .linear import abstract
 
 
 def row(rows: Array, place: Count) -> Array:
@@ -65,16 +63,6 @@ def _put_jvp(primals, tangents, *, axis):
     return out, _put.bind(ad.instantiate_zeros(rows), primals[1], ad.instantiate_zeros(value), axis=axis)
 
 
-def _shape_of(function):
-    def shape(*args, axis):
-        # With their sharding, by which arrays inside `jax.shard_map` differ from those outside.
-        like = [jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding) for a in args]
-        out = jax.eval_shape(functools.partial(function, axis=axis), *like)
-        return ShapedArray(out.shape, out.dtype, sharding=out.sharding)
-
-    return shape
-
-
 _row, _put = Primitive("read_row"), Primitive("write_row")
 for _primitive, _function, _batch, _jvp in (
     (_row, _get, _batched_row, _row_jvp),
@@ -84,4 +72,4 @@ for _primitive, _function, _batch, _jvp in (
     mlir.register_lowering(_primitive, mlir.lower_fun(_function, multiple_results=False))
     batching.primitive_batchers[_primitive] = _batch
     ad.primitive_jvps[_primitive] = _jvp
-    _primitive.def_abstract_eval(_shape_of(_function))
+    _primitive.def_abstract_eval(abstract(_function))

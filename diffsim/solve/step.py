@@ -10,12 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.flatten_util import ravel_pytree
 
 from .._errors import InputError
 from .._types import Args, Scalar, Vector
 from .program import is_plain, operations
 
 _LIGHT = 16 * 2**10  # bytes of state and parameters up to which one core alone is faster
+_MANY = 1024  # numbers of a state
 _SMALL = 64  # operations of a field whose stages are written out one after the other
 
 
@@ -80,6 +82,14 @@ def stepper(field: Callable, solver: dfx.AbstractSolver, controller, t0: Scalar,
     small = len(names) <= _SMALL
     plain = is_plain(names) and isinstance(solver, dfx.AbstractERK | dfx.Euler)
     return Stepper(solver, dfx.ODETerm(field), args, small, plain)
+
+
+def on_vectors(field: Callable, t0: Scalar, y0: Vector, unravel: Callable, args: Args) -> Callable:
+    """`field(t, y, args)` of a tree as one of vectors like `y0`, with whatever it closes over made explicit."""
+    # Arrays of many dimensions are best computed as such: fused with the vector, they lose their shape.
+    apart = lax.optimization_barrier if y0.size > _MANY else lambda y: y
+    flat = lambda t, y, args: ravel_pytree(apart(field(t, apart(unravel(y)), args)))[0]
+    return eqx.filter_closure_convert(flat, t0, y0, args)
 
 
 def _with_stages(solver, kind: str):

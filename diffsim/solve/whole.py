@@ -48,9 +48,9 @@ def compile_small(function: Callable) -> Callable:
     @call.def_vmap
     def each(axis_size, batched, *args):
         many = jax.vmap(function, in_axes=jax.tree.map(lambda b: 0 if b else None, batched))
-        small = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(args)) <= _BLOCK
-        if small and not set(operations(many, *args)) & _COLLECTIVE and is_plain(operations(many, *args)):
-            many = compile_whole(many)
+        if sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(args)) <= _BLOCK:
+            names = operations(many, *args)
+            many = compile_whole(many) if is_plain(names) and _COLLECTIVE.isdisjoint(names) else many
         out = many(*args)
         return out, jax.tree.map(lambda _: True, out)
 
