@@ -1,10 +1,32 @@
-"""One numerical setting for the whole suite: double precision, explicit ranks, compile results kept on disk."""
+"""What the whole suite shares: double precision, explicit ranks, compile results on disk, scenarios as processes."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
+import pytest
+
+ROOT = Path(__file__).parent.parent
+CACHE = str(ROOT / ".cache" / "jax")
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".cache" / "jax"))
+jax.config.update("jax_compilation_cache_dir", CACHE)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+@pytest.fixture(scope="session")
+def scenario():
+    """Runs a scenario as its user does: `scenario(name, *words, cwd=)` gives the finished process.
+
+    Folders of `path` are searched for modules first.
+    """
+
+    def run(name, *words, cwd, path=(), timeout=600):
+        own = {"JAX_COMPILATION_CACHE_DIR": CACHE, "PYTHONPATH": os.pathsep.join(map(str, (*path, ROOT)))}
+        command = [sys.executable, str(ROOT / "scenarios" / f"{name}.py"), *map(str, words)]
+        return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout, env=os.environ | own)
+
+    return run

@@ -1,27 +1,20 @@
 """The cart-pole scenario in its short form, as a user runs it, and what it says to bad input."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parent.parent
 
-
-def cartpole(*words, cwd, path=()):
-    """The finished process of the scenario; folders of `path` are searched for modules first."""
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax")}
-    environment = {**os.environ, **cache, "PYTHONPATH": os.pathsep.join(map(str, (*path, ROOT)))}
-    command = [sys.executable, str(ROOT / "scenarios" / "cartpole.py"), *map(str, words)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600, env=environment)
+@pytest.fixture(scope="session")
+def cartpole(scenario):
+    """Runs the scenario: the finished process."""
+    return partial(scenario, "cartpole")
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(tmp_path_factory, cartpole):
     folder = tmp_path_factory.mktemp("cartpole")
     done = cartpole("train", "--policies", 2, "--json", cwd=folder)
     assert done.returncode == 0, done.stderr
@@ -38,7 +31,7 @@ def test_two_seeds_reach_the_maximum_and_leave_a_whole_run(trained):
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
 
 
-def test_a_saved_policy_is_judged_as_it_was_trained(trained, tmp_path):
+def test_a_saved_policy_is_judged_as_it_was_trained(trained, tmp_path, cartpole):
     _, run = trained
     done = cartpole("evaluate", "--policy", run / "checkpoint.npz", "--seeds", "100:110", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -61,7 +54,7 @@ def test_a_saved_policy_is_judged_as_it_was_trained(trained, tmp_path):
     ],
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
 )
-def test_bad_input_is_named_and_exits_with_2(words, message, tmp_path):
+def test_bad_input_is_named_and_exits_with_2(words, message, tmp_path, cartpole):
     (tmp_path / "text.npz").write_text("weights")
     np.savez(tmp_path / "other.npz", weights=np.zeros(3))
     done = cartpole(*words, cwd=tmp_path)
@@ -71,7 +64,7 @@ def test_bad_input_is_named_and_exits_with_2(words, message, tmp_path):
     assert not (tmp_path / "picture.png").exists()
 
 
-def test_a_policy_that_is_not_finite_is_refused(trained, tmp_path):
+def test_a_policy_that_is_not_finite_is_refused(trained, tmp_path, cartpole):
     with np.load(trained[1] / "checkpoint.npz") as file:
         weights = {name: np.full_like(file[name], np.nan) for name in file.files}
     np.savez(tmp_path / "nan.npz", **weights)
@@ -80,7 +73,7 @@ def test_a_policy_that_is_not_finite_is_refused(trained, tmp_path):
     assert "is not finite" in done.stderr
 
 
-def test_a_horizon_beyond_the_useful_one_is_warned_of(tmp_path):
+def test_a_horizon_beyond_the_useful_one_is_warned_of(tmp_path, cartpole):
     done = cartpole("train", "--policies", 1, "--horizon", 190, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "a horizon of 190 steps is longer than the useful one of" in done.stderr
@@ -89,7 +82,7 @@ def test_a_horizon_beyond_the_useful_one_is_warned_of(tmp_path):
     assert 40 <= useful <= 90
 
 
-def test_without_gymnasium_the_remedy_is_named(tmp_path):
+def test_without_gymnasium_the_remedy_is_named(tmp_path, cartpole):
     absent = tmp_path / "absent"
     absent.mkdir()
     (absent / "gymnasium.py").write_text("raise ImportError('not installed')\n")

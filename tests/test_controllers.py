@@ -1,24 +1,11 @@
 """The swing-up and the quadrotor in their short forms, as a user runs them, and what they say to bad input."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parent.parent
 RUN = {"config.toml", "metrics.jsonl", "versions.json", "report.html", "figures", "checkpoint.npz"}
-
-
-def scenario(name: str, *words, cwd):
-    """The finished process of a scenario."""
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax")}
-    environment = {**os.environ, **cache, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(ROOT / "scenarios" / f"{name}.py"), *map(str, words)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600, env=environment)
 
 
 def result_of(done) -> dict:
@@ -27,14 +14,14 @@ def result_of(done) -> dict:
 
 
 @pytest.fixture(scope="module")
-def swung(tmp_path_factory):
+def swung(tmp_path_factory, scenario):
     folder = tmp_path_factory.mktemp("swingup")
     result = result_of(scenario("swingup", "train", "--policies", 1, "--json", cwd=folder))
     return result, folder / result["run"]
 
 
 @pytest.fixture(scope="module")
-def flown(tmp_path_factory):
+def flown(tmp_path_factory, scenario):
     folder = tmp_path_factory.mktemp("quadrotor")
     result = result_of(scenario("quadrotor", "train", "--policies", 1, "--json", cwd=folder))
     return result, folder / result["run"]
@@ -50,7 +37,7 @@ def test_a_swing_up_succeeds_from_every_hanging_start_in_the_exact_motion(swung)
 
 
 @pytest.mark.slow
-def test_a_saved_swing_up_succeeds_from_other_starts(swung, tmp_path):
+def test_a_saved_swing_up_succeeds_from_other_starts(swung, tmp_path, scenario):
     words = ("evaluate", "--policy", swung[1] / "checkpoint.npz", "--seeds", "0:16", "--json")
     result = result_of(scenario("swingup", *words, cwd=tmp_path))
     assert (result["starts"], result["good"], result["good_in_our_steps"]) == (16, 16, 16)
@@ -65,7 +52,7 @@ def test_a_quadrotor_stays_in_unseen_winds(flown):
 
 
 @pytest.mark.slow
-def test_stronger_gusts_carry_a_saved_quadrotor_farther(flown, tmp_path):
+def test_stronger_gusts_carry_a_saved_quadrotor_farther(flown, tmp_path, scenario):
     words = ("evaluate", "--policy", flown[1] / "checkpoint.npz", "--seeds", "0:2", "--json")
     calm, wild = (result_of(scenario("quadrotor", *words, "--gust", g, cwd=tmp_path)) for g in (0.5, 8.0))
     assert calm["share_within_half_a_metre"] == 1.0
@@ -85,7 +72,7 @@ def test_stronger_gusts_carry_a_saved_quadrotor_farther(flown, tmp_path):
     ],
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
 )
-def test_bad_input_is_named_and_exits_with_2(name, words, message, tmp_path):
+def test_bad_input_is_named_and_exits_with_2(name, words, message, tmp_path, scenario):
     np.savez(tmp_path / "other.npz", weights=np.zeros(3))
     done = scenario(name, *words, cwd=tmp_path)
     assert done.returncode == 2

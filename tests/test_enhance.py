@@ -1,25 +1,18 @@
 """The enhancement scenario in short form, as a user runs it, and what it says to bad input."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
+from functools import partial
 
 import pytest
 
 from diffsim import image
 from diffsim.image import trained, training
 
-ROOT = Path(__file__).parent.parent
 
-
-def enhance(*words, cwd):
-    """The finished process of the scenario."""
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax")}
-    command = [sys.executable, str(ROOT / "scenarios" / "enhance.py"), *map(str, words)]
-    environment = {**os.environ, **cache, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, env=environment)
+@pytest.fixture(scope="session")
+def enhance(scenario):
+    """Runs the scenario: the finished process."""
+    return partial(scenario, "enhance", timeout=300)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +31,7 @@ def answer(done) -> dict:
 
 
 @pytest.mark.parametrize(("task", "widths"), [("demosaic", (4,)), ("noisy", (4, 4))])
-def test_short_training_writes_a_whole_run(task, widths, tmp_path):
+def test_short_training_writes_a_whole_run(task, widths, tmp_path, enhance):
     words = ("train", "--task", task, "--minutes", "0.005", "--widths", *widths, "--json")
     result = answer(enhance(*words, cwd=tmp_path))
     if task == "demosaic":
@@ -53,13 +46,13 @@ def test_short_training_writes_a_whole_run(task, widths, tmp_path):
     assert (kind, chain.stages["demosaic"].widths) == (task, widths)
 
 
-def test_evaluate_beats_the_classical_filters_with_what_ships(folder, tmp_path):
+def test_evaluate_beats_the_classical_filters_with_what_ships(folder, tmp_path, enhance):
     result = answer(enhance("evaluate", folder, "--json", cwd=tmp_path))
     assert result["pictures"] == 1
     assert result["ours"] > result["malvar"] > result["bilinear"]
 
 
-def test_apply_writes_a_picture_of_a_picture(folder, tmp_path):
+def test_apply_writes_a_picture_of_a_picture(folder, tmp_path, enhance):
     answer(enhance("apply", folder / "a.png", tmp_path / "b.png", "--bits", 16, "--json", cwd=tmp_path))
     found, scene = image.read_picture(tmp_path / "b.png"), image.read_picture(folder / "a.png")
     assert image.psnr(found, scene) > 22
@@ -77,7 +70,7 @@ def test_apply_writes_a_picture_of_a_picture(folder, tmp_path):
     ],
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
 )
-def test_bad_input_is_named_and_exits_with_2(words, message, folder, tmp_path):
+def test_bad_input_is_named_and_exits_with_2(words, message, folder, tmp_path, enhance):
     (tmp_path / "a.png").write_bytes((folder / "a.png").read_bytes())
     (tmp_path / "m.raw").write_bytes(bytes(96))
     (tmp_path / "empty").mkdir()

@@ -3,9 +3,6 @@
 import gzip
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -34,21 +31,13 @@ def load(name: str):
     return module
 
 
-def scenario(name: str, *words, cwd):
-    """The finished process of a scenario."""
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax")}
-    command = [sys.executable, str(ROOT / "scenarios" / f"{name}.py"), *map(str, words)]
-    environment = {**os.environ, **cache, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600, env=environment)
-
-
 def result_of(done) -> dict:
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
 
 @pytest.mark.slow
-def test_derivatives_four_ways(tmp_path):
+def test_derivatives_four_ways(tmp_path, scenario):
     result = result_of(scenario("derivatives", "--json", cwd=tmp_path))
     found = [result["value"], result["dy_dx1"], result["dy_dx2"]]
     np.testing.assert_allclose(found, [2.0167, 3.0118, -13.7240], atol=1e-4)
@@ -60,7 +49,7 @@ def test_derivatives_four_ways(tmp_path):
     assert "Gradient certificate" in page
 
 
-def test_graph_drawn_and_hidden_nan_found(tmp_path):
+def test_graph_drawn_and_hidden_nan_found(tmp_path, scenario):
     result = result_of(scenario("derivatives", "graph", "graph.svg", "--json", cwd=tmp_path))
     assert result["nodes"] == 9
     assert "x1    3.0118" in result["tables"]
@@ -71,7 +60,7 @@ def test_graph_drawn_and_hidden_nan_found(tmp_path):
 
 
 @pytest.mark.slow
-def test_ten_methods_on_least_squares(tmp_path):
+def test_ten_methods_on_least_squares(tmp_path, scenario):
     result = result_of(scenario("regression", "compare", "--steps", 60, "--json", cwd=tmp_path))
     assert result["bound_respected"] is True
     assert result["violations"] == 0
@@ -84,7 +73,7 @@ def test_ten_methods_on_least_squares(tmp_path):
     assert (tmp_path / result["run"] / "figures" / "surface_2.png").exists()
 
 
-def test_bound_over_a_thousand_problems_and_divergence_beyond_two(tmp_path):
+def test_bound_over_a_thousand_problems_and_divergence_beyond_two(tmp_path, scenario):
     result = result_of(scenario("regression", "bound", "--problems", 1000, "--json", cwd=tmp_path))
     assert (result["problems"], result["violations"]) == (1000, 0)
     diverged = scenario("regression", "descend", "--step", 2.1, cwd=tmp_path)
@@ -112,7 +101,7 @@ def idx(path: Path, array: np.ndarray) -> Path:
     return path
 
 
-def test_odd_or_even_from_idx_files(tmp_path):
+def test_odd_or_even_from_idx_files(tmp_path, scenario):
     """Pictures in which the upper half is lit for odd digits: learnt by both models within some steps."""
     random = np.random.default_rng(0)
     labels = random.integers(0, 10, 400)
@@ -128,7 +117,7 @@ def test_odd_or_even_from_idx_files(tmp_path):
     assert "Confusion" in (tmp_path / result["run"] / "report.html").read_text()
 
 
-def test_gradients_by_hand(tmp_path):
+def test_gradients_by_hand(tmp_path, scenario):
     result = result_of(scenario("classify", "by-hand", "--json", cwd=tmp_path))
     assert max(result["one_hidden_layer"], result["deep_sigmoid"]) < 1e-12
 

@@ -1,26 +1,19 @@
 """The pendulum scenario as a user runs it, and what it says to bad input."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
+from functools import partial
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
 
-
-def pendulum(*words, cwd):
-    """The finished process of the scenario."""
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax")}
-    environment = {**os.environ, **cache, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(ROOT / "scenarios" / "pendulum.py"), *map(str, words)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600, env=environment)
+@pytest.fixture(scope="session")
+def pendulum(scenario):
+    """Runs the scenario: the finished process."""
+    return partial(scenario, "pendulum")
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(tmp_path_factory, pendulum):
     folder = tmp_path_factory.mktemp("pendulum")
     done = pendulum("train", "--policies", 1, "--json", cwd=folder)
     assert done.returncode == 0, done.stderr
@@ -35,14 +28,14 @@ def test_one_seed_comes_near_the_optimum_and_leaves_a_whole_run(trained):
     assert {path.name for path in run.iterdir()} >= {"report.html", "checkpoint.npz", "figures", "metrics.jsonl"}
 
 
-def test_a_saved_policy_is_judged_as_it_was_trained(trained, tmp_path):
+def test_a_saved_policy_is_judged_as_it_was_trained(trained, tmp_path, pendulum):
     done = pendulum("evaluate", "--policy", trained[1] / "checkpoint.npz", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["mean_score"] == pytest.approx(trained[0]["best_score"], abs=1e-6)
 
 
 @pytest.mark.slow
-def test_guided_by_the_optimum_a_network_comes_within_three_of_it(tmp_path):
+def test_guided_by_the_optimum_a_network_comes_within_three_of_it(tmp_path, pendulum):
     done = pendulum("guided", "--policies", 1, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
@@ -61,7 +54,7 @@ def test_guided_by_the_optimum_a_network_comes_within_three_of_it(tmp_path):
     ],
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
 )
-def test_bad_input_is_named_and_exits_with_2(words, message, tmp_path):
+def test_bad_input_is_named_and_exits_with_2(words, message, tmp_path, pendulum):
     done = pendulum(*words, cwd=tmp_path)
     assert done.returncode == 2
     assert message in done.stderr

@@ -2,27 +2,15 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parent.parent
 DATA = Path(__file__).parent / "data"
 
 
-def scenario(name: str, *words, cwd):
-    """The finished process of a scenario."""
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax")}
-    command = [sys.executable, str(ROOT / "scenarios" / f"{name}.py"), *map(str, words)]
-    environment = {**os.environ, **cache, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600, env=environment)
-
-
-def test_short_training_writes_a_whole_run(tmp_path):
+def test_short_training_writes_a_whole_run(tmp_path, scenario):
     done = scenario("trebuchet", "train", "--targets", 64, "--steps", 12, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
@@ -35,7 +23,7 @@ def test_short_training_writes_a_whole_run(tmp_path):
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 12
 
 
-def test_sweep_with_gradients_agrees_with_the_reference_table(tmp_path):
+def test_sweep_with_gradients_agrees_with_the_reference_table(tmp_path, scenario):
     out = tmp_path / "out.csv"
     done = scenario("trebuchet", "sweep", DATA / "gradients.csv", out, "--gradients", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -49,7 +37,7 @@ def test_sweep_with_gradients_agrees_with_the_reference_table(tmp_path):
             assert abs(value - true) <= 1e-6 * scale, column
 
 
-def test_sweep_gives_bad_rows_a_status_and_computes_the_others(tmp_path):
+def test_sweep_gives_bad_rows_a_status_and_computes_the_others(tmp_path, scenario):
     table, out = tmp_path / "in.csv", tmp_path / "out.csv"
     table.write_text("m_weight,angle_deg,h_pivot\n40,45,1.5\n-1,45,1.5\nheavy,45,1.5\n40,45,9\nnan,45,1.5\n40,40,1.5\n")
     done = scenario("trebuchet", "sweep", table, out, cwd=tmp_path)
@@ -74,7 +62,7 @@ def test_sweep_gives_bad_rows_a_status_and_computes_the_others(tmp_path):
     ],
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
 )
-def test_bad_input_is_named_and_exits_with_2(words, message, tmp_path):
+def test_bad_input_is_named_and_exits_with_2(words, message, tmp_path, scenario):
     (tmp_path / "empty.csv").write_text("m_weight\n")
     (tmp_path / "unknown.csv").write_text("weight\n40\n")
     done = scenario("trebuchet", *words, cwd=tmp_path)
@@ -84,7 +72,7 @@ def test_bad_input_is_named_and_exits_with_2(words, message, tmp_path):
     assert not (tmp_path / "out.csv").exists()
 
 
-def test_aim_hits_its_target(tmp_path):
+def test_aim_hits_its_target(tmp_path, scenario):
     done = scenario("trebuchet", "aim", "--distance", 60, "--wind", -3, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["relative_miss"] <= 1e-6

@@ -55,7 +55,6 @@ class Path(NamedTuple):
 
 def as_saved(path: Path, sub: dfx.SubSaveAt, saved, args: Args):
     """diffrax's save state, its states with the derivatives of the path."""
-
     filled = jnp.isfinite(saved.ts)
     times, given = jnp.where(filled, saved.ts, path.record.t[0]), jnp.zeros(saved.ts.shape, bool)
     rows = path.rows(times)

@@ -79,7 +79,6 @@ def cotangents(steps: Steps, cotangents: list) -> list:
 
 def _pull(steps: Steps, path: list, i: Count, y: Vector, carry):
     """`carry`, the cotangents of time, state and live leaves after attempt `i` from `y`, brought before it."""
-
     # Outside the condition, within which all that is mapped over takes a place of its own for each member.
     t, h, stride = row(steps.record.t, i), row(steps.record.h, i), steps.record.stride
 
