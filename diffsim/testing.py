@@ -17,7 +17,7 @@ def assert_gradients(
     modes: Sequence[str] = MODES,
     max_coordinates: int = 8,
     seed: int = 0,
-    vmap: bool = True,
+    jit: bool = True,
     thorough: bool = False,
 ) -> None:
     """Asserts that the derivatives of `f(*args)` by jax are those of the numbers it computes.
@@ -26,7 +26,7 @@ def assert_gradients(
     text names the worst disagreement and lists the parameters that fail. Raises InputError as
     `check_gradients` does.
     """
-    options = {"max_coordinates": max_coordinates, "seed": seed, "vmap": vmap, "thorough": thorough}
+    options = {"max_coordinates": max_coordinates, "seed": seed, "jit": jit, "thorough": thorough}
     check = check_gradients(f, args, rtol=rtol, atol=atol, modes=modes, **options)
     if check.ok:
         return

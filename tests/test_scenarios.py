@@ -21,6 +21,9 @@ def test_short_training_writes_a_whole_run(tmp_path, scenario):
         path.name for path in folder.iterdir()
     }
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 12
+    certificate = (folder / "report.html").read_text().rpartition("Certificate: the loss")[2]
+    assert certificate.count("agrees") == 6  # a weight and a bias of three layers
+    assert not any(word in certificate for word in ("disagrees", "inconclusive", "zero?", "non-finite"))
 
 
 def test_sweep_with_gradients_agrees_with_the_reference_table(tmp_path, scenario):

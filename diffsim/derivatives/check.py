@@ -14,10 +14,11 @@ from .doctor import diagnose
 from .events import Crossing
 from .evidence import Evidences, more_evidence
 from .probes import Inputs, Probes, choose, split
-from .slopes import along, differences, forward, reverse, scalar_format, steps_for, value_of
+from .silent import silent_change
+from .slopes import along, differences, forward, reverse, scalar_format, steps_for, value_along, value_of
 from .suspects import narrows, suspects
 from .table import plain, table
-from .verdict import SEVERITY, Evidence, Row, judge, jump, place
+from .verdict import SEVERITY, Evidence, Row, judge, place
 
 MODES = ("reverse", "forward")
 
@@ -82,7 +83,7 @@ def check_gradients(
     modes: Sequence[str] = MODES,
     max_coordinates: int = 8,
     seed: int = 0,
-    vmap: bool = True,
+    jit: bool = True,
     thorough: bool = False,
     events: Mapping[str, Crossing] | None = None,
 ) -> GradientCheck:
@@ -100,8 +101,8 @@ def check_gradients(
     exactly 0 but the function does change; "inconclusive" where differences cannot tell, as at a kink, or where
     a coarser number format on the way costs digits. Whatever does not agree is traced to the operations that
     may be to blame (`suspects`).
-    Some 40 evaluations of `f` are made for every entry tried, batched; `vmap=False` calls `f` from Python,
-    one point at a time, for functions that cannot be compiled or batched.
+    Some 40 evaluations of `f` are made for every entry tried; `jit=False` calls `f` from Python, for functions
+    that cannot be compiled.
 
     Raises InputError where `f` does not return one floating-point number, where `args` has nothing to
     differentiate or an integer array as an argument, and where none of the `modes` is available.
@@ -110,30 +111,32 @@ def check_gradients(
         if mode not in MODES:
             raise InputError(f"modes has {mode!r}: choose from {MODES}")
     inputs = split(f, args)
-    form = scalar_format(inputs, vmap=vmap)
-    value, gradient, reason = reverse(inputs, vmap=vmap) if "reverse" in modes else (None, None, None)
-    value = value_of(inputs, vmap=vmap) if value is None else value
+    form = scalar_format(inputs, jit=jit)
+    value, gradient, reason = reverse(inputs, jit=jit) if "reverse" in modes else (None, None, None)
+    value = value_of(inputs, jit=jit) if value is None else value
     if not np.isfinite(value):
         rows = _without_value(inputs, value)
-        return GradientCheck(value, tuple(_located(inputs, f, args, list(rows)) if vmap else rows))
+        return GradientCheck(value, tuple(_located(inputs, f, args, list(rows)) if jit else rows))
     reasons = {"reverse": reason}
     probes = choose(inputs.leaves, max_coordinates, seed, gradient)
-    slopes, reasons["forward"] = forward(inputs, probes, vmap=vmap) if "forward" in modes else (None, None)
+    slopes, reasons["forward"] = forward(inputs, probes, jit=jit) if "forward" in modes else (None, None)
     found = {"reverse": None if gradient is None else along(gradient, probes), "forward": slopes}
     known = {mode: array for mode, array in found.items() if array is not None}
     missing = tuple(f"{mode} not available: {why}" for mode, why in reasons.items() if why)
     if not known:
         raise InputError(f"f has no derivative by any of the modes {tuple(modes)}: {'; '.join(missing)}")
-    points = differences(inputs, probes, steps_for(inputs, form), vmap=vmap)
+    points = differences(inputs, probes, steps_for(inputs, form), jit=jit)
     rows = []
     for number in range(len(inputs.leaves)):
         evidence = _gather(number, inputs, probes, known, points)
         row = judge(evidence, rtol, atol)
-        if not any(np.any(slopes) for slopes in (*evidence.modes.values(), gradient[number] if gradient else 0)):
-            row = jump(evidence, differences(inputs, probes.of(number), COARSE, vmap=vmap)) or row
+        if not all(np.all(slopes) for slopes in evidence.modes.values()):
+            mine = probes.of(number)
+            coarse = differences(inputs, mine, COARSE, jit=jit)
+            row = silent_change(evidence, coarse, value_along(inputs, mine, jit=jit)) or row
         rows.append(replace(row, notes=row.notes + missing))
-    more = more_evidence(inputs, gradient, probes, rows) if thorough and gradient and vmap else Evidences(rows)
-    rows = _located(inputs, f, args, more.rows) if vmap else rows
+    more = more_evidence(inputs, gradient, probes, rows) if thorough and gradient and jit else Evidences(rows)
+    rows = _located(inputs, f, args, more.rows) if jit else rows
     remarks = tuple(f"event {name}: {event}" for name, event in (events or {}).items())
     return GradientCheck(value, tuple(rows), more.dot_product, more.hints + remarks)
 

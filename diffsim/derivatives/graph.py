@@ -97,7 +97,7 @@ def computational_graph(
     """
     inputs = split(f, args)
     names = _names(f, args)
-    scalar_format(inputs, vmap=True)
+    scalar_format(inputs, jit=True)
     program = program_of(trace(inputs.call, inputs.leaves), fold)
     if len(program.operations) > LARGEST:
         raise InputError(

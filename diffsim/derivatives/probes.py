@@ -82,15 +82,16 @@ def _name(path: tuple[Any, ...], *, single: bool) -> str:
 def choose(leaves: list[Array], most: int, seed: int, gradient: list[np.ndarray] | None = None) -> Probes:
     """Returns for every leaf up to `most` random entries, and a random direction where it has several.
 
-    The direction moves every entry up or down by its own natural size. The first entry that is not finite, in
-    the leaf or in the `gradient`, is always among those tried.
+    The direction moves every entry up or down by its own natural size. Always among those tried are the first
+    entry that is not finite, in the leaf or in the `gradient`, and the first whose gradient is zero.
     """
     random = np.random.default_rng(seed)
     leaf, entry, weights = [], [], []
     for number, array in enumerate(leaves):
         entries = random.choice(array.size, min(array.size, most), replace=False)
-        for suspects in (array, *(() if gradient is None else (gradient[number],))):
-            entries = np.append(entries, np.flatnonzero(~np.isfinite(suspects))[:1])
+        slopes = np.ones(array.shape) if gradient is None else gradient[number]
+        for suspect in (~np.isfinite(array), ~np.isfinite(slopes), slopes == 0):
+            entries = np.append(entries, np.flatnonzero(suspect)[:1])
         entries = np.append(np.unique(entries), [WHOLE] if array.size > 1 else []).astype(int)
         leaf.append(np.full(len(entries), number))
         entry.append(entries)

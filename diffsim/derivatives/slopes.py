@@ -1,5 +1,7 @@
 """The slope of a function along every probe, by reverse mode, by forward mode and by differences."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,12 +17,12 @@ ELEMENTS = 2**24
 """Numbers of input held at once by a batch of points."""
 
 
-def scalar_format(inputs: Inputs, *, vmap: bool) -> Any:
+def scalar_format(inputs: Inputs, *, jit: bool) -> Any:
     """Returns the number format of the function's value; raises InputError unless that is one floating-point number."""
     try:
-        value = jax.eval_shape(inputs.call, inputs.leaves) if vmap else inputs.call(inputs.leaves)
+        value = jax.eval_shape(inputs.call, inputs.leaves) if jit else inputs.call(inputs.leaves)
     except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:
-        raise InputError(f"f cannot be compiled ({_first_line(error)}): pass vmap=False") from error
+        raise InputError(f"f cannot be compiled ({_first_line(error)}): pass jit=False") from error
     except TypeError as error:
         raise InputError(f"f must return one number: {_first_line(error)}") from error
     described = jax.tree.map(lambda leaf: f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}", value)
@@ -33,16 +35,16 @@ def scalar_format(inputs: Inputs, *, vmap: bool) -> Any:
     return jnp.result_type(value)
 
 
-def value_of(inputs: Inputs, *, vmap: bool) -> float:
+def value_of(inputs: Inputs, *, jit: bool) -> float:
     """Returns the value of the function."""
-    return float((jax.jit(inputs.call) if vmap else inputs.call)(inputs.leaves))
+    return float((jax.jit(inputs.call) if jit else inputs.call)(inputs.leaves))
 
 
-def reverse(inputs: Inputs, *, vmap: bool) -> tuple[float | None, list[np.ndarray] | None, str | None]:
+def reverse(inputs: Inputs, *, jit: bool) -> tuple[float | None, list[np.ndarray] | None, str | None]:
     """Returns the value and the gradient by reverse mode, an array per leaf; or None, and why jax has none."""
     derivative = jax.value_and_grad(inputs.call)
     try:
-        value, gradient = (jax.jit(derivative) if vmap else derivative)(inputs.leaves)
+        value, gradient = (jax.jit(derivative) if jit else derivative)(inputs.leaves)
     except Exception as error:  # any kind: rules of users raise what they like
         return None, None, _first_line(error)
     return float(value), [np.asarray(leaf, np.float64) for leaf in gradient], None
@@ -59,7 +61,7 @@ def along(gradient: list[np.ndarray], probes: Probes) -> np.ndarray:
     return np.array(slopes)
 
 
-def forward(inputs: Inputs, probes: Probes, *, vmap: bool) -> tuple[np.ndarray | None, str | None]:
+def forward(inputs: Inputs, probes: Probes, *, jit: bool) -> tuple[np.ndarray | None, str | None]:
     """Returns the slopes along all probes by forward mode; or None, and the reason why jax has none."""
 
     def slope(shared: tuple[list[Array], list[Array]], leaf: Any, entry: Any) -> Array:
@@ -69,22 +71,32 @@ def forward(inputs: Inputs, probes: Probes, *, vmap: bool) -> tuple[np.ndarray |
     shared = (inputs.leaves, [jnp.asarray(w) for w in probes.weights])
     columns = (probes.leaf, probes.entry)
     try:
-        slopes = batched(slope, shared, columns, vmap=vmap, chunk=_chunk(inputs))
+        slopes = batched(slope, shared, columns, jit=jit, chunk=_chunk(inputs))
     except Exception as error:  # any kind: rules of users raise what they like
         return None, _first_line(error)
     return slopes.astype(np.float64), None
 
 
-def differences(inputs: Inputs, probes: Probes, steps: np.ndarray, *, vmap: bool) -> Sweep:
+def differences(inputs: Inputs, probes: Probes, steps: np.ndarray, *, jit: bool) -> Sweep:
     """Returns the function's values along all probes at the given steps (see `differences.sweep`)."""
 
-    def line(shared, step, leaf, entry):
-        x, weights = shared
-        change = tangent(weights, leaf, entry)
-        return inputs.call([a + (step * c).astype(a.dtype) for a, c in zip(x, change, strict=True)])
-
     shared = (inputs.leaves, [jnp.asarray(w) for w in probes.weights])
-    return sweep(line, shared, (probes.leaf, probes.entry), steps, vmap=vmap, chunk=_chunk(inputs))
+    columns = (probes.leaf, probes.entry)
+    return sweep(functools.partial(_point, inputs.call), shared, columns, steps, jit=jit, chunk=_chunk(inputs))
+
+
+def value_along(inputs: Inputs, probes: Probes, *, jit: bool) -> Callable[[int, float], float]:
+    """Returns the function's value as a function of a probe's number and a step along it."""
+    point = functools.partial(_point, inputs.call)
+    point = jax.jit(point) if jit else point
+    shared = (inputs.leaves, [jnp.asarray(w) for w in probes.weights])
+    return lambda probe, step: float(point(shared, step, probes.leaf[probe], probes.entry[probe]))
+
+
+def _point(call: Callable[..., Any], shared: tuple[list[Array], list[Array]], step: Any, leaf: Any, entry: Any):
+    x, weights = shared
+    change = tangent(weights, leaf, entry)
+    return call([a + (step * c).astype(a.dtype) for a, c in zip(x, change, strict=True)])
 
 
 def steps_for(inputs: Inputs, form: Any) -> np.ndarray:

@@ -21,9 +21,6 @@ RESOLUTION = 1e-2
 NIL = 1e3
 """Slopes whose bar is below so many roundings of the function's value are as good as zero."""
 
-RESTING = 4
-"""Smallest steps at which a function that jumps must not change at all."""
-
 SEVERITY: tuple[Verdict, ...] = ("agrees", "inconclusive", "disagrees", "zero?", "non-finite")
 
 
@@ -97,7 +94,7 @@ def judge(evidence: Evidence, rtol: float, atol: float) -> Row:
         disagreement = np.where(gap == 0, 0.0, gap / np.fmax(size, nil))
     order = (-np.arange(len(d)), np.nan_to_num(disagreement, nan=np.inf), severity)
     probe = int(np.lexsort(order)[-1])
-    row = _row(evidence, probe, float(disagreement[probe]), SEVERITY[severity[probe]])
+    row = row_of(evidence, probe, float(disagreement[probe]), SEVERITY[severity[probe]])
     return replace(row, notes=tuple(_notes(row, float(bend[probe]) if kinked[probe] else 0.0)))
 
 
@@ -136,30 +133,7 @@ def _bends(points: Sweep) -> np.ndarray:
     return (ahead + behind - 2.0 * points.centre) / points.steps[-4:, None]
 
 
-def jump(evidence: Evidence, coarse: Sweep) -> Row | None:
-    """Returns the row of a parameter whose small steps leave the function at rest and a larger one moves it.
-
-    None where there is no such entry. For parameters whose derivatives are all exactly zero, as behind a
-    comparison, a rounding or a clip; `coarse` has samples at steps larger than those of the evidence. A
-    smooth function that is flat here leaves its value by roundings first, a jump by far more.
-    """
-    fine, centre = evidence.points, evidence.points.centre
-    steps = np.concatenate([coarse.steps, fine.steps])
-    ahead, behind = (np.concatenate(sides) for sides in ((coarse.ahead, fine.ahead), (coarse.behind, fine.behind)))
-    with np.errstate(invalid="ignore", over="ignore"):
-        change = np.fmax(np.abs(ahead - centre), np.abs(behind - centre))
-    change = np.where(np.isfinite(change), change, 0.0)
-    least = np.sqrt(evidence.eps) * np.fmax(np.max(change, axis=0), np.abs(centre))
-    for probe in np.flatnonzero(evidence.entry != WHOLE):
-        moved, size = np.flatnonzero(change[:, probe]), abs(evidence.unit[probe])
-        if len(moved) and moved[-1] < len(steps) - RESTING and change[moved[-1], probe] > least[probe]:
-            rest, step = steps[moved[-1] + 1] * size, steps[moved[-1]] * size
-            note = f"flat to a step of {rest:.3g}, changes by {change[moved[-1], probe]:.3g} at {step:.3g}"
-            return replace(_row(evidence, int(probe), 1.0, "zero?"), notes=(note,))
-    return None
-
-
-def _row(evidence: Evidence, probe: int, disagreement: float, verdict: Verdict) -> Row:
+def row_of(evidence: Evidence, probe: int, disagreement: float, verdict: Verdict) -> Row:
     whole, unit = evidence.entry[probe] == WHOLE, evidence.unit[probe]
     index = tuple(int(k) for k in np.unravel_index(max(evidence.entry[probe], 0), evidence.leaf.shape))
     slopes = {mode: float(values[probe] / unit) for mode, values in evidence.modes.items()}

@@ -65,12 +65,37 @@ def test_nan_is_located_among_many():
 
 def test_bug_outside_the_entries_tried_shows_in_the_direction():
     x = jnp.linspace(1.0, 2.0, 400)
-    f = lambda x: jnp.sum(x[:300] ** 2) + jnp.sum(jax.lax.stop_gradient(x[300:]) ** 2)
+    f = lambda x: jnp.sum(x[:300] ** 2) + jnp.sum(jax.lax.stop_gradient(x[300:]) * x[300:])
     (row,) = check_gradients(f, (x,), max_coordinates=1, seed=1).rows
     assert (row.verdict, row.index) == ("disagrees", "direction")
     (row,) = check_gradients(f, (x,), max_coordinates=40).rows
-    assert row.verdict == "zero?"
+    assert row.verdict == "disagrees"
     assert row.index[0] >= 300
+
+
+def test_an_entry_without_a_derivative_is_always_tried():
+    x = jnp.linspace(1.0, 2.0, 400)
+    f = lambda x: jnp.sum(x[:300] ** 2) + jnp.sum(jax.lax.stop_gradient(x[300:]) ** 2)
+    (row,) = check_gradients(f, (x,), max_coordinates=1, seed=1).rows
+    assert (row.verdict, row.index) == ("zero?", (300,))
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-3])
+def test_a_jump_in_one_entry_among_slopes_elsewhere_is_found(size):
+    x = jnp.array([0.3, 1.2, 0.7])
+    (row,) = check_gradients(lambda x: x[0] ** 2 + size * jnp.floor(x[1]) + jnp.sin(x[2]), (x,)).rows
+    assert (row.verdict, row.index) == ("zero?", (1,))
+    assert f"flat to a step of 0.2, jumps by {size:.3g}" in row.notes
+
+
+@pytest.mark.parametrize("sleeping", [jnp.maximum, lambda x, y: jnp.maximum(x, y) ** 2, lambda x, y: safe_root(x)])
+def test_a_sleeping_entry_among_slopes_elsewhere_is_no_alarm(sleeping):
+    x = jnp.array([0.3, -0.4, 0.7])
+    assert check_gradients(lambda x: x[0] ** 2 + sleeping(x[1], 0.0) + jnp.sin(x[2]), (x,)).ok
+
+
+def safe_root(x):
+    return jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1.0)), 0.0)
 
 
 def test_value_that_is_not_finite():
@@ -89,9 +114,9 @@ def test_names():
 
 def test_python_function():
     f = lambda x: x**2 if x > 0 else -x
-    with pytest.raises(InputError, match="vmap=False"):
+    with pytest.raises(InputError, match="jit=False"):
         check_gradients(f, (jnp.array(1.5),))
-    assert check_gradients(f, (jnp.array(1.5),), vmap=False).ok
+    assert check_gradients(f, (jnp.array(1.5),), jit=False).ok
 
 
 def test_few_traces_whatever_the_number_of_entries():

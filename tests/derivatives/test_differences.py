@@ -113,7 +113,7 @@ def test_one_trace_for_all_points():
 
 
 def test_python_function():
-    slope = partial_difference(lambda x: np.sin(float(x)), jnp.array(0.3), 0, vmap=False)
+    slope = partial_difference(lambda x: np.sin(float(x)), jnp.array(0.3), 0, jit=False)
     assert abs(slope.value - np.cos(0.3)) <= slope.error
 
 
