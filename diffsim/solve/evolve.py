@@ -23,7 +23,7 @@ from .march import March, Problem, advance, all_finite, begin, freeze, rows
 from .record import Memory, Record, blank, plan
 from .replay import End, replay
 from .status import Status
-from .step import Point, on_vectors, stepper
+from .step import Point, on_vectors, stepper, with_plain_norm
 from .whole import compile_small
 
 Mode = Literal["any", "forward"]
@@ -93,7 +93,7 @@ def evolve(
     phase = _vector_phase(phase, t0, y0, unravel, args)
     step = stepper(phase.field, solver, controller, t0, y0, args)
     whole = mode == "any" and not (phase.guards or phase.limits) and step.is_light(y0)
-    problem = Problem(step, phase.guards, phase.limits, controller, t1, dt0, max_steps, whole)
+    problem = Problem(step, phase.guards, phase.limits, with_plain_norm(controller), t1, dt0, max_steps, whole)
     march, end = _end(problem, t0, y0, mode, memory, ts is not None)
     return _arrive(phase, problem, unravel, march, end, ts)
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import diffrax as dfx
 import equinox as eqx
 import equinox.internal as eqxi
 import jax
@@ -93,11 +94,10 @@ def begin(problem: Problem, start: Point, record: Record | None) -> March:
     )
 
 
-def underway(problem: Problem, march: March) -> Flag:
-    """Whether the march is healthy and has not come to the final time."""
+def _ahead(problem: Problem, march: March) -> Flag:
+    """Whether the final time is still to come."""
     t, t1 = march.point.t, problem.t1
-    left = t1 - t > 4 * jnp.finfo(t.dtype).eps * jnp.maximum(jnp.abs(t), jnp.abs(t1))
-    return left & (march.status == Status.FINISHED)
+    return t1 - t > 4 * jnp.finfo(t.dtype).eps * jnp.maximum(jnp.abs(t), jnp.abs(t1))
 
 
 def advance(problem: Problem, march: March) -> March:
@@ -108,20 +108,36 @@ def advance(problem: Problem, march: March) -> March:
     """
 
     still = freeze(problem)
+    onward = _one_look if problem.guards else _one_step
 
     def go_on(march):
         # One answer for a whole batch, or `vmap` would copy every record at every step.
         return eqxi.unvmap_any(_active(problem, march))
 
-    march = lax.while_loop(go_on, lambda march: _one_look(problem, still, march), march)
-    cut_short = underway(problem, march) & (march.search.stage != Stage.FOUND)
+    march = lax.while_loop(go_on, lambda march: onward(problem, still, march), march)
+    cut_short = _ahead(problem, march) & (march.status == Status.FINISHED) & (march.search.stage != Stage.FOUND)
     return march._replace(status=jnp.where(cut_short, Status.STEP_LIMIT, march.status))
 
 
 def _active(problem: Problem, march: March) -> Flag:
     """Whether there are steps to take and looks to make."""
-    active = underway(problem, march) & (march.search.stage != Stage.FOUND) & (march.attempts < problem.max_steps)
+    active = _ahead(problem, march) & (march.attempts < problem.max_steps)
+    if problem.guards:
+        active &= march.search.stage != Stage.FOUND
+    if not _steady(problem):
+        active &= march.status == Status.FINISHED
     return active if march.record is None else active & (march.record.count < march.record.h.shape[0])
+
+
+def _steady(problem: Problem) -> bool:
+    """Whether the steps are the same whatever becomes of the state: a batch then takes them together."""
+    return not problem.guards and isinstance(problem.controller, dfx.ConstantStepSize | dfx.StepTo)
+
+
+def _one_step(problem: Problem, still: Problem, march: March) -> March:
+    """The march after one attempted step, in a phase without guards."""
+    active, attempt = _active(problem, march), _attempt(problem, still, march, march.h)
+    return _after(still, march, attempt, active, True, ())
 
 
 def _one_look(problem: Problem, still: Problem, march: March) -> March:
@@ -130,26 +146,46 @@ def _one_look(problem: Problem, still: Problem, march: March) -> March:
     Both need one step of the solver and one look at the guards. So they share a loop with a single copy of each,
     which is what the time to compile depends on.
     """
-    start, h, search = march.point, march.h, march.search
-    active = _active(problem, march)
-    end, error = problem.stepper.step(start, search.time)
-    here, there = freeze(start), freeze(end)
+    h, search, active = march.h, march.search, _active(problem, march)
+    attempt = _attempt(problem, still, march, search.time)
+    sight = next_sight(still.guards, freeze(attempt.end), still.stepper.args)
+    looked = look(search, sight, h, still.guards)
+    whole, clear = active & (search.time == h), looked.stage == Stage.CLEAR
+    refused, take = whole & ~attempt.accept, whole & attempt.accept & clear
+    begun = fresh(choose(take, sight, search.sight), attempt.h_next)
+    search = choose(refused | take, begun, choose(active, looked, search))
+    return _after(still, march, attempt, whole, clear, (sight.value,))._replace(search=search)
+
+
+class _Attempt(NamedTuple):
+    """The end of a step, and the verdict of the step size controller: whether it is accepted, and what is next."""
+
+    end: Point
+    accept: Flag
+    h_next: Scalar
+    controller: Any
+
+
+def _attempt(problem: Problem, still: Problem, march: March, time: Scalar) -> _Attempt:
+    end, error = problem.stepper.step(march.point, time)
     # A step into a region where the field is undefined must be refused, not compared with NaN.
     error = jnp.where(jnp.isnan(error), jnp.inf, lax.stop_gradient(error))
-    accept, h_next, controller = _judge(still, here, there, h, error, march.controller)
-    sight = next_sight(still.guards, there, still.stepper.args)
-    looked = look(search, sight, h, still.guards)
-    whole = active & (search.time == h)
-    refused, take = whole & ~accept, whole & accept & (looked.stage == Stage.CLEAR)
-    settled = refused | take
+    return _Attempt(end, *_judge(still, freeze(march.point), freeze(end), march.h, error, march.controller))
+
+
+def _after(still: Problem, march: March, attempt: _Attempt, whole: Flag, clear: Flag | bool, seen: tuple) -> March:
+    """The march after an attempt at a `whole` step, taken if it is `clear` of events; `seen` must be finite too."""
+    start, h, there = march.point, march.h, freeze(attempt.end)
+    take = whole & attempt.accept & clear
+    settled = take | (whole & ~attempt.accept)
     watch = next_watch(still.limits, march.watch, there, h, still.stepper.args)
-    return March(
-        point=choose(take, end, start),
-        h=jnp.where(settled, h_next, h),
-        controller=choose(settled, controller, march.controller),
-        search=choose(settled, fresh(choose(take, sight, search.sight), h_next), choose(active, looked, search)),
+    status = _health(attempt.accept, (there, *seen), attempt.h_next, still.t1, march.status)
+    return march._replace(
+        point=choose(take, attempt.end, start),
+        h=jnp.where(settled, attempt.h_next, h),
+        controller=choose(settled, attempt.controller, march.controller),
         watch=choose(take, watch, march.watch),
-        status=jnp.where(whole, _health(accept, (there, sight.value), h_next, still.t1, march.status), march.status),
+        status=jnp.where(whole, status, march.status),
         attempts=march.attempts + settled,
         record=None if march.record is None else write(march.record, start.t, jnp.where(take, h, 0.0), start.y),
     )

@@ -24,12 +24,18 @@ def put(rows: Array, place: Count, value: Array) -> Array:
     return _put.bind(rows, place, jnp.asarray(value, rows.dtype), axis=0)
 
 
+# Not lax.dynamic_index_in_dim and its like, which are calls of their own.
 def _get(rows, place, *, axis):
-    return lax.dynamic_index_in_dim(rows, place, axis, keepdims=False)
+    sizes = [1 if i == axis else size for i, size in enumerate(rows.shape)]
+    return lax.squeeze(lax.dynamic_slice(rows, _corner(rows, place, axis), sizes), [axis])
 
 
 def _update(rows, place, value, *, axis):
-    return lax.dynamic_update_index_in_dim(rows, value, place, axis)
+    return lax.dynamic_update_slice(rows, lax.expand_dims(value, [axis]), _corner(rows, place, axis))
+
+
+def _corner(rows, place, axis) -> list:
+    return [place if i == axis else jnp.zeros_like(place) for i in range(rows.ndim)]
 
 
 def _batched_row(args, axes, *, axis):

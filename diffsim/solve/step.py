@@ -9,15 +9,19 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optimistix as optx
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from .._errors import InputError
 from .._types import Args, Scalar, Vector
+from .apart import apart
 from .program import is_plain, operations
+from .scalars import can_be_written_out, entries, written_out
 
 _LIGHT = 16 * 2**10  # bytes of state and parameters up to which one core alone is faster
 _MANY = 1024  # numbers of a state
+_FEW = 16  # numbers in each array of a field that is written out
 _SMALL = 64  # operations of a field whose stages are written out one after the other
 
 
@@ -53,7 +57,7 @@ class Stepper(NamedTuple):
     def dense_step(self, start: Point, h: Scalar) -> tuple[Point, Vector, dict]:
         """The same, and what the solver's interpolation needs to know of the step."""
         if isinstance(self.solver, dfx.AbstractERK):
-            return _explicit(self, start, h)
+            return (_written_out if self.small else _explicit)(self, start, h)
         if isinstance(self.solver, dfx.Euler):
             return _euler(self, start, h)
         return _general(self, start, h)
@@ -79,7 +83,8 @@ def stepper(field: Callable, solver: dfx.AbstractSolver, controller, t0: Scalar,
         solver = _with_tolerances(solver, controller)
     solver = _with_stages(solver, "bounded")
     names = operations(field, t0, y0, args)
-    small = len(names) <= _SMALL
+    sizes = [x.size for x in jax.tree.leaves(eqx.filter((y0, args), eqx.is_array))]
+    small = len(names) <= _SMALL and max(sizes, default=0) <= _FEW and can_be_written_out(names)
     plain = is_plain(names) and isinstance(solver, dfx.AbstractERK | dfx.Euler)
     return Stepper(solver, dfx.ODETerm(field), args, small, plain)
 
@@ -97,6 +102,20 @@ def _with_stages(solver, kind: str):
     if isinstance(solver, dfx.AbstractRungeKutta) and not isinstance(solver, dfx.AbstractERK):
         return dataclasses.replace(solver, scan_kind=kind)
     return solver
+
+
+def with_plain_norm(controller):
+    """The controller with a norm of plain arithmetic in place of diffrax's default.
+
+    Over a batch XLA's CPU backend hands products and sums to a library, which it cannot from a program compiled whole.
+    """
+    default = getattr(controller, "norm", None) is optx.rms_norm
+    return dataclasses.replace(controller, norm=_root_mean_square) if default else controller
+
+
+def _root_mean_square(y: Vector) -> Scalar:
+    squares = y**2
+    return jnp.sqrt(sum(entries(squares)) / y.size if y.size <= _FEW else jnp.mean(squares))
 
 
 def _with_tolerances(solver, controller):
@@ -117,7 +136,7 @@ def _with_tolerances(solver, controller):
 def _explicit(stepper: Stepper, start: Point, h: Scalar) -> tuple[Point, Vector, dict]:
     """Explicit Runge-Kutta step from the solver's tableau. diffrax's own loop over stages has a reverse rule only."""
     tableau: dfx.ButcherTableau = stepper.solver.tableau  # pyright: ignore[reportAttributeAccessIssue]
-    slopes, y = (_written_out if stepper.small else _in_a_loop)(stepper, tableau, start, h)
+    slopes, y = _in_a_loop(stepper, tableau, start, h)
     if not tableau.ssal:
         y = start.y + h * _combine(tableau.b_sol, slopes)
     t = start.t + h
@@ -126,22 +145,44 @@ def _explicit(stepper: Stepper, start: Point, h: Scalar) -> tuple[Point, Vector,
     return Point(t, y, end), h * _combine(tableau.b_error, slopes), info
 
 
+def _written_out(stepper: Stepper, start: Point, h: Scalar) -> tuple[Point, Vector, dict]:
+    """The same number by number and one stage after the other: fast to run."""
+    tableau: dfx.ButcherTableau = stepper.solver.tableau  # pyright: ignore[reportAttributeAccessIssue]
+    slope = _slope_of_numbers(stepper, start)
+    begin, slopes = entries(start.y), [entries(start.slope)]
+    combine = lambda weights: [h * _combine(weights, each) for each in zip(*slopes, strict=True)]
+    # Without a barrier XLA fuses the stages into one another, which takes many times longer to compile.
+    ahead = lambda weights: apart(*(a + b for a, b in zip(begin, combine(weights), strict=True)))
+    y = begin
+    for c, weights in zip(tableau.c, tableau.a_lower, strict=True):
+        y = ahead(weights)
+        slopes.append(apart(*slope(start.t + float(c) * h, y)))
+    y = y if tableau.ssal else ahead(tableau.b_sol)
+    t, y1 = start.t + h, jnp.stack(y)
+    end = slopes[-1] if tableau.fsal else slope(t, y)
+    info = {"y0": start.y, "y1": y1, "k": h * jnp.stack([jnp.stack(k) for k in slopes])}
+    return Point(t, y1, jnp.stack(end)), jnp.stack(combine(tableau.b_error)), info
+
+
+def _slope_of_numbers(stepper: Stepper, start: Point) -> Callable:
+    """The vector field as a function of the time and the numbers of the state."""
+    arrays, static = eqx.partition((stepper.term, stepper.args), eqx.is_array)
+    leaves, tree = jax.tree.flatten(arrays)
+
+    def field(t, y, *leaves):
+        term, args = eqx.combine(jax.tree.unflatten(tree, leaves), static)
+        return term.vf(t, y, args)
+
+    slope, constants = written_out(field, start.t, start.y, *leaves), [entries(x) for x in leaves]
+    return lambda t, y: slope([t], y, *constants)
+
+
 def _euler(stepper: Stepper, start: Point, h: Scalar) -> tuple[Point, Vector, dict]:
     """A step of Euler's method, which is no Runge-Kutta method in diffrax, with a slope that is known already."""
     # Without the barrier XLA draws the field into each of the places where its value is used.
     y = lax.optimization_barrier(start.y + h * start.slope)
     end = Point(start.t + h, y, lax.optimization_barrier(stepper.slope(start.t + h, y)))
     return end, jnp.zeros_like(end.y), {"y0": start.y, "y1": end.y}
-
-
-def _written_out(stepper: Stepper, tableau: dfx.ButcherTableau, start: Point, h: Scalar):
-    """The slopes of all stages and the state of the last, one stage after the other: fast to run."""
-    slopes, y = [start.slope], start.y
-    for c, weights in zip(tableau.c, tableau.a_lower, strict=True):
-        # Without the barriers XLA fuses the stages into one another, which takes many times longer to compile.
-        y = lax.optimization_barrier(start.y + h * _combine(weights, slopes))
-        slopes.append(lax.optimization_barrier(stepper.slope(start.t + float(c) * h, y)))
-    return slopes, y
 
 
 def _combine(weights, slopes):

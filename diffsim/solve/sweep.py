@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from .._types import Count, Scalar, Vector
+from .apart import apart
 from .record import Record, put_some
 from .rows import put, row
 from .step import Stepper
@@ -80,7 +81,8 @@ def cotangents(steps: Steps, cotangents: list) -> list:
 def _pull(steps: Steps, path: list, i: Count, y: Vector, carry):
     """`carry`, the cotangents of time, state and live leaves after attempt `i` from `y`, brought before it."""
     # Outside the condition, within which all that is mapped over takes a place of its own for each member.
-    t, h, stride = row(steps.record.t, i), row(steps.record.h, i), steps.record.stride
+    t, h, y = apart(row(steps.record.t, i), row(steps.record.h, i), y)
+    stride = steps.record.stride
 
     def pull(carry):
         (bar_t, bar_y), bars = carry

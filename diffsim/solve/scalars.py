@@ -1,0 +1,115 @@
+"""Functions of a few numbers, written out number by number: no arrays to put together, take apart and transpose."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.extend as jex
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+_CALLS = {"jit", "pjit", "closed_call", "core_call"}
+
+_EACH = """
+abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp convert_element_type copy copy_p cos cosh
+div eq erf erf_inv erfc exp exp2 expm1 floor ge gt integer_pow is_finite le lgamma log log1p logistic lt max min mul
+ne neg nextafter not or pow rem round rsqrt select_n sign sin sinh sqrt square stop_gradient sub tan tanh xor
+"""
+
+
+def _broadcast(x, *, shape, broadcast_dimensions, **_):
+    along = dict(zip(broadcast_dimensions, x.shape, strict=True))
+    return np.broadcast_to(x.reshape([along.get(i, 1) for i in range(len(shape))]), shape)
+
+
+def _slice(x, *, start_indices, limit_indices, strides):
+    steps = strides or [1] * x.ndim
+    return x[tuple(slice(*ends) for ends in zip(start_indices, limit_indices, steps, strict=True))]
+
+
+def _split(x, *, sizes, axis):
+    return np.split(x, np.cumsum(sizes)[:-1], axis)
+
+
+def _reduce(operation, x, *, axes, **_):
+    for axis in sorted(axes, reverse=True):
+        x = np.frompyfunc(operation, 2, 1).reduce(x, axis=axis)
+    return x
+
+
+_REARRANGED: dict[str, Callable] = {
+    "broadcast_in_dim": _broadcast,
+    "concatenate": lambda *parts, dimension: np.concatenate(parts, dimension),
+    "expand_dims": lambda x, *, dimensions: np.expand_dims(x, dimensions),
+    "reduce_max": functools.partial(_reduce, lax.max),
+    "reduce_min": functools.partial(_reduce, lax.min),
+    "reduce_prod": functools.partial(_reduce, lax.mul),
+    "reduce_sum": functools.partial(_reduce, lax.add),
+    "reshape": lambda x, *, new_sizes, **_: x.reshape(new_sizes),
+    "rev": lambda x, *, dimensions: np.flip(x, dimensions),
+    "slice": _slice,
+    "split": _split,
+    "squeeze": lambda x, *, dimensions: x.squeeze(tuple(dimensions)),
+    "stack": lambda *parts, axis: np.stack(parts, axis),
+    "transpose": lambda x, *, permutation: x.transpose(permutation),
+}
+
+
+def can_be_written_out(names) -> bool:
+    """Whether a function of these primitive operations can be."""
+    return set(names) <= {*_EACH.split(), *_CALLS, *_REARRANGED}
+
+
+def written_out(function: Callable, *like) -> Callable:
+    """`function` of arrays `like` these, which gives back one, as a function of lists of their entries."""
+    program = jax.make_jaxpr(function)(*like)
+    shapes = [jnp.shape(x) for x in like]
+
+    def of_entries(*args):
+        given = [_objects(x).reshape(shape) for x, shape in zip(args, shapes, strict=True)]
+        (found,) = _evaluate(program.jaxpr, program.consts, *given)
+        return list(found.ravel())
+
+    return of_entries
+
+
+def entries(x) -> list:
+    """The entries of an array."""
+    flat = jnp.ravel(x)
+    return [flat[i] for i in range(flat.size)]
+
+
+def _evaluate(program, constants, *args) -> list[np.ndarray]:
+    known = {x: _numbers(y) for x, y in zip(program.constvars, constants, strict=True)}
+    known |= dict(zip(program.invars, args, strict=True))
+    value = lambda x: _numbers(_constant(x)) if isinstance(x, jex.core.Literal) else known[x]
+    for equation in program.eqns:
+        name, given = equation.primitive.name, [value(x) for x in equation.invars]
+        if name in _CALLS:
+            inner = equation.params.get("jaxpr") or equation.params["call_jaxpr"]
+            found = _evaluate(inner.jaxpr, inner.consts, *given)
+        elif name not in _REARRANGED:
+            found = np.frompyfunc(functools.partial(equation.primitive.bind, **equation.params), len(given), 1)(*given)
+        else:
+            found = _REARRANGED[name](*given, **equation.params)
+        found = found if isinstance(found, list) else [found]
+        # NumPy gives the entry itself back for an array without dimensions.
+        found = [y if isinstance(y, np.ndarray) else _objects([y]).reshape(()) for y in found]
+        known |= dict(zip(equation.outvars, found, strict=True))
+    return [value(x) for x in program.outvars]
+
+
+def _constant(literal):
+    return jnp.asarray(literal.val, literal.aval.dtype)
+
+
+def _numbers(x) -> np.ndarray:
+    return _objects(entries(x)).reshape(jnp.shape(x))
+
+
+def _objects(xs: list) -> np.ndarray:
+    found = np.empty(len(xs), object)
+    for i, x in enumerate(xs):
+        found[i] = x
+    return found
