@@ -7,6 +7,8 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array
 
+_DROPPED = jax.__version_info__ < (0, 11)  # of single numbers too
+
 _apart = Primitive("apart")
 _apart.multiple_results = True
 
@@ -17,22 +19,15 @@ def apart(*arrays: Array) -> list[Array]:
     The backend otherwise fuses one operation into every one that uses its result, and computes it as many times. Every
     mode of differentiation and `vmap` go through; derivatives are kept apart too.
     """
-    return _apart.bind(*arrays)
+    return _apart.bind(*arrays, many=False)
 
 
-def _jvp(primals, tangents):
+def _moving(tangents, many):
+    """Tangents or cotangents, those that are not zero kept apart."""
     moving = [i for i, t in enumerate(tangents) if type(t) is not ad.Zero]
     found = list(tangents)
-    for i, t in zip(moving, apart(*(tangents[i] for i in moving)) if moving else (), strict=True):
+    for i, t in zip(moving, _apart.bind(*(tangents[i] for i in moving), many=many) if moving else (), strict=True):
         found[i] = t
-    return apart(*primals), found
-
-
-def _transpose(cotangents, *_):
-    moving = [i for i, c in enumerate(cotangents) if type(c) is not ad.Zero]
-    found = list(cotangents)
-    for i, c in zip(moving, apart(*(cotangents[i] for i in moving)) if moving else (), strict=True):
-        found[i] = c
     return found
 
 
@@ -41,15 +36,21 @@ def _call(*arrays):
     return lax.optimization_barrier(list(arrays))
 
 
-def _never_inlined(*arrays):
+def _on_cpu(*arrays, many):
+    if not (many or _DROPPED):
+        return lax.optimization_barrier(list(arrays))
     with set_xla_metadata(inlineable="false"):
         return _call(*arrays)
 
 
-_apart.def_impl(lambda *arrays: list(arrays))
-_apart.def_abstract_eval(lambda *arrays: list(arrays))
-mlir.register_lowering(_apart, mlir.lower_fun(lambda *x: lax.optimization_barrier(list(x)), multiple_results=True))
-mlir.register_lowering(_apart, mlir.lower_fun(_never_inlined, multiple_results=True), platform="cpu")
-ad.primitive_jvps[_apart] = _jvp
-ad.primitive_transposes[_apart] = _transpose
-batching.primitive_batchers[_apart] = lambda arrays, axes: (apart(*arrays), axes)
+def _elsewhere(*arrays, many):
+    return lax.optimization_barrier(list(arrays))
+
+
+_apart.def_impl(lambda *arrays, many: list(arrays))
+_apart.def_abstract_eval(lambda *arrays, many: list(arrays))
+mlir.register_lowering(_apart, mlir.lower_fun(_elsewhere, multiple_results=True))
+mlir.register_lowering(_apart, mlir.lower_fun(_on_cpu, multiple_results=True), platform="cpu")
+ad.primitive_jvps[_apart] = lambda primals, tangents, many: (_apart.bind(*primals, many=many), _moving(tangents, many))
+ad.primitive_transposes[_apart] = lambda cotangents, *_, many: _moving(cotangents, many)
+batching.primitive_batchers[_apart] = lambda arrays, axes, many: (_apart.bind(*arrays, many=True), axes)

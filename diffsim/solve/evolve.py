@@ -19,7 +19,7 @@ from .._types import Args, Count, Scalar, State, Vector
 from .checks import check_field, check_state
 from .guard import Guard, Phase, next_watch
 from .locate import Stage, hold, settle
-from .march import March, Problem, advance, all_finite, begin, freeze, rows
+from .march import March, Problem, advance, all_finite, begin, freeze, rows, steady
 from .record import Memory, Record, blank, plan
 from .replay import End, replay
 from .status import Status
@@ -116,7 +116,7 @@ def _end(problem: Problem, t0: Scalar, y0: Vector, mode: Mode, memory: Memory, k
         path = (march.record.t, march.record.y) if march.record is not None else ()
         return march, End(march.point.t, march.point.y, *path)
     march = freeze(run(freeze(t0), freeze(y0)))
-    options = {"keep_path": keep_path, "jacobians": jacobians, "whole": problem.whole}
+    options = {"keep_path": keep_path, "jacobians": jacobians, "whole": problem.whole, "steady": steady(problem)}
     return march, replay(problem.stepper, t0, y0, march.record, march.point.t, march.point.y, **options)
 
 

@@ -115,6 +115,10 @@ def advance(problem: Problem, march: March) -> March:
         return eqxi.unvmap_any(_active(problem, march))
 
     march = lax.while_loop(go_on, lambda march: onward(problem, still, march), march)
+    if steady(problem):
+        # Whatever ceased to be finite has remained so.
+        status = jnp.where(all_finite(freeze(march.point)), march.status, Status.NON_FINITE)
+        march = march._replace(status=status)
     cut_short = _ahead(problem, march) & (march.status == Status.FINISHED) & (march.search.stage != Stage.FOUND)
     return march._replace(status=jnp.where(cut_short, Status.STEP_LIMIT, march.status))
 
@@ -122,14 +126,16 @@ def advance(problem: Problem, march: March) -> March:
 def _active(problem: Problem, march: March) -> Flag:
     """Whether there are steps to take and looks to make."""
     active = _ahead(problem, march) & (march.attempts < problem.max_steps)
+    if not steady(problem):
+        active &= march.status == Status.FINISHED
     if problem.guards:
         active &= march.search.stage != Stage.FOUND
-    if not _steady(problem):
-        active &= march.status == Status.FINISHED
-    return active if march.record is None else active & (march.record.count < march.record.h.shape[0])
+        # Looks in search of events are recorded too.
+        active &= march.record is None or march.record.count < march.record.h.shape[0]
+    return active
 
 
-def _steady(problem: Problem) -> bool:
+def steady(problem: Problem) -> bool:
     """Whether the steps are the same whatever becomes of the state: a batch then takes them together."""
     return not problem.guards and isinstance(problem.controller, dfx.ConstantStepSize | dfx.StepTo)
 
@@ -179,7 +185,9 @@ def _after(still: Problem, march: March, attempt: _Attempt, whole: Flag, clear: 
     take = whole & attempt.accept & clear
     settled = take | (whole & ~attempt.accept)
     watch = next_watch(still.limits, march.watch, there, h, still.stepper.args)
-    status = _health(attempt.accept, (there, *seen), attempt.h_next, still.t1, march.status)
+    status = march.status
+    if not steady(still):
+        status = _health(attempt.accept, (there, *seen), attempt.h_next, still.t1, status)
     return march._replace(
         point=choose(take, attempt.end, start),
         h=jnp.where(settled, attempt.h_next, h),

@@ -39,13 +39,14 @@ def replay(
     keep_path: bool,
     jacobians: bool,
     whole: bool,
+    steady: bool = False,
 ) -> End:
     """The end (t, y) of the recorded steps from (t0, y0), with derivatives in t0, y0 and the field's arrays.
 
     The values are those recorded, at no further cost. The derivative is that of the discrete solution with the
     sizes of its accepted steps held fixed: one loop over them forward for tangents, or backward for cotangents, in
     which a step is taken again from its recorded state; or its Jacobian, for many steps at once. Refused steps are
-    never differentiated.
+    never differentiated; `steady` says that there are none.
     """
     moving, rest = eqx.partition((t0, y0, stepper), eqx.is_inexact_array)
     fixed, static = eqx.partition(rest, eqx.is_array)
@@ -70,7 +71,7 @@ def replay(
             def steps(residuals):
                 fixed, record = jax.tree.unflatten(held_tree, residuals[len(leaves) :])
                 restore = lambda leaves: eqx.combine(jax.tree.unflatten(tree, leaves), fixed, static)
-                return Steps(residuals[: len(leaves)], live, restore, record, keep_path, jacobians)
+                return Steps(residuals[: len(leaves)], live, restore, record, keep_path, jacobians, steady)
 
             tangent = _carried(steps, [*leaves, *held], [tangents[0][i] for i in live], whole, jacobians)
             return value if keep_path else End(value.t, value.y), tangent

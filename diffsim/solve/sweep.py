@@ -28,6 +28,7 @@ class Steps(NamedTuple):
     record: Record
     keep_path: bool
     jacobians: bool
+    steady: bool  # no step was refused, and one of size zero leaves its state as it is
 
     def step(self, t: Scalar, y: Vector, live: list, h: Scalar) -> tuple[Scalar, Vector]:
         """Time and state a step `h` after (t, y)."""
@@ -37,6 +38,10 @@ class Steps(NamedTuple):
         stepper: Stepper = self.restore(leaves)[2]
         end, _ = stepper.step(stepper.point(t, y), h)
         return end.t, end.y
+
+    def where_taken(self, h: Scalar, take: Callable, carry):
+        """`take(carry)` for an attempt of size `h` that was not refused, else `carry`."""
+        return take(carry) if self.steady else lax.cond(h != 0, take, lambda carry: carry, carry)
 
     @property
     def values(self) -> list:
@@ -59,7 +64,7 @@ def tangents(steps: Steps, inputs: list) -> list:
         if path is not None:
             path = put(path[0], i, point[1][0]), put_some(path[1], i, record.stride, point[1][1])
         h = row(record.h, i)
-        return lax.cond(h != 0, take, lambda point, h: point, point, h), path
+        return steps.where_taken(h, lambda point: take(point, h), point), path
 
     path = (jnp.zeros_like(record.t), jnp.zeros_like(record.y)) if steps.keep_path else None
     (_, end), path = lax.fori_loop(0, record.count, body, (((t, y), start), path))
@@ -90,7 +95,7 @@ def _pull(steps: Steps, path: list, i: Count, y: Vector, carry):
         bar_t, bar_y, more = transpose((bar_t, bar_y))
         return (bar_t, bar_y), jax.tree.map(jnp.add, bars, more)
 
-    carry = lax.cond(h != 0, pull, lambda carry: carry, carry)
+    carry = steps.where_taken(h, pull, carry)
     if path:
         (bar_t, bar_y), bars = carry
         kept = jnp.where(i % stride == 0, row(path[1], i // stride), 0.0)
@@ -111,7 +116,7 @@ def _in_stretches(steps: Steps, path: list, carry):
 
     def ahead(y, i):
         t, h = row(record.t, i), row(record.h, i)
-        return lax.cond(h != 0, lambda y: steps.step(t, y, steps.values, h)[1], lambda y: y, y), y
+        return steps.where_taken(h, lambda y: steps.step(t, y, steps.values, h)[1], y), y
 
     def stretch(which, carry):
         rows = which * stride + jnp.arange(stride)
