@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from .._errors import InputError
 from .._types import Count, Scalar, Vector
-from .rows import put, row
+from .rows import put
 
 Memory = Literal["auto", "states", "two_levels", "jacobians"]
 _CACHED = 16 * 2**20  # bytes: states beyond that leave the caches, and are kept at some steps only
@@ -18,7 +18,7 @@ _FEW = 8  # numbers of a state up to which all of a step's Jacobian costs little
 class Record(NamedTuple):
     """What was attempted, one row each: time and size of the step, zero if it was refused.
 
-    `y` holds the state before every `stride`-th attempt, where `stride` is rows of `h` over rows of `y`.
+    `y` holds the state before every `stride`-th attempt; where that is not each, it has one row more than it needs.
     """
 
     t: Float[Array, " rows"]
@@ -29,7 +29,8 @@ class Record(NamedTuple):
     @property
     def stride(self) -> int:
         """How many attempts there are to each state kept."""
-        return self.h.shape[0] // self.y.shape[0]
+        rows, kept = self.h.shape[0], self.y.shape[0]
+        return 1 if kept == rows else rows // (kept - 1)
 
 
 class Plan(NamedTuple):
@@ -58,7 +59,7 @@ def blank(like: Vector, rows: int, stride: int = 1) -> Record:
     """An empty record for attempts of states `like`."""
     kept = -(-rows // stride)
     zeros = jnp.zeros(kept * stride, like.dtype)
-    return Record(zeros, zeros, jnp.zeros((kept, like.size), like.dtype), jnp.array(0))
+    return Record(zeros, zeros, jnp.zeros((kept + (stride > 1), like.size), like.dtype), jnp.array(0))
 
 
 def write(record: Record, t: Scalar, h: Scalar, y: Vector) -> Record:
@@ -68,6 +69,8 @@ def write(record: Record, t: Scalar, h: Scalar, y: Vector) -> Record:
 
 
 def put_some(rows: Array, attempt: Count, stride: int, value: Array) -> Array:
-    """The rows with `value` in that of an attempt, if it is one of those that are kept."""
-    place = attempt // stride
-    return put(rows, place, jnp.where(attempt % stride == 0, value, row(rows, place)) if stride > 1 else value)
+    """The rows with `value` in that of an attempt, to stay if it is one of those that are kept.
+
+    The others are written to the row of the next that is, which writes over them: cheaper than to ask.
+    """
+    return put(rows, -(-attempt // stride), value)

@@ -92,9 +92,14 @@ def stepper(field: Callable, solver: dfx.AbstractSolver, controller, t0: Scalar,
 def on_vectors(field: Callable, t0: Scalar, y0: Vector, unravel: Callable, args: Args) -> Callable:
     """`field(t, y, args)` of a tree as one of vectors like `y0`, with whatever it closes over made explicit."""
     # Arrays of many dimensions are best computed as such: fused with the vector, they lose their shape.
-    apart = lax.optimization_barrier if y0.size > _MANY else lambda y: y
-    flat = lambda t, y, args: ravel_pytree(apart(field(t, apart(unravel(y)), args)))[0]
+    shaped = _apart_tree if y0.size > _MANY else lambda y: y
+    flat = lambda t, y, args: ravel_pytree(shaped(field(t, shaped(unravel(y)), args)))[0]
     return eqx.filter_closure_convert(flat, t0, y0, args)
+
+
+def _apart_tree(tree):
+    leaves, structure = jax.tree.flatten(tree)
+    return jax.tree.unflatten(structure, apart(*leaves))
 
 
 def _with_stages(solver, kind: str):
@@ -180,8 +185,8 @@ def _slope_of_numbers(stepper: Stepper, start: Point) -> Callable:
 def _euler(stepper: Stepper, start: Point, h: Scalar) -> tuple[Point, Vector, dict]:
     """A step of Euler's method, which is no Runge-Kutta method in diffrax, with a slope that is known already."""
     # Without the barrier XLA draws the field into each of the places where its value is used.
-    y = lax.optimization_barrier(start.y + h * start.slope)
-    end = Point(start.t + h, y, lax.optimization_barrier(stepper.slope(start.t + h, y)))
+    (y,) = apart(start.y + h * start.slope)
+    end = Point(start.t + h, y, *apart(stepper.slope(start.t + h, y)))
     return end, jnp.zeros_like(end.y), {"y0": start.y, "y1": end.y}
 
 
