@@ -205,6 +205,14 @@ def _to_bounded(entry: Parameter) -> Array:
     return low + (high - low) * jax.nn.sigmoid(z)
 
 
+def limits(model: Model) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """The least and the greatest value allowed of each entry of a model, in the order of `ravel_pytree`."""
+    entries = parameters(model).values()
+    sides = ([np.full(np.shape(entry.value), entry.bounds[side]).ravel() for entry in entries] for side in (0, 1))
+    low, high = (np.concatenate([np.zeros(0), *side]) for side in sides)
+    return low, high
+
+
 def at_bound(model: Model, width: float = 1e-3) -> list[str]:
     """Paths of the parameters within `width` of a bound, as a fraction of the range (of the value, if one bound)."""
     names = []
