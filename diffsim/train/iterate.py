@@ -28,6 +28,7 @@ Solver = optx.AbstractLeastSquaresSolver | optx.AbstractMinimiser
 NEAR = 0.1  # of its first distance from a bound: from here a parameter may settle on it
 STUCK = 1e-6  # of that distance: from here the transform's slope is too small to come back by itself
 AGAIN = 0.05  # of that distance: where a parameter begins anew that was stuck
+LEVEL = 1e-6  # of the loss: the change that a slope may make, per unit or share of its parameter, where all is over
 HOLDS = 2  # times that a parameter is set on a bound; then it is left to the transform
 
 
@@ -132,6 +133,7 @@ def iterate(function, solver: Solver, trained: Model, fixed: Model, data, steps:
         arguments = (problem.function, place.z, place, options, state, frozenset())
         z, state, _ = solver.step(*arguments)
         over, _ = solver.terminate(problem.function, z, place, options, state, frozenset())
+        over, state = _stalled(problem, solver, place, z, over, state, begin)
         loss = state.f_info.as_min()
         moved = jnp.isfinite(loss) & ~place.held
         after = loop._replace(place=place._replace(z=jnp.where(moved, z, place.z)), state=dynamic(state), over=over)
@@ -157,6 +159,10 @@ def _problem(function, solver: Solver, trained: Model, fixed: Model, data) -> tu
     squares = isinstance(solver, optx.AbstractLeastSquaresSolver)
     value = lambda x: function(eqx.combine(unravel(x), fixed), data)
     shape = jax.eval_shape(value, z)
+    if not isinstance(solver, (optx.AbstractGaussNewton, optx.AbstractQuasiNewton, optx.AbstractGradientDescent)):
+        raise InputError(
+            f"solver {type(solver).__name__}: give one of optimistix that follows slopes, as LBFGS or Dogleg"
+        )
     if not squares and jax.tree.leaves(shape)[0].shape != ():
         raise InputError(f"the loss has shape {jax.tree.leaves(shape)[0].shape}; it must be one number")
     bounded = lambda z: ravel_pytree(constrain(unravel(z)))[0]
@@ -164,6 +170,25 @@ def _problem(function, solver: Solver, trained: Model, fixed: Model, data) -> tu
     low, high = limits(trained)
     start = Place(z, jnp.zeros(z.shape, bool), z, jnp.zeros(z.shape, int))
     return Problem(value, bounded, free, squares, low.astype(z.dtype), high.astype(z.dtype)), start
+
+
+def _stalled(problem: Problem, solver: Solver, place: Place, z: Vector, over: Flag, state, begin: Callable):
+    """Whether all is over, and the solver's state, when a step was refused and the next is below the tolerances.
+
+    Near a minimum roundings refuse every step. Damped least squares go down the slope at last, so that this is the end;
+    a minimiser whose memory has led it astray forgets it and begins anew, unless its slope is as good as zero.
+    """
+    small = jnp.abs(state.y_eval - z) <= solver.atol + solver.rtol * jnp.abs(z)
+    refused = jnp.all(z == place.z) & jnp.all(small) & ~state.first_step
+    if problem.squares:
+        return over | refused, state
+    info = state.f_info
+    level = jnp.abs(info.grad) * jnp.maximum(jnp.abs(z), 1.0) <= LEVEL * jnp.maximum(jnp.abs(info.f), solver.atol)
+    astray = refused & ~jnp.all(level)
+    arrays, static = eqx.partition(state, eqx.is_array)
+    fresh = eqx.filter(begin(place._replace(z=z)), eqx.is_array)
+    state = eqx.combine(jax.tree.map(lambda a, b: jnp.where(astray, a, b), fresh, arrays), static)
+    return over | (refused & jnp.all(level)), state
 
 
 def _close(problem: Problem, place: Place, gaps: Array, share: float) -> Bool[Array, "2 n"]:
