@@ -44,10 +44,10 @@ from .solve.whole import compile_whole as compile_whole
 from .train.batch import in_blocks as in_blocks
 from .train.belief import Band as Band
 from .train.belief import Belief as Belief
-from .train.belief import belief as belief
-from .train.belief import laplace as laplace
 from .train.checkpoint import load as load
 from .train.checkpoint import save as save
+from .train.covariance import belief as belief
+from .train.covariance import laplace as laplace
 from .train.evolution import fit_cma_es as fit_cma_es
 from .train.fit import FitFailed as FitFailed
 from .train.fit import History as History

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from ._errors import InputError
 from ._types import Model
@@ -203,25 +203,6 @@ def _to_bounded(entry: Parameter) -> Array:
     if np.isinf(low):
         return high - jnp.exp(-z)
     return low + (high - low) * jax.nn.sigmoid(z)
-
-
-def limits(model: Model) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-    """The least and the greatest value allowed of each entry of a model, in the order of `ravel_pytree`."""
-    entries = parameters(model).values()
-    sides = ([np.full(np.shape(entry.value), entry.bounds[side]).ravel() for entry in entries] for side in (0, 1))
-    low, high = (np.concatenate([np.zeros(0), *side]) for side in sides)
-    return low, high
-
-
-def on_bound(model: Model) -> PyTree[Bool[Array, "..."]]:
-    """Where the parameters of a model lie exactly on a bound; false for all its other leaves."""
-    known = parameters(model)
-
-    def leaf(path, x):
-        entry = known.get(_name(path))
-        return False if entry is None else (x <= entry.bounds[0]) | (x >= entry.bounds[1])
-
-    return jax.tree_util.tree_map_with_path(leaf, model)
 
 
 def at_bound(model: Model, width: float = 1e-3) -> list[str]:

@@ -7,14 +7,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Bool, Float
 
-from .._errors import InputError, WorkFailed
+from .._errors import InputError
 from .._types import Model, Scalar, Vector
-from ..parameters import constrain, limits, on_bound, parameters, unconstrain
-from .least_squares import parts
+from ..parameters import constrain, parameters, unconstrain
+from .bounds import limits
 
 
 class Row(NamedTuple):
@@ -86,8 +85,8 @@ class Belief(eqx.Module):
         bounded = lambda z: ravel_pytree(constrain(flat(z)))[0]
         slope = jax.jvp(bounded, (z,), (jnp.ones_like(z),))[1]
         reach = self.quantile(level) * self.std() / slope
-        ends = (jnp.where(jnp.isinf(reach), end, bounded(z + s * reach)) for s, end in ((-1, low), (1, high)))
-        return tuple(ends)
+        down, up = (bounded(z + side * jnp.where(jnp.isinf(reach), 0.0, reach)) for side in (-1, 1))
+        return jnp.where(jnp.isinf(reach), low, down), jnp.where(jnp.isinf(reach), high, up)
 
     def flat_directions(self) -> list[dict[str, float]]:
         """The directions in which the data say nothing: relative changes by path, the greatest 1."""
@@ -104,7 +103,7 @@ class Belief(eqx.Module):
         units = [entry.unit for entry in parameters(self.trained).values() for _ in range(entry.value.size)]
         remarks = np.where(self.held, "at its bound", np.where(np.isinf(columns[1]), "not determined", ""))
         every = zip(names(self.trained), units, remarks, *columns, strict=True)
-        return [Row(name, float(x), unit, *map(float, ends), str(remark)) for name, unit, remark, x, *ends in every]
+        return [Row(name, float(x), unit, float(s), float(a), float(b), str(r)) for name, unit, r, x, s, a, b in every]
 
     def spread(self, function: Callable[[Model], Array]) -> tuple[Array, Array]:
         """The value of `function(model)` and its standard deviation, to first order (the delta method).
@@ -115,7 +114,7 @@ class Belief(eqx.Module):
         predict = lambda x: function(eqx.combine(unravel(x), self.fixed))
         value, slopes = predict(x), jax.jacfwd(predict)(x)
         variance = jnp.sum((slopes @ self.covariance) * slopes, axis=-1)
-        scaled = slopes @ jnp.diag(_scale(x))
+        scaled = slopes @ jnp.diag(scale_of(x))
         open_ = jnp.max(jnp.abs(scaled @ (self.directions.T * self.flat[None])), axis=-1)
         return value, jnp.where(open_ > 1e-6 * jnp.linalg.norm(scaled, axis=-1), jnp.inf, jnp.sqrt(variance))
 
@@ -127,65 +126,6 @@ class Belief(eqx.Module):
         return Band(value, std, value - reach, value + reach)
 
 
-def belief(
-    residuals: Callable,
-    model: Model,
-    data: PyTree = None,
-    *,
-    noise: float | None = None,
-    train: PyTree[bool] | None = None,
-) -> Belief:
-    """What a least-squares fit says of its parameters: covariance = noise^2 (J^T J)^-1, J the residuals' Jacobian.
-
-    `model` is the fitted one, `train` what was fitted. Residuals are taken for independent, with standard deviation
-    `noise`; without it that is estimated as sqrt(sum(residuals^2) / (residuals - free parameters)). Parameters on a
-    bound are taken for known. Directions of relative change whose singular value is below about 1e-6 of the greatest
-    are flat. Works under `jit` and `vmap` (`eqx.filter_vmap`).
-
-    Raises InputError if the noise is to be estimated and there are no more residuals than parameters.
-
-    Source: G. A. F. Seber, C. J. Wild, Nonlinear Regression, Wiley 1989, sections 2.1 and 5.1.
-    """
-    trained, fixed = parts(model, train)
-    x, unravel = ravel_pytree(trained)
-    flat = lambda x: ravel_pytree(residuals(eqx.combine(unravel(x), fixed), data))[0]
-    r, jacobian = flat(x), jax.jacfwd(flat)(x)
-    if noise is None and r.size <= x.size:
-        cure = "give noise=, measure more, or train less"
-        raise InputError(f"{r.size} residuals cannot tell the noise beside {x.size} parameters: {cure}")
-    held = ravel_pytree(on_bound(trained))[0]
-    scaled = jacobian @ jnp.diag(jnp.where(held, 0.0, _scale(x)))
-    # Rows of zeros, for there to be as many directions as parameters.
-    rows = jnp.concatenate([scaled, jnp.zeros((x.size, x.size), x.dtype)])
-    _, singular, directions = jnp.linalg.svd(rows, full_matrices=False)
-    open_ = _flat(singular, directions, held, _narrow(x))
-    freedom = r.size - x.size + jnp.sum(held) + jnp.sum(open_) if noise is None else jnp.inf
-    spread = jnp.sqrt(jnp.sum(r**2) / freedom) if noise is None else jnp.asarray(noise, x.dtype)
-    return _assemble(trained, fixed, directions, singular / spread, open_, held, spread, freedom)
-
-
-def laplace(loss: Callable, model: Model, data: PyTree = None, *, train: PyTree[bool] | None = None) -> Belief:
-    """What a minimum of a negative log-likelihood says of its parameters: covariance = the inverse of its Hessian.
-
-    `loss(model, data)` is the negative logarithm of a likelihood or posterior density at its minimum; `noise` is then
-    1 and means nothing. All else is as in `belief`.
-
-    Raises WorkFailed if the loss falls along some direction of second order: the model is then not at its minimum.
-    """
-    trained, fixed = parts(model, train)
-    x, unravel = ravel_pytree(trained)
-    held = ravel_pytree(on_bound(trained))[0]
-    scale = jnp.diag(jnp.where(held, 0.0, _scale(x)))
-    hessian = jax.hessian(lambda x: loss(eqx.combine(unravel(x), fixed), data))(x)
-    values, directions = jnp.linalg.eigh(scale @ hessian @ scale)
-    if not isinstance(values, Tracer) and float(values[0]) < -1e-6 * float(values[-1]):
-        raise WorkFailed("the loss curves downwards at this model: it is no minimum; fit it first, to tight tolerances")
-    singular = jnp.sqrt(jnp.maximum(values, 0.0))
-    open_ = _flat(singular, directions.T, held, _narrow(x))
-    one, freedom = jnp.ones((), x.dtype), jnp.asarray(jnp.inf, x.dtype)
-    return _assemble(trained, fixed, directions.T, singular, open_, held, one, freedom)
-
-
 def names(trained: Model) -> list[str]:
     """A name for each number of a model, in the order of `ravel_pytree`: its path, with an index in an array."""
     found = []
@@ -194,25 +134,7 @@ def names(trained: Model) -> list[str]:
     return found
 
 
-def _assemble(trained, fixed, directions, singular, flat, held, noise, freedom) -> Belief:
-    weights = jnp.where(flat | (singular == 0), 0.0, 1 / jnp.where(singular == 0, 1.0, singular))
-    scale = jnp.where(held, 0.0, _scale(ravel_pytree(trained)[0]))
-    root = jnp.diag(scale) @ directions.T @ jnp.diag(weights)
-    return Belief(trained, fixed, root @ root.T, directions, flat, held, noise, jnp.asarray(freedom))
-
-
-def _flat(singular, directions, held, narrow: float) -> Bool[Array, " n"]:
-    """Which directions, of those not held, the data say next to nothing about."""
-    free = directions**2 @ held.astype(directions.dtype) < 0.5
-    return (singular <= narrow * jnp.max(singular)) & free
-
-
-def _narrow(x: Vector) -> float:
-    """The ratio of singular values that roundings of the Jacobian leave in doubt."""
-    return float(jnp.finfo(x.dtype).eps) ** 0.4
-
-
-def _scale(x: Vector) -> Vector:
+def scale_of(x: Vector) -> Vector:
     """The size by which a parameter's changes are measured: its own, or 1 at zero."""
     return jnp.where(x == 0, 1.0, jnp.abs(x))
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import PyTree
@@ -13,7 +14,8 @@ from jaxtyping import PyTree
 from .._errors import InputError
 from .._extras import extra
 from .._types import Model, Scalar
-from ..parameters import at_bound, constrain, limits, unconstrain
+from ..parameters import at_bound, constrain, unconstrain
+from .bounds import limits
 from .fit import FitFailed, History
 from .least_squares import parts
 from .progress import Progress
@@ -69,7 +71,7 @@ def fit_cma_es(
             search.tell(list(zip(drawn, found, strict=True)))
             if search.should_stop():
                 break
-    found = constrain(unravel(best[1].astype(kind)))
+    found = constrain(unravel(jnp.asarray(best[1], kind)))
     history = History(np.array(losses), time.perf_counter() - began, 0.0, at_bound=tuple(at_bound(found, width=0.0)))
     if not np.isfinite(best[0]):
         raise FitFailed("no model of the first generation has a finite loss: start elsewhere", model, history)

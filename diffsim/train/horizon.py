@@ -16,7 +16,8 @@ from jaxtyping import Array, Float, PyTree
 from .._errors import InputError
 from .._trees import common_length
 from .._types import Model, State
-from ..parameters import on_bound, trainable
+from ..parameters import trainable
+from .bounds import on_bound
 from .fit import History
 from .least_squares import fit_least_squares
 

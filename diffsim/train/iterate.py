@@ -1,10 +1,4 @@
-"""The compiled part of a fit by optimistix: iterations within bounds, and parameters that settle on a bound.
-
-The transform behind a bound loses its slope as a parameter comes near, so that a solver creeps and may never arrive, or
-leaps so far that it cannot come back. A parameter that has come close while the loss still falls towards the bound is
-therefore set on it and held, and the others go on; where they end, the loss's derivative tells whether it stays
-(the conditions of Karush, Kuhn and Tucker).
-"""
+"""The compiled part of a fit by optimistix: iterations within bounds, up to an end that has a name."""
 
 import enum
 from collections.abc import Callable
@@ -13,23 +7,20 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optimistix as optx
 from jax import lax
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from .._errors import InputError
 from .._types import Count, Flag, Model, Vector
-from ..parameters import constrain, limits, unconstrain
+from ..parameters import constrain, unconstrain
+from .bounds import limits
+from .settle import NEAR, Place, Problem, close, settle
 
 Solver = optx.AbstractLeastSquaresSolver | optx.AbstractMinimiser
 
-NEAR = 0.1  # of its first distance from a bound: from here a parameter may settle on it
-STUCK = 1e-6  # of that distance: from here the transform's slope is too small to come back by itself
-AGAIN = 0.05  # of that distance: where a parameter begins anew that was stuck
 LEVEL = 1e-6  # of the loss: the change that a slope may make, per unit or share of its parameter, where all is over
-HOLDS = 2  # times that a parameter is set on a bound; then it is left to the transform
 
 
 class FitStatus(enum.IntEnum):
@@ -65,56 +56,12 @@ class End(NamedTuple):
     status: Count
 
 
-class Place(NamedTuple):
-    """Free numbers of all parameters, which of them are held, on which bound, and how often they were so far."""
-
-    z: Vector
-    held: Bool[Array, " n"]
-    bound: Vector
-    holds: Array
-
-
 class _Loop(NamedTuple):
     place: Place
     state: Any
     number: Count
     losses: Float[Array, " steps"]
     over: Flag
-
-
-class Problem(NamedTuple):
-    """A fit in flat numbers: what it minimises at bounded parameters `x`, and how to come by them."""
-
-    value: Callable[[Vector], Any]
-    bounded: Callable[[Vector], Vector]
-    free: Callable[[Vector], Vector]
-    squares: bool
-    low: np.ndarray
-    high: np.ndarray
-
-    def at(self, place: Place) -> Vector:
-        """The parameters at a place."""
-        return jnp.where(place.held, place.bound, self.bounded(place.z))
-
-    def function(self, z: Vector, place: Place):
-        """What the solver sees: the residuals or the loss, in which a held number is kept where it is."""
-        value = self.value(self.at(place._replace(z=z)))
-        if not self.bounds:
-            return value, None
-        kept = jnp.where(place.held, z - place.z, 0.0)
-        return ((value, kept) if self.squares else value + 0.5 * jnp.sum(kept**2)), None
-
-    @property
-    def bounds(self) -> bool:
-        """Whether any parameter has a bound."""
-        return bool(np.any(np.isfinite(self.low) | np.isfinite(self.high)))
-
-    def slope(self, x: Vector) -> Vector:
-        """The derivative of the loss; of residuals in forward mode, as the solvers take it."""
-        if not self.squares:
-            return jax.grad(self.value)(x)
-        flat = lambda x: ravel_pytree(self.value(x))[0]
-        return flat(x) @ jax.jacfwd(flat)(x)
 
 
 @eqx.filter_jit
@@ -128,6 +75,11 @@ def iterate(function, solver: Solver, trained: Model, fixed: Model, data, steps:
     dynamic = lambda state: eqx.filter(state, eqx.is_array)
     gaps = jnp.stack([problem.bounded(start.z) - problem.low, problem.high - problem.bounded(start.z)])
 
+    def settled(loop: _Loop) -> _Loop:
+        place, anew = settle(problem, loop.place, gaps, loop.over)
+        state = jax.tree.map(lambda a, b: jnp.where(anew, a, b), dynamic(begin(place)), loop.state)
+        return loop._replace(place=place, state=state, over=loop.over & ~anew)
+
     def step(loop: _Loop) -> _Loop:
         place, state = loop.place, eqx.combine(loop.state, static)
         arguments = (problem.function, place.z, place, options, state, frozenset())
@@ -140,8 +92,8 @@ def iterate(function, solver: Solver, trained: Model, fixed: Model, data, steps:
         after = after._replace(number=loop.number + 1, losses=loop.losses.at[loop.number].set(loss))
         if not problem.bounds:
             return after
-        due = over | jnp.any(_close(problem, after.place, gaps, NEAR))
-        return lax.cond(due, lambda loop: _settle(problem, loop, gaps, lambda p: dynamic(begin(p))), lambda x: x, after)
+        due = over | jnp.any(close(problem, after.place, gaps, NEAR))
+        return lax.cond(due, settled, lambda loop: loop, after)
 
     healthy = lambda loop: (loop.number == 0) | jnp.isfinite(loop.losses[loop.number - 1])
     going = lambda loop: (loop.number < steps) & ~loop.over & healthy(loop)
@@ -189,37 +141,3 @@ def _stalled(problem: Problem, solver: Solver, place: Place, z: Vector, over: Fl
     fresh = eqx.filter(begin(place._replace(z=z)), eqx.is_array)
     state = eqx.combine(jax.tree.map(lambda a, b: jnp.where(astray, a, b), fresh, arrays), static)
     return over | (refused & jnp.all(level)), state
-
-
-def _close(problem: Problem, place: Place, gaps: Array, share: float) -> Bool[Array, "2 n"]:
-    """Which parameters are close to their lower, and to their upper bound, and free to be held."""
-    x = problem.at(place)
-    distance = jnp.stack([x - problem.low, problem.high - x])
-    able = ~place.held & (place.holds < HOLDS)
-    return (distance <= share * gaps) & jnp.isfinite(gaps) & able[None]
-
-
-def _settle(problem: Problem, loop: _Loop, gaps: Array, begin: Callable) -> _Loop:
-    """The loop with parameters set on their bound where the loss falls towards it, and let go where it does not.
-
-    They are let go, and those that are stuck near a bound they should leave are sent back, only when all is over.
-    """
-    place = loop.place
-    slope = problem.slope(problem.at(place))
-    outward = jnp.stack([slope > 0, slope < 0])
-    low, high = _close(problem, place, gaps, NEAR) & outward
-    leave = jnp.where(place.bound == problem.low, outward[1], outward[0]) & place.held & loop.over
-    stuck = _close(problem, place, gaps, STUCK) & outward[::-1] & loop.over
-    inside = jnp.where(stuck[0], problem.low + AGAIN * gaps[0], problem.high - AGAIN * gaps[1])
-    back = jnp.any(stuck, axis=0)
-    x = jnp.where(back, inside, problem.bounded(jnp.zeros_like(place.z)))
-    changed = low | high | leave | back
-    new = Place(
-        z=jnp.where(back, problem.free(x), place.z),
-        held=(place.held & ~leave) | low | high,
-        bound=jnp.where(low, problem.low, jnp.where(high, problem.high, place.bound)),
-        holds=place.holds + (low | high | back),
-    )
-    anew = jnp.any(changed)
-    state = jax.tree.map(lambda a, b: jnp.where(anew, a, b), begin(new), loop.state)
-    return loop._replace(place=new, state=state, over=loop.over & ~anew)

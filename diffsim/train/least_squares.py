@@ -71,7 +71,8 @@ class SumOfSquares(eqx.Module):
     residuals: Callable
 
     def __call__(self, model: Model, data: PyTree) -> Scalar:
-        return sum(0.5 * jnp.sum(r**2) for r in jax.tree.leaves(self.residuals(model, data)))
+        leaves = jax.tree.leaves(self.residuals(model, data))
+        return jnp.sum(jnp.stack([0.5 * jnp.sum(r**2) for r in leaves]))
 
 
 def as_needed(residuals: Callable, solver: Solver) -> Callable:

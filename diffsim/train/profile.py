@@ -12,7 +12,7 @@ from jaxtyping import Float, PyTree
 from .._errors import InputError, WorkFailed
 from .._types import Model
 from ..parameters import parameters, replace, trainable, unconstrain
-from .belief import belief
+from .covariance import belief
 from .iterate import Solver, iterate
 from .least_squares import LEVENBERG_MARQUARDT, SumOfSquares, parts
 

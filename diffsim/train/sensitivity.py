@@ -12,8 +12,8 @@ from jaxtyping import Array, Float, PyTree
 
 from .._errors import InputError
 from .._types import Model
-from ..parameters import limits
 from .belief import names
+from .bounds import limits
 from .least_squares import parts
 
 
