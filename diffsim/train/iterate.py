@@ -16,7 +16,7 @@ from .._errors import InputError
 from .._types import Count, Flag, Model, Vector
 from ..parameters import constrain, unconstrain
 from .bounds import limits
-from .settle import NEAR, Place, Problem, close, settle
+from .settle import Place, Problem, distances, near, settle
 
 Solver = optx.AbstractLeastSquaresSolver | optx.AbstractMinimiser
 
@@ -73,7 +73,7 @@ def iterate(function, solver: Solver, trained: Model, fixed: Model, data, steps:
     shape = jax.eval_shape(problem.function, start.z, start)[0]
     _, static = eqx.partition(begin(start), eqx.is_array)
     dynamic = lambda state: eqx.filter(state, eqx.is_array)
-    gaps = jnp.stack([problem.bounded(start.z) - problem.low, problem.high - problem.bounded(start.z)])
+    gaps = distances(problem, problem.bounded(start.z))
 
     def settled(loop: _Loop) -> _Loop:
         place, anew = settle(problem, loop.place, gaps, loop.over)
@@ -85,14 +85,14 @@ def iterate(function, solver: Solver, trained: Model, fixed: Model, data, steps:
         arguments = (problem.function, place.z, place, options, state, frozenset())
         z, state, _ = solver.step(*arguments)
         over, _ = solver.terminate(problem.function, z, place, options, state, frozenset())
-        over, state = _stalled(problem, solver, place, z, over, state, begin)
         loss = state.f_info.as_min()
+        over, state = _stalled(problem, solver, place, z, over, state, begin)
         moved = jnp.isfinite(loss) & ~place.held
         after = loop._replace(place=place._replace(z=jnp.where(moved, z, place.z)), state=dynamic(state), over=over)
         after = after._replace(number=loop.number + 1, losses=loop.losses.at[loop.number].set(loss))
         if not problem.bounds:
             return after
-        due = over | jnp.any(close(problem, after.place, gaps, NEAR))
+        due = over | jnp.any(near(problem, after.place, gaps))
         return lax.cond(due, settled, lambda loop: loop, after)
 
     healthy = lambda loop: (loop.number == 0) | jnp.isfinite(loop.losses[loop.number - 1])
@@ -120,7 +120,7 @@ def _problem(function, solver: Solver, trained: Model, fixed: Model, data) -> tu
     bounded = lambda z: ravel_pytree(constrain(unravel(z)))[0]
     free = lambda x: ravel_pytree(unconstrain(unravel(x)))[0]
     low, high = limits(trained)
-    start = Place(z, jnp.zeros(z.shape, bool), z, jnp.zeros(z.shape, int))
+    start = Place(z, jnp.zeros(z.shape, bool), z, *(2 * [jnp.zeros(z.shape, int)]))
     return Problem(value, bounded, free, squares, low.astype(z.dtype), high.astype(z.dtype)), start
 
 
@@ -130,12 +130,12 @@ def _stalled(problem: Problem, solver: Solver, place: Place, z: Vector, over: Fl
     Near a minimum roundings refuse every step. Damped least squares go down the slope at last, so that this is the end;
     a minimiser whose memory has led it astray forgets it and begins anew, unless its slope is as good as zero.
     """
-    small = jnp.abs(state.y_eval - z) <= solver.atol + solver.rtol * jnp.abs(z)
-    refused = jnp.all(z == place.z) & jnp.all(small) & ~state.first_step
+    tolerance = solver.atol + solver.rtol * jnp.abs(z)
+    refused = jnp.all(z == place.z) & jnp.all(jnp.abs(state.y_eval - z) <= tolerance) & ~state.first_step
     if problem.squares:
         return over | refused, state
-    info = state.f_info
-    level = jnp.abs(info.grad) * jnp.maximum(jnp.abs(z), 1.0) <= LEVEL * jnp.maximum(jnp.abs(info.f), solver.atol)
+    slope, value = jnp.abs(state.f_info.grad), jnp.abs(state.f_info.f)
+    level = (slope * jnp.maximum(jnp.abs(z), 1.0) <= LEVEL * value) | (slope <= tolerance)
     astray = refused & ~jnp.all(level)
     arrays, static = eqx.partition(state, eqx.is_array)
     fresh = eqx.filter(begin(place._replace(z=z)), eqx.is_array)

@@ -13,23 +13,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Float, Int
 
 from .._types import Flag, Vector
 
 NEAR = 0.1  # of its first distance from a bound: from here a parameter may settle on it
-STUCK = 1e-6  # of that distance: from here the transform's slope is too small to come back by itself
-AGAIN = 0.05  # of that distance: where a parameter begins anew that was stuck
+RELEASED = 1e-3  # of that distance: where it goes on if it turns out to belong inside
+STUCK = 1e-6  # of its range: from here the transform's slope is too small to come back by itself
+AGAIN = 0.01  # of its range: where a parameter begins anew that was stuck
 HOLDS = 2  # times that a parameter is set on a bound; then it is left to the transform
+MOVES = 4  # times that it is set on a bound or begins anew
 
 
 class Place(NamedTuple):
-    """Free numbers of all parameters, which of them are held, on which bound, and how often they were so far."""
+    """Free numbers of all parameters, which are held on which bound, how often they were, and were moved."""
 
     z: Vector
     held: Bool[Array, " n"]
     bound: Vector
-    holds: Array
+    holds: Int[Array, " n"]
+    moves: Int[Array, " n"]
 
 
 class Problem(NamedTuple):
@@ -67,12 +70,15 @@ class Problem(NamedTuple):
         return flat(x) @ jax.jacfwd(flat)(x)
 
 
-def close(problem: Problem, place: Place, gaps: Array, share: float) -> Bool[Array, "2 n"]:
-    """Which parameters are close to their lower, and to their upper bound, and free to be held."""
-    x = problem.at(place)
-    distance = jnp.stack([x - problem.low, problem.high - x])
+def distances(problem: Problem, x: Vector) -> Float[Array, "2 n"]:
+    """How far parameters are from their lower, and from their upper bound."""
+    return jnp.stack([x - problem.low, problem.high - x])
+
+
+def near(problem: Problem, place: Place, gaps: Array) -> Bool[Array, "2 n"]:
+    """Which parameters are near their lower, or their upper bound, and may be set on it; `gaps` were their first."""
     able = ~place.held & (place.holds < HOLDS)
-    return (distance <= share * gaps) & jnp.isfinite(gaps) & able[None]
+    return (distances(problem, problem.at(place)) <= NEAR * gaps) & jnp.isfinite(gaps) & able[None]
 
 
 def settle(problem: Problem, place: Place, gaps: Array, over: Flag) -> tuple[Place, Flag]:
@@ -82,16 +88,23 @@ def settle(problem: Problem, place: Place, gaps: Array, over: Flag) -> tuple[Pla
     """
     slope = problem.slope(problem.at(place))
     outward = jnp.stack([slope > 0, slope < 0])
-    low, high = close(problem, place, gaps, NEAR) & outward
-    leave = jnp.where(place.bound == problem.low, outward[1], outward[0]) & place.held & over
-    stuck = close(problem, place, gaps, STUCK) & outward[::-1] & over
-    inside = jnp.where(stuck[0], problem.low + AGAIN * gaps[0], problem.high - AGAIN * gaps[1])
-    back = jnp.any(stuck, axis=0)
-    x = jnp.where(back, inside, problem.bounded(jnp.zeros_like(place.z)))
+    low, high = near(problem, place, gaps) & outward
+    on = jnp.stack([place.bound == problem.low, place.bound != problem.low]) & place.held[None]
+    leave = on & ~outward & over
+    wide = problem.high - problem.low
+    ranges = jnp.where(jnp.isfinite(wide)[None], wide[None], gaps)
+    stuck = (distances(problem, problem.at(place)) <= STUCK * ranges) & jnp.isfinite(gaps) & ~outward & over
+    stuck &= ~place.held[None] & (place.moves < MOVES)[None]
+    inside = jnp.where(stuck, AGAIN * ranges, RELEASED * gaps)
+    back = leave | stuck
+    moved = jnp.any(back, axis=0)
+    x = jnp.where(back[0], problem.low + inside[0], problem.high - inside[1])
+    x = jnp.where(moved, x, problem.bounded(jnp.zeros_like(place.z)))
     new = Place(
-        z=jnp.where(back, problem.free(x), place.z),
-        held=(place.held & ~leave) | low | high,
+        z=jnp.where(moved, problem.free(x), place.z),
+        held=(place.held & ~moved) | low | high,
         bound=jnp.where(low, problem.low, jnp.where(high, problem.high, place.bound)),
-        holds=place.holds + (low | high | back),
+        holds=place.holds + (low | high),
+        moves=place.moves + (low | high | moved),
     )
-    return new, jnp.any(low | high | leave | back)
+    return new, jnp.any(low | high | moved)
