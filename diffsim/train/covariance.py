@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Bool, PyTree
+from jaxtyping import PyTree
 
 from .._errors import InputError, WorkFailed
 from .._types import Model, Vector
@@ -44,10 +44,10 @@ def belief(
         raise InputError(f"{r.size} residuals cannot tell the noise beside {x.size} parameters: {cure}")
     held = ravel_pytree(on_bound(trained))[0]
     scaled = jacobian @ jnp.diag(jnp.where(held, 0.0, scale_of(x)))
-    # Rows of zeros, for there to be as many directions as parameters.
-    rows = jnp.concatenate([scaled, jnp.zeros((x.size, x.size), x.dtype)])
+    # Rows of zeros, for there to be as many directions as parameters; those held are directions of their own.
+    rows = jnp.concatenate([scaled, jnp.diag(held * jnp.linalg.norm(scaled))])
     _, singular, directions = jnp.linalg.svd(rows, full_matrices=False)
-    open_ = _flat(singular, directions, held, _narrow(x))
+    open_ = singular <= _narrow(x) * jnp.max(singular)
     freedom = r.size - x.size + jnp.sum(held) + jnp.sum(open_) if noise is None else jnp.inf
     spread = jnp.sqrt(jnp.sum(r**2) / freedom) if noise is None else jnp.asarray(noise, x.dtype)
     return _assemble(trained, fixed, directions, singular / spread, open_, held, spread, freedom)
@@ -66,11 +66,13 @@ def laplace(loss: Callable, model: Model, data: PyTree = None, *, train: PyTree[
     held = ravel_pytree(on_bound(trained))[0]
     scale = jnp.diag(jnp.where(held, 0.0, scale_of(x)))
     hessian = jax.hessian(lambda x: loss(eqx.combine(unravel(x), fixed), data))(x)
-    values, directions = jnp.linalg.eigh(scale @ hessian @ scale)
+    scaled = scale @ hessian @ scale
+    # Those held are directions of their own.
+    values, directions = jnp.linalg.eigh(scaled + jnp.diag(held * jnp.linalg.norm(scaled)))
     if not isinstance(values, Tracer) and float(values[0]) < -1e-6 * float(values[-1]):
         raise WorkFailed("the loss curves downwards at this model: it is no minimum; fit it first, to tight tolerances")
     singular = jnp.sqrt(jnp.maximum(values, 0.0))
-    open_ = _flat(singular, directions.T, held, _narrow(x))
+    open_ = singular <= _narrow(x) * jnp.max(singular)
     one, freedom = jnp.ones((), x.dtype), jnp.asarray(jnp.inf, x.dtype)
     return _assemble(trained, fixed, directions.T, singular, open_, held, one, freedom)
 
@@ -80,12 +82,6 @@ def _assemble(trained, fixed, directions, singular, flat, held, noise, freedom) 
     scale = jnp.where(held, 0.0, scale_of(ravel_pytree(trained)[0]))
     root = jnp.diag(scale) @ directions.T @ jnp.diag(weights)
     return Belief(trained, fixed, root @ root.T, directions, flat, held, noise, jnp.asarray(freedom))
-
-
-def _flat(singular, directions, held, narrow: float) -> Bool[Array, " n"]:
-    """Which directions, of those not held, the data say next to nothing about."""
-    free = directions**2 @ held.astype(directions.dtype) < 0.5
-    return (singular <= narrow * jnp.max(singular)) & free
 
 
 def _narrow(x: Vector) -> float:

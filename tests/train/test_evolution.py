@@ -57,7 +57,7 @@ def test_a_missing_package_names_its_extra(monkeypatch):
 
 
 def test_bad_numbers_are_named():
-    with pytest.raises(InputError, match="generations=0, spread=0.5: give at least 1"):
+    with pytest.raises(InputError, match=r"generations=0, spread=0\.5: give at least 1"):
         ds.fit_cma_es(stairs, Point(), generations=0)
     with pytest.raises(InputError, match="nothing to train"):
         ds.fit_cma_es(stairs, Point(), train=ds.frozen(Point(), "*"))

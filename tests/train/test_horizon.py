@@ -66,15 +66,15 @@ def guessed(seen):
 
 
 def test_a_bad_frequency_needs_more_than_single_shooting():
-    """Of ten seeds single shooting finds at most two, the other two ways all."""
+    """Of six seeds single shooting finds at most one, the other two ways all."""
     found = {"single": 0, "growing": 0, "multiple": 0}
-    for seed in range(10):
+    for seed in range(6):
         seen, start = case(seed)
         found["single"] += right(ds.fit_least_squares(residuals, start, seen, **QUIET)[0])
         found["growing"] += right(ds.fit_growing(residuals, start, seen, lengths=LENGTHS, **QUIET)[0])
         found["multiple"] += right(ds.fit_multiple_shooting(EXPERIMENT, start, TS, seen, guessed(seen), **QUIET)[0])
-    assert found["growing"] == found["multiple"] == 10
-    assert found["single"] <= 2
+    assert found["growing"] == found["multiple"] == 6
+    assert found["single"] <= 1
 
 
 def test_both_ways_end_in_the_optimum_of_the_whole():

@@ -57,7 +57,7 @@ def test_each_fit_is_that_of_one_alone():
 def test_statuses_tell_failures_and_bounds_apart():
     data = jnp.stack([SEEN, jnp.full(200, jnp.nan), jnp.exp(0.02 * TS) * jnp.cos(5 * TS)])
     starts = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (3,)), Wave(omega=4.9))
-    fits = ds.fit_many(residuals, starts, data, each=True)
+    fits = ds.fit_many(residuals, starts, data, each=True, steps=400)
     status = [ds.FitStatus(int(s)) for s in fits.status]
     assert status == [ds.FitStatus.CONVERGED, ds.FitStatus.NON_FINITE, ds.FitStatus.AT_BOUND]
     assert fits.at_bound() == {"decay": 1}
