@@ -9,14 +9,14 @@ friction over mass moves a pendulum: the mass is told, and the page names the di
     python scenarios/identify.py                            the pendulum of the data set beside this file
     python scenarios/identify.py pendulum --data MINE.csv --mass 0.3
     python scenarios/identify.py drag --data THROWS.csv     a trebuchet's drag coefficient from observed ranges
-    python scenarios/identify.py generate OUT.csv           such measurements, made up: of the pendulum, or `--of throws`
+    python scenarios/identify.py generate OUT.csv           such measurements, made up; or `--of throws`
 
 Both data sets in scenarios/data are generated, as their first lines say. Expected: length 0.65 m and friction
 0.012 N m s within their intervals; drag coefficient 0.9 within its own.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import jax
 
@@ -34,6 +34,7 @@ from diffsim.systems.pendulum import Pendulum, State, pendulum
 from diffsim.systems.trebuchet import FAST, Trebuchet, throw
 
 DATA = Path(__file__).with_name("data")
+MACHINE = Trebuchet()  # whose throws are observed
 LEVEL = 0.9  # of intervals and bands
 ROWS = {"pendulum": 12, "throws": 4}  # measurements that a fit needs
 LONG = 4000  # rows at most: the solver stops at each, and has 4,096 steps
@@ -55,7 +56,8 @@ def swing(model: Swing, ts):
     """The angle (rad) at each of the times (s)."""
     field = lambda t, s, machine: pendulum(machine, s)
     start = State(model.angle, model.rate)
-    return ds.integrate(field, start, ts, model.machine, controller=CONTROLLER).angle
+    states = ds.integrate(field, start, ts, model.machine, controller=CONTROLLER)
+    return cast(State, states).angle
 
 
 def deviations(model: Swing, data):
@@ -84,7 +86,8 @@ def fit_pendulum(*, data: Path = DATA / "pendulum.csv", mass: float = 1.0, lengt
     if len(ts) > LONG:
         raise ds.InputError(f"{data} has {len(ts)} rows: give at most {LONG}, by leaving some out")
     first = float(np.clip(seen[np.isfinite(seen)][0], -3.1, 3.1))
-    start = Swing(Pendulum(length=length, mass=mass, friction=0.1 * mass * length**2), angle=first)
+    begin = {"length": length, "mass": mass, "friction": 0.1 * mass * length**2}
+    start = Swing(ds.replace(Pendulum(), begin), jnp.asarray(first))
     lengths = np.unique(np.geomspace(max(len(ts) // 16, 6), len(ts), 7).astype(int)).tolist()
     options = {"train": ds.trainable(start, *FITTED), "progress": False}
     run.say(f"fitting {np.sum(np.isfinite(seen))} measurements, over {lengths} rows")
@@ -161,15 +164,16 @@ def add_figure(page, run: cli.Run, name: str, figure, caption: str) -> None:
     run.figure(name, figure)
 
 
+@ds.few_inputs
+def distance(coefficient, angle, mass):
+    """Range (m) of one throw of the default machine with this drag coefficient, release angle (rad), weight (kg)."""
+    machine = ds.replace(MACHINE, {"Cd": coefficient, "angle": angle, "m_weight": mass})
+    return throw(machine, check=False, controller=FAST, mode="forward").range
+
+
 def ranges(model: Trebuchet, shots):
     """The range (m) of each shot (release angle in rad, counterweight in kg), shape (shots, 2)."""
-
-    @ds.few_inputs
-    def one(drag, angle, mass):
-        machine = ds.replace(model, {"Cd": drag, "angle": angle, "m_weight": mass})
-        return throw(machine, check=False, controller=FAST, mode="forward").range
-
-    return jax.lax.map(lambda shot: one(model.Cd, *shot), shots)
+    return jax.lax.map(lambda shot: distance(model.Cd, *shot), shots)
 
 
 def misses(model: Trebuchet, data):
@@ -189,7 +193,7 @@ def drag(*, data: Path = DATA / "throws.csv", start: float = 0.5, run: cli.Run) 
     shots = np.column_stack([np.deg2rad(table["angle_deg"]), table["m_weight"]])
     if np.any(table["m_weight"] <= 0):
         raise ds.InputError(f"{data}: m_weight={table['m_weight'].min():g} kg is not allowed; give more than zero")
-    machine, seen = ds.replace(Trebuchet(), {"Cd": start}), table["range"]
+    machine, seen = ds.replace(MACHINE, {"Cd": start}), table["range"]
     chosen = ds.trainable(machine, "Cd")
     run.say(f"fitting {len(seen)} throws")
     model, history = ds.fit_least_squares(misses, machine, (shots, seen), train=chosen, progress=False)
@@ -231,7 +235,8 @@ def generate(out: Path, *, of: Literal["pendulum", "throws"] = "pendulum", rows:
 
 def made_up_angles(rng, rows: int):
     """A header, columns and words: angles of a pendulum at 20 Hz, every tenth missing and half a second lost."""
-    true = Swing(Pendulum(length=0.65, friction=0.012), angle=1.1, rate=-0.4)
+    machine = ds.replace(Pendulum(), {"length": 0.65, "friction": 0.012})
+    true = Swing(machine, jnp.asarray(1.1), jnp.asarray(-0.4))
     ts = 0.05 * np.arange(rows)
     seen = np.asarray(swing(true, ts)) + TRUE_NOISE["pendulum"] * rng.normal(size=rows)
     seen[1:][((rng.random(rows) < 0.1) | ((ts > 4.0) & (ts < 4.5)))[1:]] = np.nan
@@ -241,7 +246,7 @@ def made_up_angles(rng, rows: int):
 def made_up_throws(rng, rows: int):
     """A header, columns and words: ranges of the default trebuchet at random angles and weights."""
     angles, masses = rng.uniform(*ANGLES, rows), rng.uniform(*MASSES, rows)
-    machine = ds.replace(Trebuchet(), {"Cd": TRUE_DRAG})
+    machine = ds.replace(MACHINE, {"Cd": TRUE_DRAG})
     seen = np.asarray(jax.jit(ranges)(machine, np.column_stack([np.deg2rad(angles), masses])))
     seen = seen + TRUE_NOISE["throws"] * rng.normal(size=rows)
     return "angle_deg,m_weight,range", (angles, masses, seen), f"throws of the default trebuchet, drag {TRUE_DRAG}"

@@ -68,7 +68,7 @@ def profile(
     std = float(found.std()[sum(entry.value.size for entry in list(known.values())[:at])])
     entry, aim = known[path], float(found.quantile(level))
     value = float(entry.value)
-    step = aim * std if 0 < std < np.inf else 0.1 * (abs(value) or 1.0)
+    step = 1.1 * aim * std if 0 < std < np.inf else 0.1 * (abs(value) or 1.0)
     distance = _Distance(residuals, model, data, path, float(found.noise), train, solver, steps)
     ends = [_end(distance, value, side * step, aim, entry.bounds) for side in (-1, 1)]
     points = np.array([[value, 0.0], *distance.points])
