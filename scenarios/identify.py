@@ -200,15 +200,15 @@ def drag(*, data: Path = DATA / "throws.csv", start: float = 0.5, run: cli.Run) 
     found = ds.belief(misses, model, (shots, seen), train=chosen)
     result = summary(found, history)
     page = begin_page("A trebuchet's drag identified", data, run, found, result)
-    order = np.argsort(table["angle_deg"])
-    band = found.band(lambda model: ranges(model, shots[order]), LEVEL, observed=True)
-    residual = {"residual (m)": seen[order] - band.value, f"{LEVEL:.0%} band": band.high - band.value}
-    residual |= {"": band.low - band.value}
-    picture = plot.curves(table["angle_deg"][order], residual, "release angle (degrees)", "range (m)")
-    add_figure(page, run, "residuals", picture, "Observed minus simulated ranges, and the band of one observation.")
+    shots, seen = (column[np.argsort(misses(model, (shots, 0.0)))] for column in (shots, seen))
+    band = found.band(lambda model: ranges(model, shots), LEVEL, observed=True)
+    labels = "simulated range (m)", "observed range (m)"
+    picture = plot.fit_band(band.value, seen, band, float(found.noise), *labels, level=LEVEL)
+    add_figure(page, run, "band", picture, "Observed ranges beside simulated ones; below, the residuals.")
     run.say("checking the gradients")
-    loss = lambda cd: jnp.sum(misses(eqx.tree_at(lambda m: m.Cd, model, cd), (shots, seen)) ** 2) / 2
-    page.certificate(ds.check_gradients(loss, (1.05 * model.Cd + 0.01,), rtol=1e-4), "Certificate, 5% from the fit")
+    loss = lambda values: jnp.sum(misses(ds.replace(model, values), (shots, seen)) ** 2) / 2
+    check = ds.check_gradients(loss, ({"Cd": 1.05 * model.Cd + 0.01},), rtol=1e-4)
+    page.certificate(check, "Certificate: derivative of the loss, 5% away from the fit")
     page.write(run.folder / "report.html")
     return result
 

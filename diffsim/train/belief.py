@@ -89,12 +89,16 @@ class Belief(eqx.Module):
         return jnp.where(jnp.isinf(reach), low, down), jnp.where(jnp.isinf(reach), high, up)
 
     def flat_directions(self) -> list[dict[str, float]]:
-        """The directions in which the data say nothing: relative changes by path, the greatest 1."""
-        found = []
-        for direction in np.asarray(self.directions)[np.asarray(self.flat)]:
-            weights = direction / direction[np.argmax(np.abs(direction))]
-            found.append({n: float(w) for n, w in zip(names(self.trained), weights, strict=True) if abs(w) > 1e-3})
-        return found
+        """The directions in which the data say nothing: relative changes by path, in as few parameters as can be."""
+        basis = np.array(self.directions)[np.asarray(self.flat)]
+        for number, direction in enumerate(basis):
+            pivot = int(np.argmax(np.abs(direction)))
+            direction /= direction[pivot]
+            for other in range(len(basis)):
+                if other != number:
+                    basis[other] -= basis[other, pivot] * direction
+        every = names(self.trained)
+        return [{n: float(w) for n, w in zip(every, row, strict=True) if abs(w) > 1e-3} for row in basis]
 
     def rows(self, level: float = 0.9) -> list[Row]:
         """A row for each trained number, for tables."""
