@@ -140,9 +140,11 @@ def pendulum_pages(page, run: cli.Run, model: Swing, found: ds.Belief, friction:
         curve = plot.profile_curve(friction, std, float(found.quantile(LEVEL)), "friction (N m s)")
         add_figure(page, run, "profile", curve, "Profile of the friction; dotted, the ends of its interval.")
     page.section("What the data leave open")
-    both = ds.trainable(model, *FITTED, "machine.mass", "machine.g")
+    both = ds.trainable(model, *FITTED, "machine.mass")
     for direction in ds.belief(lambda model, _: measured(model, (ts, seen)), model, train=both).flat_directions():
-        page.text("Not determined, were all fitted: " + ", ".join(f"{n} {w:+.3g}" for n, w in direction.items()))
+        page.text(
+            "Not determined, were the mass fitted too: " + ", ".join(f"{n} {w:+.3g}" for n, w in direction.items())
+        )
     page.text("The numbers are relative changes that together leave every simulated angle as it is.")
     last = float(ts[-1])
     parts = ds.sensitivities(
