@@ -1,7 +1,6 @@
 """The compiled part of a fit by optimistix: iterations within bounds, up to an end that has a name."""
 
 import enum
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -57,51 +56,67 @@ class End(NamedTuple):
 
 
 class _Loop(NamedTuple):
+    """What an iteration changes: the place, the arrays of the solver's state, iterations made and their losses."""
+
     place: Place
     state: Any
     number: Count
     losses: Float[Array, " steps"]
     over: Flag
 
+    def healthy(self) -> Flag:
+        """Whether the last loss is finite."""
+        return (self.number == 0) | jnp.isfinite(self.losses[self.number - 1])
+
+
+class _Engine(NamedTuple):
+    """What an iteration is made with: `first` is the solver's state before all, `gaps` the bounds' distances then."""
+
+    problem: Problem
+    solver: Any
+    first: Any
+    gaps: Array
+
+    def fresh(self, z: Vector):
+        """The solver's state, arrays only, for a beginning at `z`: all else in it is empty."""
+        return _arrays(eqx.tree_at(lambda state: state.y_eval, self.first, z))
+
+    def step(self, loop: _Loop) -> _Loop:
+        """The loop after one iteration."""
+        place, problem = loop.place, self.problem
+        state = eqx.combine(loop.state, eqx.filter(self.first, eqx.is_array, inverse=True))
+        z, state, _ = self.solver.step(problem.function, place.z, place, {}, state, frozenset())
+        over, _ = self.solver.terminate(problem.function, z, place, {}, state, frozenset())
+        loss = state.f_info.as_min()
+        refused, astray = _stalled(problem, self.solver, place, z, state)
+        state = _choose(astray, self.fresh(z), _arrays(state))
+        place = place._replace(z=jnp.where(jnp.isfinite(loss) & ~place.held, z, place.z))
+        losses = loop.losses.at[loop.number].set(loss)
+        after = _Loop(place, state, loop.number + 1, losses, over | refused)
+        if not problem.bounds:
+            return after
+        due = after.over | jnp.any(near(problem, place, self.gaps))
+        return lax.cond(due, self.settled, lambda loop: loop, after)
+
+    def settled(self, loop: _Loop) -> _Loop:
+        """The loop with parameters set on their bounds, or let go, and the solver begun anew if there are any."""
+        place, anew = settle(self.problem, loop.place, self.gaps, loop.over)
+        state = _choose(anew, self.fresh(place.z), loop.state)
+        return loop._replace(place=place, state=state, over=loop.over & ~anew)
+
 
 @eqx.filter_jit
 def iterate(function, solver: Solver, trained: Model, fixed: Model, data, steps: int, active) -> End:
     """The end of a fit of `function(model, data)` from free parameters; with `active` false nothing but its start."""
     problem, start = _problem(function, solver, trained, fixed, data)
-    options: dict = {}
-    begin = lambda place: solver.init(problem.function, place.z, place, options, shape, None, frozenset())
     shape = jax.eval_shape(problem.function, start.z, start)[0]
-    _, static = eqx.partition(begin(start), eqx.is_array)
-    dynamic = lambda state: eqx.filter(state, eqx.is_array)
-    gaps = distances(problem, problem.bounded(start.z))
-
-    def settled(loop: _Loop) -> _Loop:
-        place, anew = settle(problem, loop.place, gaps, loop.over)
-        state = jax.tree.map(lambda a, b: jnp.where(anew, a, b), dynamic(begin(place)), loop.state)
-        return loop._replace(place=place, state=state, over=loop.over & ~anew)
-
-    def step(loop: _Loop) -> _Loop:
-        place, state = loop.place, eqx.combine(loop.state, static)
-        arguments = (problem.function, place.z, place, options, state, frozenset())
-        z, state, _ = solver.step(*arguments)
-        over, _ = solver.terminate(problem.function, z, place, options, state, frozenset())
-        loss = state.f_info.as_min()
-        over, state = _stalled(problem, solver, place, z, over, state, begin)
-        moved = jnp.isfinite(loss) & ~place.held
-        after = loop._replace(place=place._replace(z=jnp.where(moved, z, place.z)), state=dynamic(state), over=over)
-        after = after._replace(number=loop.number + 1, losses=loop.losses.at[loop.number].set(loss))
-        if not problem.bounds:
-            return after
-        due = over | jnp.any(near(problem, after.place, gaps))
-        return lax.cond(due, settled, lambda loop: loop, after)
-
-    healthy = lambda loop: (loop.number == 0) | jnp.isfinite(loop.losses[loop.number - 1])
-    going = lambda loop: (loop.number < steps) & ~loop.over & healthy(loop)
-    dtype = eqx.filter_eval_shape(lambda: begin(start).f_info.as_min()).dtype
-    losses = jnp.full(steps, jnp.nan, dtype)
-    loop = lax.while_loop(going, step, _Loop(start, dynamic(begin(start)), jnp.array(0), losses, ~active))
+    first = solver.init(problem.function, start.z, start, {}, shape, None, frozenset())
+    engine = _Engine(problem, solver, first, distances(problem, problem.bounded(start.z)))
+    losses = jnp.full(steps, jnp.nan, jax.eval_shape(first.f_info.as_min).dtype)
+    going = lambda loop: (loop.number < steps) & ~loop.over & loop.healthy()
+    loop = lax.while_loop(going, engine.step, _Loop(start, _arrays(first), jnp.array(0), losses, ~active))
     done = jnp.where(jnp.any(loop.place.held), FitStatus.AT_BOUND, FitStatus.CONVERGED)
-    status = jnp.where(healthy(loop), jnp.where(loop.over, done, FitStatus.STEP_LIMIT), FitStatus.NON_FINITE)
+    status = jnp.where(loop.healthy(), jnp.where(loop.over, done, FitStatus.STEP_LIMIT), FitStatus.NON_FINITE)
     return End(ravel_pytree(trained)[1](problem.at(loop.place)), loop.losses, status)
 
 
@@ -110,13 +125,12 @@ def _problem(function, solver: Solver, trained: Model, fixed: Model, data) -> tu
     z, unravel = ravel_pytree(trained)
     squares = isinstance(solver, optx.AbstractLeastSquaresSolver)
     value = lambda x: function(eqx.combine(unravel(x), fixed), data)
-    shape = jax.eval_shape(value, z)
     if not isinstance(solver, (optx.AbstractGaussNewton, optx.AbstractQuasiNewton, optx.AbstractGradientDescent)):
         raise InputError(
             f"solver {type(solver).__name__}: give one of optimistix that follows slopes, as LBFGS or Dogleg"
         )
-    if not squares and jax.tree.leaves(shape)[0].shape != ():
-        raise InputError(f"the loss has shape {jax.tree.leaves(shape)[0].shape}; it must be one number")
+    if not squares and (shape := jax.tree.leaves(jax.eval_shape(value, z))[0].shape) != ():
+        raise InputError(f"the loss has shape {shape}; it must be one number")
     bounded = lambda z: ravel_pytree(constrain(unravel(z)))[0]
     free = lambda x: ravel_pytree(unconstrain(unravel(x)))[0]
     low, high = limits(trained)
@@ -124,20 +138,24 @@ def _problem(function, solver: Solver, trained: Model, fixed: Model, data) -> tu
     return Problem(value, bounded, free, squares, low.astype(z.dtype), high.astype(z.dtype)), start
 
 
-def _stalled(problem: Problem, solver: Solver, place: Place, z: Vector, over: Flag, state, begin: Callable):
-    """Whether all is over, and the solver's state, when a step was refused and the next is below the tolerances.
+def _stalled(problem: Problem, solver, place: Place, z: Vector, state) -> tuple[Flag, Flag]:
+    """Whether all is over, and whether the solver is astray, its step refused and the next below the tolerances.
 
     Near a minimum roundings refuse every step. Damped least squares go down the slope at last, so that this is the end;
-    a minimiser whose memory has led it astray forgets it and begins anew, unless its slope is as good as zero.
+    a minimiser whose memory has led it astray is to forget it and begin anew, unless its slope is as good as zero.
     """
     tolerance = solver.atol + solver.rtol * jnp.abs(z)
     refused = jnp.all(z == place.z) & jnp.all(jnp.abs(state.y_eval - z) <= tolerance) & ~state.first_step
     if problem.squares:
-        return over | refused, state
+        return refused, jnp.array(False)
     slope, value = jnp.abs(state.f_info.grad), jnp.abs(state.f_info.f)
     level = (slope * jnp.maximum(jnp.abs(z), 1.0) <= LEVEL * value) | (slope <= tolerance)
-    astray = refused & ~jnp.all(level)
-    arrays, static = eqx.partition(state, eqx.is_array)
-    fresh = eqx.filter(begin(place._replace(z=z)), eqx.is_array)
-    state = eqx.combine(jax.tree.map(lambda a, b: jnp.where(astray, a, b), fresh, arrays), static)
-    return over | (refused & jnp.all(level)), state
+    return refused & jnp.all(level), refused & ~jnp.all(level)
+
+
+def _arrays(tree):
+    return eqx.filter(tree, eqx.is_array)
+
+
+def _choose(which: Flag, new, old):
+    return jax.tree.map(lambda a, b: jnp.where(which, a, b), new, old)
