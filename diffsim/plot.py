@@ -19,6 +19,8 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike
 
 from diffsim._animation import PALETTE, Animation, Extent, Polyline, Shape, bounds, colour
+from diffsim._belief_plot import fit_band as fit_band
+from diffsim._belief_plot import profile_curve as profile_curve
 from diffsim._errors import InputError
 from diffsim._graph_plot import graph as graph
 from diffsim._graph_plot import stages as stages

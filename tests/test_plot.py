@@ -14,6 +14,8 @@ from diffsim import plot
 from diffsim._animation import PALETTE, Animation, Disc, Polyline
 from diffsim._errors import InputError
 from diffsim.control import Growth
+from diffsim.train.belief import Band
+from diffsim.train.profile import Profile
 
 TIMES = np.linspace(0.0, 1.0, 11)
 PATH = np.stack([4.0 * TIMES, TIMES * (1 - TIMES)], axis=-1)
@@ -188,3 +190,27 @@ def test_pictures_stand_side_by_side_under_their_names():
     shown = [axes for axes in figure.axes if axes.images]
     assert [axes.get_title() for axes in shown] == ["colour", "grey", "third"]
     assert shown[0].images[0].get_array().max() == 1.0
+
+
+def test_a_band_holds_the_measurements_and_their_residuals():
+    band = Band(TIMES, 0.1 + 0 * TIMES, TIMES - 0.2, TIMES + 0.2)
+    seen = np.where(TIMES > 0.85, np.nan, TIMES + 0.1)
+    figure = plot.fit_band(TIMES, seen, band, 0.05, "time (s)", "angle (rad)", level=0.9)
+    above, below = figure.axes
+    fit, points = above.lines
+    np.testing.assert_array_equal(fit.get_ydata(), TIMES)
+    np.testing.assert_array_equal(points.get_ydata(), seen)
+    np.testing.assert_allclose(below.lines[1].get_ydata()[:5], 2.0)
+    assert above.get_legend().get_texts()[0].get_text() == "90% of new measurements"
+    assert below.get_xlabel() == "time (s)"
+    drawn(figure)
+
+
+def test_a_profile_stands_beside_its_linear_one():
+    points = np.array([[1.0, -2.0], [2.0, 0.0], [3.0, 1.5]])
+    figure = plot.profile_curve(Profile("x", 2.0, 1.0, 3.0, (False, False), points), 0.5, 1.7, "x (m)")
+    linear, found, *levels = figure.axes[0].lines
+    np.testing.assert_array_equal(linear.get_ydata(), [-2.0, 0.0, 2.0])
+    np.testing.assert_array_equal(found.get_xydata(), points)
+    assert [line.get_ydata()[0] for line in levels] == [-1.7, 1.7]
+    drawn(figure)

@@ -27,6 +27,7 @@ class History(NamedTuple):
 
     `dropped` counts the steps that were not finite and left out, `validation` has the validation loss after each
     compiled call, and `stopped` tells what ended the fit before its batches did: "minutes", "patience" or nothing.
+    `at_bound` has the paths of the parameters that a least-squares fit or a minimiser left on a bound.
     """
 
     loss: Float[np.ndarray, " steps"]
@@ -35,6 +36,7 @@ class History(NamedTuple):
     dropped: int = 0
     validation: Float[np.ndarray, " calls"] | None = None
     stopped: str = ""
+    at_bound: tuple[str, ...] = ()
 
 
 class FitFailed(WorkFailed):

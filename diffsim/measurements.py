@@ -1,0 +1,72 @@
+"""Measurements from a CSV file: rows of numbers, with gaps, that are checked before anything is fitted to them."""
+
+import csv
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from ._errors import InputError
+
+
+def read_measurements(
+    path: Path, columns: Sequence[str], *, gaps: Sequence[str] = (), increasing: str | None = None, rows: int = 2
+) -> dict[str, Float[np.ndarray, " rows"]]:
+    """The named columns of a CSV file with a header; lines that begin with # are remarks.
+
+    An empty cell, or `nan`, in a column of `gaps` is a gap, which becomes NaN. Other columns of the file are left out.
+    The column `increasing` must do so from row to row, and there must be `rows` of them at least.
+
+    Raises InputError that names the file's line, the column and the value, and says what to do.
+    """
+    lines = [
+        (number, line)
+        for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1)
+        if line.strip() and not line.lstrip().startswith("#")
+    ]
+    if not lines:
+        raise InputError(f"{path} is empty: give a header with {', '.join(columns)}, and rows of numbers")
+    cells = [next(csv.reader([line])) for _, line in lines]
+    header, numbers = [name.strip() for name in cells[0]], [number for number, _ in lines[1:]]
+    for name in columns:
+        if name not in header:
+            raise InputError(f"{path} has no column {name!r}; it has {', '.join(header)}: rename one, or add it")
+    if len(cells) - 1 < rows:
+        raise InputError(f"{path} has {len(cells) - 1} rows of measurements: give at least {rows}")
+    found = {name: np.empty(len(numbers)) for name in columns}
+    for index, (number, row) in enumerate(zip(numbers, cells[1:], strict=True)):
+        if len(row) != len(header):
+            raise InputError(f"{path}, line {number}: {len(row)} cells under {len(header)} columns: give one for each")
+        for name in columns:
+            found[name][index] = _number(row[header.index(name)], f"{path}, line {number}", name, name in gaps)
+    if increasing is not None:
+        _check_order(path, increasing, found[increasing], numbers)
+    for name in gaps:
+        there = int(np.sum(np.isfinite(found[name])))
+        if there < rows:
+            raise InputError(f"{path} has {there} numbers in column {name!r}: give at least {rows}")
+    return found
+
+
+def _number(text: str, where: str, name: str, gap: bool) -> float:
+    if gap and text.strip().lower() in ("", "nan"):
+        return math.nan
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        cure = "a finite number, or nothing for a gap" if gap else "a finite number"
+        raise InputError(f"{where}: {name}={text!r} is not a number; give {cure}")
+    return value
+
+
+def _check_order(path: Path, name: str, values: np.ndarray, numbers: list[int]) -> None:
+    """Raises InputError at the first value that is not above the one before it."""
+    late = np.flatnonzero(np.diff(values) <= 0)
+    if late.size:
+        at = int(late[0]) + 1
+        pair = f"{name}={values[at]:g} after {values[at - 1]:g}"
+        raise InputError(f"{path}, line {numbers[at]}: {pair}; {name} must increase: sort the rows, drop repeated ones")

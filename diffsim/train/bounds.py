@@ -1,0 +1,27 @@
+"""The bounds of a model's parameters, entry by entry."""
+
+import jax
+import numpy as np
+from jaxtyping import Array, Bool, Float, PyTree
+
+from .._types import Model
+from ..parameters import parameters
+
+
+def limits(model: Model) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """The least and the greatest value allowed of each entry of a model, in the order of `ravel_pytree`."""
+    entries = parameters(model).values()
+    sides = ([np.full(np.shape(entry.value), entry.bounds[side]).ravel() for entry in entries] for side in (0, 1))
+    low, high = (np.concatenate([np.zeros(0), *side]) for side in sides)
+    return low, high
+
+
+def on_bound(model: Model) -> PyTree[Bool[Array, "..."]]:
+    """Where the parameters of a model lie exactly on a bound; false for all its other leaves."""
+    known = parameters(model)
+
+    def leaf(path, x):
+        entry = known.get(jax.tree_util.keystr(path, simple=True, separator="."))
+        return False if entry is None else (x <= entry.bounds[0]) | (x >= entry.bounds[1])
+
+    return jax.tree_util.tree_map_with_path(leaf, model)

@@ -1,0 +1,89 @@
+"""Covariances of fitted parameters: by Gauss-Newton of a least-squares fit, by Laplace of any likelihood."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+from jax.flatten_util import ravel_pytree
+from jaxtyping import PyTree
+
+from .._errors import InputError, WorkFailed
+from .._types import Model, Vector
+from .belief import Belief, scale_of
+from .bounds import on_bound
+from .least_squares import parts
+
+
+def belief(
+    residuals: Callable,
+    model: Model,
+    data: PyTree = None,
+    *,
+    noise: float | None = None,
+    train: PyTree[bool] | None = None,
+) -> Belief:
+    """What a least-squares fit says of its parameters: covariance = noise^2 (J^T J)^-1, J the residuals' Jacobian.
+
+    `model` is the fitted one, `train` what was fitted. Residuals are taken for independent, with standard deviation
+    `noise`; without it that is estimated as sqrt(sum(residuals^2) / (residuals - free parameters)). Parameters on a
+    bound are taken for known. Directions of relative change whose singular value is below about 1e-6 of the greatest
+    are flat. Works under `jit` and `vmap` (`eqx.filter_vmap`).
+
+    Raises InputError if the noise is to be estimated and there are no more residuals than parameters.
+
+    Source: G. A. F. Seber, C. J. Wild, Nonlinear Regression, Wiley 1989, sections 2.1 and 5.1.
+    """
+    trained, fixed = parts(model, train)
+    x, unravel = ravel_pytree(trained)
+    flat = lambda x: ravel_pytree(residuals(eqx.combine(unravel(x), fixed), data))[0]
+    r, jacobian = flat(x), jax.jacfwd(flat)(x)
+    if noise is None and r.size <= x.size:
+        cure = "give noise=, measure more, or train less"
+        raise InputError(f"{r.size} residuals cannot tell the noise beside {x.size} parameters: {cure}")
+    held = ravel_pytree(on_bound(trained))[0]
+    scaled = jacobian @ jnp.diag(jnp.where(held, 0.0, scale_of(x)))
+    # Rows of zeros, for there to be as many directions as parameters; those held are directions of their own.
+    rows = jnp.concatenate([scaled, jnp.diag(held * jnp.linalg.norm(scaled))])
+    _, singular, directions = jnp.linalg.svd(rows, full_matrices=False)
+    open_ = singular <= _narrow(x) * jnp.max(singular)
+    freedom = r.size - x.size + jnp.sum(held) + jnp.sum(open_) if noise is None else jnp.inf
+    spread = jnp.sqrt(jnp.sum(r**2) / freedom) if noise is None else jnp.asarray(noise, x.dtype)
+    return _assemble(trained, fixed, directions, singular / spread, open_, held, spread, freedom)
+
+
+def laplace(loss: Callable, model: Model, data: PyTree = None, *, train: PyTree[bool] | None = None) -> Belief:
+    """What a minimum of a negative log-likelihood says of its parameters: covariance = the inverse of its Hessian.
+
+    `loss(model, data)` is the negative logarithm of a likelihood or posterior density at its minimum; `noise` is then
+    1 and means nothing. All else is as in `belief`.
+
+    Raises WorkFailed if the loss falls along some direction of second order: the model is then not at its minimum.
+    """
+    trained, fixed = parts(model, train)
+    x, unravel = ravel_pytree(trained)
+    held = ravel_pytree(on_bound(trained))[0]
+    scale = jnp.diag(jnp.where(held, 0.0, scale_of(x)))
+    hessian = jax.hessian(lambda x: loss(eqx.combine(unravel(x), fixed), data))(x)
+    scaled = scale @ hessian @ scale
+    # Those held are directions of their own.
+    values, directions = jnp.linalg.eigh(scaled + jnp.diag(held * jnp.linalg.norm(scaled)))
+    if not isinstance(values, Tracer) and float(values[0]) < -1e-6 * float(values[-1]):
+        raise WorkFailed("the loss curves downwards at this model: it is no minimum; fit it first, to tight tolerances")
+    singular = jnp.sqrt(jnp.maximum(values, 0.0))
+    open_ = singular <= _narrow(x) * jnp.max(singular)
+    one, freedom = jnp.ones((), x.dtype), jnp.asarray(jnp.inf, x.dtype)
+    return _assemble(trained, fixed, directions.T, singular, open_, held, one, freedom)
+
+
+def _assemble(trained, fixed, directions, singular, flat, held, noise, freedom) -> Belief:
+    weights = jnp.where(flat | (singular == 0), 0.0, 1 / jnp.where(singular == 0, 1.0, singular))
+    scale = jnp.where(held, 0.0, scale_of(ravel_pytree(trained)[0]))
+    root = jnp.diag(scale) @ directions.T @ jnp.diag(weights)
+    return Belief(trained, fixed, root @ root.T, directions, flat, held, noise, jnp.asarray(freedom))
+
+
+def _narrow(x: Vector) -> float:
+    """The ratio of singular values that roundings of the Jacobian leave in doubt."""
+    return float(jnp.finfo(x.dtype).eps) ** 0.4

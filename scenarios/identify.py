@@ -1,0 +1,260 @@
+"""Which pendulum was it? Its length and friction from measured angles, with how sure one may be of them.
+
+The measurements are a CSV file with columns `time` (s, increasing) and `angle` (rad, zero where it hangs; an empty cell
+is a gap). Length, friction and the first angle and rate are fitted by Levenberg-Marquardt through the ODE solver, over
+a horizon that grows so that a wrong length does not lock in to the wrong frequency. The covariance gives intervals and
+a band, the likelihood's profile checks the interval of the friction, and a certificate checks the derivatives. Only
+friction over mass moves a pendulum: the mass is told, and the page names the direction that the data leave open.
+
+    python scenarios/identify.py                            the pendulum of the data set beside this file
+    python scenarios/identify.py pendulum --data MINE.csv --mass 0.3
+    python scenarios/identify.py drag --data THROWS.csv     a trebuchet's drag coefficient from observed ranges
+    python scenarios/identify.py generate OUT.csv           such measurements, made up; or `--of throws`
+
+Both data sets in scenarios/data are generated, as their first lines say. Expected: length 0.65 m and friction
+0.012 N m s within their intervals; drag coefficient 0.9 within its own.
+"""
+
+from pathlib import Path
+from typing import Literal, cast
+
+import jax
+
+jax.config.update("jax_enable_x64", True)
+
+import diffrax as dfx
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+
+import diffsim as ds
+from diffsim import cli, plot, report
+from diffsim.measurements import read_measurements
+from diffsim.systems.pendulum import Pendulum, State, pendulum
+from diffsim.systems.trebuchet import FAST, Trebuchet, throw
+
+DATA = Path(__file__).with_name("data")
+MACHINE = Trebuchet()  # whose throws are observed
+LEVEL = 0.9  # of intervals and bands
+ROWS = {"pendulum": 12, "throws": 4}  # measurements that a fit needs
+LONG = 4000  # rows at most: the solver stops at each, and has 4,096 steps
+CONTROLLER = dfx.PIDController(rtol=1e-8, atol=1e-10)
+FITTED = ("machine.length", "machine.friction", "angle", "rate")
+TRUE_DRAG, TRUE_NOISE = 0.9, {"pendulum": 0.03, "throws": 0.4}  # of the generated data: rad, m
+ANGLES, MASSES = (25.0, 55.0), (30.0, 90.0)  # degrees, kg: of generated throws
+
+
+class Swing(eqx.Module):
+    """A pendulum and the state it starts from."""
+
+    machine: Pendulum
+    angle: ds.Scalar = ds.param(0.5, "rad", (-np.pi, np.pi))
+    rate: ds.Scalar = ds.param(0.0, "rad/s")
+
+
+def swing(model: Swing, ts):
+    """The angle (rad) at each of the times (s)."""
+    field = lambda t, s, machine: pendulum(machine, s)
+    start = State(model.angle, model.rate)
+    states = ds.integrate(field, start, ts, model.machine, controller=CONTROLLER)
+    return cast(State, states).angle
+
+
+def deviations(model: Swing, data):
+    """Simulated minus measured angle (rad) at each time; zero in a gap, which the belief leaves out."""
+    ts, seen = data
+    there = jnp.isfinite(seen)
+    return jnp.where(there, swing(model, ts) - jnp.where(there, seen, 0.0), 0.0)
+
+
+def measured(model: Swing, data):
+    """The deviations (rad) where something was measured."""
+    ts, seen = data
+    return swing(model, ts)[np.isfinite(seen)] - seen[np.isfinite(seen)]
+
+
+def fit_pendulum(*, data: Path = DATA / "pendulum.csv", mass: float = 1.0, length: float = 1.0, run: cli.Run) -> dict:
+    """Fit length, friction and start of a pendulum to measured angles, write the report.
+
+    Args:
+        data: CSV with the columns time (s) and angle (rad); an empty angle is a gap.
+        mass: of the pendulum's bob, kg; the friction found is proportional to it.
+        length: to start from, m.
+    """
+    table = read_measurements(data, ["time", "angle"], gaps=["angle"], increasing="time", rows=ROWS["pendulum"])
+    ts, seen = table["time"], table["angle"]
+    if len(ts) > LONG:
+        raise ds.InputError(f"{data} has {len(ts)} rows: give at most {LONG}, by leaving some out")
+    first = float(np.clip(seen[np.isfinite(seen)][0], -3.1, 3.1))
+    begin = {"length": length, "mass": mass, "friction": 0.1 * mass * length**2}
+    start = Swing(ds.replace(Pendulum(), begin), jnp.asarray(first))
+    lengths = np.unique(np.geomspace(max(len(ts) // 16, 6), len(ts), 7).astype(int)).tolist()
+    options = {"train": ds.trainable(start, *FITTED), "progress": False}
+    run.say(f"fitting {np.sum(np.isfinite(seen))} measurements, over {lengths} rows")
+    model, history = ds.fit_growing(deviations, start, (ts, seen), lengths=lengths, **options)
+    # Gaps are left out by rows that NumPy chooses, so the times and the measurements are no arguments here.
+    residuals = lambda model, _: measured(model, (ts, seen))
+    found = ds.belief(residuals, model, train=options["train"])
+    run.say("profiling the friction")
+    friction = ds.profile(residuals, model, path="machine.friction", level=LEVEL, train=options["train"])
+    result = summary(found, history) | {"friction_profile": [friction.low, friction.high]}
+    page = begin_page("A pendulum identified", data, run, found, result)
+    pendulum_pages(page, run, model, found, friction, ts, seen)
+    page.write(run.folder / "report.html")
+    return result
+
+
+def summary(found: ds.Belief, history: ds.History) -> dict:
+    """Values, standard deviations and what is on a bound, for one line of output."""
+    losses = history.loss[np.isfinite(history.loss)]
+    rows = {row.path.split(".")[-1]: row for row in found.rows(LEVEL)}
+    values = {name: row.value for name, row in rows.items()}
+    stds = {f"{name}_std": None if np.isnan(row.std) else row.std for name, row in rows.items()}
+    rest = {"noise": float(found.noise), "loss": float(losses[-1]), "at_bound": list(history.at_bound)}
+    return values | stds | rest
+
+
+def begin_page(title: str, data: Path, run: cli.Run, found: ds.Belief, result: dict) -> report.Report:
+    """A page with the settings, the origin of the data and the table of parameters."""
+    remarks = [line.lstrip("# ") for line in data.read_text(encoding="utf-8-sig").splitlines() if line.startswith("#")]
+    page = report.Report(title, remarks[0] if remarks else f"Fitted to {data.name}")
+    page.settings(run.settings)
+    for remark in remarks:
+        page.text(remark)
+    columns = ["parameter", "value", "unit", "standard deviation", f"{LEVEL:.0%} from", "to", "remark"]
+    rows = [[r.path, r.value, r.unit, r.std, r.low, r.high, r.remark] for r in found.rows(LEVEL)]
+    page.table("Parameters", columns, rows)
+    page.table("Result", ["quantity", "value"], list(result.items()))
+    for name, value in result.items():
+        run.metric(name=name, value=value)
+    return page
+
+
+def pendulum_pages(page, run: cli.Run, model: Swing, found: ds.Belief, friction: ds.Profile, ts, seen) -> None:
+    """Band, residuals, profile, what the data leave open, sensitivities and the certificate."""
+    band = found.band(lambda model: swing(model, ts), LEVEL, observed=True)
+    picture = plot.fit_band(ts, seen, band, float(found.noise), "time (s)", "angle (rad)", level=LEVEL)
+    add_figure(page, run, "band", picture, "Measured angles, the fit and its band; below, the residuals.")
+    std = float(found.std()[list(ds.parameters(found.trained)).index("machine.friction")])
+    if 0 < std < np.inf:
+        curve = plot.profile_curve(friction, std, float(found.quantile(LEVEL)), "friction (N m s)")
+        add_figure(page, run, "profile", curve, "Profile of the friction; dotted, the ends of its interval.")
+    page.section("What the data leave open")
+    both = ds.trainable(model, *FITTED, "machine.mass")
+    for direction in ds.belief(lambda model, _: measured(model, (ts, seen)), model, train=both).flat_directions():
+        page.text(
+            "Not determined, were the mass fitted too: " + ", ".join(f"{n} {w:+.3g}" for n, w in direction.items())
+        )
+    page.text("The numbers are relative changes that together leave every simulated angle as it is.")
+    last = float(ts[-1])
+    parts = ds.sensitivities(
+        lambda m: swing(m, jnp.array([ts[0], last]))[-1], model, train=ds.trainable(model, *FITTED)
+    )
+    rows = [(name, float(value)) for name, value in parts.items()]
+    page.table(f"Relative sensitivity of the angle at {last:g} s", ["parameter", "percent for one percent"], rows)
+    run.say("checking the gradients")
+    values = {path: entry.value for path, entry in ds.parameters(found.trained).items()}
+    loss = lambda values: jnp.sum(measured(ds.replace(model, values), (ts, seen)) ** 2) / 2
+    # Away from the minimum, where derivatives of the loss are not zero.
+    check = ds.check_gradients(loss, ({path: 1.05 * value for path, value in values.items()},), rtol=1e-5)
+    page.certificate(check, "Certificate: derivatives of the loss, 5% away from the fit")
+
+
+def add_figure(page, run: cli.Run, name: str, figure, caption: str) -> None:
+    """Puts a figure on the page and into the run folder."""
+    page.figure(figure, caption)
+    run.figure(name, figure)
+
+
+@ds.few_inputs
+def distance(coefficient, angle, mass):
+    """Range (m) of one throw of the default machine with this drag coefficient, release angle (rad), weight (kg)."""
+    machine = ds.replace(MACHINE, {"Cd": coefficient, "angle": angle, "m_weight": mass})
+    return throw(machine, check=False, controller=FAST, mode="forward").range
+
+
+def ranges(model: Trebuchet, shots):
+    """The range (m) of each shot (release angle in rad, counterweight in kg), shape (shots, 2)."""
+    return jax.lax.map(lambda shot: distance(model.Cd, *shot), shots)
+
+
+def misses(model: Trebuchet, data):
+    """Simulated minus observed range (m)."""
+    shots, seen = data
+    return ranges(model, shots) - seen
+
+
+def drag(*, data: Path = DATA / "throws.csv", start: float = 0.5, run: cli.Run) -> dict:
+    """Fit the drag coefficient of the default trebuchet's ball to observed ranges, write the report.
+
+    Args:
+        data: CSV with the columns angle_deg (release, degrees), m_weight (kg) and range (m), one throw a row.
+        start: the drag coefficient to start from.
+    """
+    table = read_measurements(data, ["angle_deg", "m_weight", "range"], rows=ROWS["throws"])
+    shots = np.column_stack([np.deg2rad(table["angle_deg"]), table["m_weight"]])
+    if np.any(table["m_weight"] <= 0):
+        raise ds.InputError(f"{data}: m_weight={table['m_weight'].min():g} kg is not allowed; give more than zero")
+    machine, seen = ds.replace(MACHINE, {"Cd": start}), table["range"]
+    chosen = ds.trainable(machine, "Cd")
+    run.say(f"fitting {len(seen)} throws")
+    model, history = ds.fit_least_squares(misses, machine, (shots, seen), train=chosen, progress=False)
+    found = ds.belief(misses, model, (shots, seen), train=chosen)
+    result = summary(found, history)
+    page = begin_page("A trebuchet's drag identified", data, run, found, result)
+    shots, seen = (column[np.argsort(misses(model, (shots, 0.0)))] for column in (shots, seen))
+    band = found.band(lambda model: ranges(model, shots), LEVEL, observed=True)
+    labels = "simulated range (m)", "observed range (m)"
+    picture = plot.fit_band(band.value, seen, band, float(found.noise), *labels, level=LEVEL)
+    add_figure(page, run, "band", picture, "Observed ranges beside simulated ones; below, the residuals.")
+    run.say("checking the gradients")
+    loss = lambda values: jnp.sum(misses(ds.replace(model, values), (shots, seen)) ** 2) / 2
+    check = ds.check_gradients(loss, ({"Cd": 1.05 * model.Cd + 0.01},), rtol=1e-4)
+    page.certificate(check, "Certificate: derivative of the loss, 5% away from the fit")
+    page.write(run.folder / "report.html")
+    return result
+
+
+def generate(out: Path, *, of: Literal["pendulum", "throws"] = "pendulum", rows: int = 0, seed: int = 0) -> dict:
+    """Make up measurements with noise and gaps, and write them with a remark that says so.
+
+    Args:
+        out: the CSV to write.
+        of: what is measured.
+        rows: how many; 0 stands for 240 angles or 24 throws.
+        seed: of the noise and the gaps.
+    """
+    if rows < 0 or seed < 0 or 0 < rows < ROWS[of]:
+        raise ds.InputError(f"rows={rows}, seed={seed}: give at least {ROWS[of]} rows and no negative seed")
+    rng = np.random.default_rng(seed)
+    make = made_up_angles if of == "pendulum" else made_up_throws
+    header, columns, words = make(rng, rows or (240 if of == "pendulum" else 24))
+    lines = [f"# Generated, not measured: {words}, normal noise of {TRUE_NOISE[of]}, seed {seed}", header]
+    lines += [",".join("" if np.isnan(x) else f"{x:.6g}" for x in row) for row in np.column_stack(columns)]
+    out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return {"file": str(out), "rows": len(lines) - 2}
+
+
+def made_up_angles(rng, rows: int):
+    """A header, columns and words: angles of a pendulum at 20 Hz, every tenth missing and half a second lost."""
+    machine = ds.replace(Pendulum(), {"length": 0.65, "friction": 0.012})
+    true = Swing(machine, jnp.asarray(1.1), jnp.asarray(-0.4))
+    ts = 0.05 * np.arange(rows)
+    seen = np.asarray(swing(true, ts)) + TRUE_NOISE["pendulum"] * rng.normal(size=rows)
+    seen[1:][((rng.random(rows) < 0.1) | ((ts > 4.0) & (ts < 4.5)))[1:]] = np.nan
+    return "time,angle", (ts, seen), "a pendulum of 0.65 m, 1 kg, friction 0.012 N m s, started at 1.1 rad, -0.4 rad/s"
+
+
+def made_up_throws(rng, rows: int):
+    """A header, columns and words: ranges of the default trebuchet at random angles and weights."""
+    angles, masses = rng.uniform(*ANGLES, rows), rng.uniform(*MASSES, rows)
+    machine = ds.replace(MACHINE, {"Cd": TRUE_DRAG})
+    seen = np.asarray(jax.jit(ranges)(machine, np.column_stack([np.deg2rad(angles), masses])))
+    seen = seen + TRUE_NOISE["throws"] * rng.normal(size=rows)
+    return "angle_deg,m_weight,range", (angles, masses, seen), f"throws of the default trebuchet, drag {TRUE_DRAG}"
+
+
+fit_pendulum.__name__ = "pendulum"
+
+if __name__ == "__main__":
+    cli.main(fit_pendulum, drag, generate)

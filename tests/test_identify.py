@@ -1,0 +1,118 @@
+"""The scenario that identifies: what it finds in the data sets that ship, and what it says to bad measurements."""
+
+import json
+import re
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from diffsim import InputError
+from diffsim.measurements import read_measurements
+
+DATA = Path(__file__).parent.parent / "scenarios" / "data"
+
+
+@pytest.fixture(scope="session")
+def identify(scenario):
+    """Runs the scenario: the finished process."""
+    return partial(scenario, "identify")
+
+
+def result_of(done) -> dict:
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_the_pendulum_is_found_within_its_intervals(tmp_path, identify):
+    found = result_of(identify("--json", cwd=tmp_path))
+    for name, true in (("length", 0.65), ("friction", 0.012), ("angle", 1.1), ("rate", -0.4)):
+        # The data set is one draw: three standard deviations.
+        assert abs(found[name] - true) < 3 * found[f"{name}_std"], name
+    assert found["length_std"] < 1e-3
+    assert 0.026 < found["noise"] < 0.034
+    low, high = found["friction_profile"]
+    assert low < found["friction"] < high
+    assert found["at_bound"] == []
+    folder = tmp_path / found["run"]
+    assert {path.name for path in (folder / "figures").iterdir()} == {"band.png", "profile.png"}
+    page = re.sub(r"<[^>]+>", " ", (folder / "report.html").read_text())
+    assert "Generated, not measured" in page
+    assert page.count(" agrees ") == 4
+    assert page.count("Not determined") == 1
+    assert "machine.mass +1, machine.friction +1" in page
+
+
+@pytest.mark.slow
+def test_the_drag_is_found_within_its_interval(tmp_path, identify):
+    found = result_of(identify("drag", "--json", cwd=tmp_path))
+    assert abs(found["Cd"] - 0.9) < 3 * found["Cd_std"] < 0.01
+    page = (tmp_path / found["run"] / "report.html").read_text()
+    assert ">agrees<" in page
+
+
+def test_the_data_set_is_what_generate_makes(tmp_path, identify):
+    made = result_of(identify("generate", "made.csv", "--json", cwd=tmp_path))
+    assert made["rows"] == 240
+    new, kept = ((folder / name).read_text() for folder, name in ((tmp_path, "made.csv"), (DATA, "pendulum.csv")))
+    assert new.splitlines()[:2] == kept.splitlines()[:2]
+    assert new.startswith("# Generated, not measured")
+    again, shipped = (
+        read_measurements(p, ["time", "angle"], gaps=["angle"]) for p in (tmp_path / "made.csv", DATA / "pendulum.csv")
+    )
+    # Written with six digits; another version of the solver may differ in the last.
+    np.testing.assert_allclose(again["angle"], shipped["angle"], atol=1e-5)
+
+
+HEAD = "time,angle\n"
+ROWS = [f"{0.1 * i:.1f},{0.5 - 0.01 * i:.2f}\n" for i in range(20)]
+BAD = {
+    "column": ("time,theta\n" + "".join(ROWS), "has no column 'angle'; it has time, theta: rename one, or add it"),
+    "order": (HEAD + "".join(ROWS[:5] + ROWS[3:]), "line 7: time=0.3 after 0.4; time must increase"),
+    "word": (HEAD + "".join(ROWS) + "9.0,high\n", "line 22: angle='high' is not a number"),
+    "time": (HEAD + "".join(ROWS) + ",0.1\n", "line 22: time='' is not a number; give a finite number"),
+    "length": (HEAD + "".join(ROWS) + "9.0\n", "line 22: 1 cells under 2 columns"),
+    "long": (HEAD + "".join(ROWS) + "9.0,0.1,3\n", "line 22: 3 cells under 2 columns"),
+    "few": (HEAD + "".join(ROWS[:3]), "has 3 rows of measurements: give at least 12"),
+    "gaps": (HEAD + "".join(f"{i},\n" for i in range(30)), "has 0 numbers in column 'angle': give at least 12"),
+    "empty": ("# nothing\n", "is empty: give a header with time, angle"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_measurements_are_named_with_the_remedy(name, tmp_path):
+    text, message = BAD[name]
+    (tmp_path / "bad.csv").write_text(text)
+    with pytest.raises(InputError, match=re.escape(message)):
+        read_measurements(tmp_path / "bad.csv", ["time", "angle"], gaps=["angle"], increasing="time", rows=12)
+
+
+def test_measurements_with_remarks_gaps_and_other_columns_are_read(tmp_path):
+    text = '\ufeff# of a pendulum\n\nnote, time ,angle\na,0,1\n# a remark\n"b, c",1,\nd,2,nan\ne,3,-1e-1\n'
+    (tmp_path / "good.csv").write_text(text, encoding="utf-8")
+    found = read_measurements(tmp_path / "good.csv", ["time", "angle"], gaps=["angle"], increasing="time")
+    np.testing.assert_array_equal(found["time"], [0, 1, 2, 3])
+    np.testing.assert_array_equal(found["angle"], [1, np.nan, np.nan, -0.1])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("pendulum", "--data", "order.csv"), "time must increase"),
+        (("pendulum", "--data", "missing.csv"), "missing.csv"),
+        (("pendulum", "--mass", "0"), "mass=0 kg is not allowed; give from 1e-09 to inf"),
+        (("pendulum", "--length", "-1"), "length=-1 m is not allowed"),
+        (("drag", "--start", "0"), "Cd starts at its bound"),
+        (("drag", "--data", "order.csv"), "has no column 'angle_deg'"),
+        (("generate", "out.csv", "--rows", "3"), "rows=3, seed=0: give at least 12 rows"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
+)
+def test_bad_input_is_named_and_exits_with_2(words, message, tmp_path, identify):
+    (tmp_path / "order.csv").write_text(BAD["order"][0])
+    done = identify(*words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
