@@ -13,12 +13,12 @@ from jax.flatten_util import ravel_pytree
 
 from .._errors import InputError
 from .._types import Scalar, Vector
+from .attempt import freeze
 from .guard import choose
-from .march import freeze
 from .path import Path, as_dense, as_saved
+from .prepare import on_vectors, stepper
 from .record import Memory, Record, blank, plan
 from .replay import replay
-from .step import on_vectors, stepper
 
 
 class ReplayAdjoint(dfx.AbstractAdjoint):

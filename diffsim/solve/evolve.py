@@ -16,14 +16,16 @@ from jaxtyping import Array, Float
 
 from .._errors import InputError
 from .._types import Args, Count, Scalar, State, Vector
+from .attempt import Problem, all_finite, freeze, steady
 from .checks import check_field, check_state
 from .guard import Guard, Phase, next_watch
 from .locate import Stage, hold, settle
-from .march import March, Problem, advance, all_finite, begin, freeze, rows, steady
+from .march import March, advance, begin, rows
+from .prepare import on_vectors, stepper, with_plain_norm
 from .record import Memory, Record, blank, plan
 from .replay import End, replay
 from .status import Status
-from .step import Point, on_vectors, stepper, with_plain_norm
+from .step import Point
 from .whole import compile_small
 
 Mode = Literal["any", "forward"]

@@ -13,10 +13,10 @@ from jaxtyping import Array, Float, Int
 from .._errors import InputError
 from .._types import Args, State
 from .adjoint import ReplayAdjoint
+from .attempt import all_finite
 from .checks import check_field, check_state
 from .evolve import SOLVER, Arrival, evolve
 from .guard import Phase
-from .march import all_finite
 from .status import Status, finished
 
 CONTROLLER = dfx.PIDController(rtol=1e-6, atol=1e-9)

@@ -14,7 +14,7 @@ from .._errors import InputError
 from .._trees import common_length
 from .._types import Scalar, State
 from .checks import check_field, check_state
-from .step import stepper
+from .prepare import stepper
 
 SOLVER = dfx.Tsit5()
 

@@ -9,20 +9,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optimistix as optx
 from jax import lax
-from jax.flatten_util import ravel_pytree
 
-from .._errors import InputError
 from .._types import Args, Scalar, Vector
 from .apart import apart
-from .program import is_plain, operations
-from .scalars import can_be_written_out, entries, written_out
+from .scalars import entries, written_out
 
 _LIGHT = 16 * 2**10  # bytes of state and parameters up to which one core alone is faster
-_MANY = 1024  # numbers of a state
-_FEW = 16  # numbers in each array of a field that is written out
-_SMALL = 64  # operations of a field whose stages are written out one after the other
 
 
 class Point(NamedTuple):
@@ -64,7 +57,7 @@ class Stepper(NamedTuple):
 
     def undifferentiated(self) -> "Stepper":
         """The same for values alone, which is faster: derivatives do not go through it."""
-        return self._replace(solver=_with_stages(self.solver, "lax"))
+        return self._replace(solver=with_stages(self.solver, "lax"))
 
     def is_light(self, y: Vector) -> bool:
         """Whether loops over steps are best compiled whole: plain arithmetic on few numbers."""
@@ -77,65 +70,11 @@ class Stepper(NamedTuple):
         return self.solver.error_order(self.term)
 
 
-def stepper(field: Callable, solver: dfx.AbstractSolver, controller, t0: Scalar, y0: Vector, args: Args) -> Stepper:
-    """`solver` for `field(t, y, args)`, set up so that `grad`, `jvp` and `vmap` go through its steps."""
-    if isinstance(solver, dfx.AbstractImplicitSolver):
-        solver = _with_tolerances(solver, controller)
-    solver = _with_stages(solver, "bounded")
-    names = operations(field, t0, y0, args)
-    sizes = [x.size for x in jax.tree.leaves(eqx.filter((y0, args), eqx.is_array))]
-    small = len(names) <= _SMALL and max(sizes, default=0) <= _FEW and can_be_written_out(names)
-    plain = is_plain(names) and isinstance(solver, dfx.AbstractERK | dfx.Euler)
-    return Stepper(solver, dfx.ODETerm(field), args, small, plain)
-
-
-def on_vectors(field: Callable, t0: Scalar, y0: Vector, unravel: Callable, args: Args) -> Callable:
-    """`field(t, y, args)` of a tree as one of vectors like `y0`, with whatever it closes over made explicit."""
-    # Arrays of many dimensions are best computed as such: fused with the vector, they lose their shape.
-    shaped = _apart_tree if y0.size > _MANY else lambda y: y
-    flat = lambda t, y, args: ravel_pytree(shaped(field(t, shaped(unravel(y)), args)))[0]
-    return eqx.filter_closure_convert(flat, t0, y0, args)
-
-
-def _apart_tree(tree):
-    leaves, structure = jax.tree.flatten(tree)
-    return jax.tree.unflatten(structure, apart(*leaves))
-
-
-def _with_stages(solver, kind: str):
+def with_stages(solver, kind: str):
     """The solver with its loop over stages of one of diffrax's kinds; explicit methods have our own."""
     if isinstance(solver, dfx.AbstractRungeKutta) and not isinstance(solver, dfx.AbstractERK):
         return dataclasses.replace(solver, scan_kind=kind)
     return solver
-
-
-def with_plain_norm(controller):
-    """The controller with a norm of plain arithmetic in place of diffrax's default.
-
-    Over a batch XLA's CPU backend hands products and sums to a library, which it cannot from a program compiled whole.
-    """
-    default = getattr(controller, "norm", None) is optx.rms_norm
-    return dataclasses.replace(controller, norm=_root_mean_square) if default else controller
-
-
-def _root_mean_square(y: Vector) -> Scalar:
-    squares = y**2
-    return jnp.sqrt(sum(entries(squares)) / y.size if y.size <= _FEW else jnp.mean(squares))
-
-
-def _with_tolerances(solver, controller):
-    """The implicit solver with a root finder of known tolerance: the controller's, unless it has its own."""
-    # diffrax marks "as the controller" by an object in place of the number.
-    if isinstance(getattr(solver.root_finder, "rtol", None), float | int | jax.Array):
-        return solver
-    if not hasattr(controller, "rtol"):
-        name = type(solver).__name__
-        raise InputError(
-            f"{name} with {type(controller).__name__} has no tolerance for its root finder; "
-            f"pass {name}(root_finder=diffrax.VeryChord(rtol=1e-8, atol=1e-10)) or a PIDController"
-        )
-    finder = dfx.VeryChord(rtol=controller.rtol, atol=controller.atol, norm=controller.norm)
-    return dataclasses.replace(solver, root_finder=finder)
 
 
 def _explicit(stepper: Stepper, start: Point, h: Scalar) -> tuple[Point, Vector, dict]:

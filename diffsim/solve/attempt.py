@@ -1,0 +1,82 @@
+"""One attempt at a step: its end, the step size controller's verdict, and what it says of the trajectory's health."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import diffrax as dfx
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array
+
+from .._types import Flag, Scalar, State
+from .guard import Guard
+from .status import Status
+from .step import Point, Stepper
+
+
+class Problem(NamedTuple):
+    """One phase made ready to be stepped through, up to the time `t1`."""
+
+    stepper: Stepper
+    guards: tuple[Guard, ...]
+    limits: tuple[Callable, ...]
+    controller: Any
+    t1: Scalar
+    dt0: Scalar | None
+    max_steps: int
+    whole: bool  # compile its loops whole
+
+
+def steady(problem: Problem) -> bool:
+    """Whether the steps are the same whatever becomes of the state: a batch then takes them together."""
+    return not problem.guards and isinstance(problem.controller, dfx.ConstantStepSize | dfx.StepTo)
+
+
+def freeze(tree):
+    """The same tree, treated as constant by differentiation."""
+    return jax.tree.map(lambda x: lax.stop_gradient(x) if eqx.is_inexact_array(x) else x, tree)
+
+
+class Attempt(NamedTuple):
+    """The end of a step, and the verdict of the step size controller: whether it is accepted, and what is next."""
+
+    end: Point
+    accept: Flag
+    h_next: Scalar
+    controller: Any
+
+
+def attempt(problem: Problem, still: Problem, start: Point, h: Scalar, time: Scalar, controller) -> Attempt:
+    """The attempt at so much `time` of a step `h` from `start`; `still` is the problem held constant."""
+    end, error = problem.stepper.step(start, time)
+    # A step into a region where the field is undefined must be refused, not compared with NaN.
+    error = jnp.where(jnp.isnan(error), jnp.inf, lax.stop_gradient(error))
+    return Attempt(end, *_judge(still, freeze(start), freeze(end), h, error, controller))
+
+
+def _judge(still: Problem, here: Point, there: Point, h, error, controller):
+    """The step size controller's verdict on a step, and the next step, cut to end at `t1`."""
+    accept, t0, t1, _, controller, _ = still.controller.adapt_step_size(
+        here.t, there.t, here.y, there.y, still.stepper.args, error, still.stepper.error_order, controller
+    )
+    # From the difference and not the sum, so that a tiny step is not lost beside a large time.
+    h_next = jnp.minimum(t1 - t0, still.t1 - jnp.where(accept, there.t, here.t))
+    # A controller of constant steps answers with Python's True.
+    return jnp.asarray(accept), freeze(jnp.asarray(h_next, h.dtype)), controller
+
+
+def health(accept, reached: tuple[Point, Array], h, t1, status):
+    """The status after a step: failed once an accepted state or guard is not finite, or the step has vanished."""
+    broken = ~all_finite(reached)
+    eps = jnp.finfo(h.dtype).eps
+    vanished = ~accept & (h <= eps * jnp.maximum(jnp.abs(reached[0].t), eps * jnp.abs(t1)))
+    status = jnp.where(vanished, jnp.where(broken, Status.NON_FINITE, Status.STEP_LIMIT), status)
+    return jnp.where(accept & broken, Status.NON_FINITE, status)
+
+
+def all_finite(tree: State) -> Flag:
+    """Whether every number of the tree is finite."""
+    leaves = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]
+    return jnp.all(jnp.stack(leaves))
