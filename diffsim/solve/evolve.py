@@ -84,8 +84,8 @@ def evolve(
     "states" up to 16 MiB and "two_levels" beyond, and "jacobians" for up to 8 numbers if loops are not compiled whole.
 
     Status: GUARD_NOT_FOUND if the phase has guards and `t1` came first, GRAZING if the guard is only touched,
-    STEP_LIMIT, NON_FINITE. Raises InputError for a guard that is not real, or a field that does not return the
-    structure of `y0`.
+    STEP_LIMIT, NON_FINITE (constant steps go on to `t1` none the less). Raises InputError for a guard that is not real,
+    or a field that does not return the structure of `y0`.
     """
     if mode not in ("any", "forward"):
         raise InputError(f'mode={mode!r}: use "any" or "forward"')
@@ -172,7 +172,8 @@ def _states_at(problem: Problem, last: End, record: Record, t_end, ts) -> Float[
         inside = (t <= t_end) & begun | (t == t_end)
         h = jnp.where(inside, t - start_t, 0.0)
         end, _ = problem.stepper.step(problem.stepper.point(start_t, start_y), h)
-        return jnp.where(inside, end.y, jnp.nan)
+        # Constant steps go on from a state that is infinite.
+        return jnp.where(inside & all_finite(end.y), end.y, jnp.nan)
 
     return jax.vmap(state)(row, ts)
 

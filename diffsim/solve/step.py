@@ -124,8 +124,8 @@ def _slope_of_numbers(stepper: Stepper, start: Point) -> Callable:
 def _euler(stepper: Stepper, start: Point, h: Scalar) -> tuple[Point, Vector, dict]:
     """A step of Euler's method, which is no Runge-Kutta method in diffrax, with a slope that is known already."""
     # Without the barrier XLA draws the field into each of the places where its value is used.
-    (y,) = apart(start.y + h * start.slope)
-    end = Point(start.t + h, y, *apart(stepper.slope(start.t + h, y)))
+    y = lax.optimization_barrier(start.y + h * start.slope)
+    end = Point(start.t + h, y, lax.optimization_barrier(stepper.slope(start.t + h, y)))
     return end, jnp.zeros_like(end.y), {"y0": start.y, "y1": end.y}
 
 

@@ -14,7 +14,7 @@ import time
 import jax
 
 jax.config.update("jax_enable_x64", True)
-if {"batch", "network"} & set(sys.argv):
+if {"batch", "network", "others"} & set(sys.argv):
     jax.config.update("jax_num_cpu_devices", 2)  # one of them is used where nothing is said
 
 import diffrax as dfx
@@ -36,6 +36,7 @@ from solver_cases import (
     by_diffsim,
     by_scan,
     c_batch,
+    c_field,
     c_library,
     c_rk4,
     c_tsit5,
@@ -221,6 +222,7 @@ def fields() -> None:
             return jnp.sum(dfx.diffeqsolve(dfx.ODETerm(field), dfx.Euler(), 0 * t1, t1, y0=y0, **constant).ys[-1] ** 2)
 
         cases = {
+            "C, adjoint by hand": c_field(field, y0, 500, float(h)),
             "scan by hand": compiled(euler_by_scan(field, y0, 500, h), y0),
             "diffsim": compiled(jax.value_and_grad(own), y0),
             "diffrax": compiled(jax.value_and_grad(theirs), y0),
@@ -265,7 +267,12 @@ def others() -> None:
         ("Tsit5, rtol 1e-6", "torchode", torchode_batch(STARTS, 1e-6), (dfx.Tsit5(), tolerant, 512)),
     ):
         if other is not None:
-            table(f"4,096 trajectories, {title}", {"diffsim": blocks(*own), name: other}, rounds=2)
+            cases = {
+                "diffsim, one device": blocks(*own),
+                "diffsim, 2 devices": blocks(*own, jax.devices()),
+                name: other,
+            }
+            table(f"4,096 trajectories, {title}", cases, rounds=2)
 
 
 if __name__ == "__main__":

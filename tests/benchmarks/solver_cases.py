@@ -112,20 +112,34 @@ def euler_by_scan(field, y0, steps, h):
     return jax.value_and_grad(loss)
 
 
+def _compile(name: str, *more: str) -> ctypes.CDLL:
+    out = Path(tempfile.mkdtemp()) / "library.so"
+    flags = ["-O3", "-march=native", "-ffast-math", "-shared", "-fPIC", *more]
+    subprocess.run(["cc", *flags, str(Path(__file__).with_name(name)), "-o", str(out), "-lm"], check=True)
+    return ctypes.CDLL(str(out))
+
+
 def c_library(*more: str) -> ctypes.CDLL:
     """lotka_volterra.c, compiled, with more flags."""
-    out = Path(tempfile.mkdtemp()) / "lotka_volterra.so"
-    source = Path(__file__).with_name("lotka_volterra.c")
-    flags = ["-O3", "-march=native", "-ffast-math", "-shared", "-fPIC", *more]
-    subprocess.run(["cc", *flags, str(source), "-o", str(out), "-lm"], check=True)
-    library = ctypes.CDLL(str(out))
+    library = _compile("lotka_volterra.c", *more)
     if not more:
         library.rk4.restype = library.tsit5.restype = ctypes.c_double
     return library
 
 
-def _pointer(array):
-    return array.ctypes.data_as(ctypes.POINTER(ctypes.c_double))
+def _pointer(array, number=ctypes.c_double):
+    return array.ctypes.data_as(ctypes.POINTER(number))
+
+
+def c_field(field, y0, steps: int, h: float):
+    """Euler's method for one of the fields, and the gradient in the first, by C."""
+    function = getattr(_compile("fields.c"), field.__name__)
+    function.restype = ctypes.c_float
+    start, n = np.ascontiguousarray(y0, np.float32), y0.shape[-1]
+    cells = int(np.prod(y0.shape[:-2])) * (n + 2) ** min(y0.ndim, 2)
+    rows, bars, gradient = np.zeros((steps + 1, cells), np.float32), np.zeros((2, cells), np.float32), start.copy()
+    first, room = _pointer(start, ctypes.c_float), [_pointer(x, ctypes.c_float) for x in (rows, bars, gradient)]
+    return lambda: (function(first, n, steps, ctypes.c_float(h), *room), gradient)
 
 
 def c_rk4(library, n: int):

@@ -162,7 +162,18 @@ def test_a_blow_up_with_constant_steps_is_not_finite():
     ts = jnp.array([0.0, 0.5, 1.5, 3.0])
     ys, status = jax.jit(lambda y0: integrate(lambda t, y, args: y**2, y0, ts, **options))(jnp.array(1.0))
     assert status == Status.NON_FINITE
-    assert np.isnan(ys[-1])
+    assert np.all(np.isnan(ys[2:]))
+
+
+def test_constant_steps_of_a_batch_fail_one_by_one():
+    options = {"controller": dfx.ConstantStepSize(), "dt0": 0.1, "max_steps": 64, "return_status": True}
+    solve = lambda y0: integrate(lambda t, y, args: y**2, y0, jnp.array([0.0, 0.5, 3.0]), **options)
+    starts = jnp.array([0.1, 1.0, -1.0])
+    ys, status = jax.vmap(solve)(starts)
+    assert list(map(Status, status)) == [Status.FINISHED, Status.NON_FINITE, Status.FINISHED]
+    np.testing.assert_allclose(ys[:, -1], [1 / 7, np.nan, -1 / 4], rtol=1e-4)
+    slopes = jax.grad(lambda y0: jnp.nansum(jax.vmap(solve)(y0)[0][jnp.array([0, 2]), -1]))(starts)
+    np.testing.assert_allclose(slopes[jnp.array([0, 2])], [(1 / 0.7) ** 2, (1 / 4) ** 2], rtol=1e-4)
 
 
 def test_a_field_that_is_undefined_further_on_is_not_finite():
