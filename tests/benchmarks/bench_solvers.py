@@ -105,7 +105,7 @@ def batch() -> None:
     """4,096 trajectories of Lotka-Volterra with starts of their own and shared parameters; C keeps eight in step."""
     for title, solver, controller, most in (
         ("RK4, 1,000 steps", RK4(), dfx.ConstantStepSize(), 1001),
-        ("Tsit5, rtol 1e-6", dfx.Tsit5(), dfx.PIDController(rtol=1e-6, atol=1e-9), 4096),
+        ("Tsit5, rtol 1e-6", dfx.Tsit5(), dfx.PIDController(rtol=1e-6, atol=1e-9), 512),
     ):
         options = {"stepsize_controller": controller, "dt0": 0.01, "max_steps": most}
 
