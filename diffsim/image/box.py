@@ -10,6 +10,9 @@ from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
 
+held = lax.optimization_barrier  # what is computed once and kept: a fusion would compute it again for every use
+
+
 def box(image: Float[Array, "c h w"], radius: int) -> Float[Array, "c h w"]:
     """The mean over a square of 2 radius + 1 pixels, less what lies beyond the edge; the local mean of a filter."""
     counts = np.outer(*(counted(size, radius) for size in image.shape[1:]))
@@ -31,8 +34,8 @@ def fill(x: Float[Array, "..."], before: int, after: int, axis: int) -> Float[Ar
         return x
     zeros = lambda count: jnp.zeros([count if i == axis % x.ndim else n for i, n in enumerate(x.shape)], x.dtype)
     # A copy of whole rows; as a part of what follows, every number would be asked whether it is within.
-    parts = [zeros(before), lax.optimization_barrier(x), zeros(after)]
-    return lax.optimization_barrier(jnp.concatenate(parts, axis=axis))
+    parts = [zeros(before), held(x), zeros(after)]
+    return held(jnp.concatenate(parts, axis=axis))
 
 
 def window(x: Float[Array, "..."], size: int, axis: int) -> Float[Array, "..."]:
@@ -44,8 +47,8 @@ def _window(x, *, size: int, axis: int):
     """Running sums would have fewer additions, and lose digits."""
     at = x.ndim + axis
     count = x.shape[at] - size + 1
-    x = lax.optimization_barrier(x)
-    return lax.optimization_barrier(sum(lax.slice_in_dim(x, i, i + count, axis=at) for i in range(size)))
+    x = held(x)
+    return held(sum(lax.slice_in_dim(x, i, i + count, axis=at) for i in range(size)))
 
 
 def _shape(x, *, size: int, axis: int) -> ShapedArray:

@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 
 from .adjoint import with_adjoint
-from .strips import held
+from .box import held
 
 
 @cache

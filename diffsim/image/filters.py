@@ -8,10 +8,10 @@ from jaxtyping import Array, Float
 
 from .._types import Scalar
 from ..parameters import param
-from .box import counted, fill, window
+from .box import counted, fill, held, window
 from .colour import luma
 from .stencil import stencil
-from .strips import held, in_strips
+from .strips import in_strips
 
 
 class GuidedFilter(eqx.Module):

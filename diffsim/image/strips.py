@@ -8,11 +8,10 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from .adjoint import Function, with_adjoint
-from .box import fill
+from .box import fill, held
 
 ROWS = 64  # of a strip, at most
 Part = Callable[[Array, Float[Array, "c rows w"], Float[Array, " rows"]], Array]
-held = lax.optimization_barrier
 
 
 def in_strips(part: Part, halo: int) -> Function:
