@@ -9,7 +9,6 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
-
 held = lax.optimization_barrier  # what is computed once and kept: a fusion would compute it again for every use
 
 
