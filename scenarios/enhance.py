@@ -15,8 +15,8 @@ trained through the finished picture, on raws synthesised from the photographs t
 Published on the McMaster set of 18 (clean mosaics, 8 bits, a border of 10 pixels left out): bilinear 32.30 dB, Malvar
 34.43, Menon 34.20. Expected here: 36.0 with 4,904 parameters after three minutes of training.
 
-The noisy parameters that ship had 10,000 steps of this training (`--minutes 8.4`) after 300 for the constants; those of
-`--task demosaic` were written by `--minutes 3 --save`. Needs the extras `scenarios` and, for raws and TIFF, `raw`.
+The parameters that ship were written by `train` itself, by the commands in `diffsim/image/parameters/README.md`. Needs
+the extras `scenarios` and, for raws and TIFF, `raw`.
 """
 
 import time
@@ -147,8 +147,8 @@ def apply(
             given = image.read_raw(source)
         picture = developed(trained.told(chain, sensor.LEVELS[noise or "middle"]), given)
     image.write_picture(out, picture, bits)
-    size = f"{picture.shape[2]} x {picture.shape[1]}"
-    return {"file": str(out), "size": size, "seconds": time.perf_counter() - began}
+    seconds = time.perf_counter() - began
+    return {"file": str(out), "size": f"{picture.shape[2]} x {picture.shape[1]}", "seconds": seconds}
 
 
 def ablation(*, minutes: float = 1.0, seed: int = 0) -> dict:
@@ -167,10 +167,9 @@ def ablation(*, minutes: float = 1.0, seed: int = 0) -> dict:
     joint, _ = training.train("noisy", start, squares, steps, key=batches)
     apart = training.one_by_one(start, squares, steps, key=batches)
     together, alone = (judge("noisy", chain, training.held_out()) for chain in (joint, apart))
-    result = {f"joint_{x}": together[f"ours_{x}"] for x in sensor.LEVELS}
-    result |= {f"one_by_one_{x}": alone[f"ours_{x}"] for x in sensor.LEVELS}
-    gains = [together[f"ours_{x}"] - alone[f"ours_{x}"] for x in sensor.LEVELS]
-    return result | {"steps": steps, "gain_db": float(np.mean(gains))}
+    ours = [f"ours_{level}" for level in sensor.LEVELS]
+    result = {f"joint_{x}": together[x] for x in ours} | {f"one_by_one_{x}": alone[x] for x in ours}
+    return result | {"steps": steps, "gain_db": float(np.mean([together[x] - alone[x] for x in ours]))}
 
 
 def recover(*, off: float = 0.2, seed: int = 0, steps: int = 30) -> dict:

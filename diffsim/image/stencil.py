@@ -134,7 +134,7 @@ def _few_taps(image, cotangent):
     start = jnp.zeros((out * TOGETHER, columns * channels * reach), image.dtype)
     total, _ = lax.scan(add, start, jnp.arange(0, height, TOGETHER))
     total = total.reshape(out, TOGETHER, columns, channels, reach)
-    return sum(total[:, i, :, :, i : i + rows] for i in range(TOGETHER)).transpose(0, 2, 3, 1)
+    return jnp.stack([total[:, i, :, :, i : i + rows] for i in range(TOGETHER)]).sum(0).transpose(0, 2, 3, 1)
 
 
 def _turned(weights):
