@@ -13,14 +13,13 @@ trained through the finished picture, on raws synthesised from the photographs t
     python scenarios/enhance.py recover                           known constants found again from noise-free data
 
 Published on the McMaster set of 18 (clean mosaics, 8 bits, a border of 10 pixels left out): bilinear 32.30 dB, Malvar
-34.43, Menon 34.20. Expected here: 36.0 with 4,904 parameters after three minutes of training.
+34.43, Menon 34.20. Expected here: 36.2 with 4,904 parameters after three minutes of training.
 
-The noisy parameters that ship had 10,000 steps of this training (`--minutes 8.4`) after 300 for the constants; those of
-`--task demosaic` were written by `--minutes 3 --save`. Needs the extras `scenarios` and, for raws and TIFF, `raw`.
+The parameters that ship were written by `train` itself, by the commands in `diffsim/image/parameters/README.md`. Needs
+the extras `scenarios` and, for raws and TIFF, `raw`.
 """
 
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -31,13 +30,13 @@ import numpy as np
 
 import diffsim as ds
 from diffsim import cli, image, plot, report
-from diffsim.image import baselines, pictures, raw, recovery, sensor, trained, training
+from diffsim.image import baselines, looking, pictures, raw, recovery, sensor, trained, training
 from diffsim.image.judging import best_classical, clean_mosaics, developed, even, exposed, judge, run_tiles
 
 Task = Literal["noisy", "demosaic"]
 Level = Literal["low", "middle", "high"]
 
-STEPS_A_MINUTE = {"noisy": 1200, "demosaic": 5000}  # on two cores
+STEPS_A_MINUTE = {"noisy": 1900, "demosaic": 5000}  # on two cores
 CAMERA = sensor.CAMERA
 
 
@@ -148,8 +147,8 @@ def apply(
             given = image.read_raw(source)
         picture = developed(trained.told(chain, sensor.LEVELS[noise or "middle"]), given)
     image.write_picture(out, picture, bits)
-    size = f"{picture.shape[2]} x {picture.shape[1]}"
-    return {"file": str(out), "size": size, "seconds": time.perf_counter() - began}
+    seconds = time.perf_counter() - began
+    return {"file": str(out), "size": f"{picture.shape[2]} x {picture.shape[1]}", "seconds": seconds}
 
 
 def ablation(*, minutes: float = 1.0, seed: int = 0) -> dict:
@@ -164,15 +163,13 @@ def ablation(*, minutes: float = 1.0, seed: int = 0) -> dict:
     """
     steps = max(10, round(minutes * STEPS_A_MINUTE["noisy"]))
     weights, batches = jr.split(jr.key(seed))
-    start = trained.untrained("noisy", key=weights)
-    squares = training.squares()
+    start, squares = trained.untrained("noisy", key=weights), training.squares()
     joint, _ = training.train("noisy", start, squares, steps, key=batches)
     apart = training.one_by_one(start, squares, steps, key=batches)
-    scenes = training.held_out()
-    both = {"joint": judge("noisy", joint, scenes), "one_by_one": judge("noisy", apart, scenes)}
-    result = {f"{way}_{level}": both[way][f"ours_{level}"] for way in both for level in sensor.LEVELS}
-    gains = [both["joint"][f"ours_{level}"] - both["one_by_one"][f"ours_{level}"] for level in sensor.LEVELS]
-    return result | {"steps": steps, "gain_db": float(np.mean(gains))}
+    together, alone = (judge("noisy", chain, training.held_out()) for chain in (joint, apart))
+    ours = [f"ours_{level}" for level in sensor.LEVELS]
+    result = {f"joint_{x}": together[x] for x in ours} | {f"one_by_one_{x}": alone[x] for x in ours}
+    return result | {"steps": steps, "gain_db": float(np.mean([together[x] - alone[x] for x in ours]))}
 
 
 def recover(*, off: float = 0.2, seed: int = 0, steps: int = 30) -> dict:
@@ -186,11 +183,6 @@ def recover(*, off: float = 0.2, seed: int = 0, steps: int = 30) -> dict:
     signs, which = jr.split(jr.key(seed))
     found, loss = recovery.recover(recovery.wrong_start(off, signs), steps, key=which)
     return recovery.errors(found) | {"start_error": off, "loss": loss}
-
-
-def pixels(picture) -> np.ndarray:
-    """A picture (3, h, w) as an array (h, w, 3) of 8-bit values."""
-    return np.round(np.clip(np.moveaxis(np.asarray(picture), 0, 2), 0, 1) * 255).astype(np.uint8)
 
 
 def write_report(run, task: str, chain, history, result) -> None:
@@ -214,10 +206,10 @@ def write_report(run, task: str, chain, history, result) -> None:
     stages = jax.jit(lambda c, m: c.pictures(m))(chain, given)
     after = list(stages.values())[-1]
     what = "bilinear" if task == "demosaic" else "the classical chain without a denoiser, at the high level of noise"
-    page.before_after(pixels(before), pixels(after), f"A photograph held out; before is {what}.")
+    page.before_after(looking.pixels(before), looking.pixels(after), f"A photograph held out; before is {what}.")
     shown = {"raw": given, **stages, "scene": scene}
-    drawn = {name: np.moveaxis(np.asarray(x), 0, 2) if x.ndim == 3 else np.asarray(x) for name, x in shown.items()}
-    add_figure(run, page, "stages", "Every stage's picture", plot.pictures(drawn), "What each stage makes of the raw.")
+    drawn = plot.pictures({name: looking.colours_last(x) for name, x in shown.items()})
+    add_figure(run, page, "stages", "Every stage's picture", drawn, "What each stage makes of the raw.")
     network = chain.stages["demosaic"]
     first = network.layers[0] if task == "demosaic" else network.first
     filters = np.asarray(first.weight)[:16]
@@ -226,7 +218,7 @@ def write_report(run, task: str, chain, history, result) -> None:
     add_figure(run, page, "filters", "Learned filters", plot.pictures(tiles, 8), caption)
     if task == "noisy":
         add_curves(run, page, chain)
-    graph = stage_graph(chain, given, scene)
+    graph = looking.to_the_loss(chain, given, scene)
     caption = "From the raw to the loss: what each stage costs, and how much the loss hangs on what it puts out."
     add_figure(run, page, "graph", "The graph of the stages", plot.stages(graph), caption)
     page.write(run.folder / "report.html")
@@ -252,14 +244,6 @@ def add_curves(run, page, chain) -> None:
     rows += [(f"matrix {i + 1},{j + 1}", float(matrix[i, j]), CAMERA.matrix[i][j]) for i in range(3) for j in range(3)]
     page.table("Constants", ["constant", "learned", "the camera's"], rows)
     page.text("With noise the constants are only jointly identifiable: later stages make up for earlier ones.")
-
-
-def stage_graph(chain, given, scene) -> ds.StageGraph:
-    """The stages from a raw to the loss, with their costs and adjoints; pictures with their colours last, to draw."""
-    loss = lambda picture: jnp.mean((picture - scene) ** 2)
-    graph = ds.stage_graph({**chain.stages, "loss": loss}, given)
-    drawn = lambda x: np.moveaxis(x, 0, 2) if x.ndim == 3 else x
-    return replace(graph, stages=tuple(replace(stage, picture=drawn(stage.picture)) for stage in graph.stages))
 
 
 if __name__ == "__main__":

@@ -1,22 +1,26 @@
 """Sums and means over windows, whose adjoints are such sums again."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.core import ShapedArray
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
+
+held = lax.optimization_barrier  # what is computed once and kept: a fusion would compute it again for every use
 
 
 def box(image: Float[Array, "c h w"], radius: int) -> Float[Array, "c h w"]:
     """The mean over a square of 2 radius + 1 pixels, less what lies beyond the edge; the local mean of a filter."""
     counts = np.outer(*(counted(size, radius) for size in image.shape[1:]))
-    sums = image
-    for axis in (-2, -1):
-        sums = window(fill(sums, radius, radius, axis), 2 * radius + 1, axis)
-    return sums / counts.astype(image.dtype)[None]
+    return sums(image, radius) / counts.astype(image.dtype)[None]
+
+
+def sums(image: Float[Array, "*c h w"], radius: int) -> Float[Array, "*c h w"]:
+    """The sums over the squares of `box`: down, then across."""
+    for axis in (image.ndim - 2, image.ndim - 1):
+        sizes = [2 * radius + 1 if a == axis else 1 for a in range(image.ndim)]
+        filled = fill(image, radius, radius, axis)  # edges of the window itself would be asked for at every pixel
+        image = held(lax.reduce_window(filled, 0.0, lax.add, sizes, [1] * image.ndim, "VALID"))
+    return image
 
 
 def counted(size: int, radius: int) -> np.ndarray:
@@ -31,39 +35,5 @@ def fill(x: Float[Array, "..."], before: int, after: int, axis: int) -> Float[Ar
         return x
     zeros = lambda count: jnp.zeros([count if i == axis % x.ndim else n for i, n in enumerate(x.shape)], x.dtype)
     # A copy of whole rows; as a part of what follows, every number would be asked whether it is within.
-    parts = [zeros(before), lax.optimization_barrier(x), zeros(after)]
-    return lax.optimization_barrier(jnp.concatenate(parts, axis=axis))
-
-
-def window(x: Float[Array, "..."], size: int, axis: int) -> Float[Array, "..."]:
-    """The sums of `size` neighbours along an axis (counted from the last, -1) where all of them exist."""
-    return _window_p.bind(x, size=size, axis=axis)
-
-
-def _window(x, *, size: int, axis: int):
-    """Running sums would have fewer additions, and lose digits."""
-    at = x.ndim + axis
-    count = x.shape[at] - size + 1
-    x = lax.optimization_barrier(x)
-    return lax.optimization_barrier(sum(lax.slice_in_dim(x, i, i + count, axis=at) for i in range(size)))
-
-
-def _shape(x, *, size: int, axis: int) -> ShapedArray:
-    shape = list(x.shape)
-    shape[axis] -= size - 1
-    return ShapedArray(tuple(shape), x.dtype)
-
-
-def _transpose(cotangent, x, *, size: int, axis: int):
-    return [window(fill(cotangent, size - 1, size - 1, axis), size, axis)]
-
-
-_window_p = Primitive("window")
-_window_p.def_impl(jax.jit(_window, static_argnames=("size", "axis")))
-_window_p.def_abstract_eval(_shape)
-mlir.register_lowering(_window_p, mlir.lower_fun(_window, multiple_results=False))
-ad.deflinear2(_window_p, _transpose)
-batching.primitive_batchers[_window_p] = lambda args, axes, **where: (
-    _window_p.bind(jnp.moveaxis(args[0], axes[0], 0), **where),
-    0,
-)
+    parts = [zeros(before), held(x), zeros(after)]
+    return held(jnp.concatenate(parts, axis=axis))

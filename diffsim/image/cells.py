@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 
 from .adjoint import with_adjoint
-from .strips import held
+from .box import held
 
 
 @cache
@@ -37,7 +37,7 @@ def summing(cell: int, depth: int):
         def row(_, inputs):
             at, bars = inputs
             where, values = (_split(_rows(x, at, cell), cell) for x in (place, colours))
-            bars = bars[:, :, None, :, None]
+            bars = bars[:, :, None, None]
             to_values = [sum(_hat(where[0], d) * bars[d, 1 + c] for d in range(depth)) for c in range(len(values))]
             along = [bars[d, 0] + sum(bars[d, 1 + c] * value for c, value in enumerate(values)) for d in range(depth)]
             to_place = sum(_slope(where[0], d) * along[d] for d in range(depth))
@@ -59,12 +59,11 @@ def reading(cell: int):
     weights = _between(cell)
 
     def fine(near):
-        """The grid's values (depth, c, cell, columns, cell) at the pixels of one row of cells, before their shares."""
-        lines = jnp.einsum("dcaw,ai->dciw", near, weights.astype(near.dtype))
+        """The grid's values at the pixels of one row of cells, as `_split` has them, by depth and colour."""
+        lines = held(jnp.einsum("dcaw,ai->dciw", near, weights.astype(near.dtype)))
         columns = lines.shape[-1] - 2
-        across = weights.astype(near.dtype)[:, None, None]
-        sides = [held(lines[..., b : b + columns])[..., None] for b in range(3)]
-        return lambda d, c: sum(sides[b][d, c] * across[b] for b in range(3))
+        across = weights.astype(near.dtype)[:, :, None, None]
+        return lambda d, c: sum(lines[d, c, None, :, b : b + columns] * across[b] for b in range(3))
 
     def read(grid, place):
         def row(_, i):
@@ -130,12 +129,16 @@ def _rows(x, at, cell: int):
 
 
 def _split(x, cell: int):
-    """Rows (c, cell, w) with their columns by cell: (c, cell, columns, cell)."""
-    return x.reshape(*x.shape[:2], -1, cell)
+    """Rows (c, cell, w) by the column's place in its cell: (c, cell, cell, columns).
+
+    The cells' columns come last, so that neighbours in memory meet neighbouring values of the grid.
+    """
+    return held(x.reshape(*x.shape[:2], -1, cell).transpose(0, 3, 1, 2))
 
 
 def _joined(planes):
-    return jnp.stack([plane.reshape(plane.shape[0], -1) for plane in planes])
+    """The rows (c, cell, w) of planes that are split."""
+    return jnp.stack([held(plane).transpose(1, 2, 0).reshape(plane.shape[1], -1) for plane in planes])
 
 
 def _stacked(strips):

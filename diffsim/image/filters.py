@@ -8,10 +8,10 @@ from jaxtyping import Array, Float
 
 from .._types import Scalar
 from ..parameters import param
-from .box import counted, fill, window
-from .colour import luma
+from .box import counted, held, sums
+from .colour import LUMA, luma
 from .stencil import stencil
-from .strips import held, in_strips
+from .strips import in_strips
 
 
 class GuidedFilter(eqx.Module):
@@ -31,34 +31,64 @@ class GuidedFilter(eqx.Module):
 
 @cache
 def _guided(radius: int):
-    def guided(smoothing, rows, inside):
-        near, far = rows.shape[1] - 2 * radius, rows.shape[1] - 4 * radius
-        middle = inside[radius:-radius]
-        mean = _means(inside, radius, near, rows.shape[2])
-        # Colour by colour, so that nothing is spread over the colours, and in the adjoint summed over them; what is
-        # used more than once is held, or the compiler would compute it again for each use.
-        colours = [held(colour) for colour in rows]
-        guide = held(luma(colours))
-        averages, products = [mean(x) for x in colours], [mean(guide * x) for x in colours]
-        level = held(luma(averages))
-        share = held(middle[:, None] / (luma(products) - level * level + smoothing))
-        mean = _means(middle, radius, far, rows.shape[2])
-        shown = guide[2 * radius : -2 * radius]
+    def guided(smoothing, picture):
+        guide, lines, _ = _lines(smoothing, picture, radius)
+        mean = _mean(picture, radius)
+        return jnp.stack([mean(slope) * guide + mean(offset) for slope, offset in lines])
+
+    def adjoint(smoothing, picture, cotangent):
+        guide, lines, (averages, level, share) = _lines(smoothing, picture, radius)
+        mean, spread = _mean(picture, radius), _mean_adjoint(picture, radius)
+        bars = [held(bar) for bar in cotangent]
+        to_offsets = [spread(bar) for bar in bars]
+        to_products = [
+            held((spread(guide * bar) - to_offset * level) * share)
+            for bar, to_offset in zip(bars, to_offsets, strict=True)
+        ]
+        slopes = [slope for slope, _ in lines]
+        to_variance = held(-_dot(to_products, slopes))
+        to_level = held(-_dot(to_offsets, slopes) - _dot(to_products, averages) - 2.0 * level * to_variance)
         made = []
-        for average, product in zip(averages, products, strict=True):
-            slope = held((product - level * average) * share)
-            made.append(mean(slope) * shown + mean(average * middle[:, None] - slope * level))
-        return jnp.stack(made)
+        for weight, to_offset, to_product in zip(LUMA, to_offsets, to_products, strict=True):
+            through_average = spread(to_offset - to_product * level + weight * to_level)
+            made.append((through_average, spread(to_product + weight * to_variance)))
+        to_guide = held(_dot(bars, [mean(slope) for slope in slopes]) + _dot(picture, [product for _, product in made]))
+        found = [a + guide * b + weight * to_guide for weight, (a, b) in zip(LUMA, made, strict=True)]
+        return to_variance, jnp.stack(found)
 
-    return in_strips(guided, 2 * radius)
+    return in_strips(guided, adjoint, 2 * radius)
 
 
-def _means(inside, radius: int, rows: int, width: int):
-    """The local mean of a plane, fewer by `radius` rows above and below, over what is inside the picture."""
-    size = 2 * radius + 1
-    down = 1.0 / jnp.maximum(sum(inside[i : i + rows] for i in range(size)), 1.0)
-    across = (1.0 / counted(width, radius)).astype(inside.dtype)
-    return lambda x: window(fill(window(x, size, -2), radius, radius, -1), size, -1) * (down[:, None] * across[None])
+def _lines(smoothing, picture, radius: int):
+    """The guide, every colour's slope and offset at every pixel, and what they came from.
+
+    Colour by colour, so that nothing is spread over the colours, and in the adjoint summed over them.
+    """
+    mean = _mean(picture, radius)
+    colours = [held(colour) for colour in picture]
+    guide = held(luma(colours))
+    averages, products = [mean(x) for x in colours], [mean(guide * x) for x in colours]
+    level = held(luma(averages))
+    share = held(1.0 / (luma(products) - level * level + smoothing))
+    slopes = [held((product - level * x) * share) for x, product in zip(averages, products, strict=True)]
+    lines = [(slope, held(x - slope * level)) for x, slope in zip(averages, slopes, strict=True)]
+    return guide, lines, (averages, level, share)
+
+
+def _mean(picture, radius: int):
+    """The local mean of planes of this size."""
+    down, across = ((1.0 / counted(size, radius)).astype(picture.dtype) for size in picture.shape[1:])
+    return lambda x: held(sums(held(x), radius) * down[:, None] * across[None])
+
+
+def _mean_adjoint(picture, radius: int):
+    down, across = ((1.0 / counted(size, radius)).astype(picture.dtype) for size in picture.shape[1:])
+    return lambda x: sums(held(x * down[:, None] * across[None]), radius)
+
+
+def _dot(planes, others):
+    """The sum over the colours of the products of planes."""
+    return sum(a * b for a, b in zip(planes, others, strict=True))
 
 
 class Sharpen(eqx.Module):

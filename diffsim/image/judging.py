@@ -19,16 +19,21 @@ from .sensor import CAMERA, LEVELS, expose
 from .tiles import in_tiles
 from .trained import told
 
+MIRRORED = 12  # pixels beyond an edge, a multiple of four
 Scenes = dict[str, Float[np.ndarray, "3 _ _"]]
 
 exposed = jax.jit(lambda scene, noise, key: expose(scene, noise, key=key))
 
 
 def run_tiles(chain: Chain, mosaic: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "3 h w"]:
-    """The chain's picture of a mosaic, tile by tile; rows and columns that fours lack are mirrored, and cut off."""
+    """The chain's picture of a mosaic, tile by tile.
+
+    The mosaic is mirrored beyond its edges, and the picture cut back: networks are not trained on what an edge is.
+    """
     height, width = mosaic.shape
-    whole = np.pad(np.asarray(mosaic, np.float32), ((0, -height % 4), (0, -width % 4)), mode="reflect")
-    return in_tiles(chain, whole, size=1024, halo=32)[:, :height, :width]
+    edges = ((MIRRORED, MIRRORED - height % 4), (MIRRORED, MIRRORED - width % 4))
+    whole = in_tiles(chain, np.pad(np.asarray(mosaic, np.float32), edges, mode="reflect"), size=1024, halo=32)
+    return whole[:, MIRRORED : MIRRORED + height, MIRRORED : MIRRORED + width]
 
 
 def developed(chain: Chain, given: Raw) -> Float[np.ndarray, "3 h w"]:

@@ -49,7 +49,6 @@ class Restore(eqx.Module):
     """
 
     first: ToldLayer
-    second: ToldLayer
     down: ToldLayer
     blocks: tuple[tuple[ToldLayer, ToldLayer], ...]
     up: ToldLayer
@@ -61,8 +60,8 @@ class Restore(eqx.Module):
         if len(widths) != 2:
             raise InputError(f"widths={widths}: give two, of the channels on the quads and on the quads of quads")
         fine, coarse = widths
-        keys = iter(jr.split(key, 6 + 2 * BLOCKS))
-        self.first, self.second = ToldLayer(4, fine, key=next(keys)), ToldLayer(fine, fine, key=next(keys))
+        keys = iter(jr.split(key, 5 + 2 * BLOCKS))
+        self.first = ToldLayer(4, fine, key=next(keys))
         self.down = ToldLayer(4 * fine, coarse, 1, key=next(keys))
         self.blocks = tuple(
             (ToldLayer(coarse, coarse, key=next(keys)), ToldLayer(coarse, coarse, gain=0.3, key=next(keys)))
@@ -89,7 +88,7 @@ class Restore(eqx.Module):
 
     def _change(self, sites):
         relu, level = jax.nn.relu, self.level
-        fine = relu(self.second(relu(self.first(sites, level)), level))
+        fine = relu(self.first(sites, level))
         coarse = relu(self.down(jnp.concatenate([fine[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]), level))
         for before, after in self.blocks:
             coarse = coarse + after(relu(before(coarse, level)), level)

@@ -11,11 +11,10 @@ from jaxtyping import Array, Float
 
 from .._errors import InputError
 from .bilinear import bilinear
-from .box import fill
+from .box import fill, held
 
 UNROLLED = 128  # products per pixel up to which the sum is written out, for the compiler to fuse
-FEW = 4  # rows whose products are written out in sums over the picture
-SUMS = 32  # such sums up to which they are
+TOGETHER = 4  # rows of a cotangent that meet the picture's rows at once
 CACHE = 2**18  # numbers of a strip's neighbourhoods
 
 
@@ -56,10 +55,6 @@ def correlate(
     return _correlate_p.bind(jnp.asarray(image, dtype), jnp.asarray(weights, dtype))
 
 
-def _sizes(image, weights):
-    return weights.shape[0], image.shape[1] - weights.shape[2] + 1, image.shape[2] - weights.shape[3] + 1
-
-
 def _neighbourhoods(image, rows: int, columns: int):
     """The picture's neighbourhoods as columns of a matrix: (channels rows columns, pixels)."""
     height, width = image.shape[1] - rows + 1, image.shape[2] - columns + 1
@@ -81,26 +76,25 @@ def _apply(image, weights):
 
 
 def _unrolled(image, weights):
-    _, height, width = _sizes(image, weights)
+    # Channel by channel: of more than one, the rows that meet do not fit the nearest cache.
+    return sum(_unrolled_channel(channel, weights[:, c]) for c, channel in enumerate(image))
+
+
+def _unrolled_channel(channel, weights):
+    _, rows, columns = weights.shape
+    height, width = channel.shape[0] - rows + 1, channel.shape[1] - columns + 1
     # Without the barriers the compiler computes what lies before again for every pixel read, and this for what follows.
-    image = lax.optimization_barrier(image)
-    channels, rows, columns = weights.shape[1:]
-    shifted = {
-        (c, i, j): image[c, i : i + height, j : j + width]
-        for c in range(channels)
-        for i in range(rows)
-        for j in range(columns)
-    }
-    sums = [sum(kernel[at] * part for at, part in shifted.items()) for kernel in weights]
-    return lax.optimization_barrier(jnp.stack(sums))
+    channel = held(channel)
+    shifted = {(i, j): channel[i : i + height, j : j + width] for i in range(rows) for j in range(columns)}
+    return held(jnp.stack([sum(kernel[at] * part for at, part in shifted.items()) for kernel in weights]))
 
 
 def _taps(image, cotangent):
     """The correlation of picture (c, h, w) and cotangent (k, h2, w2) over all shifts: (k, c, h-h2+1, w-w2+1)."""
     out, height, width = cotangent.shape
     channels, rows, columns = image.shape[0], image.shape[1] - height + 1, image.shape[2] - width + 1
-    if out * channels * rows * columns <= SUMS:
-        return _unrolled_taps(image, cotangent)
+    if out * channels * rows * columns <= UNROLLED:
+        return _few_taps(image, cotangent)
     strip = _strip_rows(channels, rows, columns, width)
 
     def product(part, against):
@@ -120,27 +114,27 @@ def _taps(image, cotangent):
     return total.reshape(out, channels, rows, columns)
 
 
-def _unrolled_taps(image, cotangent):
-    """The same written out, a few rows at a time and summed by column, which the compiler does in wide registers."""
+def _few_taps(image, cotangent):
+    """The same for few products, some rows at a time: all pairs of rows and cotangent rows are one product of matrices.
+
+    Those pairs that belong to no shift are left out of the sums; by shifts alone the matrices would have too few rows.
+    """
     out, height, width = cotangent.shape
     channels, rows, columns = image.shape[0], image.shape[1] - height + 1, image.shape[2] - width + 1
-    more = -height % FEW
+    more = -height % TOGETHER
     cotangent, image = fill(cotangent, 0, more, 1), fill(image, 0, more, 1)
+    reach = TOGETHER + rows - 1
 
-    def tap(x, bar, c: int, i: int, j: int):
-        return sum(bar[row] * x[c, row + i, j : j + width] for row in range(FEW))
+    def add(total, at):
+        part = held(lax.dynamic_slice_in_dim(image, at, reach, axis=1))
+        against = held(lax.dynamic_slice_in_dim(cotangent, at, TOGETHER, axis=1))
+        shifted = held(jnp.concatenate([part[:, :, j : j + width] for j in range(columns)]))
+        return total + against.reshape(-1, width) @ shifted.reshape(-1, width).T, None
 
-    def add(sums, at):
-        x = lax.dynamic_slice_in_dim(image, at, FEW + rows - 1, axis=1)
-        bars = lax.dynamic_slice_in_dim(cotangent, at, FEW, axis=1)
-        places = [
-            (k, c, i, j) for k in range(out) for c in range(channels) for i in range(rows) for j in range(columns)
-        ]
-        return sums + jnp.stack([tap(x, bars[k], *place) for k, *place in places]), None
-
-    sums = jnp.zeros((out * channels * rows * columns, width), image.dtype)
-    total, _ = lax.scan(add, sums, jnp.arange(0, height, FEW))
-    return total.sum(axis=1).reshape(out, channels, rows, columns)
+    start = jnp.zeros((out * TOGETHER, columns * channels * reach), image.dtype)
+    total, _ = lax.scan(add, start, jnp.arange(0, height, TOGETHER))
+    total = total.reshape(out, TOGETHER, columns, channels, reach)
+    return jnp.stack([total[:, i, :, :, i : i + rows] for i in range(TOGETHER)]).sum(0).transpose(0, 2, 3, 1)
 
 
 def _turned(weights):

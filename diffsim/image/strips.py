@@ -2,66 +2,67 @@
 
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from .adjoint import Function, with_adjoint
-from .box import fill
+from .box import held
 
 ROWS = 64  # of a strip, at most
-Part = Callable[[Array, Float[Array, "c rows w"], Float[Array, " rows"]], Array]
-held = lax.optimization_barrier
+Adjoint = Callable[[Array, Array, Array], tuple[Array, Array]]
 
 
-def in_strips(part: Part, halo: int) -> Function:
-    """`function(parameters, picture)` from what makes one strip of it, differentiable in both.
+def in_strips(stage: Function, adjoint: Adjoint, halo: int) -> Function:
+    """`stage(parameter, picture)`, strip by strip, which reverse mode pulls back by `adjoint`, strip by strip as well.
 
-    `part(parameters, rows, inside)` gets `halo` rows more above and below than it makes; beyond the picture they are
-    0, and so is `inside`, else 1. The adjoint computes every strip again and adds up what the strips pull back.
+    No pixel of either depends on others more than `halo` rows away. `adjoint(parameter, picture, cotangent)` gives the
+    plane (h, w) whose sum is the cotangent of the parameter, a number, and the cotangent of the picture.
     """
 
-    def function(parameters, picture):
-        rows, inside, starts, size = _cut(picture, halo)
+    def function(parameter, picture):
+        def step(made, i):
+            start, inside, cut = _strip(picture, halo, i)
+            found = lax.dynamic_slice_in_dim(stage(parameter, cut(picture)), inside, _rows(picture), axis=1)
+            return lax.dynamic_update_slice_in_dim(made, held(found), start, axis=1), None
 
-        def step(done, at):
-            found = part(parameters, *_strip(rows, inside, at, size + 2 * halo))
-            return lax.dynamic_update_slice_in_dim(done, held(found), at, axis=1), None
+        return lax.scan(step, jnp.zeros_like(picture), jnp.arange(_count(picture)))[0]
 
-        start = jnp.zeros((picture.shape[0], starts.size * size, picture.shape[2]), picture.dtype)
-        return held(lax.scan(step, start, starts)[0])[:, : picture.shape[1]]
+    def back(parameter, picture, cotangent):
+        def step(sums, i):
+            start, inside, cut = _strip(picture, halo, i)
+            plane, found = (held(x) for x in adjoint(parameter, cut(picture), cut(cotangent)))
+            row = start - inside + jnp.arange(plane.shape[0])
+            # The last strip begins earlier than it need: what was summed is not summed again.
+            own = (row >= i * _rows(picture)) & (row < start + _rows(picture))
+            found = held(lax.dynamic_slice_in_dim(found, inside, _rows(picture), axis=1))
+            whole = lax.dynamic_update_slice_in_dim(sums[1], found, start, axis=1)
+            return (sums[0] + own.astype(plane.dtype) @ plane, whole), None
 
-    def adjoint(parameters, picture, cotangent):
-        rows, inside, starts, size = _cut(picture, halo)
-        height = picture.shape[1]
-        cotangent = fill(cotangent, 0, starts.size * size - height, 1)
+        start = (jnp.zeros(picture.shape[2], picture.dtype), jnp.zeros_like(picture))
+        columns, to_picture = lax.scan(step, start, jnp.arange(_count(picture)))[0]
+        return jnp.sum(columns), to_picture
 
-        def step(sums, at):
-            strip, within = _strip(rows, inside, at, size + 2 * halo)
-            _, pull = jax.vjp(lambda p, x: part(p, x, within), parameters, strip)
-            to_parameters, to_strip = pull(held(lax.dynamic_slice_in_dim(cotangent, at, size, axis=1)))
-            before = held(lax.dynamic_slice_in_dim(sums[1], at, size + 2 * halo, axis=1))
-            after = lax.dynamic_update_slice_in_dim(sums[1], held(before + to_strip), at, axis=1)
-            return (sums[0] + to_parameters, after), None
-
-        zeros = (jnp.zeros_like(parameters), jnp.zeros_like(rows))
-        to_parameters, to_rows = held(lax.scan(step, zeros, starts)[0])
-        return to_parameters, to_rows[:, halo : halo + height]
-
-    function.__name__ = part.__name__
-    return with_adjoint(function, adjoint)
+    function.__name__ = stage.__name__
+    return with_adjoint(function, back)
 
 
-def _cut(picture, halo: int):
-    """The picture with zeros above and below, 1 for its own rows, the first row of every strip, rows of a strip."""
-    height = picture.shape[1]
-    count = -(-height // ROWS)
-    size = -(-height // count)
-    after = halo + count * size - height
-    inside = jnp.pad(jnp.ones(height, picture.dtype), (halo, after))
-    return fill(picture, halo, after, 1), inside, size * jnp.arange(count), size
+def _count(picture) -> int:
+    return -(-picture.shape[1] // ROWS)
 
 
-def _strip(rows, inside, at, size: int):
-    return held(lax.dynamic_slice_in_dim(rows, at, size, axis=1)), lax.dynamic_slice_in_dim(inside, at, size)
+def _rows(picture) -> int:
+    """The rows of a strip; of the last one, some may be in the one before too."""
+    return -(-picture.shape[1] // _count(picture))
+
+
+def _strip(picture, halo: int, i):
+    """The first row of strip i, its place among the rows with the halo, and what cuts these rows out of a picture.
+
+    At the picture's edges the halo is moved inward: their edge is then the picture's.
+    """
+    height, rows = picture.shape[1], _rows(picture)
+    size = min(rows + 2 * halo, height)
+    start = jnp.minimum(i * rows, height - rows)
+    first = jnp.clip(start - halo, 0, height - size)
+    return start, start - first, lambda x: held(lax.dynamic_slice_in_dim(x, first, size, axis=1))

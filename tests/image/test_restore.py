@@ -72,3 +72,9 @@ def test_tiles_of_the_noisy_chain_equal_the_whole():
 def test_sizes_that_are_no_multiple_of_four_come_back():
     chain = trained.untrained("noisy", (2, 2), key=jr.key(0))
     assert judging.run_tiles(chain, np.full((10, 14), 0.3)).shape == (3, 10, 14)
+
+
+def test_a_flat_grey_is_flat_up_to_its_edges():
+    scene = jnp.full((3, 40, 44), 0.5, jnp.float32)
+    found = judging.run_tiles(trained.trained("noisy"), np.asarray(image.expose(scene)))
+    np.testing.assert_allclose(found, scene, atol=0.02)
