@@ -20,6 +20,7 @@ import numpy as np
 
 from diffsim import image
 from diffsim.image import trained
+from timing import program
 
 
 class Stencil(eqx.Module):
@@ -50,13 +51,6 @@ def cases():
         "sharpen": (image.Sharpen(), 3),
         "whole noisy chain": (trained.trained("noisy"), 0),
     }
-
-
-def compiled(function, *args):
-    """The compiled program and the CPU seconds of tracing and compiling it."""
-    began = time.process_time()
-    program = jax.jit(function).lower(*args).compile()
-    return program, time.process_time() - began
 
 
 def cpu_ms(run, rounds: int = 5) -> float:
@@ -92,10 +86,10 @@ def measure(stage, x) -> list[float]:
     """CPU ms forward and with gradient, compile seconds of the latter, MB of memory of both."""
     row = []
     for function, args in programs(stage, x):
-        program, seconds = compiled(function, *args)
-        memory = program.memory_analysis()
+        made, seconds = program(function, *args)
+        memory = made.memory_analysis()
         size = (memory.temp_size_in_bytes + memory.output_size_in_bytes) / 1e6 if memory else np.nan
-        row.append((cpu_ms(lambda p=program, a=args: jax.block_until_ready(p(*a))), seconds, size))
+        row.append((cpu_ms(lambda p=made, a=args: jax.block_until_ready(p(*a))), seconds, size))
     return [row[0][0], row[1][0], row[1][1], row[0][2], row[1][2]]
 
 
@@ -110,9 +104,9 @@ def beside_torch(x, size: float, only: str) -> None:
     for name in (name for name in STAGES if only in name):
         stage, channels = cases()[name]
         function, args = programs(stage, x[:channels])[1]
-        program, _ = compiled(function, *args)
+        made, _ = program(function, *args)
         theirs = rival(name, np.asarray(x), np.asarray(args[2]))
-        pairs = [(cpu_ms(lambda: jax.block_until_ready(program(*args)), 1), cpu_ms(theirs, 1)) for _ in range(5)]
+        pairs = [(cpu_ms(lambda: jax.block_until_ready(made(*args)), 1), cpu_ms(theirs, 1)) for _ in range(5)]
         ours, others = (min(times) / size for times in zip(*pairs, strict=True))
         print(f"{name:30s} {ours:10.1f} {others:10.1f} {others / ours:10.1f}", flush=True)
 

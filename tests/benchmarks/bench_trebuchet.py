@@ -22,6 +22,7 @@ from scipy_trebuchet import value_and_differences
 
 import diffsim as ds
 from diffsim.systems.trebuchet import FAST, aim, throw
+from timing import program
 
 BATCH = 512
 CONTROLS = np.array([np.pi / 4, 44.492875573300005, 0.0])
@@ -36,13 +37,6 @@ def range_of(x):
 def value_and_slopes(x):
     """Range and its derivatives in the three controls."""
     return jax.vmap(lambda v: jax.jvp(range_of, (x,), (v,)), out_axes=(None, 0))(jnp.eye(3))
-
-
-def compiled(function, *args):
-    """The compiled function and the CPU seconds of tracing and compiling it."""
-    began = time.process_time()
-    program = jax.jit(function).lower(*args).compile()
-    return program, time.process_time() - began
 
 
 def measure(cases, rounds: int = 20):
@@ -79,9 +73,9 @@ def main():
     }
     cases = {}
     for name, (function, args, count) in programs.items():
-        program, seconds = compiled(function, *args)
-        jax.block_until_ready(program(*args))
-        cases[name] = (lambda p=program, a=args: p(*a), count, seconds)
+        made, seconds = program(function, *args)
+        jax.block_until_ready(made(*args))
+        cases[name] = (lambda p=made, a=args: p(*a), count, seconds)
     cases["SciPy, value + central differences"] = (lambda: value_and_differences(CONTROLS), 1, 0.0)
     times = measure(cases)
     reference = min(t for t, _ in times["SciPy, value + central differences"])
