@@ -7,6 +7,8 @@ from . import testing as testing
 from ._errors import InputError as InputError
 from ._errors import WorkFailed as WorkFailed
 from ._types import Scalar as Scalar
+from .compilation import cache_compilation as cache_compilation
+from .compilation import count_compilations as count_compilations
 from .derivatives.check import GradientCheck as GradientCheck
 from .derivatives.check import check_gradients as check_gradients
 from .derivatives.doctor import diagnose as diagnose

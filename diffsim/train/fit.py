@@ -90,7 +90,8 @@ def fit(
         of_fit = origin(steps, task.size, model, batches, optimizer, snapshot.state)
         snapshot = keeper.resume(snapshot._replace(origin=of_fit), policy)
     with Progress(steps, progress) as bar:
-        snapshot, compiling = task.warm(snapshot)
+        with bar.compiling(loss):
+            snapshot, compiling = task.warm(snapshot)
         keeper.save(snapshot)
         deadline = np.inf if stopping.minutes is None else began + 60 * stopping.minutes
         snapshot, stopped = _run(task, snapshot, keeper, bar, watch, deadline)

@@ -100,7 +100,8 @@ def _fit(function, model, data, solver: Solver, steps: int, train, progress: boo
     with Progress(steps, progress) as bar:
         began = time.perf_counter()
         # An idle call compiles and changes nothing, so that the two times can be told apart.
-        jax.block_until_ready(iterate(function, solver, trained, fixed, data, steps, jnp.array(False)))
+        with bar.compiling(getattr(function, "residuals", function)):
+            jax.block_until_ready(iterate(function, solver, trained, fixed, data, steps, jnp.array(False)))
         compiled = time.perf_counter()
         end = iterate(function, solver, trained, fixed, data, steps, jnp.array(True))
         losses = np.asarray(end.losses)
