@@ -31,7 +31,9 @@ def cache_compilation(folder: str | Path) -> Path:
         trial.write_bytes(b"")
         trial.unlink()
     except OSError as error:
-        raise InputError(f"{path} cannot keep compiled programs: {error.strerror}; give a folder to write in") from error
+        raise InputError(
+            f"{path} cannot keep compiled programs: {error.strerror}; give a folder to write in"
+        ) from error
     jax.config.update("jax_compilation_cache_dir", str(path))
     # JAX by itself leaves out what compiles within a second, which is most of a session's many small programs.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
@@ -69,7 +71,9 @@ class Counted:
     def _cause(self, found: dict) -> str:
         if not self._seen:
             return "first call"
-        return "; ".join(min((_differences(old, found) for old in self._seen), key=len)) or "the same arguments"
+        return (
+            "; ".join(min((_differences(old, found) for old in reversed(self._seen)), key=len)) or "the same arguments"
+        )
 
 
 def count_compilations(function: Callable) -> Counted:
