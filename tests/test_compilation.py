@@ -66,17 +66,15 @@ def test_the_argument_that_made_a_function_compile_again_is_named():
         ((model, small), {"power": 4}),
     ]:
         counted(*args, **options)
-    assert (
-        counted.causes
-        == [
-            "first call",
-            "args[1] has dtype float32, before float64",
-            "args[1] has shape (2, 3), before (3,)",
-            "power is new",
-            "power has number 4, before 3",
-        ]
-        + counted.causes[5:]
-    )
+    assert counted.causes[:5] == [
+        "first call",
+        "args[1] has dtype float32, before float64",
+        "args[1] has shape (2, 3), before (3,)",
+        "power is new",
+        "power has number 4, before 3",
+    ]
+    # Arrays that were put somewhere compile anew with some versions of JAX, and are then named.
+    assert all("args[0]['weight'] has sharding" in cause for cause in counted.causes[5:])
     assert counted.count == len(counted.causes)
     assert counted.seconds > 0
 
