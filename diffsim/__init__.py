@@ -50,6 +50,7 @@ from .train.checkpoint import load as load
 from .train.checkpoint import save as save
 from .train.covariance import belief as belief
 from .train.covariance import laplace as laplace
+from .train.devices import join_processes as join_processes
 from .train.evolution import fit_cma_es as fit_cma_es
 from .train.fit import FitFailed as FitFailed
 from .train.fit import History as History
