@@ -64,9 +64,9 @@ class Counted:
             if found not in self._seen:
                 self._seen.append(found)
 
-    def _listen(self, event: str, seconds: float, **_) -> None:
+    def _listen(self, event: str, duration_secs: float, **_: str | int) -> None:
         if event == _COMPILED:
-            self._now.append(seconds)
+            self._now.append(duration_secs)
 
     def _cause(self, found: dict) -> str:
         if not self._seen:
@@ -98,9 +98,10 @@ def _signature(args: tuple, kwargs: dict) -> dict[str, dict[str, Any]]:
 def _kind(leaf: Any) -> dict[str, Any]:
     """What of an argument a program depends on, or may depend on."""
     if isinstance(leaf, jax.Array | np.ndarray | np.generic):
-        weak, committed = getattr(leaf, "weak_type", False), getattr(leaf, "committed", False)
-        where = leaf.sharding if committed else "that of any device"
-        return {"shape": leaf.shape, "dtype": str(leaf.dtype), "weak type": weak, "sharding": where}
+        found = {"shape": leaf.shape, "dtype": str(leaf.dtype), "weak type": False, "sharding": "that of any device"}
+        if isinstance(leaf, jax.Array):
+            found |= {"weak type": leaf.weak_type} | ({"sharding": leaf.sharding} if leaf.committed else {})
+        return found
     return {"number" if isinstance(leaf, int | float | complex) else "value": leaf}
 
 

@@ -6,9 +6,11 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
-from conftest import CACHE, ROOT
+
+ROOT = Path(__file__).parent.parent
 
 WORDS = ["train", "--policies", "3"]
 
@@ -24,7 +26,7 @@ def killed(tmp_path_factory):
     """The folder of a cart-pole run that was killed once its second policy had begun."""
     pytest.importorskip("gymnasium")
     place = tmp_path_factory.mktemp("killed")
-    own = {"PYTHONPATH": str(ROOT), "JAX_COMPILATION_CACHE_DIR": CACHE}
+    own = {"PYTHONPATH": str(ROOT), "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax")}
     command = [sys.executable, str(ROOT / "scenarios" / "cartpole.py"), *WORDS]
     process = subprocess.Popen(command, cwd=place, env=os.environ | own, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300

@@ -87,7 +87,8 @@ class Task:
             return snapshot, 0.0
         began = time.perf_counter()
         # An idle call compiles and changes nothing, so that the two times can be told apart.
-        call = jax.block_until_ready(self._call(*self.group.put((snapshot.state, snapshot.guard)), 0, 0))
+        state, guard = self.group.put((snapshot.state, snapshot.guard))
+        call = jax.block_until_ready(self._call(state, guard, 0, 0))
         seconds = time.perf_counter() - began
         if call.validation is not None and np.shape(call.validation):
             raise InputError(f"the validation loss has shape {np.shape(call.validation)}; it must be one number")
