@@ -83,14 +83,16 @@ def fit(
     alone reads and writes files, shows progress and calls `watch`. A checkpoint goes on with any number of devices,
     with the same numbers but for rounding.
 
-    Raises InputError for batches of unequal length, for a checkpoint of other arguments and for devices that cannot
-    share a batch equally, FitFailed at the first loss or gradient that is not finite, or at the limit of `non_finite`,
-    and WorkFailed if another process is lost.
+    Raises InputError for batches of unequal length, for a loss that is no scalar, if nothing trains, for a checkpoint
+    of other arguments and for devices that cannot share a batch equally, FitFailed at the first loss or gradient that
+    is not finite, or at the limit of `non_finite`, and WorkFailed if another process is lost.
     """
     began = time.monotonic()
     policy = NonFinite(non_finite) if isinstance(non_finite, str) else non_finite
     steps = _count(batches)
-    trained, fixed = eqx.partition(model, trainable(model) if train is None else train)
+    if steps_per_call < 1:
+        raise InputError(f"steps_per_call={steps_per_call}: a call makes at least one step")
+    trained, fixed = parts(model, train)
     trained = unconstrain(trained)
     group = Group.of(devices, batches)
     task = Task(loss, optimizer, fixed, batches, steps, min(steps_per_call, steps), policy, stopping, group)
@@ -160,6 +162,14 @@ def _fail(task: Task, state: State, history: History):
         model,
         history,
     )
+
+
+def parts(model: Model, train: PyTree[bool] | None) -> tuple[Model, Model]:
+    """What trains of a model, and the rest; raises InputError if nothing trains."""
+    trained, fixed = eqx.partition(model, trainable(model) if train is None else train)
+    if not parameters(trained):
+        raise InputError("nothing to train: the model has no real array, or `train` chooses none")
+    return trained, fixed
 
 
 def _count(batches) -> int:

@@ -13,8 +13,8 @@ from jaxtyping import Array, Float, PyTree
 
 from .._errors import InputError
 from .._types import Model, Scalar
-from ..parameters import at_bound, parameters, trainable, unconstrain
-from .fit import FitFailed, History
+from ..parameters import at_bound, unconstrain
+from .fit import FitFailed, History, parts
 from .iterate import FitStatus, Solver, iterate
 from .progress import Progress
 
@@ -84,14 +84,6 @@ class SumOfSquares(eqx.Module):
 def as_needed(residuals: Callable, solver: Solver) -> Callable:
     """The residuals, or half the sum of their squares if the solver minimises."""
     return SumOfSquares(residuals) if isinstance(solver, optx.AbstractMinimiser) else residuals
-
-
-def parts(model: Model, train: PyTree[bool] | None) -> tuple[Model, Model]:
-    """What trains of a model, and the rest; raises InputError if nothing trains."""
-    trained, fixed = eqx.partition(model, trainable(model) if train is None else train)
-    if not parameters(trained):
-        raise InputError("nothing to train: the model has no real array, or `train` chooses none")
-    return trained, fixed
 
 
 def _fit(function, model, data, solver: Solver, steps: int, train, progress: bool) -> tuple[Model, History]:

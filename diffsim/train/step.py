@@ -11,6 +11,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PyTree
 
+from .._errors import InputError
 from .._types import Count, Flag, Model, Scalar
 from ..parameters import constrain
 from .devices import AXIS, ITEMS, WHOLE, on_each
@@ -84,7 +85,9 @@ def _steps(program: Program, arrays: list, state: State, guard: Guard | None, ch
     make = _step if program.rule is None else partial(_guarded, program.rule)
     at = lambda number: jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, number, keepdims=False), chunk)
     size = len(jax.tree.leaves(chunk)[0])
-    dtype = jax.eval_shape(value, state.trained, jax.tree.map(lambda leaf: leaf[0], chunk)).dtype
+    result = jax.eval_shape(value, state.trained, jax.tree.map(lambda leaf: leaf[0], chunk))
+    if getattr(result, "shape", None) != () or not jnp.issubdtype(result.dtype, jnp.floating):
+        raise InputError(f"the loss is {result}: it must be one real number")
 
     def going(carry):
         number, (state, _), _ = carry
@@ -96,7 +99,7 @@ def _steps(program: Program, arrays: list, state: State, guard: Guard | None, ch
         outputs = jax.tree.map(lambda all, one: all.at[number].set(one), outputs, results)
         return number + 1, after, outputs
 
-    outputs = jnp.full(size, jnp.nan, dtype), None if program.rule is None else jnp.zeros(size, bool)
+    outputs = jnp.full(size, jnp.nan, result.dtype), None if program.rule is None else jnp.zeros(size, bool)
     # Not a scan: a condition on each step would copy the whole state.
     return lax.while_loop(going, step, (jnp.zeros_like(count), (state, guard), outputs))[1:]
 
