@@ -18,22 +18,10 @@ def main(folder: str, devices: str, count: str, index: str, port: str, task: str
 
     if int(count) > 1:
         ds.join_processes(f"127.0.0.1:{port}", int(count), int(index), seconds=20)
-    import jax.numpy as jnp
-    import jax.random as jr
     import optax
 
-    def one(model, item):
-        key, start = item
-        noise = 0.1 * jr.normal(key)
-        push = lambda t, y, model: model(jnp.stack([y, noise])) - y**3
-        return ds.integrate(push, start, jnp.array([0.0, 1.0]), model, max_steps=64)[-1] ** 2
-
-    def loss(model, batch):
-        return jnp.mean(jax.vmap(lambda item: one(model, item))(batch))
-
-    steps, items = 10, 8
-    batches = jr.split(jr.key(1), (steps, items)), jnp.tile(jnp.linspace(-1.0, 2.0, items), (steps, 1))
-    model, path = ds.BoundedMLP(2, -1.0, 1.0, width=4, key=jr.key(0)), Path(folder)
+    loss, model, batches = problem()
+    path = Path(folder)
 
     def validation(model):
         if task == "die" and int(index) == int(count) - 1 and (path / "fit.ckpt").exists():
@@ -58,6 +46,27 @@ def main(folder: str, devices: str, count: str, index: str, port: str, task: str
         watch=watch,
     )
     ds.save(path / f"result-{index}", (model, history.loss, history.validation))
+
+
+def problem():
+    """The loss, model and batches: an adaptive solve of each item under a network's command, with keys for noise."""
+    import jax.numpy as jnp
+    import jax.random as jr
+
+    import diffsim as ds
+
+    def one(model, item):
+        key, start = item
+        noise = 0.1 * jr.normal(key)
+        push = lambda t, y, model: model(jnp.stack([y, noise])) - y**3
+        return ds.integrate(push, start, jnp.array([0.0, 1.0]), model, max_steps=64)[-1] ** 2
+
+    def loss(model, batch):
+        return jnp.mean(jax.vmap(lambda item: one(model, item))(batch))
+
+    steps, items = 10, 8
+    batches = jr.split(jr.key(1), (steps, items)), jnp.tile(jnp.linspace(-1.0, 2.0, items), (steps, 1))
+    return loss, ds.BoundedMLP(2, -1.0, 1.0, width=4, key=jr.key(0)), batches
 
 
 if __name__ == "__main__":
