@@ -7,6 +7,8 @@ from . import testing as testing
 from ._errors import InputError as InputError
 from ._errors import WorkFailed as WorkFailed
 from ._types import Scalar as Scalar
+from .compilation import cache_compilation as cache_compilation
+from .compilation import count_compilations as count_compilations
 from .derivatives.check import GradientCheck as GradientCheck
 from .derivatives.check import check_gradients as check_gradients
 from .derivatives.doctor import diagnose as diagnose
@@ -48,6 +50,7 @@ from .train.checkpoint import load as load
 from .train.checkpoint import save as save
 from .train.covariance import belief as belief
 from .train.covariance import laplace as laplace
+from .train.devices import join_processes as join_processes
 from .train.evolution import fit_cma_es as fit_cma_es
 from .train.fit import FitFailed as FitFailed
 from .train.fit import History as History

@@ -1,11 +1,12 @@
 """Settings of a sub-command as a TOML file: read and checked against its parameters, or written."""
 
+import argparse
 import difflib
 import inspect
 import io
 import json
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +14,7 @@ from typing import Annotated, Any
 import tyro
 
 from diffsim._errors import InputError
-from diffsim._plain import plain
+from diffsim._plain import plain, show
 
 
 def read(path: Path, parameters: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
@@ -33,6 +34,29 @@ def read(path: Path, parameters: Mapping[str, inspect.Parameter]) -> dict[str, A
             raise InputError(f"{path}: unknown setting '{key}'; {_suggestion(name, parameters)}")
         values[name] = _convert(path, key, raw, parameters[name].annotation)
     return values
+
+
+def named_path(words: Sequence[str], flag: str) -> Path | None:
+    """Returns the value of a flag such as `--config`, which must be known first: it sets the defaults of the others."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument(flag, type=Path, nargs="?", dest="path")
+    return parser.parse_known_args(words)[0].path
+
+
+def of_run(folder: Path) -> Path:
+    """Returns the settings file of a run folder. Raises InputError if there is none."""
+    file = folder / "config.toml"
+    if not file.is_file():
+        raise InputError(f"--resume {folder}: no run is there; give a folder such as runs/<scenario>/<time>-<seed>")
+    return file
+
+
+def check_same(folder: Path, given: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Raises InputError if a run is to go on with other settings than it was begun with."""
+    for name, value in given.items():
+        if settings[name] != value:
+            found = f"{name} is {show(value)} there, here {show(settings[name])}"
+            raise InputError(f"--resume {folder} goes on with its own settings: {found}; leave that out, or begin anew")
 
 
 def toml(settings: Mapping[str, Any]) -> str:

@@ -44,7 +44,26 @@ class Run:
         print(text, file=sys.stderr, flush=True)
 
 
-def new_run(root: Path, scenario: str, settings: Mapping[str, Any]) -> Run:
+@dataclass(frozen=True)
+class ResumableRun(Run):
+    """A run that can go on after it was broken off: what its parts save is in its folder.
+
+    A sub-command with a parameter annotated `cli.ResumableRun` has the flag `--resume RUN`. It then does all of its
+    work again with the same settings, in the same folder; its fits, whose checkpoints are at `state`, do not.
+    """
+
+    def state(self, part: str = "fit") -> Path:
+        """Returns the path of the checkpoint of a part of the run."""
+        return self.folder / f"{part}.ckpt"
+
+
+def resumed_run(folder: Path, settings: Mapping[str, Any]) -> ResumableRun:
+    """Returns the run in an old folder, whose metrics are begun anew: its parts tell them again."""
+    (folder / "metrics.jsonl").unlink(missing_ok=True)
+    return ResumableRun(folder, settings)
+
+
+def new_run(root: Path, scenario: str, settings: Mapping[str, Any], kind: type[Run] = Run) -> Run:
     """Returns a run in the new folder `root/scenario/<time>-<seed>`, its settings and versions written.
 
     The seed is the setting of that name, or 0. A folder that exists is never reused: a number is appended.
@@ -61,7 +80,7 @@ def new_run(root: Path, scenario: str, settings: Mapping[str, Any]) -> Run:
             folder = folder.with_name(f"{stem}-{number}")
     (folder / "config.toml").write_text(_config.toml(settings), encoding="utf-8")
     (folder / "versions.json").write_text(json.dumps(_versions(), indent=2) + "\n", encoding="utf-8")
-    return Run(folder, settings)
+    return kind(folder, settings)
 
 
 def _versions() -> dict[str, str | None]:

@@ -10,7 +10,6 @@ and ends with
         cli.main(train, throw)
 """
 
-import argparse
 import difflib
 import inspect
 import json
@@ -25,9 +24,9 @@ import tyro
 from diffsim import _config
 from diffsim._errors import InputError, WorkFailed
 from diffsim._plain import plain, show
-from diffsim._run import Run, new_run
+from diffsim._run import ResumableRun, Run, new_run, resumed_run
 
-__all__ = ["Run", "main", "seed_range"]
+__all__ = ["ResumableRun", "Run", "main", "seed_range"]
 
 Job = Callable[..., Mapping[str, Any] | None]
 
@@ -37,13 +36,15 @@ WRONG_PATH = (FileNotFoundError, PermissionError, FileExistsError, IsADirectoryE
 _Config = Annotated[Path | None, tyro.conf.arg(metavar="FILE.toml", help="settings to start from")]
 _Json = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help="print one JSON object")]
 _Runs = Annotated[Path, tyro.conf.arg(metavar="DIR", help="where the run folder is made")]
+_Resume = Annotated[Path | None, tyro.conf.arg(metavar="RUN", help="folder of a run to go on with")]
 
 
 def main(*jobs: Job, argv: Sequence[str] | None = None) -> NoReturn:
     """Runs the job that the command line names, the first if it names none, and exits.
 
     Of a job's parameters, those without default that may be passed by position are arguments, the others
-    flags; one annotated `Run` receives a new run folder. Its first docstring line and `Args:` are its help.
+    flags; one annotated `Run` receives a new run folder, one annotated `ResumableRun` an old one if the flag
+    `--resume RUN` names it. Its first docstring line and `Args:` are its help.
     The returned mapping is printed as `name  value` lines, or with `--json` as one JSON object.
 
     Exit codes: 0 done, 1 the work failed (`WorkFailed`), 2 bad arguments (`InputError`, a file that cannot be
@@ -83,8 +84,9 @@ def _answer(jobs: Sequence[Job], words: Sequence[str]) -> None:
     else:
         job = jobs[0]
         settings = _parse(job, words, script.name, _overview(jobs))
-    as_json, root = settings.pop("json"), settings.pop("runs", None)
-    extra = {name: new_run(root, script.stem, settings) for name in _run_parameter(job)}
+    as_json, root, old = settings.pop("json"), settings.pop("runs", None), settings.pop("resume", None)
+    begin = lambda kind: resumed_run(old, settings) if old else new_run(root, script.stem, settings, kind)
+    extra = {name: begin(kind) for name, kind in _run_parameter(job).items()}
     result = dict(job(**settings, **extra) or {})
     for run in extra.values():
         result["run"] = str(run.folder)
@@ -114,7 +116,12 @@ def _overview(jobs: Sequence[Job]) -> str:
 def _parse(job: Job, words: Sequence[str], prog: str, description: str | None) -> dict[str, Any]:
     """Returns the job's settings, and beside them `json` and `runs`: flags over file over defaults."""
     parameters = _parameters(job)
-    file = _config_file(words)
+    runs = _run_parameter(job)
+    resumable = ResumableRun in runs.values()
+    file, old = _config.named_path(words, "--config"), _config.named_path(words, "--resume") if resumable else None
+    if file and old:
+        raise InputError("--config and --resume exclude each other: a run goes on with its own settings")
+    file = _config.of_run(old) if old else file
     given = _config.read(file, parameters) if file else {}
 
     def collect(**values: Any) -> dict[str, Any]:
@@ -122,21 +129,23 @@ def _parse(job: Job, words: Sequence[str], prog: str, description: str | None) -
 
     fields = [_field(parameter, given) for parameter in parameters.values()]
     fields += [_flag("config", _Config, None), _flag("json", _Json, False)]
-    if _run_parameter(job):
-        fields.append(_flag("runs", _Runs, Path("runs")))
+    fields += [_flag("runs", _Runs, Path("runs"))] if runs else []
+    fields += [_flag("resume", _Resume, None)] if resumable else []
     collect.__signature__ = inspect.Signature(fields)  # pyright: ignore[reportFunctionMemberAccess]
     collect.__annotations__ = {field.name: field.annotation for field in fields}
     collect.__doc__ = job.__doc__
     markers = (tyro.conf.PositionalMetavarFromFieldName,)
     settings = tyro.cli(collect, prog=prog, description=description, args=words, config=markers)
     del settings["config"]
+    if old:
+        _config.check_same(old, given, settings)
     return settings
 
 
 def _parameters(job: Job) -> dict[str, inspect.Parameter]:
     hints = get_type_hints(job, include_extras=True)
     parameters = inspect.signature(job).parameters.items()
-    return {name: p.replace(annotation=hints[name]) for name, p in parameters if hints[name] is not Run}
+    return {name: p.replace(annotation=hints[name]) for name, p in parameters if name not in _run_parameter(job)}
 
 
 def _field(parameter: inspect.Parameter, given: Mapping[str, Any]) -> inspect.Parameter:
@@ -146,20 +155,13 @@ def _field(parameter: inspect.Parameter, given: Mapping[str, Any]) -> inspect.Pa
     return _flag(parameter.name, annotation, given.get(parameter.name, parameter.default))
 
 
-def _run_parameter(job: Job) -> list[str]:
-    """Returns the name of the parameter that takes the run folder, in a list, empty if there is none."""
-    return [name for name, hint in get_type_hints(job).items() if hint is Run]
+def _run_parameter(job: Job) -> dict[str, type[Run]]:
+    """Returns the name of the parameter that takes the run folder, with its kind; empty if there is none."""
+    return {name: hint for name, hint in get_type_hints(job).items() if hint in (Run, ResumableRun)}
 
 
 def _flag(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-
-
-def _config_file(words: Sequence[str]) -> Path | None:
-    """Returns the value of `--config`, which must be known first: it sets the defaults of the others."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config", type=Path, nargs="?")
-    return parser.parse_known_args(words)[0].config
 
 
 def _print(result: Mapping[str, Any], as_json: bool) -> None:

@@ -75,12 +75,13 @@ def loss_over(horizon: int):
     return lambda policy, starts: jnp.mean(jax.vmap(lambda x: costs(policy, x, horizon))(starts))
 
 
-def learn(seed: int, horizon: int = HORIZON):
-    """The policy after its last update, and the history of the loss."""
+def learn(seed: int, horizon: int = HORIZON, state: Path | None = None):
+    """The policy after its last update, and the history of the loss; kept in and continued from the file `state`."""
     weights, starts = jr.split(jr.key(seed))
     policy, batches = network(weights), control.draw_starts(starts, UPDATES, BATCH, NEAR, WIDE)
     which = ds.trainable(policy, "layers")
-    return ds.fit(loss_over(horizon), policy, OPTIMIZER, batches, train=which, steps_per_call=UPDATES, progress=False)
+    options = {"checkpoint": state, "progress": False}
+    return ds.fit(loss_over(horizon), policy, OPTIMIZER, batches, train=which, steps_per_call=UPDATES, **options)
 
 
 @eqx.filter_jit
@@ -101,7 +102,7 @@ def judge(policy, seeds: str) -> np.ndarray:
     return control.episodes(real(len(numbers)), numbers, act)
 
 
-def train(*, seed: int = 0, policies: int = 20, horizon: int = HORIZON, run: cli.Run) -> dict:
+def train(*, seed: int = 0, policies: int = 20, horizon: int = HORIZON, run: cli.ResumableRun) -> dict:
     """Train policies with several seeds, judge each in the real environment, write the report.
 
     Args:
@@ -119,7 +120,7 @@ def train(*, seed: int = 0, policies: int = 20, horizon: int = HORIZON, run: cli
     growth.warn(horizon)
     histories, scores = [], []
     for number in range(seed, seed + policies):
-        policy, history = learn(number, horizon)
+        policy, history = learn(number, horizon, run.state(f"fit-{number}"))
         returns = judge(policy, TEST)
         if number == seed:
             control.save_policy(policy, run.folder / "checkpoint.npz")

@@ -47,7 +47,7 @@ def train(
     seed: int = 0,
     widths: tuple[int, ...] = (),
     save: Path | None = None,
-    run: cli.Run,
+    run: cli.ResumableRun,
 ) -> dict:
     """Train a chain through all its stages, judge it on photographs held out, write the report.
 
@@ -64,7 +64,7 @@ def train(
     squares = training.squares()
     count = sum(entry.value.size for entry in ds.parameters(chain).values())
     run.say(f"training {count} parameters on {len(squares)} patches, {steps} steps")
-    chain, history = training.train(task, chain, squares, steps, key=batches)
+    chain, history = training.train(task, chain, squares, steps, key=batches, state=run.state)
     trained.save(run.folder / "parameters.npz", task, chain)
     if save is not None:
         trained.save(save, task, chain)

@@ -87,12 +87,13 @@ def loss_over(horizon: int):
     return loss
 
 
-def learn(seed: int, horizon: int = HORIZON):
-    """The policy after its last update, and the history of the loss."""
+def learn(seed: int, horizon: int = HORIZON, state: Path | None = None):
+    """The policy after its last update, and the history of the loss; kept in and continued from the file `state`."""
     weights, starts = jr.split(jr.key(seed))
     states = control.draw_starts(starts, UPDATES, BATCH, START, (START[0], RATE), share=WIDE)
     batches = states, jnp.linspace(*DECAY, UPDATES)
-    return ds.fit(loss_over(horizon), network(weights), OPTIMIZER, batches, steps_per_call=100, progress=False)
+    options = {"checkpoint": state, "progress": False}
+    return ds.fit(loss_over(horizon), network(weights), OPTIMIZER, batches, steps_per_call=100, **options)
 
 
 def grid_step(state, torque):
@@ -149,7 +150,7 @@ def judge(policy, seeds: str, rule=torque) -> np.ndarray:
     return control.episodes(real(len(numbers)), numbers, act)
 
 
-def train(*, seed: int = 0, policies: int = 6, horizon: int = HORIZON, run: cli.Run) -> dict:
+def train(*, seed: int = 0, policies: int = 6, horizon: int = HORIZON, run: cli.ResumableRun) -> dict:
     """Train policies with several seeds, judge each in the real environment, write the report.
 
     Args:
@@ -162,7 +163,7 @@ def train(*, seed: int = 0, policies: int = 6, horizon: int = HORIZON, run: cli.
     real(1)
     growths = growths_of(network(jr.key(seed)), max(horizon, STEPS))
     growths["decaying"].warn(horizon)
-    trained = [learn(number, horizon) for number in range(seed, seed + policies)]
+    trained = [learn(number, horizon, run.state(f"fit-{number}")) for number in range(seed, seed + policies)]
     scores = [float(judge(policy, TEST).mean()) for policy, _ in trained]
     seconds = [history.seconds for _, history in trained]
     result = {

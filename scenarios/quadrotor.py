@@ -100,12 +100,13 @@ def loss_over(horizon: int):
     return loss
 
 
-def learn(seed: int, horizon: int = HORIZON):
-    """The policy after its last update, and the history of the loss."""
+def learn(seed: int, horizon: int = HORIZON, state: Path | None = None):
+    """The policy after its last update, and the history of the loss; kept in and continued from the file `state`."""
     weights, starts, winds = jr.split(jr.key(seed), 3)
     states = control.draw_starts(starts, UPDATES, BATCH, START, 2 * START)
     batches = states, jr.split(winds, (UPDATES, BATCH)), jnp.linspace(*DECAY, UPDATES)
-    return ds.fit(loss_over(horizon), network(weights), OPTIMIZER, batches, steps_per_call=100, progress=False)
+    options = {"checkpoint": state, "progress": False}
+    return ds.fit(loss_over(horizon), network(weights), OPTIMIZER, batches, steps_per_call=100, **options)
 
 
 def draw_test(seed: int, count: int, p: Wind = WIND):
@@ -126,7 +127,7 @@ def judge(policy, starts, winds, parts: int = 1):
     return jnp.nan_to_num(jax.vmap(farthest)(starts, winds), nan=jnp.inf)
 
 
-def train(*, seed: int = 0, policies: int = 5, horizon: int = HORIZON, run: cli.Run) -> dict:
+def train(*, seed: int = 0, policies: int = 5, horizon: int = HORIZON, run: cli.ResumableRun) -> dict:
     """Train policies with several seeds, judge each in 1,000 unseen winds, write the report.
 
     Args:
@@ -141,7 +142,7 @@ def train(*, seed: int = 0, policies: int = 5, horizon: int = HORIZON, run: cli.
     losses, good, fine, seconds, ends = [], [], [], [], []
     for number in range(seed, seed + policies):
         began = time.process_time()
-        policy, history = learn(number, horizon)
+        policy, history = learn(number, horizon, run.state(f"fit-{number}"))
         seconds.append(time.process_time() - began)
         test = draw_test(TEST + number, WINDS)
         ends.append(np.asarray(judge(policy, *test)))

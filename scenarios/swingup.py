@@ -93,13 +93,14 @@ def loss_over(horizon: int):
     return loss
 
 
-def learn(seed: int, horizon: int = HORIZON):
-    """The policy after its last update, and the history of the loss."""
+def learn(seed: int, horizon: int = HORIZON, state: Path | None = None):
+    """The policy after its last update, and the history of the loss; kept in and continued from the file `state`."""
     weights, starts = jr.split(jr.key(seed))
     policy = network(weights)
     states = control.draw_starts(starts, UPDATES, BATCH, ABOUT, WIDE, around=HANGING)
     batches, which = (states, jnp.linspace(*DECAY, UPDATES)), ds.trainable(policy, "layers")
-    return ds.fit(loss_over(horizon), policy, OPTIMIZER, batches, train=which, steps_per_call=100, progress=False)
+    options = {"checkpoint": state, "progress": False}
+    return ds.fit(loss_over(horizon), policy, OPTIMIZER, batches, train=which, steps_per_call=100, **options)
 
 
 @eqx.filter_jit
@@ -134,7 +135,7 @@ def hanging(seed: int, count: int = STARTS):
     return control.draw_starts(jr.key(seed), 1, count, NEAR, WIDE, share=0.0, around=HANGING)[0]
 
 
-def train(*, seed: int = 0, policies: int = 10, horizon: int = HORIZON, run: cli.Run) -> dict:
+def train(*, seed: int = 0, policies: int = 10, horizon: int = HORIZON, run: cli.ResumableRun) -> dict:
     """Train policies with several seeds, judge each on 64 hanging starts, write the report.
 
     Args:
@@ -149,7 +150,7 @@ def train(*, seed: int = 0, policies: int = 10, horizon: int = HORIZON, run: cli
     losses, good, seconds, parting = [], [], [], []
     for number in range(seed, seed + policies):
         began = time.process_time()
-        policy, history = learn(number, horizon)
+        policy, history = learn(number, horizon, run.state(f"fit-{number}"))
         seconds.append(time.process_time() - began)
         quick, exact, apart = judge(policy, hanging(TEST + number))
         if number == seed:

@@ -113,7 +113,17 @@ def judge(model, targets) -> tuple[np.ndarray, np.ndarray]:
     return np.abs(throws.range / targets[:, 0] - 1), controls
 
 
-def train(*, seed: int = 0, targets: int = 512, steps: int = 60, run: cli.Run) -> dict:
+def learn(model, data, steps: int, state: Path):
+    """The aimer after its last iteration, and the history; kept in the file `state`, from which it is read if there."""
+    if state.exists():
+        return ds.load(state, (model, ds.History(np.zeros(steps), 0.0, 0.0)))
+    options = {"solver": OPTIMIZER, "steps": steps, "train": ds.trainable(model, "layers")}
+    model, history = ds.fit_least_squares(misses, model, data, **options)
+    ds.save(state, (model, history))
+    return model, history
+
+
+def train(*, seed: int = 0, targets: int = 512, steps: int = 60, run: cli.ResumableRun) -> dict:
     """Train the aimer through the simulator, judge it on 1,000 fresh targets, write the report.
 
     Args:
@@ -125,10 +135,7 @@ def train(*, seed: int = 0, targets: int = 512, steps: int = 60, run: cli.Run) -
     reaches = reach()
     run.say(f"training on {targets} targets, {steps} iterations")
     data = jnp.asarray(draw_targets(chosen, targets, reaches))
-    model = network(weights)
-    model, history = ds.fit_least_squares(
-        misses, model, data, solver=OPTIMIZER, steps=steps, train=ds.trainable(model, "layers")
-    )
+    model, history = learn(network(weights), data, steps, run.state())
     test = draw_targets(fresh, 1000, reaches)
     miss, _ = judge(model, test)
     result = {

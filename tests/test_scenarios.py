@@ -24,6 +24,19 @@ def test_short_training_writes_a_whole_run(tmp_path, scenario):
     certificate = (folder / "report.html").read_text().rpartition("Certificate: the loss")[2]
     assert certificate.count("agrees") == 6  # a weight and a bias of three layers
     assert not any(word in certificate for word in ("disagrees", "inconclusive", "zero?", "non-finite"))
+    _resumes(folder, result, tmp_path, scenario)
+
+
+def _resumes(folder, result, place, scenario):
+    """A run that broke off after its training, which is kept, goes on without it."""
+    metrics = (folder / "metrics.jsonl").read_bytes()
+    (folder / "report.html").unlink()
+    done = scenario("trebuchet", "train", "--resume", folder, "--json", cwd=place)
+    assert done.returncode == 0, done.stderr
+    # The seconds that the training took are the same too.
+    assert json.loads(done.stdout.splitlines()[-1]) | {"run": result["run"]} == result
+    assert (folder / "metrics.jsonl").read_bytes() == metrics
+    assert (folder / "report.html").exists()
 
 
 def test_sweep_with_gradients_agrees_with_the_reference_table(tmp_path, scenario):

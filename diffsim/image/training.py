@@ -1,5 +1,7 @@
 """What chains are trained on and by: photographs at hand, losses, the rate of learning."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -85,22 +87,27 @@ def noisy_loss(model: tuple[Chain, Array], key: PRNGKeyArray) -> Float[Array, ""
     return patches.mean_over(one, squares, BATCH, key=key)
 
 
-def train(task: str, chain: Chain, squares: Array, steps: int, *, key: PRNGKeyArray) -> tuple[Chain, History]:
+def train(
+    task: str, chain: Chain, squares: Array, steps: int, *, key: PRNGKeyArray, state: Callable | None = None
+) -> tuple[Chain, History]:
     """The chain trained through all its stages on patches, and the history of the last phase.
 
     The noisy chain first learns the camera's constants, with a network that adds nothing yet: a network that learns
     faster would take over what the constants are for. At most a tenth of the steps go into that.
+    `state(part)` is the file in which a part of the training is kept, and from which it goes on.
     """
+    saved = (lambda part: None) if state is None else state
     first, second = jr.split(key)
     if task == "demosaic":
         keys = jr.split(second, steps)
-        (chain, _), history = fit(clean_loss, (chain, squares), schedule(steps, 4e-3), keys)
+        (chain, _), history = fit(clean_loss, (chain, squares), schedule(steps, 4e-3), keys, checkpoint=saved("fit"))
         return chain, history
     model = (chain, squares)
     early = max(1, min(CONSTANTS, steps // 10))
     constants = frozen(model, "0.stages.demosaic")
-    model, _ = fit(noisy_loss, model, schedule(early, CONSTANTS_RATE), jr.split(first, early), train=constants)
-    (chain, _), history = fit(noisy_loss, model, orthogonal(steps), jr.split(second, steps))
+    begun = {"train": constants, "checkpoint": saved("constants")}
+    model, _ = fit(noisy_loss, model, schedule(early, CONSTANTS_RATE), jr.split(first, early), **begun)
+    (chain, _), history = fit(noisy_loss, model, orthogonal(steps), jr.split(second, steps), checkpoint=saved("fit"))
     return chain, history
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from .._errors import InputError
 from .._trees import common_length
 from .._types import Model, Scalar
+from .devices import AXIS, ROWS, WHOLE, on_each
 
 
 def in_blocks(loss: Callable, *, size: int = 64, devices: Sequence | None = None) -> Callable:
@@ -99,17 +100,13 @@ def _blocked(loss: Callable, size: int, count: int, devices, trained, arrays, it
 
 def _dealt(over: Callable, devices: Sequence, blocks: int) -> Callable:
     """`over` rows of blocks, dealt to the devices like cards, so that blocks that cost alike go to different ones."""
-    mesh = jax.sharding.Mesh(np.asarray(devices), ("devices",))
-    whole, part = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec("devices")
 
     def share(trained, arrays, rows):
-        return lax.psum(over(trained, arrays, rows), "devices")
+        return lax.psum(over(trained, arrays, rows), AXIS)
 
     def dealt(trained, arrays, rows):
         order = np.arange(blocks).reshape(-1, len(devices)).T.ravel()
         rows = jax.tree.map(lambda x: x[order], rows)
-        specs = {"in_specs": (whole, whole, part), "out_specs": whole}
-        # A solve's loops end with their trajectories, so each device runs its own.
-        return jax.shard_map(share, mesh=mesh, check_vma=False, **specs)(trained, arrays, rows)
+        return on_each(share, devices, (WHOLE, WHOLE, ROWS))(trained, arrays, rows)
 
     return dealt

@@ -95,6 +95,11 @@ def read(path: str | Path) -> Contents:
         data = Path(path).read_bytes()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}; give the path of a checkpoint") from error
+    return parse(path, data)
+
+
+def parse(path: str | Path, data: bytes) -> Contents:
+    """All that the bytes of a file hold; raises InputError, which names the `path`, if any of it is damaged."""
     header, offset = _header(path, data)
     leaves = {}
     for entry in header["leaves"]:

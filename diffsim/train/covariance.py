@@ -13,7 +13,7 @@ from .._errors import InputError, WorkFailed
 from .._types import Model, Vector
 from .belief import Belief, scale_of
 from .bounds import on_bound
-from .least_squares import parts
+from .fit import parts
 
 
 def belief(

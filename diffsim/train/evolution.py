@@ -16,8 +16,7 @@ from .._extras import extra
 from .._types import Model, Scalar
 from ..parameters import at_bound, constrain, unconstrain
 from .bounds import limits
-from .fit import FitFailed, History
-from .least_squares import parts
+from .fit import FitFailed, History, parts
 from .progress import Progress
 
 

@@ -1,7 +1,7 @@
 """Training: one call for any model, loss, optimiser and data."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from jaxtyping import Float, PyTree
 from .._errors import InputError, WorkFailed
 from .._types import Model
 from ..parameters import parameters, trainable, unconstrain
+from .devices import Group
 from .options import TO_THE_END, Checkpoint, Moment, NonFinite, Stopping
 from .progress import Progress
 from .resume import Keeper, Snapshot, origin
@@ -60,6 +61,7 @@ def fit(
     non_finite: str | NonFinite = "stop",
     stopping: Stopping = TO_THE_END,
     watch: Callable[[Moment], None] | None = None,
+    devices: Sequence | None = None,
 ) -> tuple[Model, History]:
     """The model after one optimiser step for each batch, and the history of the loss.
 
@@ -75,25 +77,36 @@ def fit(
     other arguments is refused, and kept; only `loss` cannot be compared. `non_finite` is what becomes of a step whose
     loss or gradient is not finite, `stopping` may end the fit early, and `watch` is called between compiled calls.
 
-    Raises InputError for batches of unequal length and for a checkpoint of other arguments, FitFailed at the first
-    loss or gradient that is not finite, or at the limit of `non_finite`.
+    With `devices`, such as `jax.devices()`, each takes an equal part of every batch, along the second axis of
+    `batches`, and the loss and gradient of a step are the means over the parts: right for a `loss` that is a mean over
+    the items of its batch. All processes of `jax.distributed` make the same call, with all of the batches; process 0
+    alone reads and writes files, shows progress and calls `watch`. A checkpoint goes on with any number of devices,
+    with the same numbers but for rounding.
+
+    Raises InputError for batches of unequal length, for a loss that is no scalar, if nothing trains, for a checkpoint
+    of other arguments and for devices that cannot share a batch equally, FitFailed at the first loss or gradient that
+    is not finite, or at the limit of `non_finite`, and WorkFailed if another process is lost.
     """
     began = time.monotonic()
     policy = NonFinite(non_finite) if isinstance(non_finite, str) else non_finite
     steps = _count(batches)
-    trained, fixed = eqx.partition(model, trainable(model) if train is None else train)
+    if steps_per_call < 1:
+        raise InputError(f"steps_per_call={steps_per_call}: a call makes at least one step")
+    trained, fixed = parts(model, train)
     trained = unconstrain(trained)
-    task = Task(loss, optimizer, fixed, batches, steps, min(steps_per_call, steps), policy, stopping)
+    group = Group.of(devices, batches)
+    task = Task(loss, optimizer, fixed, batches, steps, min(steps_per_call, steps), policy, stopping, group)
     snapshot = task.start(State(trained, optimizer.init(trained), jnp.array(0), jnp.array(True)))
-    keeper = Keeper(checkpoint)
+    keeper = Keeper(checkpoint, group)
     if keeper.options is not None:
         of_fit = origin(steps, task.size, model, batches, optimizer, snapshot.state)
         snapshot = keeper.resume(snapshot._replace(origin=of_fit), policy)
-    with Progress(steps, progress) as bar:
-        snapshot, compiling = task.warm(snapshot)
+    with Progress(steps, progress and group.leads) as bar:
+        with bar.compiling(loss):
+            snapshot, compiling = task.warm(snapshot)
         keeper.save(snapshot)
         deadline = np.inf if stopping.minutes is None else began + 60 * stopping.minutes
-        snapshot, stopped = _run(task, snapshot, keeper, bar, watch, deadline)
+        snapshot, stopped = _run(task, snapshot, keeper, bar, watch if group.leads else None, deadline)
     healthy = bool(snapshot.state.healthy)
     losses = snapshot.losses[: snapshot.done] if healthy else snapshot.losses
     validation = None if snapshot.best is None else snapshot.validation[: -(-snapshot.done // task.size)]
@@ -117,12 +130,18 @@ def _run(task: Task, snapshot: Snapshot, keeper: Keeper, bar: Progress, watch, d
             if watch is not None:
                 watch(task.moment(snapshot.done, new))
             snapshot = new
-            if task.over(snapshot) or time.monotonic() > deadline:
+            if task.over(snapshot) or (deadline < np.inf and task.group.agree(time.monotonic() > deadline)):
                 break
             keeper.offer(snapshot)
     except KeyboardInterrupt:
         keeper.interrupted(snapshot)
         raise
+    except jax.errors.JaxRuntimeError as error:
+        if not task.group.several:
+            raise
+        keeper.save(snapshot)
+        where = f"at step {snapshot.done} of {task.steps}"
+        raise WorkFailed(f"another process was lost {where}: start all again with the same call") from error
     if task.out_of_patience(snapshot):
         return snapshot, "patience"
     return snapshot, "" if snapshot.done == task.steps else "minutes"
@@ -143,6 +162,14 @@ def _fail(task: Task, state: State, history: History):
         model,
         history,
     )
+
+
+def parts(model: Model, train: PyTree[bool] | None) -> tuple[Model, Model]:
+    """What trains of a model, and the rest; raises InputError if nothing trains."""
+    trained, fixed = eqx.partition(model, trainable(model) if train is None else train)
+    if not parameters(trained):
+        raise InputError("nothing to train: the model has no real array, or `train` chooses none")
+    return trained, fixed
 
 
 def _count(batches) -> int:

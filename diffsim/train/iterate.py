@@ -124,7 +124,15 @@ def _problem(function, solver: Solver, trained: Model, fixed: Model, data) -> tu
     """The fit in flat numbers, and where it starts."""
     z, unravel = ravel_pytree(trained)
     squares = isinstance(solver, optx.AbstractLeastSquaresSolver)
-    value = lambda x: function(eqx.combine(unravel(x), fixed), data)
+    arrays, static = eqx.partition((function, fixed, data), eqx.is_array)
+
+    def once(x, arrays):
+        function, fixed, data = eqx.combine(arrays, static)
+        return function(eqx.combine(unravel(x), fixed), data)
+
+    # The solver asks for values in several places; a jit, even one that is inlined, lets them share one trace.
+    traced = jax.jit(once, inline=True)
+    value = lambda x: traced(x, arrays)
     if not isinstance(solver, (optx.AbstractGaussNewton, optx.AbstractQuasiNewton, optx.AbstractGradientDescent)):
         raise InputError(
             f"solver {type(solver).__name__}: give one of optimistix that follows slopes, as LBFGS or Dogleg"

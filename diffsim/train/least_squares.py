@@ -13,8 +13,8 @@ from jaxtyping import Array, Float, PyTree
 
 from .._errors import InputError
 from .._types import Model, Scalar
-from ..parameters import at_bound, parameters, trainable, unconstrain
-from .fit import FitFailed, History
+from ..parameters import at_bound, unconstrain
+from .fit import FitFailed, History, parts
 from .iterate import FitStatus, Solver, iterate
 from .progress import Progress
 
@@ -86,21 +86,14 @@ def as_needed(residuals: Callable, solver: Solver) -> Callable:
     return SumOfSquares(residuals) if isinstance(solver, optx.AbstractMinimiser) else residuals
 
 
-def parts(model: Model, train: PyTree[bool] | None) -> tuple[Model, Model]:
-    """What trains of a model, and the rest; raises InputError if nothing trains."""
-    trained, fixed = eqx.partition(model, trainable(model) if train is None else train)
-    if not parameters(trained):
-        raise InputError("nothing to train: the model has no real array, or `train` chooses none")
-    return trained, fixed
-
-
 def _fit(function, model, data, solver: Solver, steps: int, train, progress: bool) -> tuple[Model, History]:
     trained, fixed = parts(model, train)
     trained = unconstrain(trained)
     with Progress(steps, progress) as bar:
         began = time.perf_counter()
         # An idle call compiles and changes nothing, so that the two times can be told apart.
-        jax.block_until_ready(iterate(function, solver, trained, fixed, data, steps, jnp.array(False)))
+        with bar.compiling(getattr(function, "residuals", function)):
+            jax.block_until_ready(iterate(function, solver, trained, fixed, data, steps, jnp.array(False)))
         compiled = time.perf_counter()
         end = iterate(function, solver, trained, fixed, data, steps, jnp.array(True))
         losses = np.asarray(end.losses)

@@ -14,8 +14,9 @@ from .._errors import InputError, WorkFailed
 from .._trees import common_length
 from .._types import Model
 from ..parameters import Parameter, at_bound, parameters, trainable, unconstrain
+from .fit import parts
 from .iterate import FitStatus, Solver, iterate
-from .least_squares import LEVENBERG_MARQUARDT, parts
+from .least_squares import LEVENBERG_MARQUARDT
 
 
 class Fits(NamedTuple):

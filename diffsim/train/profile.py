@@ -13,8 +13,9 @@ from .._errors import InputError, WorkFailed
 from .._types import Model
 from ..parameters import parameters, replace, trainable, unconstrain
 from .covariance import belief
+from .fit import parts
 from .iterate import Solver, iterate
-from .least_squares import LEVENBERG_MARQUARDT, SumOfSquares, parts
+from .least_squares import LEVENBERG_MARQUARDT, SumOfSquares
 
 DOUBLINGS = 40  # of a step away from the fit, before an interval counts as open
 ROUNDS = 60  # at most, to narrow down an end

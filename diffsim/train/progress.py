@@ -1,13 +1,26 @@
 """Progress of a fit on stderr: a bar on a terminal, plain lines elsewhere."""
 
+import functools
+import inspect
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+from rich.text import Text
 
 _SECONDS_BETWEEN_LINES = 5.0
+
+
+class _Activity(ProgressColumn):
+    """What a fit is at: its loss or, with the seconds since it began, what compiles."""
+
+    def render(self, task) -> Text:
+        return Text(f"{task.fields['doing']}, {task.elapsed or 0:.0f} s" if task.fields["doing"] else "")
 
 
 class Progress:
@@ -23,18 +36,41 @@ class Progress:
             columns = (
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn("loss {task.fields[loss]}"),
+                TextColumn("{task.fields[loss]}"),
+                _Activity(),
                 TimeRemainingColumn(),
             )
             self.bar = Bar(*columns, console=Console(stderr=True))
-            self.task = self.bar.add_task("fit", total=self.total, loss="compiling")
+            self.task = self.bar.add_task("fit", total=self.total, loss="", doing="")
             self.bar.start()
         return self
+
+    @contextmanager
+    def compiling(self, function: Callable) -> Iterator[None]:
+        """A context that tells what is compiled, and for how long: without a terminal, once and only if it takes long.
+
+        `function` is what the user knows it by.
+        """
+        what = f"compiling {title(function)}"
+        if self.bar is not None:
+            self.bar.update(self.task, doing=what)
+            yield
+            self.bar.reset(self.task, loss="", doing="")
+            return
+        line = f"{what}, {_SECONDS_BETWEEN_LINES:.0f} s so far"
+        late = threading.Timer(_SECONDS_BETWEEN_LINES, lambda: print(line, file=sys.stderr, flush=True))
+        late.daemon = True
+        if self.shown:
+            late.start()
+        try:
+            yield
+        finally:
+            late.cancel()
 
     def show(self, step: int, loss: float) -> None:
         """Tell that `step` steps are done and what the loss was."""
         if self.bar is not None:
-            self.bar.update(self.task, completed=step, loss=f"{loss:.4g}")
+            self.bar.update(self.task, completed=step, loss=f"loss {loss:.4g}")
         elif self.shown and (step == self.total or time.monotonic() - self.last_line > _SECONDS_BETWEEN_LINES):
             print(f"step {step}/{self.total}  loss {loss:.4g}", file=sys.stderr, flush=True)
             self.last_line = time.monotonic()
@@ -42,3 +78,14 @@ class Progress:
     def __exit__(self, *exception):
         if self.bar is not None:
             self.bar.stop()
+
+
+def title(function: Callable) -> str:
+    """The name of a function with that of its file, as in `trebuchet.misses`."""
+    plain = inspect.unwrap(function)
+    while isinstance(plain, functools.partial):
+        plain = plain.func
+    name = getattr(plain, "__name__", type(plain).__name__).strip("<>")
+    module = inspect.getmodule(plain if hasattr(plain, "__name__") else type(plain))
+    file = getattr(module, "__file__", None)
+    return f"{inspect.getmodulename(file)}.{name}" if file else name

@@ -13,7 +13,8 @@ from jaxtyping import Bool, Float, PyTree
 
 from .._errors import InputError
 from .._types import Model
-from .checkpoint import Contents, fill, misfits, read, save, versions
+from .checkpoint import Contents, fill, misfits, parse, save, versions
+from .devices import Group, local
 from .leaves import named, to_file
 from .options import Checkpoint, NonFinite
 from .step import Guard, State
@@ -79,10 +80,14 @@ def _sum(tree: PyTree) -> int:
 
 
 class Keeper:
-    """Saves the snapshots of a fit when they are due, and finds the one to go on from; does nothing without options."""
+    """Saves the snapshots of a fit when they are due, and finds the one to go on from; does nothing without options.
 
-    def __init__(self, options: str | Path | Checkpoint | None):
+    Of the processes of a group the leader reads and writes.
+    """
+
+    def __init__(self, options: str | Path | Checkpoint | None, group: Group):
         self.options = Checkpoint(options) if isinstance(options, str | Path) else options
+        self.group = group
         self.saved_at, self.calls = time.monotonic(), 0
         self.saved_step: int | None = None
 
@@ -91,9 +96,13 @@ class Keeper:
 
         Raises InputError, and leaves the file alone, if it is damaged or of a fit with other arguments.
         """
-        if self.options is None or not Path(self.options.path).exists():
+        if self.options is None:
             return start
-        contents = read(self.options.path)
+        path = Path(self.options.path)
+        data = self.group.read(lambda: path.read_bytes() if path.exists() else None)
+        if data is None:
+            return start
+        contents = parse(path, data)
         # What "shrink" remembers starts anew if the fit went by another policy before.
         kept = any(path.startswith("guard.") for path in contents.leaves)
         like = start._replace(guard=start.guard if kept else None)
@@ -118,15 +127,15 @@ class Keeper:
 
     def save(self, snapshot: Snapshot) -> None:
         """Saves a snapshot, unless it is in the file."""
-        if self.options is None or snapshot.done == self.saved_step:
+        if self.options is None or snapshot.done == self.saved_step or not self.group.leads:
             return
         guard = snapshot.guard if snapshot.guard is not None and snapshot.guard.scale is not None else None
-        save(self.options.path, snapshot._replace(guard=guard))
+        save(self.options.path, local(snapshot._replace(guard=guard)))
         self.saved_at, self.calls, self.saved_step = time.monotonic(), 0, snapshot.done
 
     def interrupted(self, snapshot: Snapshot) -> None:
         """Saves the snapshot of a fit that the keyboard interrupts, and says on stderr how to go on."""
-        if self.options is not None:
+        if self.options is not None and self.group.leads:
             self.save(snapshot)
             where = f"step {snapshot.done} of {len(snapshot.losses)} is saved in {self.options.path}"
             print(f"interrupted: {where}; the same call goes on from there", file=sys.stderr, flush=True)

@@ -16,6 +16,7 @@ from jaxtyping import Array, PyTree
 from .._errors import InputError
 from .._types import Model
 from ..parameters import constrain
+from .devices import ITEMS, Group, local
 from .options import Moment, NonFinite, Stopping
 from .resume import Best, Snapshot
 from .step import Guard, State, many_steps, program, validate
@@ -34,7 +35,10 @@ class Call(NamedTuple):
 
 @dataclass(frozen=True)
 class Task:
-    """What a fit is to do, in parts: `steps` in all, `size` of them in a call, `fixed` is what does not train."""
+    """What a fit is to do, in parts: `steps` in all, `size` of them in a call, `fixed` is what does not train.
+
+    `group` has the devices that share the batches.
+    """
 
     loss: Callable
     optimizer: optax.GradientTransformation
@@ -44,6 +48,7 @@ class Task:
     size: int
     policy: NonFinite
     stopping: Stopping
+    group: Group
 
     def __post_init__(self):
         if self.stopping.patience is not None and self.stopping.validation is None:
@@ -52,7 +57,18 @@ class Task:
     @cached_property
     def program(self):
         """What to compile, and the arrays to call it with."""
-        return program(self.loss, self.optimizer, self.fixed, self.policy.rule())
+        found, arrays = program(self.loss, self.optimizer, self.fixed, self.policy.rule(), self.group.devices)
+        return found, self.group.put(arrays)
+
+    @cached_property
+    def placed(self) -> tuple[Model, PyTree]:
+        """The fixed parts and the batches where the steps need them, of the batches those that are device arrays."""
+        arrays, others = eqx.partition(self.batches, lambda leaf: isinstance(leaf, jax.Array))
+        if self.group.devices is not None and self.steps % self.size:
+            # The last call is as long as the others; its batches beyond the last are not used.
+            rows = np.minimum(np.arange(-(-self.steps // self.size) * self.size), self.steps - 1)
+            arrays = jax.tree.map(lambda leaf: leaf[rows], arrays)
+        return self.group.put(self.fixed), eqx.combine(self.group.put(arrays, ITEMS), others)
 
     def start(self, state: State) -> Snapshot:
         """The snapshot before the first step."""
@@ -63,7 +79,7 @@ class Task:
 
     def model(self, trained: Model) -> Model:
         """The whole model, its parameters within their bounds."""
-        return eqx.combine(constrain(trained), self.fixed)
+        return eqx.combine(constrain(local(trained)), self.fixed)
 
     def warm(self, snapshot: Snapshot) -> tuple[Snapshot, float]:
         """The snapshot with losses of the loss's own dtype, and the seconds that compiling took."""
@@ -71,7 +87,8 @@ class Task:
             return snapshot, 0.0
         began = time.perf_counter()
         # An idle call compiles and changes nothing, so that the two times can be told apart.
-        call = jax.block_until_ready(self._call(snapshot.state, snapshot.guard, 0, 0))
+        state, guard = self.group.put((snapshot.state, snapshot.guard))
+        call = jax.block_until_ready(self._call(state, guard, 0, 0))
         seconds = time.perf_counter() - began
         if call.validation is not None and np.shape(call.validation):
             raise InputError(f"the validation loss has shape {np.shape(call.validation)}; it must be one number")
@@ -81,7 +98,7 @@ class Task:
 
     def calls(self, snapshot: Snapshot) -> Iterator[Call]:
         """The calls from a snapshot on, each given once the next one has been started."""
-        waiting, state, guard = None, snapshot.state, snapshot.guard
+        waiting, (state, guard) = None, self.group.put((snapshot.state, snapshot.guard))
         for first in range(snapshot.done, 0 if self.over(snapshot) else self.steps, self.size):
             call = self._call(state, guard, first, min(self.size, self.steps - first))
             state, guard = call.state, call.guard
@@ -92,11 +109,12 @@ class Task:
             yield waiting
 
     def _call(self, state: State, guard: Guard | None, first: int, count: int) -> Call:
-        chunk = batches_from(self.batches, first, self.size)
+        fixed, batches = self.placed
+        chunk = self.group.put(batches_from(batches, first, self.size), ITEMS)
         program, arrays = self.program
         after, outputs = many_steps(program, arrays, state, guard, chunk, np.int32(count))
         check = self.stopping.validation
-        value = None if check is None else validate(check, after[0].trained, self.fixed)
+        value = None if check is None else validate(check, after[0].trained, fixed)
         return Call(first + count, after[0], after[1], outputs[0], outputs[1], value)
 
     def after(self, snapshot: Snapshot, call: Call, seconds: float) -> Snapshot:

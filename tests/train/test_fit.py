@@ -140,6 +140,25 @@ def test_batches_need_one_length(batches):
         fit(lambda line, b: line.slope, Line(), optax.sgd(0.1), batches)
 
 
+@pytest.mark.parametrize(
+    ("loss", "options", "message"),
+    [
+        (
+            lambda line, _: line.slope * X,
+            {},
+            r"the loss is ShapeDtypeStruct\(shape=\(20,\).*: it must be one real number",
+        ),
+        (lambda line, _: (line.slope, 1.0), {}, "the loss is .*: it must be one real number"),
+        (lambda line, _: line.slope > 0, {}, "the loss is .*bool.*: it must be one real number"),
+        (squares, {"train": frozen(Line(), "*")}, "nothing to train"),
+        (squares, {"steps_per_call": 0}, "steps_per_call=0"),
+    ],
+)
+def test_what_cannot_be_trained_is_named(loss, options, message):
+    with pytest.raises(InputError, match=message):
+        fit(loss, Line(), optax.sgd(0.1), repeated(3), **QUIET | options)
+
+
 def test_progress_goes_to_stderr(capfd):
     fit(squares, Line(), optax.adam(0.1), repeated(4))
     out, err = capfd.readouterr()
