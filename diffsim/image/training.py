@@ -17,12 +17,13 @@ from ..train.fit import History, fit
 from . import patches
 from .bayer import mosaic
 from .chain import Chain
+from .classical import malvar
 from .colour import root
 from .sensor import CAMERA, LEVELS, SPAN, camera_colours, expose, level, to_srgb
 from .trained import told
 
 BATCH, BORDER = 8, 6
-CONSTANTS, CONSTANTS_RATE = 300, 3e-2  # steps in which the camera's constants alone are learned, and their rate
+CONSTANTS, CONSTANTS_RATE = 300, 3e-2  # steps in which all but the network is learned, and their rate
 GROWTH = 0.9  # factors of two by which the squared error grows with a level of noise, about
 PHOTOGRAPHS = ("astronaut", "coffee", "chelsea", "stereo_motorcycle")
 COMPRESSED = ("rocket",)  # a JPEG file, whose colours are stored at half the size
@@ -76,6 +77,16 @@ def clean_loss(model: tuple[Chain, Array], key: PRNGKeyArray) -> Float[Array, ""
     return patches.mean_over(lambda x, _: _mean_square(chain(mosaic(x)) - x), squares, BATCH, key=key)
 
 
+def noise_free_loss(model: tuple[Chain, Array], key: PRNGKeyArray) -> Float[Array, ""]:
+    """The mean over a batch of noise-free raws of the logarithm of the mean squared error.
+
+    The logarithm gives most weight to smooth patches, where what demosaicking cannot know does not hide the constants.
+    """
+    chain, squares = model
+    one = lambda picture, _: jnp.log(_mean_square(chain(expose(picture)) - picture) + 1e-5)
+    return patches.mean_over(one, squares, BATCH, key=key)
+
+
 def noisy_loss(model: tuple[Chain, Array], key: PRNGKeyArray) -> Float[Array, ""]:
     """The mean squared error over a batch of raws, each by what is usual at its level of noise: fair to all levels."""
     chain, squares = model
@@ -92,32 +103,59 @@ def train(
 ) -> tuple[Chain, History]:
     """The chain trained through all its stages on patches, and the history of the last phase.
 
-    The noisy chain first learns the camera's constants, with a network that adds nothing yet: a network that learns
-    faster would take over what the constants are for. At most a tenth of the steps go into that.
-    `state(part)` is the file in which a part of the training is kept, and from which it goes on.
+    The noisy chain first learns its constants, in `CONSTANTS` cheap steps more: see `with_constants`. Those of the
+    camera then stay: noise would pull at them. `state(part)` is the file in which a part of the training is kept, and
+    from which it goes on.
     """
     saved = (lambda part: None) if state is None else state
     first, second = jr.split(key)
+    keys = jr.split(second, steps)
     if task == "demosaic":
-        keys = jr.split(second, steps)
         (chain, _), history = fit(clean_loss, (chain, squares), schedule(steps, 4e-3), keys, checkpoint=saved("fit"))
         return chain, history
-    model = (chain, squares)
-    early = max(1, min(CONSTANTS, steps // 10))
-    constants = frozen(model, "0.stages.demosaic")
-    begun = {"train": constants, "checkpoint": saved("constants")}
-    model, _ = fit(noisy_loss, model, schedule(early, CONSTANTS_RATE), jr.split(first, early), **begun)
-    (chain, _), history = fit(noisy_loss, model, orthogonal(steps), jr.split(second, steps), checkpoint=saved("fit"))
+    model = (with_constants(chain, squares, key=first, checkpoint=saved("constants")), squares)
+    free = frozen(model, "0.stages.balance", "0.stages.colour")
+    (chain, _), history = fit(noisy_loss, model, orthogonal(steps), keys, train=free, checkpoint=saved("fit"))
     return chain, history
 
 
+def with_constants(chain: Chain, squares: Array, *, key: PRNGKeyArray, checkpoint=None) -> Chain:
+    """The chain with the constants of its stages learned from noise-free raws, Malvar's filters in the network's place.
+
+    With noise and no denoiser, constants that blur and fade the picture are the best ones, and a network that then
+    learns beside them takes over what they are for. Sharpening stays as it is: it would make up for the filters.
+    """
+    model = (chain.replace(demosaic=malvar), squares)
+    keys, free = jr.split(key, CONSTANTS), frozen(model, "0.stages.sharpen")
+    optimizer = schedule(CONSTANTS, CONSTANTS_RATE)
+    (found, _), _ = fit(noise_free_loss, model, optimizer, keys, train=free, checkpoint=checkpoint)
+    return found.replace(demosaic=chain.stages["demosaic"])
+
+
 def one_by_one(chain: Chain, squares: Array, steps: int, *, key: PRNGKeyArray) -> Chain:
-    """The chain whose stages were trained in their order, each alone and for as many steps as `train` has in all."""
-    for name in (name for name in chain.stages if parameters(chain.stages[name])):
+    """The chain whose stages were trained in their order, each alone, in as many steps as `train` takes in all.
+
+    The stages beside the network have few parameters: `shares` says how many of the steps they get.
+    """
+    network, few = shares(chain, steps)
+    for name in _learned(chain):
         free = trainable((chain, squares), f"0.stages.{name}")
-        optimizer = orthogonal(steps) if name == "demosaic" else schedule(steps, CONSTANTS_RATE)
-        (chain, _), _ = fit(stage_loss(name), (chain, squares), optimizer, jr.split(key, steps), train=free)
+        count = network if name == "demosaic" else few
+        optimizer = orthogonal(count) if name == "demosaic" else schedule(count, CONSTANTS_RATE)
+        (chain, _), _ = fit(stage_loss(name), (chain, squares), optimizer, jr.split(key, count), train=free)
     return chain
+
+
+def shares(chain: Chain, steps: int) -> tuple[int, int]:
+    """The steps of the network and of each other stage when they train one by one, in all those of `train`."""
+    total, others = CONSTANTS + steps, len(_learned(chain)) - 1
+    few = min(CONSTANTS // 3, total // (2 * others))
+    return total - others * few, few
+
+
+def _learned(chain: Chain) -> list[str]:
+    """The names of the stages that have parameters."""
+    return [name for name in chain.stages if parameters(chain.stages[name])]
 
 
 def stage_loss(name: str):
