@@ -107,3 +107,14 @@ def test_results_that_nobody_uses_do_not_abort_the_process():
     # Without them an argument may be of no use, which is the same trap.
     done = subprocess.run([sys.executable, "-c", DISCARDED], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_a_single_large_result_is_compiled_whole():
+    def angles(shots):
+        fall = lambda v: lax.while_loop(lambda c: c[0] < 1.0, lambda c: (c[0] + 0.3 + v**2, c[1] * jnp.cos(v)), (v, v))
+        return lax.map(lambda v: fall(v)[1], shots)
+
+    shots = jnp.linspace(0.1, 0.5, 512)
+    directions = jnp.sin(jnp.arange(354 * 512.0)).reshape(354, 512)
+    tangents = lambda f: jax.jit(jax.vmap(lambda v: jax.jvp(f, (shots,), (v,))[1]))(directions)
+    np.testing.assert_allclose(tangents(compile_whole(angles)), tangents(angles), rtol=1e-13, atol=1e-13)
