@@ -31,20 +31,18 @@ def _moving(tangents, many):
     return found
 
 
-@jax.jit
-def _call(*arrays):
+def _elsewhere(*arrays, many):
     return lax.optimization_barrier(list(arrays))
+
+
+_call = jax.jit(_elsewhere, static_argnames="many")
 
 
 def _on_cpu(*arrays, many):
     if not (many or _DROPPED):
-        return lax.optimization_barrier(list(arrays))
+        return _elsewhere(*arrays, many=many)
     with set_xla_metadata(inlineable="false"):
-        return _call(*arrays)
-
-
-def _elsewhere(*arrays, many):
-    return lax.optimization_barrier(list(arrays))
+        return _call(*arrays, many=many)
 
 
 _apart.def_impl(lambda *arrays, many: list(arrays))

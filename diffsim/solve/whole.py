@@ -29,7 +29,8 @@ def compile_whole(function: Callable) -> Callable:
         # Only the call is marked, not the calls within it.
         with set_xla_metadata(xla_cpu_small_call=None, inlineable=None):
             result = _using(args, function(*args))
-            return result, _one_number(result)
+            # A number that hangs on every real array of the result, as do its derivatives.
+            return result, _sum_of_firsts([x for x in jax.tree.leaves(result) if eqx.is_inexact_array(x) and x.size])
 
     @jax.jit
     @functools.wraps(function)
@@ -69,7 +70,7 @@ def _using(args, result):
     numbers = [x for x in jax.tree.leaves(args) if eqx.is_array(x) and x.size and not _is_key(x)]
     if not numbers:
         return result
-    total = sum(lax.slice(x.ravel(), (0,), (1,))[0].astype(float) for x in numbers)
+    total = _sum_of_firsts(numbers)
     # No number is both, which the compiler does not work out.
     never = (total != total) & (total == 0)
 
@@ -77,16 +78,19 @@ def _using(args, result):
         if not eqx.is_array(x) or _is_key(x) or not x.size:
             return x
         # One number of it is enough, and spares a copy.
-        first = lax.slice(x, (0,) * x.ndim, (1,) * x.ndim)
+        first = _first(x)
         return lax.dynamic_update_slice(x, jnp.where(never, jnp.zeros_like(first), first), (0,) * x.ndim)
 
     return jax.tree.map(tie, result)
 
 
-def _one_number(result):
-    """A number that hangs on every real array of the result, as do its derivatives."""
-    arrays = [x for x in jax.tree.leaves(result) if eqx.is_inexact_array(x) and x.size]
-    return sum((lax.slice(x, (0,) * x.ndim, (1,) * x.ndim).real.astype(float).ravel()[0] for x in arrays), start=0.0)
+def _first(x):
+    """The first number of an array, in an array of as many dimensions."""
+    return lax.slice(x, (0,) * x.ndim, (1,) * x.ndim)
+
+
+def _sum_of_firsts(arrays):
+    return sum((_first(x).real.astype(float).ravel()[0] for x in arrays), start=0.0)
 
 
 def _is_key(x) -> bool:
