@@ -15,6 +15,7 @@ Both data sets in scenarios/data are generated, as their first lines say. Expect
 0.012 N m s within their intervals; drag coefficient 0.9 within its own.
 """
 
+import functools
 from pathlib import Path
 from typing import Literal, cast
 
@@ -166,16 +167,16 @@ def add_figure(page, run: cli.Run, name: str, figure, caption: str) -> None:
     run.figure(name, figure)
 
 
-@ds.few_inputs
-def distance(coefficient, angle, mass):
-    """Range (m) of one throw of the default machine with this drag coefficient, release angle (rad), weight (kg)."""
+@functools.partial(ds.few_inputs, in_axes=(None, 0, 0))
+def distances(coefficient, angle, mass):
+    """Range (m) of each throw of the default machine with this drag coefficient, release angle (rad), weight (kg)."""
     machine = ds.replace(MACHINE, {"Cd": coefficient, "angle": angle, "m_weight": mass})
     return throw(machine, check=False, controller=FAST, mode="forward").range
 
 
 def ranges(model: Trebuchet, shots):
     """The range (m) of each shot (release angle in rad, counterweight in kg), shape (shots, 2)."""
-    return jax.lax.map(lambda shot: distance(model.Cd, *shot), shots)
+    return distances(model.Cd, shots[:, 0], shots[:, 1])
 
 
 def misses(model: Trebuchet, data):

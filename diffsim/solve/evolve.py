@@ -22,6 +22,7 @@ from .guard import Guard, Phase, next_watch
 from .locate import Stage, hold, settle
 from .march import March, advance, begin, rows
 from .prepare import on_vectors, stepper, with_plain_norm
+from .program import traced_once
 from .record import Memory, Record, blank, plan
 from .replay import End, replay
 from .status import Status
@@ -191,12 +192,11 @@ def _as_arrays(t0, t1, y0, ts):
 def _vector_phase(phase: Phase, t0, y0: Vector, unravel: Callable, args) -> Phase:
     """The phase for states as one vector, and with whatever its functions close over made explicit.
 
-    Explicit constants can be held constant. One vector in place of many small arrays makes the loops over steps
-    several times smaller to compile, and faster.
+    One vector in place of many small arrays makes the loops over steps several times smaller to compile, and faster.
     """
 
     def explicit(function):
-        return eqx.filter_closure_convert(lambda t, y, args: function(t, unravel(y), args), t0, y0, args)
+        return traced_once(lambda t, y, args: function(t, unravel(y), args), t0, y0, args)
 
     guards = tuple(
         Guard(explicit(g.function), g.direction, None if g.reset is None else explicit(g.reset), g.to)

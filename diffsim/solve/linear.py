@@ -44,15 +44,20 @@ def _jvp(primals, tangents, **rule):
     if all(type(t) is ad.Zero for t in tangents[:count]):
         inputs = [ad.instantiate_zeros(t) for t in tangents[count:]]
         return out, _linear.bind(*primals[:count], *inputs, **rule)
+    return out, jvp_of_moving(functools.partial(_call, **rule), primals, tangents)[1]
+
+
+def jvp_of_moving(function: Callable, primals, tangents):
+    """Value and tangent of `function(*primals)`, without work for tangents that are zero by their kind."""
     moving = [i for i, t in enumerate(tangents) if type(t) is not ad.Zero]
 
     def along(*moved):
         args = list(primals)
         for i, value in zip(moving, moved, strict=True):
             args[i] = value
-        return _call(*args, **rule)
+        return function(*args)
 
-    return out, jax.jvp(along, tuple(primals[i] for i in moving), tuple(tangents[i] for i in moving))[1]
+    return jax.jvp(along, tuple(primals[i] for i in moving), tuple(tangents[i] for i in moving))
 
 
 def _transpose(cotangents, *args, forward, backward, count):

@@ -13,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 from .._errors import InputError
 from .._types import Args, Scalar, Vector
 from .apart import apart
-from .program import is_plain, operations
+from .program import is_plain, operations, traced_once
 from .scalars import can_be_written_out, entries
 from .step import Stepper, with_stages
 
@@ -39,7 +39,7 @@ def on_vectors(field: Callable, t0: Scalar, y0: Vector, unravel: Callable, args:
     # Arrays of many dimensions are best computed as such: fused with the vector, they lose their shape.
     shaped = _apart_tree if y0.size > _MANY else lambda y: y
     flat = lambda t, y, args: ravel_pytree(shaped(field(t, shaped(unravel(y)), args)))[0]
-    return eqx.filter_closure_convert(flat, t0, y0, args)
+    return traced_once(flat, t0, y0, args)
 
 
 def _apart_tree(tree):

@@ -1,4 +1,4 @@
-"""What a traced function consists of: its size, and whether XLA's CPU backend can compile it whole."""
+"""Functions as traced programs: their size, and whether XLA's CPU backend can compile them whole."""
 
 from collections.abc import Callable, Iterator
 
@@ -17,6 +17,14 @@ pow read_row reduce_and reduce_max reduce_min reduce_or reduce_prod reduce_sum r
 select_n sign sin sinh slice split sqrt square squeeze stack stop_gradient sub tan tanh transpose unstack unvmap_any
 unvmap_max while write_row xor
 """
+
+
+def traced_once(function: Callable, *like) -> Callable:
+    """`function` of arguments like these, with whatever it closes over made explicit, as one traced program.
+
+    Explicit constants can be held constant. However many calls of it a solve has, it is transformed and lowered once.
+    """
+    return eqx.filter_jit(eqx.filter_closure_convert(function, *like))
 
 
 def operations(function: Callable, *args) -> list[str]:

@@ -51,7 +51,8 @@ def compile_small(function: Callable) -> Callable:
 
     @call.def_vmap
     def each(axis_size, batched, *args):
-        many = jax.vmap(function, in_axes=jax.tree.map(lambda b: 0 if b else None, batched))
+        axes = jax.tree.map(lambda b: 0 if b else None, batched)
+        many = jax.vmap(function, in_axes=axes, axis_size=axis_size)
         if sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(args)) <= _BLOCK:
             names = operations(many, *args)
             many = compile_whole(many) if is_plain(names) and _COLLECTIVE.isdisjoint(names) else many

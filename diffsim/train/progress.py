@@ -1,6 +1,7 @@
 """Progress of a fit on stderr: a bar on a terminal, plain lines elsewhere."""
 
 import functools
+import gc
 import inspect
 import sys
 import threading
@@ -54,7 +55,8 @@ class Progress:
         what = f"compiling {title(function)}"
         if self.bar is not None:
             self.bar.update(self.task, doing=what)
-            yield
+            with _without_collection():
+                yield
             self.bar.reset(self.task, loss="", doing="")
             return
         line = f"{what}, {_SECONDS_BETWEEN_LINES:.0f} s so far"
@@ -63,7 +65,8 @@ class Progress:
         if self.shown:
             late.start()
         try:
-            yield
+            with _without_collection():
+                yield
         finally:
             late.cancel()
 
@@ -78,6 +81,18 @@ class Progress:
     def __exit__(self, *exception):
         if self.bar is not None:
             self.bar.stop()
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """A context without garbage collection: tracing makes objects and keeps them, through which it goes in vain."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def title(function: Callable) -> str:
