@@ -11,6 +11,7 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Bool, Float
 
 from .._types import Count, Flag, Scalar
+from .attempt import moving_together
 from .guard import Guard, Sight, choose, crossed, extremum, functions, measure, wanted_sides
 from .step import Point, Stepper
 
@@ -146,7 +147,8 @@ def settle(
         rate = jnp.where(rate == 0, 1.0, rate)
         return (delay - (value - lax.stop_gradient(value)) / rate, end), None
 
-    (_, end), _ = lax.scan(newton, (delay, start), length=3)
+    delay, *begun = moving_together([delay, *start])
+    (_, end), _ = lax.scan(newton, (delay, Point(*begun)), length=3)
     return end
 
 

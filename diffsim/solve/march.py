@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from .._types import Count, Flag, Scalar
-from .attempt import Attempt, Problem, all_finite, attempt, freeze, health, steady
+from .attempt import Attempt, Problem, all_finite, attempt, freeze, health, moving_together, steady
 from .guard import (
     Watch,
     choose,
@@ -87,6 +87,8 @@ def advance(problem: Problem, march: March) -> March:
     """
 
     still = freeze(problem)
+    t, *rest = march.point
+    march = march._replace(point=Point(t, *moving_together(rest)))
     look = _one_look if problem.guards else _one_step
     march = _while_active(problem, lambda march: look(problem, still, march), march)
     if steady(problem):

@@ -100,8 +100,12 @@ def _served(function: Callable, leaves: list, axes: list):
                 given = dict(zip(moving, unravel(flat), strict=True))
                 return function(*(given.get(i, x) for i, x in enumerate(leaves)))
 
-            each = jax.vmap(lambda e: jax.jvp(along, (flat,), (e,)), out_axes=(None, -1))
-            return each(jnp.eye(flat.size, dtype=flat.dtype))
+            column = lambda e: jax.jvp(along, (flat,), (e,))
+            if flat.size == 1:
+                # Without a batch there is less to trace and compile.
+                value, only = column(jnp.ones_like(flat))
+                return value, jax.tree.map(lambda c: c[..., None], only)
+            return jax.vmap(column, out_axes=(None, -1))(jnp.eye(flat.size, dtype=flat.dtype))
 
         def product(columns, *direction):
             direction, _ = ravel_pytree(direction)

@@ -92,7 +92,7 @@ def test_rows_one_after_another_are_a_batch(use):
 
 @pytest.mark.parametrize("axes", [(0,), (0, 1), (0, 0, 0)], ids=str)
 def test_rows_that_do_not_fit_the_arguments_are_told(axes):
-    with pytest.raises(InputError, match="in_axes=.*: give 0 or None for each of the 2 arguments"):
+    with pytest.raises(InputError, match=r"in_axes=.*: give 0 or None for each of the 2 arguments"):
         few_inputs(lambda x, y: x * y, in_axes=axes)(jnp.ones(3), jnp.ones(3))
 
 
