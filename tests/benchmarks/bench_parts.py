@@ -1,0 +1,106 @@
+"""What a gradient's time consists of where diffrax is near: `python tests/benchmarks/bench_parts.py [batch] [compile]`.
+
+`batch` splits 4,096 trajectories on one device into values and derivatives, and gives the time of one attempted step.
+`compile` splits the making of a gradient into tracing, lowering and compiling, in CPU seconds, least of three; beside
+the whole solves stand a single step of the implicit method and its transpose, which are diffrax's own code alone.
+"""
+
+import gc
+import sys
+import time
+
+import jax
+
+jax.config.update("jax_enable_x64", True)
+
+import diffrax as dfx
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+import diffsim as ds
+from bench_solvers import STARTS, blocks
+from solver_cases import P, RATES, RK4, T1, Y0, by_diffrax, by_diffsim, lotka_volterra, robertson
+from timing import compiled
+
+TOLERANCES = dfx.PIDController(rtol=1e-6, atol=1e-9)
+
+
+def least(run, rounds: int = 5) -> float:
+    """The least wall time of a call in ms."""
+    times = []
+    for _ in range(rounds + 1):
+        began = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - began)
+    return 1e3 * min(times[1:])
+
+
+def batch() -> None:
+    p = jnp.asarray(P)
+    heads = "".join(f"{head:>14s}" for head in ("attempts", "value ms", "both ms", "ns an attempt", "and back"))
+    print(f"{'4,096 trajectories':20s}{heads}")
+    for name, solver, controller, most in (
+        ("RK4, 1,000 steps", RK4(), dfx.ConstantStepSize(), 1001),
+        ("Tsit5, rtol 1e-6", dfx.Tsit5(), TOLERANCES, 512),
+    ):
+        own = {"solver": solver, "controller": controller, "dt0": 0.01, "max_steps": most}
+        steps = jax.vmap(lambda y0: ds.evolve(ds.Phase(lotka_volterra), 0.0, y0, p, t1=T1, **own).steps)(STARTS)
+        sorted_starts = jnp.asarray(STARTS)[jnp.argsort(steps)].reshape(-1, 64, 2)
+        end = lambda p, y0: jnp.sum(ds.integrate(lotka_volterra, y0, jnp.array([0.0, T1]), p, **own)[-1] ** 2)
+        values = lambda p: jnp.mean(lax.map(lambda y0: jax.vmap(end, (None, 0))(p, y0), sorted_starts))
+        value, both = least(compiled(values, p)[0]), least(blocks(solver, controller, most)[0])
+        # Members of a block step together: each of its attempts is made for the slowest.
+        made = 64 * float(np.sum(np.max(np.sort(steps).reshape(-1, 64), axis=1)))
+        per = [1e6 * x / made for x in (value, both - value)]
+        numbers = "".join(f"{x:14.1f}" for x in (made / len(STARTS), value, both, *per))
+        print(f"{name:20s}{numbers}", flush=True)
+
+
+def parts(function, *args) -> np.ndarray:
+    """CPU seconds of tracing, lowering and compiling."""
+    jax.clear_caches()
+    gc.collect()
+    times = [time.process_time()]
+    traced = jax.jit(function).trace(*args)
+    times.append(time.process_time())
+    lowered = traced.lower()
+    times.append(time.process_time())
+    lowered.compile()
+    return np.diff([*times, time.process_time()])
+
+
+def compile() -> None:
+    start, rates = jnp.array([1.0, 0.0, 0.0]), jnp.asarray(RATES)
+    kvaerno = dfx.Kvaerno5(scan_kind="bounded", root_finder=dfx.VeryChord(1e-6, 1e-9))
+
+    begin, end = jnp.array(0.0), jnp.array(1e-3)
+
+    def step(y, rates):
+        state = (False, robertson(begin, y, rates))
+        return kvaerno.step(dfx.ODETerm(robertson), begin, end, y, rates, state, made_jump=False)[0]
+
+    many = jnp.broadcast_to(start, (64, 3))
+    steps = lambda y, rates: jnp.sum(jax.vmap(step, (0, None))(y, rates) ** 2)
+    stiff = {"stepsize_controller": TOLERANCES, "dt0": 1e-4, "max_steps": 1024}
+    mild = {"stepsize_controller": TOLERANCES, "dt0": 0.01, "max_steps": 512}
+    own = {"solver": dfx.Kvaerno5(), "controller": TOLERANCES, "dt0": 1e-4, "max_steps": 1024}
+    value = lambda k: jnp.sum(ds.integrate(robertson, start, jnp.array([0.0, T1]), k, **own)[-1] ** 2)
+    cases = {
+        "Tsit5, diffsim": (by_diffsim(lotka_volterra, jnp.asarray(Y0), dfx.Tsit5(), **mild), jnp.asarray(P)),
+        "Tsit5, diffrax": (by_diffrax(lotka_volterra, jnp.asarray(Y0), dfx.Tsit5(), **mild), jnp.asarray(P)),
+        "Kvaerno5, diffsim": (jax.value_and_grad(value), rates),
+        "... value alone": (value, rates),
+        "Kvaerno5, diffrax": (by_diffrax(robertson, start, dfx.Kvaerno5(), **stiff), rates),
+        "one step of Kvaerno5": (step, start, rates),
+        "64 steps, transposed": (jax.grad(steps, argnums=(0, 1)), many, rates),
+    }
+    print(f"{'gradient of':22s}{'tracing':>10s}{'lowering':>10s}{'compiling':>10s}{'all':>10s}")
+    for name, (function, *args) in cases.items():
+        best = min((parts(function, *args) for _ in range(3)), key=np.sum)
+        print(f"{name:22s}" + "".join(f"{x:10.2f}" for x in (*best, best.sum())), flush=True)
+
+
+if __name__ == "__main__":
+    for part in sys.argv[1:] or ("batch", "compile"):
+        {"batch": batch, "compile": compile}[part]()
