@@ -58,7 +58,7 @@ def _guided(radius: int):
 
 
 def _lines(smoothing, picture, place, radius: int):
-    """The guide, one over the pixels in every window, and the straight lines of the guide that the colours are there."""
+    """The guide, one over the pixels in every window, and the lines of the guide that the colours are there."""
     near = held(_shares(place, radius, radius))
     guide = held(luma(picture)[None])
     averages, products = held(sums(picture, radius) * near), held(sums(held(guide * picture), radius) * near)
