@@ -40,7 +40,7 @@ def in_blocks(
         whole = _widened(picture, halo)
 
         def step(made, start):
-            found = stage(parameter, *_cut([whole], start, size, halo), _place(picture, start, size, halo))
+            found = stage(parameter, _cut(whole, start, size, halo), _place(picture, start, size, halo))
             return lax.dynamic_update_slice(made, held(found), (0, *start)), None
 
         return lax.scan(step, jnp.zeros_like(picture), _starts(picture)[1])[0]
@@ -51,7 +51,8 @@ def in_blocks(
 
         def step(made, starts):
             wanted, start = starts
-            plane, found = adjoint(parameter, *_cut(both, start, size, halo), _place(picture, start, size, halo))
+            part, bar = (_cut(x, start, size, halo) for x in both)
+            plane, found = adjoint(parameter, part, bar, _place(picture, start, size, halo))
             # A block moved inward begins earlier than it need: what was summed is not summed again.
             rows, columns = (s + np.arange(n) >= w for s, n, w in zip(start, size, wanted, strict=True))
             sums = made[0] + (rows.astype(plane.dtype) @ held(plane)) * columns
@@ -84,11 +85,9 @@ def _widened(picture, halo: int):
     return held(jnp.pad(picture, ((0, 0), (halo, halo), (halo, halo))))
 
 
-def _cut(pictures, start, size, halo: int):
-    """The blocks of widened pictures."""
-    return [
-        held(lax.dynamic_slice(x, (0, *start), (x.shape[0], size[0] + 2 * halo, size[1] + 2 * halo))) for x in pictures
-    ]
+def _cut(whole, start, size, halo: int):
+    """The block of a widened picture."""
+    return held(lax.dynamic_slice(whole, (0, *start), (whole.shape[0], size[0] + 2 * halo, size[1] + 2 * halo)))
 
 
 def _place(picture, start, size, halo: int) -> Place:

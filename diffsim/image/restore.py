@@ -13,6 +13,7 @@ from .deep import correlate_last, kept, rectified, stencil_last, to_pixels, to_q
 from .demosaic import LINEAR
 
 BLOCKS = 2  # at half the quads' size
+MIRRORED = 12  # pixels beyond an edge, a multiple of four
 
 
 class ToldLayer(eqx.Module):
@@ -77,12 +78,18 @@ class Restore(eqx.Module):
         return self.first.bias.size, self.down.bias.size
 
     def __call__(self, mosaic: Float[Array, "h w"]) -> Float[Array, "3 h w"]:
-        """The picture; rows and columns that fours lack are mirrored, and cut off again."""
+        """The picture; beyond its edge the mosaic is mirrored, for the network does not know what an edge is."""
         height, width = mosaic.shape
-        sites = to_quads(jnp.pad(mosaic, ((0, -height % 4), (0, -width % 4)), mode="reflect")[..., None])
+        edges = ((MIRRORED, MIRRORED - height % 4), (MIRRORED, MIRRORED - width % 4))
+        whole = self.inside(jnp.pad(mosaic, edges, mode="reflect"))
+        return whole[:, MIRRORED : MIRRORED + height, MIRRORED : MIRRORED + width]
+
+    def inside(self, mosaic: Float[Array, "h w"]) -> Float[Array, "3 h w"]:
+        """The picture of a mosaic whose sizes are multiples of four and which is not mirrored: worse at its border."""
+        sites = to_quads(mosaic[..., None])
         padded = jnp.pad(sites, ((1, 1), (1, 1), (0, 0)), mode="edge")
         values = correlate_last(padded, jnp.asarray(LINEAR, sites.dtype)) + self._change(sites)
-        return to_pixels(values).transpose(2, 0, 1)[:, :height, :width]
+        return to_pixels(values).transpose(2, 0, 1)
 
     def _change(self, sites):
         level = self.level
