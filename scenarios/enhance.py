@@ -40,6 +40,13 @@ STEPS_A_MINUTE = {"noisy": 1900, "demosaic": 5000}  # on two cores
 CAMERA = sensor.CAMERA
 
 
+def steps_in(minutes: float, task: Task) -> int:
+    """The steps of a training of so many minutes."""
+    if not 0 < minutes < float("inf"):
+        raise ds.InputError(f"minutes={minutes}: give a time above 0")
+    return max(1, round(minutes * STEPS_A_MINUTE[task]))
+
+
 def train(
     *,
     task: Task = "noisy",
@@ -58,7 +65,7 @@ def train(
         widths: channels between the network's layers; none are the task's own.
         save: also write the parameters here.
     """
-    steps = max(1, round(minutes * STEPS_A_MINUTE[task]))
+    steps = steps_in(minutes, task)
     weights, batches = jr.split(jr.key(seed))
     chain = trained.untrained(task, widths or None, key=weights)
     squares = training.squares()
@@ -158,7 +165,7 @@ def ablation(*, minutes: float = 1.0, seed: int = 0) -> dict:
         minutes: of training on two cores, each way.
         seed: of weights, patches and noise.
     """
-    steps = max(10, round(minutes * STEPS_A_MINUTE["noisy"]))
+    steps = max(10, steps_in(minutes, "noisy"))
     weights, batches = jr.split(jr.key(seed))
     start, squares = trained.untrained("noisy", key=weights), training.squares()
     joint, _ = training.train("noisy", start, squares, steps, key=batches)

@@ -6,6 +6,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Float
 
+from .._errors import InputError
 from ..parameters import replace
 from . import baselines
 from .bayer import cut_back, mosaic, to_rggb
@@ -41,7 +42,9 @@ def developed(chain: Chain, given: Raw) -> Float[np.ndarray, "3 h w"]:
 
 
 def even(scene) -> Float[np.ndarray, "3 _ _"]:
-    """The scene without a last odd row or column."""
+    """The scene without a last odd row or column; raises InputError for one of less than two pixels either way."""
+    if min(scene.shape[1:]) < 2:
+        raise InputError(f"a picture of {scene.shape[1]} x {scene.shape[2]} pixels is too small for a colour mosaic")
     return np.asarray(scene[:, : scene.shape[1] // 2 * 2, : scene.shape[2] // 2 * 2], np.float32)
 
 
