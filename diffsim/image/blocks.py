@@ -37,21 +37,19 @@ def in_blocks(
 
     def function(parameter, picture):
         size = _block(picture)
-        whole = _widened(picture, halo)
 
         def step(made, start):
-            found = stage(parameter, _cut(whole, start, size, halo), _place(picture, start, size, halo))
+            found = stage(parameter, _cut(picture, start, size, halo), _place(picture, start, size, halo))
             return lax.dynamic_update_slice(made, held(found), (0, *start)), None
 
         return lax.scan(step, jnp.zeros_like(picture), _starts(picture)[1])[0]
 
     def back(parameter, picture, cotangent):
         size = _block(picture)
-        both = [_widened(x, halo) for x in (picture, cotangent)]
 
         def step(made, starts):
             wanted, start = starts
-            part, bar = (_cut(x, start, size, halo) for x in both)
+            part, bar = (_cut(x, start, size, halo) for x in (picture, cotangent))
             plane, found = adjoint(parameter, part, bar, _place(picture, start, size, halo))
             # A block moved inward begins earlier than it need: what was summed is not summed again.
             rows, columns = (s + np.arange(n) >= w for s, n, w in zip(start, size, wanted, strict=True))
@@ -81,13 +79,15 @@ def _starts(picture):
     return wanted, [np.minimum(x, end) for x, end in zip(wanted, last, strict=True)]
 
 
-def _widened(picture, halo: int):
-    return held(jnp.pad(picture, ((0, 0), (halo, halo), (halo, halo))))
-
-
-def _cut(whole, start, size, halo: int):
-    """The block of a widened picture."""
-    return held(lax.dynamic_slice(whole, (0, *start), (whole.shape[0], size[0] + 2 * halo, size[1] + 2 * halo)))
+def _cut(picture, start, size, halo: int):
+    """The block of a picture with its halo, zero beyond the picture's edge."""
+    most = [min(n + 2 * halo, full) for n, full in zip(size, picture.shape[1:], strict=True)]
+    first = [jnp.clip(s - halo, 0, full - n) for s, n, full in zip(start, most, picture.shape[1:], strict=True)]
+    part = held(lax.dynamic_slice(picture, (0, *first), (picture.shape[0], *most)))
+    room = held(jnp.zeros((picture.shape[0], *(n + 4 * halo for n in size)), picture.dtype))
+    at = (f - s + 2 * halo for f, s in zip(first, start, strict=True))
+    placed = held(lax.dynamic_update_slice(room, part, (0, *at)))
+    return held(placed[:, halo : size[0] + 3 * halo, halo : size[1] + 3 * halo])
 
 
 def _place(picture, start, size, halo: int) -> Place:
