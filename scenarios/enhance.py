@@ -30,14 +30,21 @@ import numpy as np
 
 import diffsim as ds
 from diffsim import cli, image, plot, report
-from diffsim.image import baselines, looking, pictures, raw, recovery, sensor, trained, training
-from diffsim.image.judging import best_classical, clean_mosaics, developed, even, exposed, judge, run_tiles
+from diffsim.image import looking, pictures, raw, recovery, sensor, stagewise, trained, training
+from diffsim.image.judging import best_classical, developed, even, example, exposed, judge, judge_each, run_tiles
 
 Task = Literal["noisy", "demosaic"]
 Level = Literal["low", "middle", "high"]
 
 STEPS_A_MINUTE = {"noisy": 1900, "demosaic": 5000}  # on two cores
 CAMERA = sensor.CAMERA
+
+
+def steps_in(minutes: float, task: Task) -> int:
+    """The steps of a training of so many minutes."""
+    if not 0 < minutes < float("inf"):
+        raise ds.InputError(f"minutes={minutes}: give a time above 0")
+    return max(1, round(minutes * STEPS_A_MINUTE[task]))
 
 
 def train(
@@ -58,7 +65,7 @@ def train(
         widths: channels between the network's layers; none are the task's own.
         save: also write the parameters here.
     """
-    steps = max(1, round(minutes * STEPS_A_MINUTE[task]))
+    steps = steps_in(minutes, task)
     weights, batches = jr.split(jr.key(seed))
     chain = trained.untrained(task, widths or None, key=weights)
     squares = training.squares()
@@ -68,8 +75,8 @@ def train(
     trained.save(run.folder / "parameters.npz", task, chain)
     if save is not None:
         trained.save(save, task, chain)
-    for step in range(0, steps, 20):
-        run.metric(step=step, loss=float(history.loss[step : step + 20].mean()))
+    for number, loss in enumerate(training.smoothed(history)):
+        run.metric(step=20 * number, loss=float(loss))
     result = {"parameters": count, "steps": steps, "training_seconds": history.seconds}
     result |= {"compile_seconds": history.compile_seconds} | judge(task, chain, training.held_out())
     write_report(run, task, chain, history, result)
@@ -87,18 +94,11 @@ def evaluate(folder: Path, *, task: Task = "demosaic", parameters: Path | None =
         parameters: a file that `train` wrote; else those that ship.
         bm3d: also the classical chain with BM3D, which is slow.
     """
-    if not folder.is_dir():
-        raise ds.InputError(f"{folder}: no such folder")
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in pictures.READ)
-    if not files:
-        raise ds.InputError(f"{folder}: holds no picture ({', '.join(pictures.READ)})")
-    scenes = {path.name: image.read_picture(path) for path in files}
+    scenes = pictures.read_folder(folder)
     chain = trained.chosen(task, parameters)
     result: dict = {"pictures": len(scenes)} | judge(task, chain, scenes)
     if task == "demosaic":
-        pairs = zip(scenes, clean_mosaics(scenes), strict=True)
-        result |= {name: image.psnr(run_tiles(chain, mosaic), scene) for name, (mosaic, scene) in pairs}
-        return result
+        return result | judge_each(chain, scenes)
     for denoiser in ("nlm", "bm3d") if bm3d else ("nlm",):
         result |= best_classical(denoiser, scenes)
     return result
@@ -154,27 +154,26 @@ def apply(
 def ablation(*, minutes: float = 1.0, seed: int = 0) -> dict:
     """The same stages trained together and one by one, judged on photographs held out.
 
-    Both ways take the same number of steps in all. One by one, a stage learns to turn what those before it make into
-    the camera's own picture at its place; the network gets all steps but a hundred for each of the six other stages
-    (in short trainings half the steps).
+    Both ways take as many steps in all. One by one, a stage learns to turn what those before it make into the camera's
+    own picture at its place; the network gets all steps but a hundred for each other stage (or half, if they are few).
 
     Together was ahead by 0.83 and 0.75 dB after half a minute (seeds 0, 1), mostly because the network gets more of
-    the steps: with 950 steps for each stage alone, over five times as many in all, it was ahead by 0.05 dB (seed 0).
-    One by one is also told more: what the camera has after every stage; together, the finished picture is enough.
+    the steps: with five times as many for one by one, it was ahead by 0.05 dB. One by one is also told more: what the
+    camera has after every stage; together, the finished picture is enough.
 
     Args:
         minutes: of training on two cores, each way.
         seed: of weights, patches and noise.
     """
-    steps = max(10, round(minutes * STEPS_A_MINUTE["noisy"]))
+    steps = max(10, steps_in(minutes, "noisy"))
     weights, batches = jr.split(jr.key(seed))
     start, squares = trained.untrained("noisy", key=weights), training.squares()
     joint, _ = training.train("noisy", start, squares, steps, key=batches)
-    apart = training.one_by_one(start, squares, steps, key=batches)
+    apart = stagewise.one_by_one(start, squares, steps, key=batches)
     together, alone = (judge("noisy", chain, training.held_out()) for chain in (joint, apart))
     ours = [f"ours_{level}" for level in sensor.LEVELS]
     result = {f"joint_{x}": together[x] for x in ours} | {f"one_by_one_{x}": alone[x] for x in ours}
-    network, few = training.shares(start, steps)
+    network, few = stagewise.shares(start, steps)
     counts = {"steps_each_way": training.CONSTANTS + steps, "alone_network_steps": network, "alone_other_steps": few}
     return result | counts | {"gain_db": float(np.mean([together[x] - alone[x] for x in ours]))}
 
@@ -198,18 +197,11 @@ def write_report(run, task: str, chain, history, result) -> None:
     page.settings(run.settings)
     rows = [(name.replace("_", ", "), value) for name, value in result.items()]
     page.table("Result", ["quantity (PSNR in dB, photographs held out)", "value"], rows)
-    every = 20 if len(history.loss) > 20 else 1
-    smooth = history.loss[: len(history.loss) // every * every].reshape(-1, every).mean(axis=1)
-    curve = plot.learning_curve(smooth, xlabel="step / 20", ylabel="loss")
+    curve = plot.learning_curve(training.smoothed(history), xlabel="step / 20", ylabel="loss")
     page.figure(curve, "Learning curve: the loss, over twenty steps each.")
     run.figure("learning_curve", curve)
     scene = even(training.held_out()["china.jpg"])[:, :200, :300]
-    if task == "demosaic":
-        given, before = image.mosaic(scene), image.bilinear(image.mosaic(scene))
-    else:
-        given = exposed(scene, jnp.array(sensor.LEVELS["high"]), jr.key(7))
-        before = baselines.develop(np.asarray(given), CAMERA)
-        chain = trained.told(chain, sensor.LEVELS["high"])
+    given, before, chain = example(task, chain, scene)
     stages = jax.jit(lambda c, m: c.pictures(m))(chain, given)
     after = list(stages.values())[-1]
     what = "bilinear" if task == "demosaic" else "the classical chain without a denoiser, at the high level of noise"
@@ -217,12 +209,8 @@ def write_report(run, task: str, chain, history, result) -> None:
     shown = {"raw": given, **stages, "scene": scene}
     drawn = plot.pictures({name: looking.colours_last(x) for name, x in shown.items()})
     add_figure(run, page, "stages", "Every stage's picture", drawn, "What each stage makes of the raw.")
-    network = chain.stages["demosaic"]
-    first = network.layers[0] if task == "demosaic" else network.first
-    filters = np.asarray(first.weight)[:16]
-    tiles = {f"{i + 1}": np.block([[w[0], w[1]], [w[2], w[3]]]) for i, w in enumerate(filters)}
     caption = "The first layer's filters on R, G, G, B (four squares each); grey from least to greatest weight."
-    add_figure(run, page, "filters", "Learned filters", plot.pictures(tiles, 8), caption)
+    add_figure(run, page, "filters", "Learned filters", plot.pictures(looking.filters(chain), 8), caption)
     if task == "noisy":
         add_curves(run, page, chain)
     graph = looking.to_the_loss(chain, given, scene)
@@ -241,15 +229,11 @@ def add_figure(run, page, name: str, title: str, figure, caption: str) -> None:
 def add_curves(run, page, chain) -> None:
     """The learned tone curve and constants beside the camera's own."""
     x = np.linspace(0, 1, 101, dtype=np.float32)
-    curve = lambda stage: np.asarray(stage(jnp.asarray(x)[None, None])[0, 0])
-    lines = {"learned": curve(chain.stages["tone"]), "the camera's": 3 * x**2 - 2 * x**3, "start": x}
+    learned = np.asarray(chain.stages["tone"](jnp.asarray(x)[None, None])[0, 0])
+    lines = {"learned": learned, "the camera's": 3 * x**2 - 2 * x**3, "start": x}
     figure = plot.curves(x, lines, "display value (white = 1)", "picture value (white = 1)")
     add_figure(run, page, "tone", "Learned curve", figure, "The tone curve after training.")
-    balance, matrix = chain.stages["balance"], np.asarray(chain.stages["colour"].matrix)
-    rows = [("black level", float(balance.black), CAMERA.black), ("red gain", float(balance.red), CAMERA.red)]
-    rows += [("blue gain", float(balance.blue), CAMERA.blue)]
-    rows += [(f"matrix {i + 1},{j + 1}", float(matrix[i, j]), CAMERA.matrix[i][j]) for i in range(3) for j in range(3)]
-    page.table("Constants", ["constant", "learned", "the camera's"], rows)
+    page.table("Constants", ["constant", "learned", "the camera's"], looking.constants(chain, CAMERA))
     page.text("With noise the constants are only jointly identifiable: later stages make up for earlier ones.")
 
 

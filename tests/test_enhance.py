@@ -3,7 +3,9 @@
 import json
 from functools import partial
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from diffsim import image
 from diffsim.image import trained, training
@@ -66,13 +68,21 @@ def test_apply_writes_a_picture_of_a_picture(folder, tmp_path, enhance):
         (("apply", "a.png", "out.gif"), "unknown extension '.gif'"),
         (("apply", "m.raw", "out.png", "--rows", "3", "--columns", "4"), "has 96 bytes, but 3 x 4"),
         (("apply", "m.raw", "out.png", "--rows", "6", "--columns", "8", "--pattern", "RGB"), "pattern='RGB'"),
+        (("apply", "grey.png", "out.png"), "no colours"),
+        (("apply", "dot.png", "out.png"), "1 x 1 pixels is too small"),
+        (("apply", "cut.tif", "out.png"), "cut.tif: "),
         (("evaluate", "empty"), "holds no picture"),
+        (("train", "--minutes", "nan"), "minutes=nan"),
+        (("train", "--widths", "0", "4"), "widths=(0, 4)"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
 )
 def test_bad_input_is_named_and_exits_with_2(words, message, folder, tmp_path, enhance):
     (tmp_path / "a.png").write_bytes((folder / "a.png").read_bytes())
     (tmp_path / "m.raw").write_bytes(bytes(96))
+    (tmp_path / "cut.tif").write_bytes(b"II*\0 and no more")
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "grey.png")
+    Image.fromarray(np.zeros((1, 1, 3), np.uint8)).save(tmp_path / "dot.png")
     (tmp_path / "empty").mkdir()
     done = enhance(*words, cwd=tmp_path)
     assert done.returncode == 2, done.stderr

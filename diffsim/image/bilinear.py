@@ -32,6 +32,11 @@ def _batch_rule(primitive, second: int, args, dims):
     return result.reshape(size, count, *result.shape[1:]), 0
 
 
+def summed(value, like):
+    """The cotangent `value`, summed over the batch that `like`, whose cotangent it is, has not."""
+    return value if value.ndim == like.aval.ndim else value.sum(0)
+
+
 def bilinear(name: str, function, second: int, to_first, to_second) -> Primitive:
     """The primitive of `function(first, other)`, linear in each, of a first of rank 3 and another of rank `second`.
 

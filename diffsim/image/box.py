@@ -1,5 +1,7 @@
 """Sums and means over windows, whose adjoints are such sums again."""
 
+from math import isqrt
+
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -11,16 +13,24 @@ held = lax.optimization_barrier  # what is computed once and kept: a fusion woul
 def box(image: Float[Array, "c h w"], radius: int) -> Float[Array, "c h w"]:
     """The mean over a square of 2 radius + 1 pixels, less what lies beyond the edge; the local mean of a filter."""
     counts = np.outer(*(counted(size, radius) for size in image.shape[1:]))
-    return sums(image, radius) / counts.astype(image.dtype)[None]
+    edges = ((0, 0), (radius, radius), (radius, radius))
+    return sums(held(jnp.pad(image, edges)), radius) / counts.astype(image.dtype)[None]
 
 
-def sums(image: Float[Array, "*c h w"], radius: int) -> Float[Array, "*c h w"]:
-    """The sums over the squares of `box`: down, then across."""
-    for axis in (image.ndim - 2, image.ndim - 1):
-        sizes = [2 * radius + 1 if a == axis else 1 for a in range(image.ndim)]
-        filled = fill(image, radius, radius, axis)  # edges of the window itself would be asked for at every pixel
-        image = held(lax.reduce_window(filled, 0.0, lax.add, sizes, [1] * image.ndim, "VALID"))
-    return image
+def sums(image: Float[Array, "c h w"], radius: int) -> Float[Array, "c h-2r w-2r"]:
+    """The sums over the squares of `box` that lie within the picture: down, then across."""
+    return _runs(_runs(image, 2 * radius + 1, 1), 2 * radius + 1, 2)
+
+
+def _runs(x, count: int, axis: int):
+    """The sums of every `count` neighbours along an axis: first of short runs, then of these, then what is left."""
+    short = isqrt(count)
+    runs, size = count // short, x.shape[axis] - count + 1
+    part = lambda y, at, n: lax.slice_in_dim(y, at, at + n, axis=axis)
+    reach = size + short * (runs - 1)
+    few = held(sum(part(x, i, reach) for i in range(short)))
+    total = sum(part(few, i * short, size) for i in range(runs))
+    return held(sum((part(x, i, size) for i in range(short * runs, count)), start=total))
 
 
 def counted(size: int, radius: int) -> np.ndarray:

@@ -10,8 +10,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from .._errors import InputError
+from .deep import KEPT
 
 Stage = Callable[[Array], Array]
+
+_policy = jax.checkpoint_policies.save_only_these_names(KEPT)
 
 
 class Apply(eqx.Module):
@@ -39,7 +42,8 @@ class Chain(eqx.Module):
 
     A stage is any callable of one picture: those of this package, a layer of `eqx.nn`, `Apply(f, parameters)`, a
     plain function. The parameters' paths begin with `stages.` and the stage's name. `remat` computes what is within a
-    stage again on the way back, and keeps only the pictures between stages.
+    stage again on the way back; kept are only the pictures between stages, and those between a network's layers, which
+    take longer to compute than to keep.
     """
 
     stages: OrderedDict[str, Stage]
@@ -54,7 +58,7 @@ class Chain(eqx.Module):
     def __call__(self, image: Float[Array, "..."]) -> Float[Array, "..."]:
         """The last stage's picture."""
         for stage in self.stages.values():
-            image = eqx.filter_checkpoint(stage)(image) if self.remat else stage(image)
+            image = eqx.filter_checkpoint(stage, policy=_policy)(image) if self.remat else stage(image)
         return image
 
     def pictures(self, image: Float[Array, "..."]) -> OrderedDict[str, Float[Array, "..."]]:

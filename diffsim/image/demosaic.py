@@ -4,15 +4,15 @@ It works on the mosaic's quads, so that every stencil meets one colour pattern, 
 """
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .bayer import KNOWN, MISSING, from_quads, quads
+from .bayer import KNOWN, MISSING
 from .classical import MALVAR, quad_weights
-from .stencil import correlate, pad
+from .deep import correlate_last, rectified, to_pixels, to_quads
+from .stencil import pad
 
 LINEAR = quad_weights(MALVAR)
 
@@ -27,9 +27,9 @@ class Layer(eqx.Module):
         self.weight = gain * np.sqrt(2.0 / (9 * inputs)) * jr.normal(key, (outputs, inputs, 3, 3))
         self.bias = jnp.zeros(outputs)
 
-    def __call__(self, x: Float[Array, "c h w"]) -> Float[Array, "k h-2 w-2"]:
+    def __call__(self, x: Float[Array, "h w c"]) -> Float[Array, "h-2 w-2 k"]:
         """The stencil's sums where it lies within the picture."""
-        return correlate(x, self.weight) + self.bias[:, None, None]
+        return correlate_last(x, self.weight) + self.bias[None, None]
 
 
 class Demosaic(eqx.Module):
@@ -61,18 +61,18 @@ class Demosaic(eqx.Module):
 
     def __call__(self, mosaic: Float[Array, "h w"]) -> Float[Array, "3 h w"]:
         """The picture; at its edge the mosaic is mirrored."""
-        sites, depth = quads(mosaic), len(self.layers)
-        x = quads(pad(mosaic[None], self.halo, self.halo)[0])
-        weights = jnp.asarray(LINEAR, x.dtype)
-        start = correlate(x[:, depth - 1 : x.shape[1] - depth + 1, depth - 1 : x.shape[2] - depth + 1], weights)
+        depth = len(self.layers)
+        x = to_quads(pad(mosaic[None], self.halo, self.halo)[0][..., None])
+        near = slice(depth - 1, 1 - depth or None)
+        start = correlate_last(x[near, near], jnp.asarray(LINEAR, x.dtype))
         for layer in self.layers[:-1]:
-            x = jax.nn.relu(layer(x))
-        values = _with_known(sites, start, self.layers[-1](x))
-        return from_quads(values.reshape(4, 3, *values.shape[1:]))
+            x = rectified(layer(x))
+        values = _with_known(to_quads(mosaic[..., None]), start, self.layers[-1](x))
+        return to_pixels(values).transpose(2, 0, 1)
 
 
 def _with_known(sites, start, change):
     """The twelve values of every quad: those measured, and the missing ones as corrected."""
-    rows = dict(zip(KNOWN, sites, strict=True))
-    rows |= {i: start[i] + change[n] for n, i in enumerate(MISSING)}
-    return jnp.stack([rows[i] for i in range(12)])
+    places = dict(zip(KNOWN, jnp.moveaxis(sites, 2, 0), strict=True))
+    places |= {i: start[..., i] + change[..., n] for n, i in enumerate(MISSING)}
+    return jnp.stack([places[i] for i in range(12)], axis=2)

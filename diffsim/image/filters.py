@@ -8,10 +8,10 @@ from jaxtyping import Array, Float
 
 from .._types import Scalar
 from ..parameters import param
-from .box import counted, held, sums
+from .blocks import in_blocks
+from .box import held, sums
 from .colour import LUMA, luma
 from .stencil import stencil
-from .strips import in_strips
 
 
 class GuidedFilter(eqx.Module):
@@ -31,64 +31,59 @@ class GuidedFilter(eqx.Module):
 
 @cache
 def _guided(radius: int):
-    def guided(smoothing, picture):
-        guide, lines, _ = _lines(smoothing, picture, radius)
-        mean = _mean(picture, radius)
-        return jnp.stack([mean(slope) * guide + mean(offset) for slope, offset in lines])
+    halo = 2 * radius
+    inner = lambda x: x[..., halo:-halo, halo:-halo]
 
-    def adjoint(smoothing, picture, cotangent):
-        guide, lines, (averages, level, share) = _lines(smoothing, picture, radius)
-        mean, spread = _mean(picture, radius), _mean_adjoint(picture, radius)
-        bars = [held(bar) for bar in cotangent]
-        to_offsets = [spread(bar) for bar in bars]
-        to_products = [
-            held((spread(guide * bar) - to_offset * level) * share)
-            for bar, to_offset in zip(bars, to_offsets, strict=True)
-        ]
-        slopes = [slope for slope, _ in lines]
+    def guided(smoothing, picture, place):
+        guide, _, (averages, level, _, slopes) = _lines(smoothing, picture, place, radius)
+        offsets = held(averages - level * slopes)
+        return (sums(slopes, radius) * inner(guide) + sums(offsets, radius)) * _shares(place, radius, halo)
+
+    def adjoint(smoothing, picture, cotangent, place):
+        guide, near, (averages, level, share, slopes) = _lines(smoothing, picture, place, radius)
+        bars = held(cotangent * _shares(place, radius, 0))
+        to_offsets = sums(bars, radius)
+        to_products = held((sums(held(guide * bars), radius) - level * to_offsets) * share)
         to_variance = held(-_dot(to_products, slopes))
         to_level = held(-_dot(to_offsets, slopes) - _dot(to_products, averages) - 2.0 * level * to_variance)
-        made = []
-        for weight, to_offset, to_product in zip(LUMA, to_offsets, to_products, strict=True):
-            through_average = spread(to_offset - to_product * level + weight * to_level)
-            made.append((through_average, spread(to_product + weight * to_variance)))
-        to_guide = held(_dot(bars, [mean(slope) for slope in slopes]) + _dot(picture, [product for _, product in made]))
-        found = [a + guide * b + weight * to_guide for weight, (a, b) in zip(LUMA, made, strict=True)]
-        return to_variance, jnp.stack(found)
+        weights = jnp.array(LUMA, picture.dtype)[:, None, None]
+        straight = sums(held((to_offsets - level * to_products + weights * to_level) * near), radius)
+        by_guide = sums(held((to_products + weights * to_variance) * near), radius)
+        own = _shares(place, radius, halo)
+        to_guide = held(_dot(inner(cotangent), sums(slopes, radius)) * own + _dot(inner(picture), by_guide))
+        found = straight + inner(guide) * by_guide + weights * to_guide
+        return to_variance[0, radius:-radius, radius:-radius], found
 
-    return in_strips(guided, adjoint, 2 * radius)
+    return in_blocks(guided, adjoint, halo)
 
 
-def _lines(smoothing, picture, radius: int):
-    """The guide, every colour's slope and offset at every pixel, and what they came from.
+def _lines(smoothing, picture, place, radius: int):
+    """The guide, one over the pixels in every window, and the lines of the guide that the colours are there."""
+    near = held(_shares(place, radius, radius))
+    guide = held(luma(picture)[None])
+    averages, products = held(sums(picture, radius) * near), held(sums(held(guide * picture), radius) * near)
+    level = held(luma(averages)[None])
+    share = held(1.0 / (luma(products)[None] - level * level + smoothing))
+    return guide, near, (averages, level, share, held((products - level * averages) * share))
 
-    Colour by colour, so that nothing is spread over the colours, and in the adjoint summed over them.
+
+def _shares(place, radius: int, within: int):
+    """One over the number of pixels in the window around every one, and 0 beyond the picture's edge: (1, h, w).
+
+    Of the block's places all but `within` at each side.
     """
-    mean = _mean(picture, radius)
-    colours = [held(colour) for colour in picture]
-    guide = held(luma(colours))
-    averages, products = [mean(x) for x in colours], [mean(guide * x) for x in colours]
-    level = held(luma(averages))
-    share = held(1.0 / (luma(products) - level * level + smoothing))
-    slopes = [held((product - level * x) * share) for x, product in zip(averages, products, strict=True)]
-    lines = [(slope, held(x - slope * level)) for x, slope in zip(averages, slopes, strict=True)]
-    return guide, lines, (averages, level, share)
+    lines = []
+    for at, size in zip((place.rows, place.columns), place.size, strict=True):
+        at = at[within : at.size - within]
+        count = jnp.minimum(at + radius, size - 1) - jnp.maximum(at - radius, 0) + 1
+        lines.append(held(jnp.where((at >= 0) & (at < size), 1.0 / jnp.maximum(count, 1), 0.0)))
+    down, across = lines
+    return (down[:, None] * across[None])[None]
 
 
-def _mean(picture, radius: int):
-    """The local mean of planes of this size."""
-    down, across = ((1.0 / counted(size, radius)).astype(picture.dtype) for size in picture.shape[1:])
-    return lambda x: held(sums(held(x), radius) * down[:, None] * across[None])
-
-
-def _mean_adjoint(picture, radius: int):
-    down, across = ((1.0 / counted(size, radius)).astype(picture.dtype) for size in picture.shape[1:])
-    return lambda x: sums(held(x * down[:, None] * across[None]), radius)
-
-
-def _dot(planes, others):
-    """The sum over the colours of the products of planes."""
-    return sum(a * b for a, b in zip(planes, others, strict=True))
+def _dot(picture, other):
+    """The sum over the colours of the products."""
+    return (picture[0] * other[0] + picture[1] * other[1] + picture[2] * other[2])[None]
 
 
 class Sharpen(eqx.Module):

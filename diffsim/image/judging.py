@@ -6,6 +6,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Float
 
+from .._errors import InputError
 from ..parameters import replace
 from . import baselines
 from .bayer import cut_back, mosaic, to_rggb
@@ -19,21 +20,14 @@ from .sensor import CAMERA, LEVELS, expose
 from .tiles import in_tiles
 from .trained import told
 
-MIRRORED = 12  # pixels beyond an edge, a multiple of four
 Scenes = dict[str, Float[np.ndarray, "3 _ _"]]
 
 exposed = jax.jit(lambda scene, noise, key: expose(scene, noise, key=key))
 
 
 def run_tiles(chain: Chain, mosaic: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "3 h w"]:
-    """The chain's picture of a mosaic, tile by tile.
-
-    The mosaic is mirrored beyond its edges, and the picture cut back: networks are not trained on what an edge is.
-    """
-    height, width = mosaic.shape
-    edges = ((MIRRORED, MIRRORED - height % 4), (MIRRORED, MIRRORED - width % 4))
-    whole = in_tiles(chain, np.pad(np.asarray(mosaic, np.float32), edges, mode="reflect"), size=1024, halo=32)
-    return whole[:, MIRRORED : MIRRORED + height, MIRRORED : MIRRORED + width]
+    """The chain's picture of a mosaic, tile by tile."""
+    return in_tiles(chain, np.asarray(mosaic, np.float32), size=1024, halo=32)
 
 
 def developed(chain: Chain, given: Raw) -> Float[np.ndarray, "3 h w"]:
@@ -48,7 +42,9 @@ def developed(chain: Chain, given: Raw) -> Float[np.ndarray, "3 h w"]:
 
 
 def even(scene) -> Float[np.ndarray, "3 _ _"]:
-    """The scene without a last odd row or column."""
+    """The scene without a last odd row or column; raises InputError for one of less than two pixels either way."""
+    if min(scene.shape[1:]) < 2:
+        raise InputError(f"a picture of {scene.shape[1]} x {scene.shape[2]} pixels is too small for a colour mosaic")
     return np.asarray(scene[:, : scene.shape[1] // 2 * 2, : scene.shape[2] // 2 * 2], np.float32)
 
 
@@ -83,6 +79,12 @@ def judge(task: str, chain: Chain, scenes: Scenes) -> dict[str, float]:
     return found
 
 
+def judge_each(chain: Chain, scenes: Scenes) -> dict[str, float]:
+    """The PSNR (dB) of our picture of every clean mosaic."""
+    pairs = zip(scenes, clean_mosaics(scenes), strict=True)
+    return {name: psnr(run_tiles(chain, mosaic), scene) for name, (mosaic, scene) in pairs}
+
+
 def best_classical(denoiser: str, scenes: Scenes) -> dict[str, float]:
     """Mean PSNR (dB) of a classical noisy chain at each level of noise, with the best of all strengths for it."""
     found = {}
@@ -91,3 +93,16 @@ def best_classical(denoiser: str, scenes: Scenes) -> dict[str, float]:
         tries = (lambda m, s=s: baselines.develop(m, CAMERA, denoiser, s) for s in baselines.STRENGTHS)
         found[f"menon_{denoiser}_{level}"] = max(mean_psnr(method, pairs) for method in tries)
     return found
+
+
+def example(task: str, chain: Chain, scene: Float[np.ndarray, "3 h w"]):
+    """What a camera records of a scene, the classical picture of it, and the chain, told the noise.
+
+    For "demosaic" a clean mosaic and bilinear interpolation; for "noisy" a raw at the high level of noise and the
+    classical chain without a denoiser.
+    """
+    if task == "demosaic":
+        return mosaic(scene), bilinear(mosaic(scene)), chain
+    noise = LEVELS["high"]
+    given = exposed(scene, jnp.array(noise), jr.key(7))
+    return given, baselines.develop(np.asarray(given), CAMERA), told(chain, noise)

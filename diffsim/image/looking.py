@@ -6,9 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
+from .._errors import InputError
 from ..derivatives.stages import StageGraph, stage_graph
 from .bayer import Pixels
 from .chain import Chain
+from .demosaic import Demosaic
+from .restore import Restore
+from .sensor import Camera
 
 
 def colours_last(picture: Float[Pixels, "*c h w"]) -> Float[np.ndarray, "h w *c"]:
@@ -26,3 +30,22 @@ def to_the_loss(chain: Chain, given: Float[Array, "h w"], scene: Float[Pixels, "
     """The stages from a raw to the squared error against the scene, with their costs and adjoints, to draw."""
     graph = stage_graph({**chain.stages, "loss": lambda picture: jnp.mean((picture - scene) ** 2)}, given)
     return replace(graph, stages=tuple(replace(x, picture=colours_last(x.picture)) for x in graph.stages))
+
+
+def filters(chain: Chain, most: int = 16) -> dict[str, Float[np.ndarray, "6 6"]]:
+    """The filters of the network's first layer by number, each on R, G, G, B as four squares side by side."""
+    network = chain.stages["demosaic"]
+    if not isinstance(network, (Demosaic, Restore)):
+        raise InputError("the chain has no network named demosaic")
+    first = network.layers[0] if isinstance(network, Demosaic) else network.first
+    weights = np.asarray(first.weight)[:most]
+    return {f"{i + 1}": np.block([[w[0], w[1]], [w[2], w[3]]]) for i, w in enumerate(weights)}
+
+
+def constants(chain: Chain, camera: Camera) -> list[tuple[str, float, float]]:
+    """Rows of a constant's name, what the chain learned and what the camera has: black level, gains, matrix."""
+    balance, matrix = chain.stages["balance"], np.asarray(chain.stages["colour"].matrix)
+    pairs = {"black level": "black", "red gain": "red", "blue gain": "blue"}
+    rows = [(name, float(getattr(balance, key)), float(getattr(camera, key))) for name, key in pairs.items()]
+    places = [(i, j) for i in range(3) for j in range(3)]
+    return rows + [(f"matrix {i + 1},{j + 1}", float(matrix[i, j]), camera.matrix[i][j]) for i, j in places]

@@ -29,6 +29,17 @@ def read_picture(path: Path | str) -> Float[np.ndarray, "3 h w"]:
     return np.moveaxis(values[..., :3].astype(np.float32) / np.iinfo(values.dtype).max, 2, 0)
 
 
+def read_folder(folder: Path | str) -> dict[str, Float[np.ndarray, "3 _ _"]]:
+    """The pictures in a folder, by the names of their files; raises InputError if there are none."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in READ)
+    if not files:
+        raise InputError(f"{folder}: holds no picture ({', '.join(READ)})")
+    return {path.name: read_picture(path) for path in files}
+
+
 def write_picture(path: Path | str, picture: Float[np.ndarray, "3 h w"], bits: int = 8) -> Path:
     """The path, where the picture now is, its values cut to [0, 1] and rounded to 8 or 16 bits.
 

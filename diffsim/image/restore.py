@@ -1,7 +1,6 @@
 """Demosaicking and denoising at once by a small network that is told how noisy the raw is."""
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -10,11 +9,11 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from .._errors import InputError
 from .._types import Scalar
 from ..parameters import param
-from .bayer import from_quads, quads
+from .deep import correlate_last, kept, rectified, stencil_last, to_pixels, to_quads
 from .demosaic import LINEAR
-from .stencil import correlate, stencil
 
 BLOCKS = 2  # at half the quads' size
+MIRRORED = 12  # pixels beyond an edge, a multiple of four
 
 
 class ToldLayer(eqx.Module):
@@ -33,11 +32,11 @@ class ToldLayer(eqx.Module):
         self.bias = jnp.zeros(outputs)
         self.factors, self.shifts = jnp.zeros((2, outputs)), jnp.zeros((2, outputs))
 
-    def __call__(self, x: Float[Array, "c h w"], level: Scalar) -> Float[Array, "k h w"]:
+    def __call__(self, x: Float[Array, "h w c"], level: Scalar) -> Float[Array, "h w k"]:
         """The stencil's sums, beyond the edge of zeros."""
         powers = jnp.stack([level, level**2])
         weight = self.weight * (1.0 + powers @ self.factors)[:, None, None, None]
-        return stencil(x, weight, "zero") + (self.bias + powers @ self.shifts)[:, None, None]
+        return stencil_last(weight, x) + (self.bias + powers @ self.shifts)[None, None]
 
 
 class Restore(eqx.Module):
@@ -79,19 +78,24 @@ class Restore(eqx.Module):
         return self.first.bias.size, self.down.bias.size
 
     def __call__(self, mosaic: Float[Array, "h w"]) -> Float[Array, "3 h w"]:
-        """The picture; rows and columns that fours lack are mirrored, and cut off again."""
+        """The picture; beyond its edge the mosaic is mirrored, for the network does not know what an edge is."""
         height, width = mosaic.shape
-        sites = quads(jnp.pad(mosaic, ((0, -height % 4), (0, -width % 4)), mode="reflect"))
-        padded = jnp.pad(sites, ((0, 0), (1, 1), (1, 1)), mode="edge")
-        values = correlate(padded, jnp.asarray(LINEAR, sites.dtype)) + self._change(sites)
-        return from_quads(values.reshape(4, 3, *values.shape[1:]))[:, :height, :width]
+        edges = ((MIRRORED, MIRRORED - height % 4), (MIRRORED, MIRRORED - width % 4))
+        whole = self.inside(jnp.pad(mosaic, edges, mode="reflect"))
+        return whole[:, MIRRORED : MIRRORED + height, MIRRORED : MIRRORED + width]
+
+    def inside(self, mosaic: Float[Array, "h w"]) -> Float[Array, "3 h w"]:
+        """The picture of a mosaic whose sizes are multiples of four and which is not mirrored: worse at its border."""
+        sites = to_quads(mosaic[..., None])
+        padded = jnp.pad(sites, ((1, 1), (1, 1), (0, 0)), mode="edge")
+        values = correlate_last(padded, jnp.asarray(LINEAR, sites.dtype)) + self._change(sites)
+        return to_pixels(values).transpose(2, 0, 1)
 
     def _change(self, sites):
-        relu, level = jax.nn.relu, self.level
-        fine = relu(self.first(sites, level))
-        coarse = relu(self.down(jnp.concatenate([fine[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]), level))
+        level = self.level
+        fine = rectified(self.first(sites, level))
+        coarse = rectified(self.down(to_quads(fine), level))
         for before, after in self.blocks:
-            coarse = coarse + after(relu(before(coarse, level)), level)
-        rows, columns = coarse.shape[1:]
-        both = relu(from_quads(self.up(coarse, level).reshape(4, -1, rows, columns)) + fine)
-        return self.last(relu(self.merge(both, level)), level)
+            coarse = kept(coarse + after(rectified(before(coarse, level)), level))
+        both = rectified(to_pixels(self.up(coarse, level)) + fine)
+        return self.last(rectified(self.merge(both, level)), level)

@@ -10,12 +10,12 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from .._errors import InputError
-from .bilinear import bilinear
+from .bilinear import bilinear, summed
 from .box import fill, held
+from .deep import correlate_last
 
-UNROLLED = 128  # products per pixel up to which the sum is written out, for the compiler to fuse
+UNROLLED = 128  # products per pixel up to which the sum is written out, for the compiler to fuse; else `deep`
 TOGETHER = 4  # rows of a cotangent that meet the picture's rows at once
-CACHE = 2**18  # numbers of a strip's neighbourhoods
 
 
 def stencil(
@@ -52,35 +52,18 @@ def correlate(
     if weights.shape[2] > image.shape[1] or weights.shape[3] > image.shape[2]:
         raise InputError(f"a stencil of {weights.shape[2:]} is larger than the picture of {image.shape[1:]}")
     dtype = jnp.result_type(image, weights)
-    return _correlate_p.bind(jnp.asarray(image, dtype), jnp.asarray(weights, dtype))
-
-
-def _neighbourhoods(image, rows: int, columns: int):
-    """The picture's neighbourhoods as columns of a matrix: (channels rows columns, pixels)."""
-    height, width = image.shape[1] - rows + 1, image.shape[2] - columns + 1
-    shifted = [image[:, i : i + height, j : j + width] for i in range(rows) for j in range(columns)]
-    return jnp.stack(shifted, axis=1).reshape(-1, height * width)
-
-
-def _strip_rows(channels: int, rows: int, columns: int, width: int) -> int:
-    return max(1, CACHE // (channels * rows * columns * width))
+    image, weights = jnp.asarray(image, dtype), jnp.asarray(weights, dtype)
+    if weights.size > UNROLLED:
+        return correlate_last(image.transpose(1, 2, 0), weights).transpose(2, 0, 1)
+    return _correlate_p.bind(image, weights)
 
 
 def _apply(image, weights):
-    if weights.size <= UNROLLED:
-        return _unrolled(image, weights)
-    # With the channels last: the other order has no fast convolution within a compiled loop on a CPU.
-    picture, kernel = image.transpose(1, 2, 0)[None], weights.transpose(2, 3, 1, 0)
-    layout = ("NHWC", "HWIO", "NHWC")
-    return lax.conv_general_dilated(picture, kernel, (1, 1), "VALID", dimension_numbers=layout)[0].transpose(2, 0, 1)
-
-
-def _unrolled(image, weights):
     # Channel by channel: of more than one, the rows that meet do not fit the nearest cache.
-    return sum(_unrolled_channel(channel, weights[:, c]) for c, channel in enumerate(image))
+    return sum(_channel(channel, weights[:, c]) for c, channel in enumerate(image))
 
 
-def _unrolled_channel(channel, weights):
+def _channel(channel, weights):
     _, rows, columns = weights.shape
     height, width = channel.shape[0] - rows + 1, channel.shape[1] - columns + 1
     # Without the barriers the compiler computes what lies before again for every pixel read, and this for what follows.
@@ -90,34 +73,10 @@ def _unrolled_channel(channel, weights):
 
 
 def _taps(image, cotangent):
-    """The correlation of picture (c, h, w) and cotangent (k, h2, w2) over all shifts: (k, c, h-h2+1, w-w2+1)."""
-    out, height, width = cotangent.shape
-    channels, rows, columns = image.shape[0], image.shape[1] - height + 1, image.shape[2] - width + 1
-    if out * channels * rows * columns <= UNROLLED:
-        return _few_taps(image, cotangent)
-    strip = _strip_rows(channels, rows, columns, width)
+    """The correlation of picture (c, h, w) and cotangent (k, h2, w2) over all shifts: (k, c, h-h2+1, w-w2+1).
 
-    def product(part, against):
-        return against.reshape(out, -1) @ _neighbourhoods(part, rows, columns).T
-
-    def add(total, at):
-        part = lax.dynamic_slice_in_dim(image, at, strip + rows - 1, axis=1)
-        return total + product(part, lax.dynamic_slice_in_dim(cotangent, at, strip, axis=1)), None
-
-    if strip >= height:
-        return product(image, cotangent).reshape(out, channels, rows, columns)
-    count = height // strip
-    start = jnp.zeros((out, channels * rows * columns), image.dtype)
-    total, _ = lax.scan(add, start, strip * jnp.arange(count))
-    if count * strip < height:
-        total += product(image[:, count * strip :], cotangent[:, count * strip :])
-    return total.reshape(out, channels, rows, columns)
-
-
-def _few_taps(image, cotangent):
-    """The same for few products, some rows at a time: all pairs of rows and cotangent rows are one product of matrices.
-
-    Those pairs that belong to no shift are left out of the sums; by shifts alone the matrices would have too few rows.
+    Some rows at a time: all pairs of rows and cotangent rows are one product of matrices. Those pairs that belong to no
+    shift are left out of the sums; by shifts alone the matrices would have too few rows.
     """
     out, height, width = cotangent.shape
     channels, rows, columns = image.shape[0], image.shape[1] - height + 1, image.shape[2] - width + 1
@@ -147,27 +106,22 @@ def _full(cotangent, rows: int, columns: int):
     return jnp.pad(cotangent, edges)
 
 
-def _summed(value, like):
-    """`value` summed over the batch that `like` has not."""
-    return value if value.ndim == like.aval.ndim else value.sum(0)
-
-
 def _correlate_to_image(cotangent, image, weights):
     rows, columns = weights.shape[-2:]
-    return _summed(_correlate_p.bind(_full(cotangent, rows, columns), _turned(weights)), image)
+    return summed(_correlate_p.bind(_full(cotangent, rows, columns), _turned(weights)), image)
 
 
 def _correlate_to_weights(cotangent, image, weights):
-    return _summed(_taps_p.bind(image, cotangent), weights)
+    return summed(_taps_p.bind(image, cotangent), weights)
 
 
 def _taps_to_image(cotangent, image, other):
     rows, columns = cotangent.shape[-2:]
-    return _summed(_correlate_p.bind(_full(other, rows, columns), _turned(cotangent)), image)
+    return summed(_correlate_p.bind(_full(other, rows, columns), _turned(cotangent)), image)
 
 
 def _taps_to_other(cotangent, image, other):
-    return _summed(_correlate_p.bind(image, cotangent), other)
+    return summed(_correlate_p.bind(image, cotangent), other)
 
 
 _correlate_p = bilinear("correlate", _apply, 4, _correlate_to_image, _correlate_to_weights)

@@ -19,14 +19,15 @@ def in_tiles(
 ) -> Float[np.ndarray, "c2 h w"]:
     """The picture of a chain or a stage, from squares of `size` pixels that see `halo` more on all sides.
 
-    Equal to the whole where no pixel depends on others more than `halo` away. Both are even, so that every tile of a
-    mosaic begins with red. All tiles have one shape and compile once; one that would reach beyond the edge is moved
-    inward, so that the picture's edge stays the tile's edge.
+    Equal to the whole where no pixel depends on others more than `halo` away. Every tile begins at a multiple of four
+    pixels: with red, and where a network's quads of quads begin. All have one shape and compile once; one that would
+    reach beyond the edge is moved inward, so that the picture's edge stays the tile's edge.
     """
     height, width = image.shape[-2:]
-    if size % 2 or halo % 2 or size <= 0 or halo < 0:
-        raise InputError(f"size={size}, halo={halo}: both must be even, and the size above 0")
-    rows, columns = min(size + 2 * halo, height), min(size + 2 * halo, width)
+    if size % 4 or halo % 4 or size <= 0 or halo < 0:
+        raise InputError(f"size={size}, halo={halo}: both must be multiples of four, and the size above 0")
+    # As much larger as lets the last tile, too, begin at a multiple of four.
+    rows, columns = (min(size + 2 * halo + (full - size) % 4, full) for full in (height, width))
     picture = None
     for y in range(0, height, size):
         for x in range(0, width, size):

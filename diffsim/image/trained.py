@@ -34,6 +34,8 @@ def untrained(task: str, widths: tuple[int, ...] | None = None, *, key: PRNGKeyA
     if task not in WIDTHS:
         raise InputError(f"task={task!r}: give one of {', '.join(WIDTHS)}")
     widths = WIDTHS[task] if widths is None else widths
+    if min(widths, default=1) < 1:
+        raise InputError(f"widths={widths}: a layer has at least one channel")
     if task == "demosaic":
         return Chain(demosaic=Demosaic(widths, key=key))
     return Chain(

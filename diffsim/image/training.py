@@ -1,6 +1,7 @@
 """What chains are trained on and by: photographs at hand, losses, the rate of learning."""
 
 from collections.abc import Callable
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -10,16 +11,15 @@ import optax
 import optax.contrib
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
-from .._errors import InputError
 from .._extras import extra
-from ..parameters import frozen, parameters, trainable
+from ..parameters import frozen
 from ..train.fit import History, fit
 from . import patches
 from .bayer import mosaic
 from .chain import Chain
 from .classical import malvar
-from .colour import root
-from .sensor import CAMERA, LEVELS, SPAN, camera_colours, expose, level, to_srgb
+from .restore import Restore
+from .sensor import LEVELS, SPAN, expose, level
 from .trained import told
 
 BATCH, BORDER = 8, 6
@@ -92,8 +92,8 @@ def noisy_loss(model: tuple[Chain, Array], key: PRNGKeyArray) -> Float[Array, ""
     chain, squares = model
 
     def one(picture, key):
-        given, noise = _noisy(picture, key)
-        return _weighed(told(chain, noise)(given) - picture, noise)
+        given, noise = noisy_raw(picture, key)
+        return weighed(on_patches(told(chain, noise))(given) - picture, noise)
 
     return patches.mean_over(one, squares, BATCH, key=key)
 
@@ -132,51 +132,17 @@ def with_constants(chain: Chain, squares: Array, *, key: PRNGKeyArray, checkpoin
     return found.replace(demosaic=chain.stages["demosaic"])
 
 
-def one_by_one(chain: Chain, squares: Array, steps: int, *, key: PRNGKeyArray) -> Chain:
-    """The chain whose stages were trained in their order, each alone, in as many steps as `train` takes in all.
-
-    The stages beside the network have few parameters: `shares` says how many of the steps they get.
-    """
-    network, few = shares(chain, steps)
-    for name in _learned(chain):
-        free = trainable((chain, squares), f"0.stages.{name}")
-        count = network if name == "demosaic" else few
-        optimizer = orthogonal(count) if name == "demosaic" else schedule(count, CONSTANTS_RATE)
-        (chain, _), _ = fit(stage_loss(name), (chain, squares), optimizer, jr.split(key, count), train=free)
-    return chain
+def smoothed(history: History) -> Float[np.ndarray, " n"]:
+    """The loss, each the mean of twenty steps, of which the last ones may be fewer."""
+    return np.array([np.mean(history.loss[at : at + 20]) for at in range(0, len(history.loss), 20)])
 
 
-def shares(chain: Chain, steps: int) -> tuple[int, int]:
-    """The steps of the network and of each other stage when they train one by one, in all those of `train`."""
-    total, others = CONSTANTS + steps, len(_learned(chain)) - 1
-    few = min(CONSTANTS // 3, total // (2 * others))
-    return total - others * few, few
+def on_patches(chain: Chain) -> Chain:
+    """The noisy chain for patches, whose border does not count: their mosaics are not mirrored at the edge."""
+    return chain.replace(demosaic=cast(Restore, chain.stages["demosaic"]).inside)
 
 
-def _learned(chain: Chain) -> list[str]:
-    """The names of the stages that have parameters."""
-    return [name for name in chain.stages if parameters(chain.stages[name])]
-
-
-def stage_loss(name: str):
-    """The loss of one stage alone, against what the camera itself has at its place."""
-
-    def loss(model, key):
-        chain, squares = model
-
-        def one(picture, key):
-            # The stages before are done learning.
-            given, noise = _noisy(picture, key)
-            informed = told(chain, noise)
-            found = jax.lax.stop_gradient(_upto(informed, name, given))
-            return _weighed(informed.stages[name](found) - _target(name, picture), noise)
-
-        return patches.mean_over(one, squares, BATCH, key=key)
-
-    return loss
-
-
-def _noisy(picture, key):
+def noisy_raw(picture: Float[Array, "3 s s"], key: PRNGKeyArray) -> tuple[Float[Array, "s s"], Float[Array, " 2"]]:
     """A raw of the picture at a random level of noise, and its noise."""
     strength, noise = jr.split(key)
     times = 2.0 ** jr.uniform(strength, (), picture.dtype, -SPAN, SPAN)
@@ -189,23 +155,6 @@ def _mean_square(difference):
     return jnp.mean(difference[..., BORDER:-BORDER, BORDER:-BORDER] ** 2)
 
 
-def _weighed(difference, noise):
-    """The mean square, as a part of what is usual at this noise."""
+def weighed(difference: Float[Array, "..."], noise: Float[Array, " 2"]) -> Float[Array, ""]:
+    """The mean square without the border, as a part of what is usual at this noise."""
     return _mean_square(difference) / 2.0 ** (GROWTH * level(noise))
-
-
-def _upto(chain: Chain, name: str, x):
-    """What the stages before `name` make of a raw."""
-    for before, stage in chain.stages.items():
-        if before == name:
-            return x
-        x = stage(x)
-    raise InputError(f"no stage {name!r}")
-
-
-def _target(name: str, picture):
-    """The true picture after a stage: of the mosaic, of the camera's colours, of light, or the finished one."""
-    seen = camera_colours(picture, CAMERA) * jnp.array([CAMERA.red, 1.0, CAMERA.blue], picture.dtype)[:, None, None]
-    linear = jnp.einsum("ij,jhw->ihw", jnp.array(CAMERA.matrix, picture.dtype), seen)
-    places = {"balance": mosaic(seen), "demosaic": root(seen), "colour": linear}
-    return places.get(name, to_srgb(linear) if name == "gamma" else picture)

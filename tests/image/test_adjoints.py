@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from diffsim import image
-from diffsim.image import strips
+from diffsim.image import blocks
 from diffsim.image.adjoint import with_adjoint
 from diffsim.image.curve import curve
 
@@ -90,12 +90,15 @@ CASES = {
     "bilateral grid": (grid, naive_grid, jnp.array([0.6, 0.2, 0.1])),
 }
 # No pixel lies on a knot of the curve, where the naive formula has the slope of one side.
-INPUTS = {"curve": PICTURE + 1e-3, "guided filter": PICTURE, "bilateral grid": PICTURE}
+TALL = jnp.concatenate([PICTURE, jr.uniform(jr.key(4), (3, 15, 19))], 1)
+INPUTS = {"curve": PICTURE + 1e-3, "guided filter": TALL, "bilateral grid": PICTURE}
 
 
 @pytest.fixture(autouse=True)
-def short_strips(monkeypatch):
-    monkeypatch.setattr(strips, "ROWS", 3)
+def small_blocks(monkeypatch):
+    """Blocks smaller than what a pixel depends on, in a picture of several, of which the last are moved inward."""
+    monkeypatch.setattr(blocks, "ROWS", 3)
+    monkeypatch.setattr(blocks, "COLUMNS", 8)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -106,7 +109,7 @@ def test_value_and_both_modes_are_those_of_the_naive_formula(name):
     found, expected = (jax.jit(lambda *a, f=f: jax.jvp(f, a, tangents))(*args) for f in (function, naive))
     np.testing.assert_allclose(found[0], expected[0], rtol=1e-11, atol=1e-12)
     np.testing.assert_allclose(found[1], expected[1], rtol=1e-9, atol=1e-10)
-    bar = jr.normal(jr.key(5), PICTURE.shape)
+    bar = jr.normal(jr.key(5), INPUTS[name].shape)
     pulled = [jax.jit(lambda *a, f=f: jax.vjp(f, *a)[1](bar))(*args) for f in (function, naive)]
     for a, b in zip(*pulled, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10)

@@ -1,6 +1,4 @@
-"""Picture files, raws and trained parameters: round trips, files made by others, damage, bad requests."""
-
-import sys
+"""Picture files and trained parameters: round trips, files made by others, damage, bad requests."""
 
 import jax
 import jax.random as jr
@@ -12,7 +10,6 @@ from PIL import Image
 import diffsim as ds
 from diffsim import image
 from diffsim.image import _png, trained
-from diffsim.image.raw import SRGB_TO_XYZ
 
 RNG = np.random.default_rng(0)
 
@@ -102,74 +99,6 @@ def test_bad_writes_are_named_and_leave_nothing(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         image.write_picture(tmp_path / "a.png", good, 16)
     assert [path.name for path in tmp_path.iterdir()] == ["folder.png"]
-
-
-def test_binary_mosaics_come_back(tmp_path):
-    values = RNG.integers(0, 1024, (6, 8)).astype("<u2")
-    (tmp_path / "a.raw").write_bytes(values.tobytes())
-    found = image.read_binary(tmp_path / "a.raw", (6, 8), "gbrg", black=64, white=1023)
-    assert found.pattern == "GBRG"
-    np.testing.assert_allclose(found.mosaic, (values - 64.0) / 959.0, rtol=1e-6, atol=1e-7)
-
-
-def test_binary_mosaics_that_do_not_fit_are_named(tmp_path):
-    path = tmp_path / "a.raw"
-    path.write_bytes(bytes(96))
-    for options, message in [
-        ({"size": (6, 9)}, "has 96 bytes, but 6 x 9 pixels of 16 bits take 108"),
-        ({"size": (6, 8), "pattern": "RGB"}, "pattern='RGB'"),
-        ({"size": (6, 8), "bits": 12}, "bits=12"),
-        ({"size": (0, 8)}, "size="),
-        ({"size": (6, 8), "black": 9, "white": 9}, "black must lie below white"),
-    ]:
-        with pytest.raises(ds.InputError, match=message):
-            image.read_binary(path, **options)
-
-
-def dng(path, mosaic, pattern="RGGB", black=64, white=1023, gains=(2.0, 1.0, 1.5)):
-    """Writes a digital negative with the least that its definition asks for."""
-    to_camera = np.linalg.inv(SRGB_TO_XYZ)
-    rational = lambda values: tuple(x for value in values for x in (round(value * 10000), 10000))
-    colours = ["RGB".index(c) for c in pattern]
-    tags = [
-        (50706, 1, 4, (1, 4, 0, 0)),  # version
-        (33421, 3, 2, (2, 2)),  # size of the pattern
-        (33422, 1, 4, tuple(colours)),
-        (50708, 2, 0, "Test camera"),
-        (50714, 3, 1, black),
-        (50717, 3, 1, white),
-        (50721, 10, 9, rational(to_camera.ravel())),  # XYZ to camera
-        (50728, 5, 3, rational(1 / g for g in gains)),  # what the camera sees of grey
-        (50778, 3, 1, 21),  # daylight
-    ]
-    tifffile.imwrite(path, mosaic.astype(np.uint16), photometric=32803, extratags=[(*t, True) for t in tags])
-    return path
-
-
-@pytest.mark.parametrize("pattern", image.PATTERNS)
-def test_a_digital_negative_brings_its_constants(pattern, tmp_path):
-    values = RNG.integers(64, 1024, (32, 48))
-    found = image.read_raw(dng(tmp_path / "a.dng", values, pattern))
-    assert found.pattern == pattern
-    np.testing.assert_allclose(found.mosaic, (values - 64.0) / 959.0, atol=1e-6)
-    np.testing.assert_allclose(found.gains, (2.0, 1.0, 1.5), rtol=1e-3)
-    # A camera that sees sRGB: nothing is left for its matrix to do.
-    np.testing.assert_allclose(found.matrix, np.eye(3), atol=2e-3)
-
-
-def test_raws_that_cannot_be_decoded_are_named(tmp_path):
-    (tmp_path / "a.dng").write_bytes(b"II*\0 and no more")
-    with pytest.raises(ds.InputError, match="cannot be decoded"):
-        image.read_raw(tmp_path / "a.dng")
-    with pytest.raises(ds.InputError, match="unknown extension"):
-        image.read_raw(tmp_path / "a.txt")
-
-
-def test_a_missing_extra_is_named(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "rawpy", None)
-    (tmp_path / "a.dng").write_bytes(b"")
-    with pytest.raises(ds.InputError, match=r"pip install 'diffsim\[raw\]'"):
-        image.read_raw(tmp_path / "a.dng")
 
 
 @pytest.mark.parametrize("task", trained.WIDTHS)

@@ -10,11 +10,12 @@ import pytest
 from scipy import ndimage
 
 import diffsim as ds
+from diffsim.image import deep
 from diffsim.image.box import box
 from diffsim.image.stencil import correlate, stencil
 from diffsim.testing import assert_gradients
 
-module = sys.modules["diffsim.image.stencil"]  # the package's name for it is the function
+thin = sys.modules["diffsim.image.stencil"]  # the package's name for it is the function
 
 
 def case(channels=2, out=3, size=(9, 11), kernel=(3, 5), seed=0):
@@ -22,6 +23,13 @@ def case(channels=2, out=3, size=(9, 11), kernel=(3, 5), seed=0):
     return jr.normal(image, (channels, *size)), jr.normal(weights, (out, channels, *kernel))
 
 
+@pytest.fixture(params=[10**6, 0], ids=["thin", "deep"])
+def both_ways(request, monkeypatch):
+    """Stencils between few channels and between many, whatever their number."""
+    monkeypatch.setattr(thin, "UNROLLED", request.param)
+
+
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize(("edge", "mode"), [("reflect", "mirror"), ("edge", "nearest"), ("zero", "constant")])
 def test_stencil_is_scipys_correlation(edge, mode):
     image, weights = case()
@@ -29,23 +37,24 @@ def test_stencil_is_scipys_correlation(edge, mode):
     np.testing.assert_allclose(stencil(image, weights, edge), expected, rtol=1e-12, atol=1e-12)
 
 
-def test_the_ways_to_sum_agree(monkeypatch):
+@pytest.mark.parametrize("cache", [1, 5 * 3 * 5 * 9 * 2, 10**9], ids=["rows", "strips", "whole"])
+def test_the_ways_to_sum_agree(cache, monkeypatch):
     image, weights = case(size=(21, 13))
-    ways = []
-    for unrolled, cache in ((10**6, 1), (0, 10**9), (0, 5 * 3 * 5 * 9 * 2)):
-        monkeypatch.setattr(module, "UNROLLED", unrolled)
-        monkeypatch.setattr(module, "CACHE", cache)
-        # Not through the primitive, whose compiled form is kept from one setting to the next.
-        ways.append((module._apply(image, weights), module._taps(image, image[:, 2:-2, 1:-1])))
-    for way in ways[1:]:
-        for found, expected in zip(way, ways[0], strict=True):
-            np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+    cotangent = jr.normal(jr.key(3), (3, 19, 9))
+    monkeypatch.setattr(deep, "CACHE", cache)
+    last, against = image.transpose(1, 2, 0), cotangent.transpose(1, 2, 0)
+    # Not through the primitives, whose compiled form is kept from one setting to the next.
+    found = deep._apply(last, weights).transpose(2, 0, 1)
+    np.testing.assert_allclose(found, thin._apply(image, weights), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(deep._taps(last, against), thin._taps(image, cotangent), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.usefixtures("both_ways")
 def test_gradients_agree_with_differences_in_both_arguments_and_modes():
     assert_gradients(lambda x, w: jnp.sum(jnp.sin(stencil(x, w))), case())
 
 
+@pytest.mark.usefixtures("both_ways")
 def test_adjoints_satisfy_their_definition():
     image, weights = case()
     out, vjp = jax.vjp(correlate, image, weights)
@@ -58,6 +67,7 @@ def test_adjoints_satisfy_their_definition():
     )
 
 
+@pytest.mark.usefixtures("both_ways")
 def test_the_adjoint_gathers():
     image, weights = case()
     program = str(jax.make_jaxpr(jax.grad(lambda x: jnp.sum(correlate(x, weights) ** 2)))(image))
@@ -65,6 +75,7 @@ def test_the_adjoint_gathers():
     assert "add_any" not in program
 
 
+@pytest.mark.usefixtures("both_ways")
 def test_second_derivatives():
     image, weights = case(size=(5, 6), kernel=(3, 3))
     loss = lambda x, w: jnp.sum(jnp.sin(correlate(x, w)))
@@ -79,6 +90,7 @@ def test_second_derivatives():
         np.testing.assert_allclose(a, c, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.usefixtures("both_ways")
 def test_batches_of_either_argument_and_both_nest():
     image, weights = case(size=(6, 7), kernel=(3, 3))
     images, kernels = jnp.stack([image, 2 * image]), jnp.stack([weights, weights**2, -weights])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import diffsim as ds
-from diffsim.image import patches, trained, training
+from diffsim.image import patches, stagewise, trained, training
 from diffsim.image.sensor import CAMERA
 
 WIDTHS = (4, 4)
@@ -50,13 +50,14 @@ def test_one_by_one_takes_as_many_steps_as_all_together(chain, squares, steps, m
         counts.append(len(batches))
         return model, None
 
-    monkeypatch.setattr(training, "fit", fit)
+    for module in (training, stagewise):
+        monkeypatch.setattr(module, "fit", fit)
     training.train("noisy", chain, squares, steps, key=jr.key(0))
     assert counts == [training.CONSTANTS, steps]
     counts.clear()
-    training.one_by_one(chain, squares, steps, key=jr.key(0))
+    stagewise.one_by_one(chain, squares, steps, key=jr.key(0))
     assert sum(counts) == training.CONSTANTS + steps
-    network, few = training.shares(chain, steps)
+    network, few = stagewise.shares(chain, steps)
     assert counts == [few, network, few, few, few, few, few]
     assert 0 < few <= 100
     assert network >= 3 * few

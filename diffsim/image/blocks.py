@@ -1,0 +1,95 @@
+"""Stages that look at a pixel's surroundings, computed block by block, so that what lies between stays in the cache."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Int
+
+from .adjoint import Function, with_adjoint
+from .box import held
+
+ROWS, COLUMNS = 32, 256  # of a block, at most
+LANES = 8  # numbers that a processor treats at once
+
+
+class Place(NamedTuple):
+    """Where the pixels of a block with its halo lie in the picture of this size, beyond whose edge all is 0."""
+
+    rows: Int[Array, " h"]
+    columns: Int[Array, " w"]
+    size: tuple[int, int]
+
+
+def in_blocks(
+    stage: Callable[[Array, Array, Place], Array],
+    adjoint: Callable[[Array, Array, Array, Place], tuple[Array, Array]],
+    halo: int,
+) -> Function:
+    """`stage(parameter, picture, place)` of a whole picture, which reverse mode pulls back by `adjoint`.
+
+    Both get blocks with `halo` pixels more on all sides, and give what lies within. `adjoint(parameter, picture,
+    cotangent, place)` gives the plane (h, w) whose sum is the cotangent of the parameter, a number, and the cotangent
+    of the picture.
+    """
+
+    def function(parameter, picture):
+        size = _block(picture)
+
+        def step(made, start):
+            found = stage(parameter, _cut(picture, start, size, halo), _place(picture, start, size, halo))
+            return lax.dynamic_update_slice(made, held(found), (0, *start)), None
+
+        return lax.scan(step, jnp.zeros_like(picture), _starts(picture)[1])[0]
+
+    def back(parameter, picture, cotangent):
+        size = _block(picture)
+
+        def step(made, starts):
+            wanted, start = starts
+            part, bar = (_cut(x, start, size, halo) for x in (picture, cotangent))
+            plane, found = adjoint(parameter, part, bar, _place(picture, start, size, halo))
+            # A block moved inward begins earlier than it need: what was summed is not summed again.
+            rows, columns = (s + np.arange(n) >= w for s, n, w in zip(start, size, wanted, strict=True))
+            sums = made[0] + (rows.astype(plane.dtype) @ held(plane)) * columns
+            return (sums, lax.dynamic_update_slice(made[1], held(found), (0, *start))), None
+
+        first = (jnp.zeros(size[1], picture.dtype), jnp.zeros_like(picture))
+        sums, to_picture = lax.scan(step, first, _starts(picture))[0]
+        return jnp.sum(sums), to_picture
+
+    function.__name__ = stage.__name__
+    return with_adjoint(function, back)
+
+
+def _block(picture) -> tuple[int, int]:
+    """The rows and columns of a block: all blocks have one size, and whole registers of columns."""
+    height, width = picture.shape[1:]
+    even = lambda size, most: -(-size // -(-size // most))
+    return even(height, ROWS), min(width, -(-even(width, COLUMNS) // LANES) * LANES)
+
+
+def _starts(picture):
+    """Where the blocks would begin side by side, and where they do begin: none reaches beyond the edge."""
+    lines = [np.arange(0, n, part) for n, part in zip(picture.shape[1:], _block(picture), strict=True)]
+    last = [n - part for n, part in zip(picture.shape[1:], _block(picture), strict=True)]
+    wanted = [x.ravel() for x in np.meshgrid(*lines, indexing="ij")]
+    return wanted, [np.minimum(x, end) for x, end in zip(wanted, last, strict=True)]
+
+
+def _cut(picture, start, size, halo: int):
+    """The block of a picture with its halo, zero beyond the picture's edge."""
+    most = [min(n + 2 * halo, full) for n, full in zip(size, picture.shape[1:], strict=True)]
+    first = [jnp.clip(s - halo, 0, full - n) for s, n, full in zip(start, most, picture.shape[1:], strict=True)]
+    part = held(lax.dynamic_slice(picture, (0, *first), (picture.shape[0], *most)))
+    room = held(jnp.zeros((picture.shape[0], *(n + 4 * halo for n in size)), picture.dtype))
+    at = (f - s + 2 * halo for f, s in zip(first, start, strict=True))
+    placed = held(lax.dynamic_update_slice(room, part, (0, *at)))
+    return held(placed[:, halo : size[0] + 3 * halo, halo : size[1] + 3 * halo])
+
+
+def _place(picture, start, size, halo: int) -> Place:
+    rows, columns = (s - halo + np.arange(n + 2 * halo) for s, n in zip(start, size, strict=True))
+    return Place(rows, columns, picture.shape[1:])

@@ -1,0 +1,135 @@
+"""Stencils between many channels, which come last: what small networks are made of.
+
+With the channels of a pixel side by side, a neighbourhood is a few long runs of numbers, and the sums over it are
+products of matrices. The adjoints gather, as those of `stencil` do.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Float
+
+from .adjoint import with_adjoint
+from .bilinear import bilinear, summed
+from .box import held
+
+CACHE = 2**18  # numbers of a strip's neighbourhoods
+KEPT = "kept"  # the name of what a chain does not compute again
+
+
+def correlate_last(
+    image: Float[Array, "h w c"], weights: Float[Array, "k c rows columns"]
+) -> Float[Array, "h-rows+1 w-columns+1 k"]:
+    """The sums over c, i, j of weights[k, c, i, j] image[y + i, x + j, c], where all of it lies within the picture."""
+    return correlate_last_p.bind(image, weights)
+
+
+def _whole(weights, image):
+    rows, columns = (size // 2 for size in weights.shape[2:])
+    return correlate_last(jnp.pad(image, ((rows, rows), (columns, columns), (0, 0))), weights)
+
+
+def _pulled(weights, image, bar):
+    # Kept is the picture without its edge, which is not added before the cotangent is there.
+    image, bar = held((image, bar))
+    return jax.vjp(_whole, weights, image)[1](bar)
+
+
+stencil_last = with_adjoint(_whole, _pulled)
+"""`stencil_last(weights, image)`: the stencil of odd size on the whole picture, beyond whose edge it is zero."""
+
+
+def kept(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The same, to be kept for the way back where a chain computes again what is within its stages."""
+    return checkpoint_name(x, KEPT)
+
+
+@jax.custom_jvp
+def rectified(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The greater of x and 0, which is kept, and which the derivative needs instead of x."""
+    return jnp.maximum(x, 0.0)
+
+
+@rectified.defjvp
+def _rectified_jvp(primals, tangents):
+    found = kept(jnp.maximum(primals[0], 0.0))
+    return found, jnp.where(found > 0.0, tangents[0], 0.0)
+
+
+def to_quads(image: Float[Array, "2h 2w c"]) -> Float[Array, "h w 4c"]:
+    """The picture at half the size, the four pixels of every square of two by two as channels."""
+    height, width, channels = image.shape
+    squares = image.reshape(height // 2, 2, width // 2, 2, channels)
+    return squares.transpose(0, 2, 1, 3, 4).reshape(height // 2, width // 2, 4 * channels)
+
+
+def to_pixels(image: Float[Array, "h w 4c"]) -> Float[Array, "2h 2w c"]:
+    """The picture of which `to_quads` makes this one."""
+    height, width, channels = image.shape
+    squares = image.reshape(height, width, 2, 2, channels // 4)
+    return squares.transpose(0, 2, 1, 3, 4).reshape(2 * height, 2 * width, channels // 4)
+
+
+def _apply(image, weights):
+    layout = ("NHWC", "HWIO", "NHWC")  # the only one that has a fast convolution within a compiled loop on a CPU
+    kernel = weights.transpose(2, 3, 1, 0)
+    return lax.conv_general_dilated(image[None], kernel, (1, 1), "VALID", dimension_numbers=layout)[0]
+
+
+def _taps(image, cotangent):
+    """The correlation of picture (h, w, c) and cotangent (h2, w2, k) over all shifts: (k, c, h-h2+1, w-w2+1).
+
+    Strip by strip, so that the neighbourhoods stay in the cache.
+    """
+    height, width, out = cotangent.shape
+    rows, columns, channels = image.shape[0] - height + 1, image.shape[1] - width + 1, image.shape[2]
+    strip = min(height, max(1, CACHE // (channels * rows * columns * width)))
+
+    def product(part, against):
+        count = against.shape[0]
+        shifted = [part[i : i + count, j : j + width] for i in range(rows) for j in range(columns)]
+        around = held(jnp.concatenate(shifted, axis=2)).reshape(count * width, -1)
+        return held(against.transpose(2, 0, 1)).reshape(out, -1) @ around
+
+    def add(total, at):
+        part = lax.dynamic_slice_in_dim(image, at, strip + rows - 1, axis=0)
+        return total + product(part, lax.dynamic_slice_in_dim(cotangent, at, strip, axis=0)), None
+
+    whole = height // strip * strip
+    start = jnp.zeros((out, rows * columns * channels), image.dtype)
+    total, _ = lax.scan(add, start, jnp.arange(0, whole, strip))
+    if whole < height:
+        total += product(image[whole:], cotangent[whole:])
+    return total.reshape(out, rows, columns, channels).transpose(0, 3, 1, 2)
+
+
+def _turned(weights):
+    """The stencil of the adjoint: turned by half a turn, inputs and outputs exchanged."""
+    return jnp.swapaxes(weights[..., ::-1, ::-1], -4, -3)
+
+
+def _full(cotangent, rows: int, columns: int):
+    edges = [(rows - 1, rows - 1), (columns - 1, columns - 1), (0, 0)]
+    return jnp.pad(cotangent, [(0, 0)] * (cotangent.ndim - 3) + edges)
+
+
+def _correlate_to_image(cotangent, image, weights):
+    found = correlate_last_p.bind(_full(cotangent, *weights.shape[-2:]), _turned(weights))
+    return summed(found, image)
+
+
+def _correlate_to_weights(cotangent, image, weights):
+    return summed(taps_last_p.bind(image, cotangent), weights)
+
+
+def _taps_to_image(cotangent, image, other):
+    return summed(correlate_last_p.bind(_full(other, *cotangent.shape[-2:]), _turned(cotangent)), image)
+
+
+def _taps_to_other(cotangent, image, other):
+    return summed(correlate_last_p.bind(image, cotangent), other)
+
+
+correlate_last_p = bilinear("correlate_last", _apply, 4, _correlate_to_image, _correlate_to_weights)
+taps_last_p = bilinear("taps_last", _taps, 3, _taps_to_image, _taps_to_other)

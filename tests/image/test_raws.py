@@ -1,0 +1,111 @@
+"""Raws: plain mosaics and digital negatives, whose constants come from the file, up to the developed picture."""
+
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tifffile
+
+import diffsim as ds
+from diffsim import image
+from diffsim.image import sensor, training
+from diffsim.image.raw import SRGB_TO_XYZ
+
+RNG = np.random.default_rng(0)
+
+
+def test_binary_mosaics_come_back(tmp_path):
+    values = RNG.integers(0, 1024, (6, 8)).astype("<u2")
+    (tmp_path / "a.raw").write_bytes(values.tobytes())
+    found = image.read_binary(tmp_path / "a.raw", (6, 8), "gbrg", black=64, white=1023)
+    assert found.pattern == "GBRG"
+    np.testing.assert_allclose(found.mosaic, (values - 64.0) / 959.0, rtol=1e-6, atol=1e-7)
+
+
+def test_binary_mosaics_that_do_not_fit_are_named(tmp_path):
+    path = tmp_path / "a.raw"
+    path.write_bytes(bytes(96))
+    for options, message in [
+        ({"size": (6, 9)}, "has 96 bytes, but 6 x 9 pixels of 16 bits take 108"),
+        ({"size": (6, 8), "pattern": "RGB"}, "pattern='RGB'"),
+        ({"size": (6, 8), "bits": 12}, "bits=12"),
+        ({"size": (0, 8)}, "size="),
+        ({"size": (6, 8), "black": 9, "white": 9}, "black must lie below white"),
+    ]:
+        with pytest.raises(ds.InputError, match=message):
+            image.read_binary(path, **options)
+
+
+def dng(path, mosaic, pattern="RGGB", black=64, white=1023, gains=(2.0, 1.0, 1.5)):
+    """Writes a digital negative with the least that its definition asks for."""
+    to_camera = np.linalg.inv(SRGB_TO_XYZ)
+    rational = lambda values: tuple(x for value in values for x in (round(value * 10000), 10000))
+    colours = ["RGB".index(c) for c in pattern]
+    tags = [
+        (50706, 1, 4, (1, 4, 0, 0)),  # version
+        (33421, 3, 2, (2, 2)),  # size of the pattern
+        (33422, 1, 4, tuple(colours)),
+        (50708, 2, 0, "Test camera"),
+        (50714, 3, 1, black),
+        (50717, 3, 1, white),
+        (50721, 10, 9, rational(to_camera.ravel())),  # XYZ to camera
+        (50728, 5, 3, rational(1 / g for g in gains)),  # what the camera sees of grey
+        (50778, 3, 1, 21),  # daylight
+    ]
+    tifffile.imwrite(path, mosaic.astype(np.uint16), photometric=32803, extratags=[(*t, True) for t in tags])
+    return path
+
+
+@pytest.mark.parametrize("pattern", image.PATTERNS)
+def test_a_digital_negative_brings_its_constants(pattern, tmp_path):
+    values = RNG.integers(64, 1024, (32, 48))
+    found = image.read_raw(dng(tmp_path / "a.dng", values, pattern))
+    assert found.pattern == pattern
+    np.testing.assert_allclose(found.mosaic, (values - 64.0) / 959.0, atol=1e-6)
+    np.testing.assert_allclose(found.gains, (2.0, 1.0, 1.5), rtol=1e-3)
+    # A camera that sees sRGB: nothing is left for its matrix to do.
+    np.testing.assert_allclose(found.matrix, np.eye(3), atol=2e-3)
+
+
+def test_raws_that_cannot_be_decoded_are_named(tmp_path):
+    (tmp_path / "a.dng").write_bytes(b"II*\0 and no more")
+    with pytest.raises(ds.InputError, match="cannot be decoded"):
+        image.read_raw(tmp_path / "a.dng")
+    with pytest.raises(ds.InputError, match="unknown extension"):
+        image.read_raw(tmp_path / "a.txt")
+
+
+def test_a_missing_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "rawpy", None)
+    (tmp_path / "a.dng").write_bytes(b"")
+    with pytest.raises(ds.InputError, match=r"pip install 'diffsim\[raw\]'"):
+        image.read_raw(tmp_path / "a.dng")
+
+
+CAMERAS = {
+    "RGGB": {"black": 64, "white": 1023, "gains": (2.0, 1.0, 1.5)},
+    "GBRG": {"black": 2048, "white": 15300, "gains": (1.4, 1.0, 2.3)},
+}
+
+
+def test_two_cameras_negatives_of_a_scene_are_developed_alike(tmp_path, scenario):
+    # Smooth, so that it does not matter where which colour was seen.
+    scene = image.box(jnp.asarray(training.held_out()["china.jpg"][:, 40:120, 60:162]), 3)
+    pictures = []
+    for pattern, constants in CAMERAS.items():
+        red, _, blue = constants["gains"]
+        # Cameras that see sRGB light, each through filters and with numbers of its own.
+        camera = image.Camera(red=red, blue=blue, matrix=((1, 0, 0), (0, 1, 0), (0, 0, 1)))
+        seen = image.mosaic(sensor.camera_colours(scene, camera), pattern)
+        stored = np.round(constants["black"] + (constants["white"] - constants["black"]) * seen)
+        # One row and column less: no whole number of quads.
+        path = dng(tmp_path / f"{pattern}.dng", stored[:79, :101], pattern, **constants)
+        out = tmp_path / f"{pattern}.png"
+        done = scenario("enhance", "apply", path, out, "--noise", "low", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        pictures.append(image.read_picture(out))
+    assert pictures[0].shape == (3, 79, 101)
+    for picture in pictures:
+        assert image.psnr(picture, np.asarray(scene[:, :79, :101])) > 33
+    assert image.psnr(*pictures) > 40
