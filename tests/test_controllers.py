@@ -5,7 +5,9 @@ import json
 import numpy as np
 import pytest
 
-RUN = {"config.toml", "metrics.jsonl", "versions.json", "report.html", "figures", "checkpoint.npz"}
+import diffsim as ds
+
+RUN = {"config.toml", "metrics.jsonl", "versions.json", "report.html", "figures", "policy.ckpt"}
 
 
 def result_of(done) -> dict:
@@ -38,7 +40,7 @@ def test_a_swing_up_succeeds_from_every_hanging_start_in_the_exact_motion(swung)
 
 @pytest.mark.slow
 def test_a_saved_swing_up_succeeds_from_other_starts(swung, tmp_path, scenario):
-    words = ("evaluate", "--policy", swung[1] / "checkpoint.npz", "--seeds", "0:16", "--json")
+    words = ("evaluate", "--policy", swung[1] / "policy.ckpt", "--seeds", "0:16", "--json")
     result = result_of(scenario("swingup", *words, cwd=tmp_path))
     assert (result["starts"], result["good"], result["good_in_our_steps"]) == (16, 16, 16)
 
@@ -53,7 +55,7 @@ def test_a_quadrotor_stays_in_unseen_winds(flown):
 
 @pytest.mark.slow
 def test_stronger_gusts_carry_a_saved_quadrotor_farther(flown, tmp_path, scenario):
-    words = ("evaluate", "--policy", flown[1] / "checkpoint.npz", "--seeds", "0:2", "--json")
+    words = ("evaluate", "--policy", flown[1] / "policy.ckpt", "--seeds", "0:2", "--json")
     calm, wild = (result_of(scenario("quadrotor", *words, "--gust", g, cwd=tmp_path)) for g in (0.5, 8.0))
     assert calm["share_within_half_a_metre"] == 1.0
     assert calm["median_distance_m"] < wild["median_distance_m"]
@@ -64,19 +66,19 @@ def test_stronger_gusts_carry_a_saved_quadrotor_farther(flown, tmp_path, scenari
     [
         ("swingup", ("train", "--policies", "0"), "policies=0"),
         ("swingup", ("evaluate", "--seeds", "9:3"), "seeds '9:3': give FIRST:LAST"),
-        ("swingup", ("evaluate", "--policy", "other.npz"), "does not hold this scenario's network"),
+        ("swingup", ("evaluate", "--policy", "other.ckpt"), "is of another state"),
         ("quadrotor", ("train", "--horizon", "0"), "horizon=0"),
-        ("quadrotor", ("evaluate", "--policy", "missing.npz"), "missing.npz"),
+        ("quadrotor", ("evaluate", "--policy", "missing.ckpt"), "missing.ckpt"),
         ("quadrotor", ("evaluate", "--gust", "-1"), "gust=-1 m/s is not allowed"),
-        ("quadrotor", ("animate", "picture.png", "--policy", "other.npz"), "does not hold this scenario's network"),
+        ("quadrotor", ("animate", "picture.png", "--policy", "other.ckpt"), "is of another state"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
 )
 def test_bad_input_is_named_and_exits_with_2(name, words, message, tmp_path, scenario):
-    np.savez(tmp_path / "other.npz", weights=np.zeros(3))
+    ds.save(tmp_path / "other.ckpt", {"weights": np.zeros(3)})
     done = scenario(name, *words, cwd=tmp_path)
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     # A run folder may have been begun; nothing was made in it.
-    assert {path.name for path in tmp_path.rglob("*.*")} <= {"other.npz", "config.toml", "versions.json"}
+    assert {path.name for path in tmp_path.rglob("*.*")} <= {"other.ckpt", "config.toml", "versions.json"}

@@ -4,8 +4,8 @@
 
 PPO and SAC are those of stable-baselines3 with the settings of its zoo, on one thread; their policies are judged
 without noise on resets 0 to 99 every so many transitions, outside the clock. Ours are judged at the end. The clock
-counts everything but imports: networks, tracing, compilation, training; nothing is compiled before. stable-baselines3 needs torch: pip install
-"diffsim[bench]".
+counts everything but imports: networks, tracing, compilation, training; nothing is compiled before. stable-baselines3
+needs torch: pip install "diffsim[bench]".
 """
 
 import sys
@@ -99,7 +99,10 @@ def through_the_dynamics(seed: int) -> tuple[float, int, float]:
     jax.clear_caches()
     began = time.process_time()
     policy, starts = drawn(jr.key(seed))
-    batches, loss = (starts, np.linspace(*ours.DECAY, UPDATES, dtype=np.float32)), ours.loss_over(HORIZON)
+    batches, loss = (
+        (starts, np.linspace(*ours.DECAY, UPDATES, dtype=np.float32)),
+        control.mean_cost(ours.costs, HORIZON),
+    )
     policy, _ = ds.fit(loss, policy, OPTIMIZER, batches, steps_per_call=UPDATES, progress=False)
     spent = time.process_time() - began
     return spent, UPDATES * ours.BATCH * HORIZON, float(ours.judge(policy, ours.TEST).mean())
