@@ -10,7 +10,6 @@ needs torch: pip install "diffsim[bench]".
 
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scenarios"))
@@ -19,6 +18,7 @@ import pendulum as ours
 import equinox as eqx
 import gymnasium
 import jax
+import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
@@ -85,20 +85,23 @@ def baseline(key: tuple[str, str], seed: int) -> tuple[float, int, float]:
     return spent, agent.num_timesteps, reached
 
 
-# Weights and starts are drawn once: a program that is quickly compiled is better than a fast one.
-@partial(eqx.filter_jit, compiler_options={"xla_backend_optimization_level": 0})
-def drawn(key):
-    """A network, and the starts of all updates."""
-    weights, starts = jr.split(key)
-    near, wide = ours.START, (ours.START[0], ours.RATE)
-    return ours.network(weights), control.draw_starts(starts, UPDATES, ours.BATCH, near, wide, share=ours.WIDE)
+def drawn(seed: int):
+    """A network and the starts of all updates, both by NumPy, for which nothing need be compiled."""
+    draw = np.random.default_rng(seed)
+    uniform = lambda *shape: draw.uniform(-1, 1, shape).astype(np.float32)
+    weigh = lambda leaf: jnp.asarray(uniform(*leaf.shape) / np.sqrt(np.float32(leaf.shape[-1])))
+    shapes = eqx.filter_eval_shape(ours.network, jr.key(0))
+    policy = jax.tree.map(lambda leaf: weigh(leaf) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf, shapes)
+    wide = np.arange(ours.BATCH)[:, None] < ours.WIDE * ours.BATCH
+    reach = np.where(wide, (ours.START[0], ours.RATE), ours.START).astype(np.float32)
+    return policy, jnp.asarray(reach * uniform(UPDATES, ours.BATCH, 2))
 
 
 def through_the_dynamics(seed: int) -> tuple[float, int, float]:
     """CPU seconds, transitions and score of our pendulum after a short training, everything compiled anew."""
     jax.clear_caches()
     began = time.process_time()
-    policy, starts = drawn(jr.key(seed))
+    policy, starts = drawn(seed)
     batches, loss = (
         (starts, np.linspace(*ours.DECAY, UPDATES, dtype=np.float32)),
         control.mean_cost(ours.costs, HORIZON),
