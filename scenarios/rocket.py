@@ -45,7 +45,7 @@ SIZE = np.array([5.0, 5.0, 0.05, 0.5, 0.7, 0.05])  # errors at touchdown that co
 FUEL = 1000.0  # kg, and fuel that costs as much
 BATCH, UPDATES, TESTS = 32, 2000, 1000
 TEST, TURNED = 1_000_000, 2_000_000  # first seeds of tests, and of `evaluate`: no training seed is as large
-EXTENT = (-160.0, 160.0, -30.0, 680.0)  # m, of the pictures
+EXTENT = (-300.0, 300.0, -30.0, 680.0)  # m, of the pictures
 SOLVER = dfx.Bosh3()
 IN_TRAINING = {"solver": SOLVER, "controller": dfx.ConstantStepSize(), "dt0": DT, "max_steps": 4}
 

@@ -1,4 +1,4 @@
-"""The swing-up and the quadrotor in their short forms, as a user runs them, and what they say to bad input."""
+"""The swing-up, the quadrotor and the rocket in their short forms, as a user runs them, and what they say to bad input."""
 
 import json
 
@@ -26,6 +26,13 @@ def swung(tmp_path_factory, scenario):
 def flown(tmp_path_factory, scenario):
     folder = tmp_path_factory.mktemp("quadrotor")
     result = result_of(scenario("quadrotor", "train", "--policies", 1, "--json", cwd=folder))
+    return result, folder / result["run"]
+
+
+@pytest.fixture(scope="module")
+def landed(tmp_path_factory, scenario):
+    folder = tmp_path_factory.mktemp("rocket")
+    result = result_of(scenario("rocket", "train", "--policies", 1, "--json", cwd=folder))
     return result, folder / result["run"]
 
 
@@ -61,6 +68,24 @@ def test_stronger_gusts_carry_a_saved_quadrotor_farther(flown, tmp_path, scenari
     assert calm["median_distance_m"] < wild["median_distance_m"]
 
 
+@pytest.mark.slow
+def test_a_rocket_lands_softly_on_little_more_than_the_least_fuel(landed):
+    result, run = landed
+    assert result["landings_least"] >= 980
+    assert 1.0 < result["fuel_over_least_median"] < 1.15
+    assert {path.name for path in run.iterdir()} >= RUN
+
+
+@pytest.mark.slow
+def test_a_saved_rocket_lands_from_other_starts(landed, tmp_path, scenario):
+    words = ("--policy", landed[1] / "policy.ckpt")
+    result = result_of(scenario("rocket", "evaluate", *words, "--seeds", "0:2", "--json", cwd=tmp_path))
+    assert result["starts"] == 200
+    assert result["landings"] >= 195
+    result_of(scenario("rocket", "animate", "landing.gif", *words, "--json", cwd=tmp_path))
+    assert (tmp_path / "landing.gif").read_bytes().startswith(b"GIF8")
+
+
 @pytest.mark.parametrize(
     ("name", "words", "message"),
     [
@@ -70,6 +95,9 @@ def test_stronger_gusts_carry_a_saved_quadrotor_farther(flown, tmp_path, scenari
         ("quadrotor", ("train", "--horizon", "0"), "horizon=0"),
         ("quadrotor", ("evaluate", "--policy", "missing.ckpt"), "missing.ckpt"),
         ("quadrotor", ("evaluate", "--gust", "-1"), "gust=-1 m/s is not allowed"),
+        ("rocket", ("train", "--policies", "0"), "policies=0"),
+        ("rocket", ("evaluate", "--policy", "other.ckpt"), "is of another state"),
+        ("rocket", ("evaluate", "--seeds", "9:3"), "seeds '9:3': give FIRST:LAST"),
         ("quadrotor", ("animate", "picture.png", "--policy", "other.ckpt"), "is of another state"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
