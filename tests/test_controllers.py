@@ -1,4 +1,4 @@
-"""The swing-up, the quadrotor and the rocket in their short forms, as a user runs them, and what they say to bad input."""
+"""Swing-up, quadrotor and rocket in their short forms, as a user runs them, and what they say to bad input."""
 
 import json
 
