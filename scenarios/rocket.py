@@ -2,10 +2,9 @@
 
 A network reads the state of a rocket in the vertical plane and, 4 times a second, sets the throttle and the gimbal of
 its engine. From random starts some 500 m up, sinking at 60 m/s, it flies until the height is zero: touchdown is an
-event, and the length of the flight is free. The loss knows nothing but the touchdown and the fuel, and Adam
-differentiates it through event and decisions. Success, in motion integrated to 1e-8: within 5 m of the spot, sinking at
-less than 2 m/s, drifting at less than 1 m/s, tilted by less than 0.1 rad, with fuel left. Straight above the spot the
-least possible fuel is known, that of a free fall and full thrust at the end.
+event, and the length of the flight is free. Adam differentiates a loss of the touchdown and the fuel through event and
+decisions. Success, in motion integrated to 1e-8: within 5 m of the spot, sinking at less than 2 m/s, drifting at less
+than 1 m/s, tilted by less than 0.1 rad, with fuel left. Straight above the spot the least fuel is known.
 
     python scenarios/rocket.py                                     train with 5 seeds, judge each on 1,000 starts
     python scenarios/rocket.py evaluate --policy RUN/policy.ckpt   one policy on other starts
@@ -41,21 +40,16 @@ SPREAD = np.array([80.0, 150.0, 0.2, 8.0, 15.0, 0.05, 500.0])  # up to here
 VERTICAL = np.array([0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 1.0])  # times a start: straight above the spot, upright
 LIMITS = np.array([5.0, 1e-3, 0.1, 1.0, 2.0, 0.1])  # of a success: m, m, rad, m/s, m/s, rad/s
 SINK = 1.0  # m/s, the touchdown that the loss asks for
-SIZE = np.array([5.0, 5.0, 0.05, 0.5, 0.7, 0.05])  # errors at touchdown that cost alike,
-FUEL = 1000.0  # kg, and fuel that costs as much
+SIZE, FUEL = np.array([5.0, 5.0, 0.05, 0.5, 0.7, 0.05]), 1000.0  # errors at touchdown, and fuel (kg), that cost alike
 BATCH, UPDATES, TESTS = 32, 2000, 1000
 TEST, TURNED = 1_000_000, 2_000_000  # first seeds of tests, and of `evaluate`: no training seed is as large
 EXTENT = (-300.0, 300.0, -30.0, 680.0)  # m, of the pictures
 SOLVER = dfx.Bosh3()
 IN_TRAINING = {"solver": SOLVER, "controller": dfx.ConstantStepSize(), "dt0": DT, "max_steps": 4}
 
-OPTIMIZER = optax.chain(
-    optax.clip_by_global_norm(1.0), optax.adam(optax.cosine_decay_schedule(1.5e-2, UPDATES))
-)  # one object for all seeds, which therefore compile once
-
-
-# Starts of shape (updates, count, 7) by a key and these two numbers.
-draw = partial(control.draw_starts, near=SPREAD, wide=SPREAD, share=0.0, around=MIDDLE)
+draw = partial(control.draw_starts, near=SPREAD, wide=SPREAD, share=0.0, around=MIDDLE)  # by key, updates, count
+# One object for all seeds, which therefore compile once.
+OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(optax.cosine_decay_schedule(1.5e-2, UPDATES)))
 
 
 class Flight(NamedTuple):
@@ -151,8 +145,8 @@ def train(*, seed: int = 0, policies: int = 5, run: cli.ResumableRun) -> dict:
     for number in range(seed, seed + policies):
         began = time.process_time()
         trained.append(learn(number, run.state(f"fit-{number}")))
-        seconds = time.process_time() - began
-        rows.append({**measured(trained[-1][0], draw(jr.key(TEST + number), 1, TESTS)[0]), "cpu_seconds": seconds})
+        seconds, starts = time.process_time() - began, draw(jr.key(TEST + number), 1, TESTS)[0]
+        rows.append({**measured(trained[-1][0], starts), "cpu_seconds": seconds})
         run.metric(seed=number, **rows[-1])
         run.say(f"seed {number}: {rows[-1]['landings']} of {TESTS} starts after {seconds:.1f} s CPU")
     ds.save(run.folder / "policy.ckpt", trained[0][0])
