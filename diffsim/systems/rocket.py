@@ -115,18 +115,21 @@ def best_ignition(p: Rocket, s: State, touchdown: float | Scalar = 0.0) -> Ignit
         velocity = -touchdown - burnt.vz
         return Ignition(-velocity * time - burnt.height, velocity, time)
 
-    def too_long(time):
+    def lacking(time):
         height, velocity, _ = ignition(time)
-        return velocity**2 / 2 + p.g * height > s.vz**2 / 2 + p.g * s.height
+        return velocity**2 / 2 + p.g * height - s.vz**2 / 2 - p.g * s.height
 
     def halve(_, ends):
         middle = (ends[0] + ends[1]) / 2
-        long = too_long(middle)
+        long = lacking(middle) > 0
         return jnp.where(long, ends[0], middle), jnp.where(long, middle, ends[1])
 
     longest = (s.mass - p.dry) * p.exhaust / p.thrust
-    found = ignition(jax.lax.fori_loop(0, 60, halve, (still, longest))[0])
-    possible = ~too_long(still) & too_long(longest) & ((found.height <= s.height) | (s.vz > 0))
+    # Halving has no derivative; one of Newton's steps after it has the root's.
+    root = jax.lax.stop_gradient(jax.lax.fori_loop(0, 60, halve, (still, longest))[0])
+    rest_lacking, slope = jax.jvp(lacking, (root,), (jnp.ones_like(root),))
+    found = ignition(root - rest_lacking / jax.lax.stop_gradient(slope))
+    possible = (lacking(still) <= 0) & (lacking(longest) > 0) & ((found.height <= s.height) | (s.vz > 0))
     return jax.tree.map(lambda x: jnp.where(possible, x, jnp.nan), found)
 
 

@@ -104,6 +104,15 @@ def test_a_landing_that_is_impossible_has_no_time(start):
     assert np.all(np.isnan(best_ignition(Rocket(), start)))
 
 
+def test_gradients_of_the_best_ignition_in_every_mode():
+    def weighed(machine, start, touchdown):
+        thrust, exhaust, g = machine
+        ignition = best_ignition(Rocket(thrust=thrust, exhaust=exhaust, g=g), start, touchdown)
+        return 0.1 * ignition.height + ignition.velocity + 3.0 * ignition.time
+
+    ds.testing.assert_gradients(weighed, (jnp.array([8e5, 2800.0, 9.8]), HIGH, jnp.array(1.0)))
+
+
 def test_gradients_of_a_touchdown_in_every_mode():
     phase = ds.Phase(lambda t, s, held: rocket(held[0], s, *held[1]), (GROUND,))
 
