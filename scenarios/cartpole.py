@@ -6,7 +6,7 @@ fallen stays as it fell, and costs as much until the end. The real environment o
 the right: there the sign of the force decides.
 
     python scenarios/cartpole.py                          train with 20 seeds, judge each in the real environment
-    python scenarios/cartpole.py evaluate --seeds 0:100   one policy; --policy RUN/checkpoint.npz for one trained
+    python scenarios/cartpole.py evaluate --seeds 0:100   one policy; --policy RUN/policy.ckpt for one trained
     python scenarios/cartpole.py animate cartpole.gif
 
 Gymnasium judges: pip install "diffsim[scenarios]". Expected: 500.0, the maximum, on seeds 0 to 99 for every training
@@ -123,7 +123,7 @@ def train(*, seed: int = 0, policies: int = 20, horizon: int = HORIZON, run: cli
         policy, history = learn(number, horizon, run.state(f"fit-{number}"))
         returns = judge(policy, TEST)
         if number == seed:
-            control.save_policy(policy, run.folder / "checkpoint.npz")
+            ds.save(run.folder / "policy.ckpt", policy)
             first = policy
         histories.append(history)
         scores.append(returns.mean())
@@ -197,14 +197,14 @@ def animation(policy, start=(0.0, 0.0, 0.15, 0.0)) -> report.Animation:
 
 def policy_of(path: Path | None, seed: int):
     """The policy of a checkpoint, or one trained now."""
-    return control.load_policy(network(jr.key(0)), path) if path else learn(seed)[0]
+    return control.finite(ds.load(path, network(jr.key(0)))) if path else learn(seed)[0]
 
 
 def evaluate(*, policy: Path | None = None, seeds: str = TEST, seed: int = 0) -> dict:
     """Judge one policy in the real environment.
 
     Args:
-        policy: checkpoint.npz of a run; without it one is trained first.
+        policy: policy.ckpt of a run; without it one is trained first.
         seeds: of the environment's resets, FIRST:LAST without the last.
         seed: of the training, where one is trained.
     """
@@ -221,7 +221,7 @@ def animate(out: Path, *, policy: Path | None = None, seed: int = 0) -> dict:
 
     Args:
         out: the GIF to write.
-        policy: checkpoint.npz of a run; without it one is trained first.
+        policy: policy.ckpt of a run; without it one is trained first.
         seed: of the training, where one is trained.
     """
     plot.save_animation(animation(policy_of(policy, seed)), out)

@@ -9,7 +9,7 @@ optimum, and its value makes a horizon of three steps enough: `guided` trains so
     python scenarios/pendulum.py                          train with 6 seeds, judge each in the real environment
     python scenarios/pendulum.py guided                   train 3 with the optimum's value at the end of 3 steps
     python scenarios/pendulum.py optimum                  the optimum by dynamic programming, judged as the networks
-    python scenarios/pendulum.py evaluate --seeds 0:100   one policy; --policy RUN/checkpoint.npz for one trained
+    python scenarios/pendulum.py evaluate --seeds 0:100   one policy; --policy RUN/policy.ckpt for one trained
     python scenarios/pendulum.py animate pendulum.gif
 
 Gymnasium judges: pip install "diffsim[scenarios]". Best possible on seeds 0 to 99: -132.97 on the grid. Expected: at
@@ -43,6 +43,7 @@ TORQUES = np.linspace(-TORQUE, TORQUE, 33)  # N m, what the optimum chooses from
 TEST, VALIDATION = "0:100", "1000:1200"  # resets to judge with, and resets to choose a policy with
 AIM, OPTIMUM = -140.5, -132.97  # on the test resets: what a policy should reach, and the optimum as `optimum` finds it
 
+STEP = partial(rod_step, MACHINE)
 OPTIMIZER, SHORT_OPTIMIZER = (
     optax.chain(optax.clip_by_global_norm(1.0), optax.adam(optax.cosine_decay_schedule(1e-2, updates)))
     for updates in (UPDATES, SHORT_UPDATES)
@@ -64,7 +65,7 @@ def swing(policy, start, length: int, decay=1.0):
     """The states after each step from a start of shape (2,), and the torque that the policy sets in each."""
 
     def move(carry, _):
-        s = rod_step(MACHINE, *carry)
+        s = STEP(*carry)
         return s, torque(policy, s)
 
     s = State(*start)
@@ -76,45 +77,24 @@ def costs(policy, start, length: int, decay=1.0):
     return rod_cost(*swing(policy, start, length, decay))
 
 
-@cache
-def loss_over(horizon: int):
-    """The loss: mean cost of `horizon` steps over a batch of starts, (batch, 2), with the adjoint's decay."""
-
-    def loss(policy, batch):
-        starts, decay = batch
-        return jnp.mean(jax.vmap(lambda start: costs(policy, start, horizon, decay))(starts))
-
-    return loss
-
-
 def learn(seed: int, horizon: int = HORIZON, state: Path | None = None):
     """The policy after its last update, and the history of the loss; kept in and continued from the file `state`."""
     weights, starts = jr.split(jr.key(seed))
     states = control.draw_starts(starts, UPDATES, BATCH, START, (START[0], RATE), share=WIDE)
     batches = states, jnp.linspace(*DECAY, UPDATES)
-    options = {"checkpoint": state, "progress": False}
-    return ds.fit(loss_over(horizon), network(weights), OPTIMIZER, batches, steps_per_call=100, **options)
-
-
-def grid_step(state, torque):
-    """The step of a state as a vector (angle, rate)."""
-    return jnp.stack(rod_step(MACHINE, State(*state), torque))
-
-
-def grid_cost(state, torque):
-    """The cost of a state as a vector, and of a torque in it."""
-    return rod_cost(State(*state), torque)
+    options = {"steps_per_call": 100, "checkpoint": state, "progress": False}
+    return ds.fit(control.mean_cost(costs, horizon), network(weights), OPTIMIZER, batches, **options)
 
 
 @cache
 def best() -> control.Value:
-    """The least cost of an episode from every angle and rate."""
-    return control.best_value(grid_step, grid_cost, AXES, TORQUES, STEPS)
+    """The least cost of an episode from every state."""
+    return control.best_value(STEP, rod_cost, AXES, TORQUES, STEPS, make=State._make)
 
 
 def best_torque(value, s: State):
     """The optimum's torque (N m) in a state."""
-    return control.best_control(grid_step, grid_cost, value, TORQUES)(jnp.stack(s))
+    return control.best_control(STEP, rod_cost, value, TORQUES)(s)
 
 
 @cache
@@ -126,7 +106,7 @@ def guided_loss():
         s, torques = swing(policy, start, SHORT)
         first = State(*start)
         spent = rod_cost(first, torque(policy, first)) + jnp.sum(rod_cost(s, torques)[:-1])
-        return spent + value(jnp.stack(s, axis=-1)[-1])
+        return spent + value(State(s.angle[-1], s.rate[-1]))
 
     return lambda policy, starts: jnp.mean(jax.vmap(lambda start: one(policy, start))(starts))
 
@@ -161,14 +141,16 @@ def train(*, seed: int = 0, policies: int = 6, horizon: int = HORIZON, run: cli.
     if policies < 1 or seed < 0 or horizon < 1:
         raise ds.InputError(f"policies={policies}, seed={seed}, horizon={horizon}: give at least 1, 0 and 1")
     real(1)
-    growths = growths_of(network(jr.key(seed)), max(horizon, STEPS))
+    starts = control.draw_starts(jr.key(0), 1, 128, START, (START[0], RATE), share=WIDE)[0]
+    far = partial(costs, length=max(horizon, STEPS))
+    growths = control.growths(far, network(jr.key(seed)), starts, DECAY[0])
     growths["decaying"].warn(horizon)
     trained = [learn(number, horizon, run.state(f"fit-{number}")) for number in range(seed, seed + policies)]
     scores = [float(judge(policy, TEST).mean()) for policy, _ in trained]
     seconds = [history.seconds for _, history in trained]
     result = {
         "policies": policies,
-        "at_aim": int(np.sum(np.array(scores) >= AIM)),
+        "at_aim": sum(score >= AIM for score in scores),
         "least_score": min(scores),
         "mean_score": float(np.mean(scores)),
         "best_score": max(scores),
@@ -181,13 +163,6 @@ def train(*, seed: int = 0, policies: int = 6, horizon: int = HORIZON, run: cli.
     growth = {"gradient_growth": (plot.gradient_growth(growths, DT), caption)}
     write_report(run, trained, scores, result, growth)
     return result
-
-
-def growths_of(policy, length: int) -> dict[str, control.Growth]:
-    """How the true and the decaying gradient grow along swings of a policy."""
-    starts = control.draw_starts(jr.key(0), 1, 128, START, (START[0], RATE), share=WIDE)[0]
-    measure = lambda decay: control.gradient_growth(partial(costs, length=length, decay=decay), policy, starts)
-    return {"true": measure(1.0), "decaying": measure(DECAY[0])}
 
 
 def guided(*, seed: int = 0, policies: int = 3, run: cli.Run) -> dict:
@@ -261,7 +236,7 @@ def portrait(rule, policy):
 def hanging_swing(rule, policy) -> State:
     """The states of an episode that begins where the rod hangs."""
     start = State(jnp.array(3.0), jnp.array(0.0))
-    return ds.rollout(lambda s, _: rod_step(MACHINE, s, rule(policy, s)), start, length=STEPS)[1]
+    return ds.rollout(lambda s, _: STEP(s, rule(policy, s)), start, length=STEPS)[1]
 
 
 @eqx.filter_jit
@@ -281,7 +256,7 @@ def animation(policy) -> report.Animation:
 def write_report(run, trained, scores, result, more) -> None:
     """The page and the checkpoint of the first policy: result, learning curves, torques, animation, stages."""
     policy, losses = trained[0][0], np.stack([history.loss for _, history in trained])
-    control.save_policy(policy, run.folder / "checkpoint.npz")
+    ds.save(run.folder / "policy.ckpt", policy)
     page = report.Report("A pendulum swung up by a network", "Trained through the steps of the dynamics")
     page.settings(run.settings)
     page.table("Result in Gymnasium's Pendulum-v1, resets 0 to 99", ["quantity", "value"], list(result.items()))
@@ -302,7 +277,6 @@ def write_report(run, trained, scores, result, more) -> None:
     second = lambda s: jax.tree.map(lambda x: x[-1], swing(policy, jnp.stack(s), 20)[0])
     stages = {f"to {k} s": second for k in range(1, 5)} | {"cost": lambda s: rod_cost(s, torque(policy, s))}
     page.figure(plot.stages(ds.stage_graph(stages, State(jnp.array(3.0), jnp.array(0.0)))), "The last cost's adjoint.")
-    page.table("Scores of the training seeds", ["score"], [[score] for score in scores])
     page.write(run.folder / "report.html")
     for number, score in enumerate(scores):
         run.metric(policy=number, score=score)
@@ -310,14 +284,14 @@ def write_report(run, trained, scores, result, more) -> None:
 
 def policy_of(path: Path | None, seed: int):
     """The policy of a checkpoint, or one trained now."""
-    return control.load_policy(network(jr.key(0)), path) if path else learn(seed)[0]
+    return control.finite(ds.load(path, network(jr.key(0)))) if path else learn(seed)[0]
 
 
 def evaluate(*, policy: Path | None = None, seeds: str = TEST, seed: int = 0) -> dict:
     """Judge one policy in the real environment.
 
     Args:
-        policy: checkpoint.npz of a run; without it one is trained first.
+        policy: policy.ckpt of a run; without it one is trained first.
         seeds: of the environment's resets, FIRST:LAST without the last.
         seed: of the training, where one is trained.
     """
@@ -332,7 +306,7 @@ def animate(out: Path, *, policy: Path | None = None, seed: int = 0) -> dict:
 
     Args:
         out: the GIF to write.
-        policy: checkpoint.npz of a run; without it one is trained first.
+        policy: policy.ckpt of a run; without it one is trained first.
         seed: of the training, where one is trained.
     """
     plot.save_animation(animation(policy_of(policy, seed)), out)

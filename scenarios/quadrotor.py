@@ -8,7 +8,7 @@ target throughout the last 5 s of 10, from up to 2 m away, in winds of 3 m/s (st
 ground) with gusts of 2 m/s.
 
     python scenarios/quadrotor.py                                        train with 5 seeds, judge each in 1,000 winds
-    python scenarios/quadrotor.py evaluate --policy RUN/checkpoint.npz --gust 3
+    python scenarios/quadrotor.py evaluate --policy RUN/policy.ckpt --gust 3
     python scenarios/quadrotor.py animate quadrotor.gif
 
 Expected: at least 99.9% of unseen winds for each training seed, after some 3 s of training.
@@ -137,7 +137,8 @@ def train(*, seed: int = 0, policies: int = 5, horizon: int = HORIZON, run: cli.
     """
     if policies < 1 or seed < 0 or horizon < 1:
         raise ds.InputError(f"policies={policies}, seed={seed}, horizon={horizon}: give at least 1, 0 and 1")
-    growths = growths_of(network(jr.key(seed)), max(horizon, STEPS))
+    starts, still = control.draw_starts(jr.key(0), 1, 64, START, 2 * START)[0], jnp.zeros((max(horizon, STEPS), 2))
+    growths = control.growths(partial(costs, wind=still), network(jr.key(seed)), starts, DECAY[0])
     growths["decaying"].warn(horizon)
     losses, good, fine, seconds, ends = [], [], [], [], []
     for number in range(seed, seed + policies):
@@ -149,7 +150,7 @@ def train(*, seed: int = 0, policies: int = 5, horizon: int = HORIZON, run: cli.
         good.append(int(np.sum(ends[-1] < NEAR_TARGET)))
         fine.append(int(np.sum(np.asarray(judge(policy, *test, parts=4)) < NEAR_TARGET)))
         if number == seed:
-            control.save_policy(policy, run.folder / "checkpoint.npz")
+            ds.save(run.folder / "policy.ckpt", policy)
             first = policy
         losses.append(history.loss)
         run.metric(seed=number, good=good[-1], good_in_finer_steps=fine[-1], cpu_seconds=seconds[-1])
@@ -165,13 +166,6 @@ def train(*, seed: int = 0, policies: int = 5, horizon: int = HORIZON, run: cli.
     }
     write_report(run, first, np.stack(losses), growths, ends[0], result)
     return result
-
-
-def growths_of(policy, length: int) -> dict[str, control.Growth]:
-    """How the true and the decaying gradient grow along flights in still air."""
-    starts, still = control.draw_starts(jr.key(0), 1, 64, START, 2 * START)[0], jnp.zeros((length, 2))
-    measure = lambda decay: control.gradient_growth(partial(costs, wind=still, decay=decay), policy, starts)
-    return {"true": measure(1.0), "decaying": measure(DECAY[0])}
 
 
 def write_report(run, policy, losses, growths, ends, result) -> None:
@@ -213,14 +207,14 @@ def animation(policy) -> report.Animation:
 
 def policy_of(path: Path | None, seed: int):
     """The policy of a checkpoint, or one trained now."""
-    return control.load_policy(network(jr.key(0)), path) if path else learn(seed)[0]
+    return control.finite(ds.load(path, network(jr.key(0)))) if path else learn(seed)[0]
 
 
 def evaluate(*, policy: Path | None = None, seeds: str = "0:10", gust: float = float(WIND.gust), seed: int = 0) -> dict:
     """Judge one policy in 100 winds for each seed.
 
     Args:
-        policy: checkpoint.npz of a run; without it one is trained first.
+        policy: policy.ckpt of a run; without it one is trained first.
         seeds: of the starts and winds, FIRST:LAST without the last.
         gust: standard deviation of the gusts, m/s.
         seed: of the training, where one is trained.
@@ -237,7 +231,7 @@ def animate(out: Path, *, policy: Path | None = None, seed: int = 0) -> dict:
 
     Args:
         out: the GIF to write.
-        policy: checkpoint.npz of a run; without it one is trained first.
+        policy: policy.ckpt of a run; without it one is trained first.
         seed: of the training, where one is trained.
     """
     plot.save_animation(animation(policy_of(policy, seed)), out)

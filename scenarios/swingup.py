@@ -7,14 +7,14 @@ and not at all at the end. Success is judged in motion integrated to 1e-9: from 
 within 0.2 rad of upright over the last 2 s of 10, and the cart on its track of 2.4 m to either side.
 
     python scenarios/swingup.py                                        train with 10 seeds, judge each
-    python scenarios/swingup.py evaluate --policy RUN/checkpoint.npz   one policy on other starts
+    python scenarios/swingup.py evaluate --policy RUN/policy.ckpt   one policy on other starts
     python scenarios/swingup.py animate swingup.gif
 
 Expected: 64 of 64 starts for 10 of 10 training seeds, after some 5 s of training each.
 """
 
 import time
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -82,25 +82,14 @@ def costs(policy, start, length: int, decay=1.0):
     return 1 - jnp.cos(s.angle) + small + 10 * jax.nn.relu(jnp.abs(s.position) - EDGE) ** 2
 
 
-@cache
-def loss_over(horizon: int):
-    """The loss: mean cost of `horizon` steps over a batch of starts, (batch, 4), with the adjoint's decay."""
-
-    def loss(policy, batch):
-        starts, decay = batch
-        return jnp.mean(jax.vmap(lambda start: costs(policy, start, horizon, decay))(starts))
-
-    return loss
-
-
 def learn(seed: int, horizon: int = HORIZON, state: Path | None = None):
     """The policy after its last update, and the history of the loss; kept in and continued from the file `state`."""
     weights, starts = jr.split(jr.key(seed))
     policy = network(weights)
     states = control.draw_starts(starts, UPDATES, BATCH, ABOUT, WIDE, around=HANGING)
     batches, which = (states, jnp.linspace(*DECAY, UPDATES)), ds.trainable(policy, "layers")
-    options = {"checkpoint": state, "progress": False}
-    return ds.fit(loss_over(horizon), policy, OPTIMIZER, batches, train=which, steps_per_call=100, **options)
+    options = {"train": which, "steps_per_call": 100, "checkpoint": state, "progress": False}
+    return ds.fit(control.mean_cost(costs, horizon), policy, OPTIMIZER, batches, **options)
 
 
 @eqx.filter_jit
@@ -145,7 +134,8 @@ def train(*, seed: int = 0, policies: int = 10, horizon: int = HORIZON, run: cli
     """
     if policies < 1 or seed < 0 or horizon < 1:
         raise ds.InputError(f"policies={policies}, seed={seed}, horizon={horizon}: give at least 1, 0 and 1")
-    growths = growths_of(network(jr.key(seed)), max(horizon, STEPS))
+    starts, far = control.draw_starts(jr.key(0), 1, 64, ABOUT, WIDE, around=HANGING)[0], max(horizon, STEPS)
+    growths = control.growths(partial(costs, length=far), network(jr.key(seed)), starts, DECAY[0])
     growths["decaying"].warn(horizon)
     losses, good, seconds, parting = [], [], [], []
     for number in range(seed, seed + policies):
@@ -154,7 +144,7 @@ def train(*, seed: int = 0, policies: int = 10, horizon: int = HORIZON, run: cli
         seconds.append(time.process_time() - began)
         quick, exact, apart = judge(policy, hanging(TEST + number))
         if number == seed:
-            control.save_policy(policy, run.folder / "checkpoint.npz")
+            ds.save(run.folder / "policy.ckpt", policy)
             first = policy
         losses.append(history.loss)
         good.append(int(exact.sum()))
@@ -172,13 +162,6 @@ def train(*, seed: int = 0, policies: int = 10, horizon: int = HORIZON, run: cli
     }
     write_report(run, first, np.stack(losses), growths, result)
     return result
-
-
-def growths_of(policy, length: int) -> dict[str, control.Growth]:
-    """How the true and the decaying gradient grow along swings of a policy."""
-    starts = control.draw_starts(jr.key(0), 1, 64, ABOUT, WIDE, around=HANGING)[0]
-    measure = lambda decay: control.gradient_growth(partial(costs, length=length, decay=decay), policy, starts)
-    return {"true": measure(1.0), "decaying": measure(DECAY[0])}
 
 
 def write_report(run, policy, losses, growths, result) -> None:
@@ -228,14 +211,14 @@ def animation(policy) -> report.Animation:
 
 def policy_of(path: Path | None, seed: int):
     """The policy of a checkpoint, or one trained now."""
-    return control.load_policy(network(jr.key(0)), path) if path else learn(seed)[0]
+    return control.finite(ds.load(path, network(jr.key(0)))) if path else learn(seed)[0]
 
 
 def evaluate(*, policy: Path | None = None, seeds: str = "0:64", seed: int = 0) -> dict:
     """Judge one policy from hanging starts, one for each seed.
 
     Args:
-        policy: checkpoint.npz of a run; without it one is trained first.
+        policy: policy.ckpt of a run; without it one is trained first.
         seeds: of the starts, FIRST:LAST without the last.
         seed: of the training, where one is trained.
     """
@@ -255,7 +238,7 @@ def animate(out: Path, *, policy: Path | None = None, seed: int = 0) -> dict:
 
     Args:
         out: the GIF to write.
-        policy: checkpoint.npz of a run; without it one is trained first.
+        policy: policy.ckpt of a run; without it one is trained first.
         seed: of the training, where one is trained.
     """
     plot.save_animation(animation(policy_of(policy, seed)), out)

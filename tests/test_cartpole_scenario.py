@@ -3,8 +3,12 @@
 import json
 from functools import partial
 
+import equinox as eqx
+import jax.random as jr
 import numpy as np
 import pytest
+
+import diffsim as ds
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +29,7 @@ def trained(tmp_path_factory, cartpole):
 def test_two_seeds_reach_the_maximum_and_leave_a_whole_run(trained):
     result, run = trained
     assert result["at_500"] == 2
-    assert {"config.toml", "metrics.jsonl", "versions.json", "report.html", "figures", "checkpoint.npz"} <= {
+    assert {"config.toml", "metrics.jsonl", "versions.json", "report.html", "figures", "policy.ckpt"} <= {
         path.name for path in run.iterdir()
     }
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
@@ -33,7 +37,7 @@ def test_two_seeds_reach_the_maximum_and_leave_a_whole_run(trained):
 
 def test_a_saved_policy_is_judged_as_it_was_trained(trained, tmp_path, cartpole):
     _, run = trained
-    done = cartpole("evaluate", "--policy", run / "checkpoint.npz", "--seeds", "100:110", "--json", cwd=tmp_path)
+    done = cartpole("evaluate", "--policy", run / "policy.ckpt", "--seeds", "100:110", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
     assert (result["episodes"], result["at_500"], result["mean_score"]) == (10, 10, 500.0)
@@ -45,9 +49,9 @@ def test_a_saved_policy_is_judged_as_it_was_trained(trained, tmp_path, cartpole)
         (("evaluate", "--seeds", "100:0"), "seeds '100:0': give FIRST:LAST"),
         (("evaluate", "--seeds", "5:5"), "at least one seed"),
         (("evaluate", "--seeds", "five"), "seeds 'five'"),
-        (("evaluate", "--policy", "missing.npz"), "missing.npz"),
-        (("evaluate", "--policy", "text.npz"), "is no checkpoint"),
-        (("evaluate", "--policy", "other.npz"), "does not hold this scenario's network"),
+        (("evaluate", "--policy", "missing.ckpt"), "missing.ckpt"),
+        (("evaluate", "--policy", "text.ckpt"), "is no checkpoint of diffsim"),
+        (("evaluate", "--policy", "other.ckpt"), "is of another state"),
         (("train", "--policies", "0"), "policies=0"),
         (("train", "--horizon", "0"), "horizon=0"),
         (("animate", "picture.png"), "picture.png"),
@@ -55,8 +59,8 @@ def test_a_saved_policy_is_judged_as_it_was_trained(trained, tmp_path, cartpole)
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
 )
 def test_bad_input_is_named_and_exits_with_2(words, message, tmp_path, cartpole):
-    (tmp_path / "text.npz").write_text("weights")
-    np.savez(tmp_path / "other.npz", weights=np.zeros(3))
+    (tmp_path / "text.ckpt").write_text("weights")
+    ds.save(tmp_path / "other.ckpt", {"weights": np.zeros(3)})
     done = cartpole(*words, cwd=tmp_path)
     assert done.returncode == 2
     assert message in done.stderr
@@ -65,12 +69,12 @@ def test_bad_input_is_named_and_exits_with_2(words, message, tmp_path, cartpole)
 
 
 def test_a_policy_that_is_not_finite_is_refused(trained, tmp_path, cartpole):
-    with np.load(trained[1] / "checkpoint.npz") as file:
-        weights = {name: np.full_like(file[name], np.nan) for name in file.files}
-    np.savez(tmp_path / "nan.npz", **weights)
-    done = cartpole("evaluate", "--policy", "nan.npz", cwd=tmp_path)
+    like = ds.BoundedMLP(4, -1.0, 1.0, width=24, depth=2, scale=np.ones(4), key=jr.key(0))
+    policy = ds.load(trained[1] / "policy.ckpt", like)
+    ds.save(tmp_path / "nan.ckpt", eqx.tree_at(lambda p: p.layers.layers[0].bias, policy, np.full(24, np.nan)))
+    done = cartpole("evaluate", "--policy", "nan.ckpt", cwd=tmp_path)
     assert done.returncode == 2
-    assert "is not finite" in done.stderr
+    assert "of the policy is not finite" in done.stderr
 
 
 def test_a_horizon_beyond_the_useful_one_is_warned_of(tmp_path, cartpole):

@@ -1,11 +1,13 @@
-"""The swing-up and the quadrotor in their short forms, as a user runs them, and what they say to bad input."""
+"""Swing-up, quadrotor and rocket in their short forms, as a user runs them, and what they say to bad input."""
 
 import json
 
 import numpy as np
 import pytest
 
-RUN = {"config.toml", "metrics.jsonl", "versions.json", "report.html", "figures", "checkpoint.npz"}
+import diffsim as ds
+
+RUN = {"config.toml", "metrics.jsonl", "versions.json", "report.html", "figures", "policy.ckpt"}
 
 
 def result_of(done) -> dict:
@@ -27,6 +29,13 @@ def flown(tmp_path_factory, scenario):
     return result, folder / result["run"]
 
 
+@pytest.fixture(scope="module")
+def landed(tmp_path_factory, scenario):
+    folder = tmp_path_factory.mktemp("rocket")
+    result = result_of(scenario("rocket", "train", "--policies", 1, "--json", cwd=folder))
+    return result, folder / result["run"]
+
+
 @pytest.mark.slow
 def test_a_swing_up_succeeds_from_every_hanging_start_in_the_exact_motion(swung):
     result, run = swung
@@ -38,7 +47,7 @@ def test_a_swing_up_succeeds_from_every_hanging_start_in_the_exact_motion(swung)
 
 @pytest.mark.slow
 def test_a_saved_swing_up_succeeds_from_other_starts(swung, tmp_path, scenario):
-    words = ("evaluate", "--policy", swung[1] / "checkpoint.npz", "--seeds", "0:16", "--json")
+    words = ("evaluate", "--policy", swung[1] / "policy.ckpt", "--seeds", "0:16", "--json")
     result = result_of(scenario("swingup", *words, cwd=tmp_path))
     assert (result["starts"], result["good"], result["good_in_our_steps"]) == (16, 16, 16)
 
@@ -53,10 +62,28 @@ def test_a_quadrotor_stays_in_unseen_winds(flown):
 
 @pytest.mark.slow
 def test_stronger_gusts_carry_a_saved_quadrotor_farther(flown, tmp_path, scenario):
-    words = ("evaluate", "--policy", flown[1] / "checkpoint.npz", "--seeds", "0:2", "--json")
+    words = ("evaluate", "--policy", flown[1] / "policy.ckpt", "--seeds", "0:2", "--json")
     calm, wild = (result_of(scenario("quadrotor", *words, "--gust", g, cwd=tmp_path)) for g in (0.5, 8.0))
     assert calm["share_within_half_a_metre"] == 1.0
     assert calm["median_distance_m"] < wild["median_distance_m"]
+
+
+@pytest.mark.slow
+def test_a_rocket_lands_softly_on_little_more_than_the_least_fuel(landed):
+    result, run = landed
+    assert result["landings_least"] >= 980
+    assert 1.0 < result["fuel_over_least_median"] < 1.15
+    assert {path.name for path in run.iterdir()} >= RUN
+
+
+@pytest.mark.slow
+def test_a_saved_rocket_lands_from_other_starts(landed, tmp_path, scenario):
+    words = ("--policy", landed[1] / "policy.ckpt")
+    result = result_of(scenario("rocket", "evaluate", *words, "--seeds", "0:2", "--json", cwd=tmp_path))
+    assert result["starts"] == 200
+    assert result["landings"] >= 195
+    result_of(scenario("rocket", "animate", "landing.gif", *words, "--json", cwd=tmp_path))
+    assert (tmp_path / "landing.gif").read_bytes().startswith(b"GIF8")
 
 
 @pytest.mark.parametrize(
@@ -64,19 +91,22 @@ def test_stronger_gusts_carry_a_saved_quadrotor_farther(flown, tmp_path, scenari
     [
         ("swingup", ("train", "--policies", "0"), "policies=0"),
         ("swingup", ("evaluate", "--seeds", "9:3"), "seeds '9:3': give FIRST:LAST"),
-        ("swingup", ("evaluate", "--policy", "other.npz"), "does not hold this scenario's network"),
+        ("swingup", ("evaluate", "--policy", "other.ckpt"), "is of another state"),
         ("quadrotor", ("train", "--horizon", "0"), "horizon=0"),
-        ("quadrotor", ("evaluate", "--policy", "missing.npz"), "missing.npz"),
+        ("quadrotor", ("evaluate", "--policy", "missing.ckpt"), "missing.ckpt"),
         ("quadrotor", ("evaluate", "--gust", "-1"), "gust=-1 m/s is not allowed"),
-        ("quadrotor", ("animate", "picture.png", "--policy", "other.npz"), "does not hold this scenario's network"),
+        ("rocket", ("train", "--policies", "0"), "policies=0"),
+        ("rocket", ("evaluate", "--policy", "other.ckpt"), "is of another state"),
+        ("rocket", ("evaluate", "--seeds", "9:3"), "seeds '9:3': give FIRST:LAST"),
+        ("quadrotor", ("animate", "picture.png", "--policy", "other.ckpt"), "is of another state"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
 )
 def test_bad_input_is_named_and_exits_with_2(name, words, message, tmp_path, scenario):
-    np.savez(tmp_path / "other.npz", weights=np.zeros(3))
+    ds.save(tmp_path / "other.ckpt", {"weights": np.zeros(3)})
     done = scenario(name, *words, cwd=tmp_path)
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     # A run folder may have been begun; nothing was made in it.
-    assert {path.name for path in tmp_path.rglob("*.*")} <= {"other.npz", "config.toml", "versions.json"}
+    assert {path.name for path in tmp_path.rglob("*.*")} <= {"other.ckpt", "config.toml", "versions.json"}

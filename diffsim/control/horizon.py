@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import equinox as eqx
@@ -85,6 +86,12 @@ def gradient_growth(
     beyond = np.flatnonzero(in_start > limit * in_start[0])
     useful = at[beyond[0] - 1] if beyond.size else at[-1]
     return Growth(at, in_start, in_model, int(useful), limit)
+
+
+def growths(costs: Callable, model: Model, starts: State, decay: float) -> dict[str, Growth]:
+    """The `gradient_growth` of costs that take a decay, "true" without it and "decaying" with the one given."""
+    measure = lambda decay: gradient_growth(partial(costs, decay=decay), model, starts)
+    return {"true": measure(1.0), "decaying": measure(decay)}
 
 
 @eqx.filter_jit

@@ -12,7 +12,7 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Float
 
 from .._errors import InputError
-from .._types import Scalar, Vector
+from .._types import Scalar, State
 
 
 class Axis(NamedTuple):
@@ -34,8 +34,8 @@ class Value(eqx.Module):
     table: Float[Array, "..."]
     axes: tuple[Axis, ...] = eqx.field(static=True)
 
-    def __call__(self, state: Vector) -> Scalar:
-        """The value of one state of shape (n,); beyond an axis that is not periodic, that of its end."""
+    def __call__(self, state: State) -> Scalar:
+        """The value of one state, a tuple of numbers; beyond an axis that is not periodic, that of its end."""
         corners = [self._corners(x, axis) for x, axis in zip(state, self.axes, strict=True)]
         chosen = list(itertools.product(*corners))
         weights = [jnp.prod(jnp.stack([weight for _, weight in corner])) for corner in chosen]
@@ -55,18 +55,21 @@ class Value(eqx.Module):
 
 
 def best_value(
-    step: Callable[[Vector, Scalar], Vector],
-    cost: Callable[[Vector, Scalar], Scalar],
+    step: Callable[[State, Scalar], State],
+    cost: Callable[[State, Scalar], Scalar],
     axes: Sequence[Axis],
     controls: Float[ArrayLike, " choices"],
     stages: int,
+    *,
+    make: Callable[[Sequence[Scalar]], State] = tuple,
 ) -> Value:
     """The least total cost of `stages` steps from every state: Bellman's recursion backwards, from zero at the end.
 
         V[k](s) = min over u of  cost(s, u) + V[k - 1](step(s, u))
 
-    States are vectors of shape (n,) in the order of `axes`, controls one of the given numbers. Raises InputError for
-    an axis or a choice of controls that is empty.
+    States are tuples of numbers in the order of `axes`; `make` makes them of their numbers, such as the `_make` of a
+    NamedTuple. Controls are one of the given numbers. Raises InputError for an axis or a choice of controls that is
+    empty.
 
     Good values: two or three axes. Breaks when: there are more (work and memory grow as the product of the counts).
     Source: R. Bellman, Dynamic Programming (1957), chapter III.
@@ -74,21 +77,20 @@ def best_value(
     axes, controls = tuple(axes), jnp.asarray(controls, float)
     if stages < 1 or controls.size < 1 or not axes or min(axis.count for axis in axes) < 2:
         raise InputError(f"{stages} stages, {controls.size} controls, axes {axes}: give some of each, axes of 2 points")
-    points = np.stack(np.meshgrid(*(axis.points() for axis in axes), indexing="ij"), axis=-1)
-    return Value(_recursion(step, cost, axes, controls, jnp.asarray(points), stages), axes)
+    points = np.meshgrid(*(axis.points() for axis in axes), indexing="ij")
+    return Value(_recursion(step, cost, axes, controls, [jnp.asarray(x) for x in points], stages, make), axes)
 
 
 @eqx.filter_jit
-def _recursion(step, cost, axes, controls, points, stages):
+def _recursion(step, cost, axes, controls, points, stages, make):
     """The table of values of the last stage."""
-    everywhere = lambda function: lambda u: jnp.vectorize(lambda state: function(state, u), signature="(n)->()")(points)
-    part = lambda k: lambda state, u: step(state, u)[k]
+    everywhere = lambda function: lambda u: jnp.vectorize(lambda *place: function(make(place), u))(*points)
     # Where each control leads does not change from stage to stage.
-    places = tuple(lax.map(everywhere(part(k)), controls) for k in range(len(axes)))
+    places = lax.map(everywhere(lambda s, u: tuple(step(s, u))), controls)
     prices = lax.map(everywhere(cost), controls)
 
     def stage(table, _):
-        value = jnp.vectorize(lambda *place: Value(table, axes)(jnp.stack(place)))
+        value = jnp.vectorize(lambda *place: Value(table, axes)(place))
 
         def better(best, choice):
             place, price = choice
@@ -96,14 +98,14 @@ def _recursion(step, cost, axes, controls, points, stages):
 
         return lax.scan(better, jnp.full_like(table, jnp.inf), (places, prices))[0], None
 
-    return lax.scan(stage, jnp.zeros(points.shape[:-1], points.dtype), None, length=stages)[0]
+    return lax.scan(stage, jnp.zeros_like(points[0]), None, length=stages)[0]
 
 
 def best_control(step: Callable, cost: Callable, value: Value, controls: Float[ArrayLike, " choices"]) -> Callable:
-    """The policy that is best if every later step is: from a state of shape (n,) to one of the controls."""
+    """The policy that is best if every later step is: from a state to one of the controls."""
     controls = jnp.asarray(controls, float)
 
-    def policy(state: Vector) -> Scalar:
+    def policy(state: State) -> Scalar:
         return controls[jnp.argmin(jax.vmap(lambda u: cost(state, u) + value(step(state, u)))(controls))]
 
     return policy

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from diffsim import InputError, rollout
-from diffsim.control import gradient_growth, up_to
+from diffsim.control import gradient_growth, growths, up_to
 
 STARTS = jnp.array([0.5, -1.0, 2.0])
 
@@ -35,6 +35,12 @@ def test_useful_length_is_where_the_growth_passes_the_limit():
     assert gradient_growth(costs, jnp.array(0.9), STARTS).useful == 40
     damped = lambda factor, start: costs(factor, start, decay=0.8)
     assert gradient_growth(damped, jnp.array(1.2), STARTS, limit=10.0).useful == 40
+
+
+def test_the_true_growth_and_the_decaying_one_differ_by_the_decay():
+    found = growths(costs, jnp.array(1.2), STARTS, 0.9)
+    steps = found["true"].lengths
+    np.testing.assert_allclose(found["decaying"].in_start, found["true"].in_start * 0.9**steps, rtol=1e-12)
 
 
 def test_default_lengths_span_the_rollout():
