@@ -51,7 +51,7 @@ def test_a_run_that_was_killed_goes_on_bit_for_bit(killed, tmp_path, scenario):
     folder = tmp_path / json.loads(whole.stdout.splitlines()[-1])["run"]
     assert lines(killed) == lines(folder)
     assert len(lines(killed)) == 3
-    assert (killed / "checkpoint.npz").read_bytes() == (folder / "checkpoint.npz").read_bytes()
+    assert (killed / "policy.ckpt").read_bytes() == (folder / "policy.ckpt").read_bytes()
 
 
 def test_a_folder_without_a_run_or_of_another_scenario_is_refused(killed, tmp_path, scenario):

@@ -123,7 +123,8 @@ def _run(task: Task, snapshot: Snapshot, keeper: Keeper, bar: Progress, watch, d
     began = time.perf_counter() - snapshot.seconds
     try:
         for call in task.calls(snapshot):
-            new = task.after(snapshot, call, time.perf_counter() - began)
+            new = task.after(snapshot, call)
+            new = new._replace(seconds=time.perf_counter() - began)
             bar.show(new.done, new.losses[new.done - 1])
             if not bool(new.state.healthy):
                 return new, ""

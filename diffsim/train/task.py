@@ -117,7 +117,7 @@ class Task:
         value = None if check is None else validate(check, after[0].trained, fixed)
         return Call(first + count, after[0], after[1], outputs[0], outputs[1], value)
 
-    def after(self, snapshot: Snapshot, call: Call, seconds: float) -> Snapshot:
+    def after(self, snapshot: Snapshot, call: Call) -> Snapshot:
         """The snapshot after a call, which is waited for."""
         first, best = snapshot.done, snapshot.best
         snapshot.losses[first : call.done] = np.asarray(call.losses)[: call.done - first]
@@ -127,7 +127,7 @@ class Task:
             number, value = -(-call.done // self.size), float(call.validation)
             snapshot.validation[number - 1] = value
             best = Best(call.state.trained, value, number) if value < best.value else best
-        new = {"state": call.state, "guard": call.guard, "best": best, "done": call.done, "seconds": seconds}
+        new = {"state": call.state, "guard": call.guard, "best": best, "done": call.done}
         return snapshot._replace(**new)
 
     def moment(self, first: int, snapshot: Snapshot) -> Moment:

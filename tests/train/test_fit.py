@@ -1,5 +1,7 @@
 """Fits: closed forms, bounds, what stays fixed, what is compiled once, and how a fit fails."""
 
+import time
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -30,6 +32,16 @@ def repeated(steps):
 
 
 QUIET = {"progress": False}
+
+
+def test_the_time_of_a_fit_is_that_of_its_calls():
+    def slow(line, batch):
+        wait = lambda value: (time.sleep(0.01), value)[1]
+        held = jax.pure_callback(wait, jax.ShapeDtypeStruct((), float), jax.lax.stop_gradient(line.slope))
+        return squares(line, batch) + 0.0 * held
+
+    _, history = fit(slow, Line(), optax.sgd(0.01), repeated(20), steps_per_call=20, **QUIET)
+    assert history.seconds >= 0.2
 
 
 def test_linear_regression_has_its_closed_form():
