@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 
 from diffsim import ReplayAdjoint, integrate
 
@@ -85,6 +85,8 @@ def test_gradients_are_those_of_diffrax(solver, digits, single, shapes, seed, ti
 
     run = lambda adjoint: jax.jit(jax.value_and_grad(lambda x: by_diffrax(x, adjoint), has_aux=True))((y0, p))
     (_, ys), theirs = run(dfx.RecursiveCheckpointAdjoint())
+    # A method of low order may need more steps than there are at a tight tolerance.
+    assume(all(jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(ys)))
     (_, own_ys), own = run(ReplayAdjoint(memory))
     precision = (1e-12 if explicit else 1e-8) if dtype == jnp.float64 else 1e-4
     close(own_ys, ys, precision)
