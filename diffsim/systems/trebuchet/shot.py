@@ -105,10 +105,11 @@ def start(p: Trebuchet) -> Slide:
 def _chain(p: Trebuchet, ts=None, check=False, mode: Mode = "any", **options) -> _Chain:
     """The three phases one after the other; a phase whose start is undefined is NaN throughout."""
     bare = lambda phase: phase if check else Phase(phase.field, phase.guards)
-    options |= {"ts": ts, "mode": mode}
+    longest = 10 * jnp.sqrt(lax.stop_gradient(p.l_long / p.g))
+    # A first step of the machine's own scale: none has to be found.
+    options = {"dt0": longest / 200, **options, "ts": ts, "mode": mode}
     # In forward mode each phase carries the tangents of only those parameters that matter up to its end.
     serve = few_inputs if mode == "forward" else lambda function: function
-    longest = 10 * jnp.sqrt(lax.stop_gradient(p.l_long / p.g))
 
     @serve
     def lift_off(p):
