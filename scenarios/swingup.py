@@ -6,7 +6,7 @@ Through a pole that falls the true gradient explodes (the report shows how), so 
 and not at all at the end. Success is judged in motion integrated to 1e-9: from 64 hanging starts the pole must stay
 within 0.2 rad of upright over the last 2 s of 10, and the cart on its track of 2.4 m to either side.
 
-    python scenarios/swingup.py                                        train with 10 seeds, judge each
+    python scenarios/swingup.py                                     train with 10 seeds, judge each
     python scenarios/swingup.py evaluate --policy RUN/policy.ckpt   one policy on other starts
     python scenarios/swingup.py animate swingup.gif
 

@@ -23,7 +23,7 @@ class Place(NamedTuple):
     size: tuple[int, int]
 
 
-def in_blocks(
+def by_blocks(
     stage: Callable[[Array, Array, Place], Array],
     adjoint: Callable[[Array, Array, Array, Place], tuple[Array, Array]],
     halo: int,

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from .._types import Scalar
 from ..parameters import param
-from .blocks import in_blocks
+from .blocks import by_blocks
 from .box import held, sums
 from .colour import LUMA, luma
 from .stencil import stencil
@@ -54,7 +54,7 @@ def _guided(radius: int):
         found = straight + inner(guide) * by_guide + weights * to_guide
         return to_variance[0, radius:-radius, radius:-radius], found
 
-    return in_blocks(guided, adjoint, halo)
+    return by_blocks(guided, adjoint, halo)
 
 
 def _lines(smoothing, picture, place, radius: int):

@@ -52,11 +52,14 @@ class Progress:
 
         `function` is what the user knows it by.
         """
-        what = f"compiling {title(function)}"
+        with _without_collection(), self._telling(f"compiling {title(function)}"):
+            yield
+
+    @contextmanager
+    def _telling(self, what: str) -> Iterator[None]:
         if self.bar is not None:
             self.bar.update(self.task, doing=what)
-            with _without_collection():
-                yield
+            yield
             self.bar.reset(self.task, loss="", doing="")
             return
         line = f"{what}, {_SECONDS_BETWEEN_LINES:.0f} s so far"
@@ -65,8 +68,7 @@ class Progress:
         if self.shown:
             late.start()
         try:
-            with _without_collection():
-                yield
+            yield
         finally:
             late.cancel()
 

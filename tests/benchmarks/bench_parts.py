@@ -19,7 +19,7 @@ import numpy as np
 from jax import lax
 
 import diffsim as ds
-from bench_solvers import STARTS, blocks
+from bench_solvers import STARTS, blocks, posed
 from solver_cases import P, RATES, RK4, T1, Y0, by_diffrax, by_diffsim, lotka_volterra, robertson
 from timing import compiled
 
@@ -44,14 +44,13 @@ def batch() -> None:
         ("RK4, 1,000 steps", RK4(), dfx.ConstantStepSize(), 1001),
         ("Tsit5, rtol 1e-6", dfx.Tsit5(), TOLERANCES, 512),
     ):
-        own = {"solver": solver, "controller": controller, "dt0": 0.01, "max_steps": most}
-        steps = jax.vmap(lambda y0: ds.evolve(ds.Phase(lotka_volterra), 0.0, y0, p, t1=T1, **own).steps)(STARTS)
-        sorted_starts = jnp.asarray(STARTS)[jnp.argsort(steps)].reshape(-1, 64, 2)
-        end = lambda p, y0: jnp.sum(ds.integrate(lotka_volterra, y0, jnp.array([0.0, T1]), p, **own)[-1] ** 2)
+        end, steps = posed(solver, controller, most)
+        attempts = jax.vmap(steps)(STARTS)
+        sorted_starts = jnp.asarray(STARTS)[jnp.argsort(attempts)].reshape(-1, 64, 2)
         values = lambda p: jnp.mean(lax.map(lambda y0: jax.vmap(end, (None, 0))(p, y0), sorted_starts))
         value, both = least(compiled(values, p)[0]), least(blocks(solver, controller, most)[0])
         # Members of a block step together: each of its attempts is made for the slowest.
-        made = 64 * float(np.sum(np.max(np.sort(steps).reshape(-1, 64), axis=1)))
+        made = 64 * float(np.sum(np.max(np.sort(attempts).reshape(-1, 64), axis=1)))
         per = [1e6 * x / made for x in (value, both - value)]
         numbers = "".join(f"{x:14.1f}" for x in (made / len(STARTS), value, both, *per))
         print(f"{name:20s}{numbers}", flush=True)

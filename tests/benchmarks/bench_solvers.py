@@ -91,11 +91,16 @@ def single() -> None:
 STARTS = np.asarray(Y0 * jr.uniform(jr.key(0), (4096, 2), minval=0.5, maxval=1.5))
 
 
-def blocks(solver, controller, most, devices=None):
-    """The compiled mean over the batch by `in_blocks`, sorted by steps."""
+def posed(solver, controller, most):
+    """The loss of one trajectory of the batch, by parameters and start, and its attempted steps, by its start."""
     own = {"solver": solver, "controller": controller, "dt0": 0.01, "max_steps": most}
     each = lambda p, y0: jnp.sum(ds.integrate(lotka_volterra, y0, jnp.array([0.0, T1]), p, **own)[-1] ** 2)
-    steps = lambda y0: ds.evolve(ds.Phase(lotka_volterra), 0.0, y0, jnp.asarray(P), t1=T1, **own).steps
+    return each, lambda y0: ds.evolve(ds.Phase(lotka_volterra), 0.0, y0, jnp.asarray(P), t1=T1, **own).steps
+
+
+def blocks(solver, controller, most, devices=None):
+    """The compiled mean over the batch by `in_blocks`, sorted by steps."""
+    each, steps = posed(solver, controller, most)
     mean, starts = ds.in_blocks(each, devices=devices), jnp.asarray(STARTS)
     cost = jax.jit(jax.vmap(steps))(starts)
     return compiled(jax.value_and_grad(lambda p: mean(p, starts, cost)), jnp.asarray(P))
