@@ -13,12 +13,13 @@ from jax.flatten_util import ravel_pytree
 
 from .._errors import InputError
 from .._types import Scalar, Vector
-from .attempt import freeze
 from .guard import choose
+from .moving import freeze
 from .path import Path, as_dense, as_saved
 from .prepare import on_vectors, stepper
 from .record import Memory, Record, blank, plan
 from .replay import replay
+from .sweep import with_slopes
 
 
 class ReplayAdjoint(dfx.AbstractAdjoint):
@@ -48,17 +49,18 @@ class ReplayAdjoint(dfx.AbstractAdjoint):
         steps = stepper(field, solver, stepsize_controller, t0, y0, args)
         between = saveat.dense or any(sub.ts is not None or sub.steps for sub in _subs(saveat))
         whole = steps.is_light(y0)
-        stride, jacobians = plan(self.memory, y0, max_steps, keep_path=between, whole=whole)
+        stride, jacobians = plan(self.memory, y0, max_steps, steps.number_of_stages, keep_path=between, whole=whole)
         blank_record = _Kept(blank(y0, max_steps, stride), t0, jnp.zeros_like(t0), y0)
         arrays = {"terms": terms, "saveat": saveat, "init_state": init_state, "args": args, "t0": t0, "t1": t1}
         arrays |= {"stepsize_controller": stepsize_controller, **{k: others[k] for k in ("dt0", "progress_meter")}}
         options = {"solver": solver, "event": None, "max_steps": max_steps}
         (state, stats), kept = _recorded(self._loop, freeze(blank_record), **options, **freeze(arrays))
+        record = with_slopes(freeze(steps), freeze(kept.record))
         # The last step is taken apart from the record: it ends at `t1`, wherever that is.
-        head = _without_last(kept.record)
+        head = _without_last(record)
         end = replay(steps, t0, y0, head, kept.t, kept.y, keep_path=between, jacobians=jacobians, whole=whole)
         h = jnp.where(state.tprev == t1, t1 - end.t, kept.h)
-        return _with_derivatives(Path(steps, kept.record, end, h, unravel), saveat, state, args), stats
+        return _with_derivatives(Path(steps, record, end, h, unravel), saveat, state, args), stats
 
 
 def _with_derivatives(path: Path, saveat: dfx.SaveAt, state, args):

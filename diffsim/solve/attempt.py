@@ -4,15 +4,15 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import diffrax as dfx
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array
 
 from .._types import Flag, Scalar, State
 from .guard import Guard
+from .implicit import Slopes
+from .moving import freeze
 from .status import Status
 from .step import Point, Stepper
 
@@ -35,34 +35,11 @@ def steady(problem: Problem) -> bool:
     return not problem.guards and isinstance(problem.controller, dfx.ConstantStepSize | dfx.StepTo)
 
 
-def freeze(tree):
-    """The same tree, treated as constant by differentiation."""
-    return jax.tree.map(lambda x: lax.stop_gradient(x) if eqx.is_inexact_array(x) else x, tree)
-
-
-@jax.custom_jvp
-def moving_together(numbers: list) -> list:
-    """The same arrays, with tangents for all of them, be they zero, if there is one for any.
-
-    JAX goes through the body of a loop again for as long as it finds tangents that were not there at its beginning.
-    """
-    return numbers
-
-
-def _together(primals, tangents):
-    (numbers,), (found,) = primals, tangents
-    nothing = 0 * sum(jnp.ravel(x)[0] for x in found if not isinstance(x, SymbolicZero))
-    filled = [jnp.zeros_like(x) if isinstance(t, SymbolicZero) else t for x, t in zip(numbers, found, strict=True)]
-    return numbers, [t + nothing for t in filled]
-
-
-moving_together.defjvp(_together, symbolic_zeros=True)
-
-
 class Attempt(NamedTuple):
     """The end of a step, and the verdict of the step size controller: whether it is accepted, and what is next."""
 
     end: Point
+    slopes: Slopes | None  # of an implicit method's stages
     accept: Flag
     h_next: Scalar
     controller: Any
@@ -70,10 +47,13 @@ class Attempt(NamedTuple):
 
 def attempt(problem: Problem, still: Problem, start: Point, h: Scalar, time: Scalar, controller) -> Attempt:
     """The attempt at so much `time` of a step `h` from `start`; `still` is the problem held constant."""
-    end, error = problem.stepper.step(start, time)
+    stages = problem.stepper.stages(start, time)
+    end, error = problem.stepper.step(start, time, stages)
     # A step into a region where the field is undefined must be refused, not compared with NaN.
     error = jnp.where(jnp.isnan(error), jnp.inf, lax.stop_gradient(error))
-    return Attempt(end, *_judge(still, freeze(start), freeze(end), h, error, controller))
+    return Attempt(
+        end, None if stages is None else stages.slopes, *_judge(still, freeze(start), freeze(end), h, error, controller)
+    )
 
 
 def _judge(still: Problem, here: Point, there: Point, h, error, controller):

@@ -16,11 +16,12 @@ from jaxtyping import Array, Float
 
 from .._errors import InputError
 from .._types import Args, Count, Scalar, State, Vector
-from .attempt import Problem, all_finite, freeze, steady
+from .attempt import Problem, all_finite, steady
 from .checks import check_field, check_state
 from .guard import Guard, Phase, next_watch
 from .locate import Stage, hold, settle
 from .march import March, advance, begin, rows
+from .moving import freeze
 from .prepare import on_vectors, stepper, with_plain_norm
 from .program import traced_once
 from .record import Memory, Record, blank, plan
@@ -81,8 +82,10 @@ def evolve(
 
     `memory` says what reverse mode works from: "states" (each is kept, each step taken again), "two_levels" (one state
     in sqrt(max_steps) is kept, each step taken again twice) or "jacobians" (as "states", with the Jacobians of 64
-    steps at a time: fast where a step is many operations on few numbers, as in implicit methods). "auto" takes
-    "states" up to 16 MiB and "two_levels" beyond, and "jacobians" for up to 8 numbers if loops are not compiled whole.
+    steps at a time: fast where a step is many operations on few numbers). "auto" takes "states" up to 16 MiB and
+    "two_levels" beyond, and "jacobians" for up to 8 numbers if loops are not compiled whole. Stages of an implicit
+    method are differentiated as the roots they are; but for "two_levels" their slopes are kept beside each state, and
+    nothing is solved for again.
 
     Status: GUARD_NOT_FOUND if the phase has guards and `t1` came first, GRAZING if the guard is only touched,
     STEP_LIMIT, NON_FINITE (constant steps go on to `t1` none the less). Raises InputError for a guard that is not real,
@@ -104,13 +107,14 @@ def evolve(
 def _end(problem: Problem, t0: Scalar, y0: Vector, mode: Mode, memory: Memory, keep_path: bool):
     """The March of a phase, and the differentiable End that its steps came to."""
     forward = mode == "forward"
-    stride, jacobians = plan(memory, y0, rows(problem), keep_path=keep_path, whole=problem.whole)
-    stepped = problem if forward else freeze(problem._replace(stepper=problem.stepper.undifferentiated()))
+    stages = problem.stepper.number_of_stages
+    stride, jacobians = plan(memory, y0, rows(problem), stages, keep_path=keep_path, whole=problem.whole)
+    stepped = problem if forward else freeze(problem)
     arrays, static = eqx.partition(stepped, eqx.is_array)
 
     def run(arrays, t0, y0):
         problem = eqx.combine(arrays, static)
-        record = blank(y0, rows(problem), stride) if keep_path or not forward else None
+        record = blank(y0, rows(problem), stride, stages) if keep_path or not forward else None
         return advance(problem, begin(problem, problem.stepper.point(t0, y0), record))
 
     run = functools.partial(compile_small(run) if problem.whole else run, arrays)

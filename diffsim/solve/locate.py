@@ -11,8 +11,8 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Bool, Float
 
 from .._types import Count, Flag, Scalar
-from .attempt import moving_together
 from .guard import Guard, Sight, choose, crossed, extremum, functions, measure, wanted_sides
+from .moving import moving_together
 from .step import Point, Stepper
 
 _LOOKS = 8  # at dips between the ends of a step

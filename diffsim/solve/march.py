@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from .._types import Count, Flag, Scalar
-from .attempt import Attempt, Problem, all_finite, attempt, freeze, health, moving_together, steady
+from .attempt import Attempt, Problem, all_finite, attempt, health, steady
 from .guard import (
     Watch,
     choose,
@@ -18,6 +18,7 @@ from .guard import (
     next_watch,
 )
 from .locate import Search, Stage, fresh, look
+from .moving import freeze, moving_together
 from .record import Record, write
 from .scalars import entries
 from .status import Status
@@ -163,5 +164,7 @@ def _after(still: Problem, march: March, tried: Attempt, whole: Flag, clear: Fla
         watch=choose(take, watch, march.watch),
         status=jnp.where(whole, status, march.status),
         attempts=march.attempts + settled,
-        record=None if march.record is None else write(march.record, start.t, jnp.where(take, h, 0.0), start.y),
+        record=None
+        if march.record is None
+        else write(march.record, start.t, jnp.where(take, h, 0.0), start.y, tried.slopes),
     )

@@ -10,6 +10,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from .._types import Args, Count, Flag, Scalar, State
+from .implicit import Stages
 from .record import Record
 from .replay import End
 from .step import Point, Stepper
@@ -34,10 +35,13 @@ class Path(NamedTuple):
             h = jnp.where(final, h, lax.stop_gradient(self.record.h[row]))
         return self.stepper.point(t, y), h
 
-    def step(self, start: Point, h: Scalar):
-        """The point after a step, and what the solver's interpolation needs to know of it; fast to compile."""
-        end, _, info = self.stepper._replace(small=False).dense_step(start, h)
-        return end, info
+    def step(self, row: Count):
+        """The points before and after a step, and what the solver's interpolation needs to know of it."""
+        start, h = self.start(row)
+        stages = None if self.record.slopes is None else Stages(self.record.slopes[row])
+        # Not written out: fast to compile.
+        end, _, info = self.stepper._replace(small=False).dense_step(start, h, stages)
+        return start, end, info
 
     def rows(self, times: Float[Array, " times"]) -> Int[Array, " times"]:
         """The steps in which times lie, or at whose ends; -1 for times before the first."""
@@ -46,8 +50,7 @@ class Path(NamedTuple):
 
     def at(self, row: Count, moving: Scalar, given: Flag) -> State:
         """The state at the time `moving` within a step if that time was `given`, otherwise at the step's end."""
-        start, h = self.start(jnp.maximum(row, 0))
-        end, info = self.step(start, h)
+        start, end, info = self.step(jnp.maximum(row, 0))
         # Before the first step lies the initial state.
         moving = jnp.where(given, moving, jnp.where(row < 0, start.t, end.t))
         return self.unravel(self.stepper.solver.interpolation_cls(t0=start.t, t1=end.t, **info).evaluate(moving))
@@ -79,8 +82,7 @@ def as_dense(path: Path, ts, infos):
     """diffrax's dense output, with the derivatives of the path."""
 
     def row(i):
-        start, h = path.start(i)
-        end, info = path.step(start, h)
+        start, end, info = path.step(i)
         trees = {name: (path.unravel if x.ndim == 1 else jax.vmap(path.unravel))(x) for name, x in info.items()}
         return start.t, end.t, trees
 

@@ -15,7 +15,7 @@ from .._types import Args, Scalar, Vector
 from .apart import apart
 from .program import is_plain, operations, traced_once
 from .scalars import can_be_written_out, entries
-from .step import Stepper, with_stages
+from .step import Stepper
 
 _MANY = 1024  # numbers of a state
 _FEW = 16  # numbers in each array of a field that is written out
@@ -26,11 +26,14 @@ def stepper(field: Callable, solver: dfx.AbstractSolver, controller, t0: Scalar,
     """`solver` for `field(t, y, args)`, set up so that `grad`, `jvp` and `vmap` go through its steps."""
     if isinstance(solver, dfx.AbstractImplicitSolver):
         solver = _with_tolerances(solver, controller)
-    solver = with_stages(solver, "bounded")
+    if isinstance(solver, dfx.AbstractRungeKutta):
+        # Stages are differentiated by rules of our own: an ordinary loop over them is the fastest.
+        solver = dataclasses.replace(solver, scan_kind="lax")
     names = operations(field, t0, y0, args)
     sizes = [x.size for x in jax.tree.leaves(eqx.filter((y0, args), eqx.is_array))]
-    small = len(names) <= _SMALL and max(sizes, default=0) <= _FEW and can_be_written_out(names)
-    plain = is_plain(names) and isinstance(solver, dfx.AbstractERK | dfx.Euler)
+    explicit = isinstance(solver, dfx.AbstractERK | dfx.Euler)
+    small = explicit and len(names) <= _SMALL and max(sizes, default=0) <= _FEW and can_be_written_out(names)
+    plain = explicit and is_plain(names)
     return Stepper(solver, dfx.ODETerm(field), args, small, plain)
 
 

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from .._errors import InputError
 from .._types import Count, Scalar, Vector
+from .implicit import Slopes
 from .rows import put
 
 Memory = Literal["auto", "states", "two_levels", "jacobians"]
@@ -19,12 +20,14 @@ class Record(NamedTuple):
     """What was attempted, one row each: time and size of the step, zero if it was refused.
 
     `y` holds the state before every `stride`-th attempt; where that is not each, it has one row more than it needs.
+    Where it is each, `slopes` may hold those of the stages of an implicit method, so that they need not be found again.
     """
 
     t: Float[Array, " rows"]
     h: Float[Array, " rows"]
     y: Float[Array, "kept n"]
     count: Count
+    slopes: Float[Array, "rows stages n"] | None = None
 
     @property
     def stride(self) -> int:
@@ -40,8 +43,10 @@ class Plan(NamedTuple):
     jacobians: bool
 
 
-def plan(memory: Memory, like: Vector, rows: int, *, keep_path: bool, whole: bool) -> Plan:
+def plan(memory: Memory, like: Vector, rows: int, stages: int, *, keep_path: bool, whole: bool) -> Plan:
     """The plan for so many attempts of states `like`, by the name of a policy, or chosen from bytes and steps.
+
+    Of an implicit method the slopes of so many `stages` are kept beside each state.
 
     Raises InputError for a name that is none, or a policy that keeps too few states for a path.
     """
@@ -49,23 +54,26 @@ def plan(memory: Memory, like: Vector, rows: int, *, keep_path: bool, whole: boo
         raise InputError(f"memory={memory!r}: use one of {', '.join(get_args(Memory))}")
     if memory == "two_levels" and keep_path:
         raise InputError('memory="two_levels" keeps too few states for those at times in between: use "states"')
-    small = rows * like.size * like.dtype.itemsize <= _CACHED
+    small = rows * (1 + stages) * like.size * like.dtype.itemsize <= _CACHED
     if memory == "two_levels" or (memory == "auto" and not small and not keep_path):
         return Plan(math.isqrt(rows), False)
-    return Plan(1, memory == "jacobians" or (memory == "auto" and not whole and like.size <= _FEW))
+    return Plan(1, memory == "jacobians" or (memory == "auto" and not (whole or stages) and like.size <= _FEW))
 
 
-def blank(like: Vector, rows: int, stride: int = 1) -> Record:
-    """An empty record for attempts of states `like`."""
+def blank(like: Vector, rows: int, stride: int = 1, stages: int = 0) -> Record:
+    """An empty record for attempts of states `like`, with the slopes of so many stages each."""
     kept = -(-rows // stride)
     zeros = jnp.zeros(kept * stride, like.dtype)
-    return Record(zeros, zeros, jnp.zeros((kept + (stride > 1), like.size), like.dtype), jnp.array(0))
+    slopes = jnp.zeros((rows, stages, like.size), like.dtype) if stages and stride == 1 else None
+    return Record(zeros, zeros, jnp.zeros((kept + (stride > 1), like.size), like.dtype), jnp.array(0), slopes)
 
 
-def write(record: Record, t: Scalar, h: Scalar, y: Vector) -> Record:
+def write(record: Record, t: Scalar, h: Scalar, y: Vector, slopes: Slopes | None) -> Record:
     """The record with one more attempt, of size `h` (zero: refused) from the state `y` at `t`."""
     i = record.count
-    return Record(put(record.t, i, t), put(record.h, i, h), put_some(record.y, i, record.stride, y), i + 1)
+    ys = put_some(record.y, i, record.stride, y)
+    kept = record.slopes if slopes is None or record.slopes is None else put(record.slopes, i, slopes)
+    return Record(put(record.t, i, t), put(record.h, i, h), ys, i + 1, kept)
 
 
 def put_some(rows: Array, attempt: Count, stride: int, value: Array) -> Array:

@@ -1,8 +1,7 @@
 """One step of any diffrax one-step solver as a plain function that every mode of differentiation accepts."""
 
-import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import diffrax as dfx
 import equinox as eqx
@@ -12,7 +11,9 @@ import numpy as np
 from jax import lax
 
 from .._types import Args, Scalar, Vector
+from . import implicit
 from .apart import apart
+from .implicit import Stages, Tableau
 from .scalars import entries, written_out
 
 _LIGHT = 16 * 2**10  # bytes of state and parameters up to which one core alone is faster
@@ -43,21 +44,31 @@ class Stepper(NamedTuple):
         """The point at (t, y)."""
         return Point(t, y, self.slope(t, y))
 
-    def step(self, start: Point, h: Scalar) -> tuple[Point, Vector]:
-        """The point a time `h` after `start`, and the solver's estimate of its local error."""
-        return self.dense_step(start, h)[:2]
+    def stages(self, start: Point, h: Scalar) -> Stages | None:
+        """What a step by an implicit method has to find, to be given to `step`."""
+        tableau = Tableau.of(self.solver)
+        return None if tableau is None else implicit.found(tableau, self.solver, self.term, self.args, tuple(start), h)
 
-    def dense_step(self, start: Point, h: Scalar) -> tuple[Point, Vector, dict]:
+    @property
+    def number_of_stages(self) -> int:
+        """How many stages a step has to find."""
+        tableau = Tableau.of(self.solver)
+        return 0 if tableau is None else len(tableau.c)
+
+    def step(self, start: Point, h: Scalar, stages: Stages | None = None) -> tuple[Point, Vector]:
+        """The point a time `h` after `start`, and the solver's estimate of its local error."""
+        return self.dense_step(start, h, stages)[:2]
+
+    def dense_step(self, start: Point, h: Scalar, stages: Stages | None = None) -> tuple[Point, Vector, dict]:
         """The same, and what the solver's interpolation needs to know of the step."""
+        tableau = Tableau.of(self.solver)
+        if tableau is not None:
+            return _implicit(self, tableau, start, h, stages or self.stages(start, h))
         if isinstance(self.solver, dfx.AbstractERK):
             return (_written_out if self.small else _explicit)(self, start, h)
         if isinstance(self.solver, dfx.Euler):
             return _euler(self, start, h)
         return _general(self, start, h)
-
-    def undifferentiated(self) -> "Stepper":
-        """The same for values alone, which is faster: derivatives do not go through it."""
-        return self._replace(solver=with_stages(self.solver, "lax"))
 
     def is_light(self, y: Vector) -> bool:
         """Whether loops over steps are best compiled whole: plain arithmetic on few numbers."""
@@ -68,13 +79,6 @@ class Stepper(NamedTuple):
     def error_order(self):
         """The order of the error estimate, as step size controllers need it."""
         return self.solver.error_order(self.term)
-
-
-def with_stages(solver, kind: str):
-    """The solver with its loop over stages of one of diffrax's kinds; explicit methods have our own."""
-    if isinstance(solver, dfx.AbstractRungeKutta) and not isinstance(solver, dfx.AbstractERK):
-        return dataclasses.replace(solver, scan_kind=kind)
-    return solver
 
 
 def _explicit(stepper: Stepper, start: Point, h: Scalar) -> tuple[Point, Vector, dict]:
@@ -160,17 +164,23 @@ def _rows(tableau: dfx.ButcherTableau, dtype):
     return jnp.asarray(index), jnp.asarray(tableau.c, dtype), jnp.asarray(weights, dtype)
 
 
+def _implicit(stepper: Stepper, tableau: Tableau, start: Point, h: Scalar, stages) -> tuple[Point, Vector, dict]:
+    """A step of a diagonally implicit Runge-Kutta method, of stages that were found."""
+    slopes = implicit.moving(tableau, stepper.term, stepper.args, start.t, start.y, h, stages.slopes)
+    t, y = start.t + h, start.y + h * jnp.asarray(tableau.b, slopes.dtype) @ slopes
+    slope = slopes[-1] if tableau.carries_slope else stepper.slope(t, y)
+    error = jnp.zeros_like(y) if stages.error is None else stages.error
+    info = {"y0": start.y, "y1": y} | ({"k": h * slopes} if hasattr(stepper.solver, "tableau") else {})
+    return Point(t, y, slope), error, info
+
+
 def _general(stepper: Stepper, start: Point, h: Scalar) -> tuple[Point, Vector, dict]:
-    """A step of a solver that is not explicit Runge-Kutta, through diffrax's own interface."""
+    """A step of a solver that is no Runge-Kutta method, through diffrax's own interface."""
     solver, term, args = stepper.solver, stepper.term, stepper.args
     t1 = start.t + h
-    carries_slope = isinstance(solver, dfx.AbstractRungeKutta) and getattr(solver.tableau, "fsal", False)
-    # A step must be good to shorten and to repeat, so nothing is carried but the slope. That of a stiff problem is
-    # the implicit stage's own: the field's would magnify what the root finder left.
-    state: Any = (False, start.slope) if carries_slope else solver.init(term, start.t, t1, start.y, args)
-    y, error, info, state, result = solver.step(term, start.t, t1, start.y, args, state, made_jump=False)
-    if error is None:
-        error = jnp.zeros_like(y)
-    failed = result != dfx.RESULTS.successful
-    error = jnp.where(failed, jnp.inf, lax.stop_gradient(error))
-    return Point(t1, y, state[1] if carries_slope else stepper.slope(t1, y)), error, info
+    # A step must be good to shorten and to repeat, so nothing is carried.
+    state = solver.init(term, start.t, t1, start.y, args)
+    y, error, info, _, result = solver.step(term, start.t, t1, start.y, args, state, made_jump=False)
+    error = jnp.zeros_like(y) if error is None else lax.stop_gradient(error)
+    error = jnp.where(result == dfx.RESULTS.successful, error, jnp.inf)
+    return Point(t1, y, stepper.slope(t1, y)), error, info

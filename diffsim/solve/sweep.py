@@ -9,6 +9,7 @@ from jax import lax
 
 from .._types import Count, Scalar, Vector
 from .apart import apart
+from .implicit import Slopes, Stages
 from .record import Record, put_some
 from .rows import put, row
 from .step import Stepper
@@ -30,14 +31,18 @@ class Steps(NamedTuple):
     jacobians: bool
     steady: bool  # no step was refused, and one of size zero leaves its state as it is
 
-    def step(self, t: Scalar, y: Vector, live: list, h: Scalar) -> tuple[Scalar, Vector]:
-        """Time and state a step `h` after (t, y)."""
+    def step(self, t: Scalar, y: Vector, live: list, h: Scalar, slopes: Slopes | None) -> tuple[Scalar, Vector]:
+        """Time and state a step `h` after (t, y), by its stages if their slopes are known."""
         leaves = list(self.leaves)
         for i, leaf in zip(self.live, live, strict=True):
             leaves[i] = leaf
         stepper: Stepper = self.restore(leaves)[2]
-        end, _ = stepper.step(stepper.point(t, y), h)
+        end, _ = stepper.step(stepper.point(t, y), h, None if slopes is None else Stages(slopes))
         return end.t, end.y
+
+    def slopes(self, i: Count) -> Slopes | None:
+        """Those of the stages of an attempt, if they were recorded."""
+        return None if self.record.slopes is None else row(self.record.slopes, i)
 
     def where_taken(self, h: Scalar, take: Callable, carry):
         """`take(carry)` for an attempt of size `h` that was not refused, else `carry`."""
@@ -49,14 +54,33 @@ class Steps(NamedTuple):
         return [self.leaves[i] for i in self.live]
 
 
+def with_slopes(stepper: Stepper, record: Record) -> Record:
+    """The record of taken steps by an implicit method with the slopes of their stages, found again; others as it is."""
+    if not stepper.number_of_stages or record.stride > 1:
+        return record
+
+    def found(t, y, h):
+        stages = stepper.stages(stepper.point(t, y), h)
+        assert stages is not None
+        return stages.slopes
+
+    def chunk(k, slopes):
+        rows = k * _CHUNK + jnp.arange(_CHUNK)
+        safe = jnp.minimum(rows, record.count - 1)
+        return slopes.at[rows].set(jax.vmap(found)(record.t[safe], record.y[safe], record.h[safe]), mode="drop")
+
+    blank = jnp.zeros((record.h.shape[0], stepper.number_of_stages, record.y.shape[1]), record.y.dtype)
+    return record._replace(slopes=lax.fori_loop(0, -(-record.count // _CHUNK), chunk, blank))
+
+
 def tangents(steps: Steps, inputs: list) -> list:
     """Tangents of the end, and of the path if it is kept, from those of the live leaves."""
     record, (t, y) = steps.record, steps.leaves[:2]
     given = dict(zip(steps.live, inputs, strict=True))
     start = given.get(0, jnp.zeros_like(t)), given.get(1, jnp.zeros_like(y))
 
-    def take(point, h):
-        along = lambda t, y, live: steps.step(t, y, live, h)
+    def take(point, h, slopes):
+        along = lambda t, y, live: steps.step(t, y, live, h, slopes)
         return jax.jvp(along, (*point[0], steps.values), (*point[1], inputs))
 
     def body(i, carry):
@@ -64,7 +88,8 @@ def tangents(steps: Steps, inputs: list) -> list:
         if path is not None:
             path = put(path[0], i, point[1][0]), put_some(path[1], i, record.stride, point[1][1])
         h = row(record.h, i)
-        return steps.where_taken(h, lambda point: take(point, h), point), path
+        slopes = steps.slopes(i)
+        return steps.where_taken(h, lambda point: take(point, h, slopes), point), path
 
     path = (jnp.zeros_like(record.t), jnp.zeros_like(record.y)) if steps.keep_path else None
     (_, end), path = lax.fori_loop(0, record.count, body, (((t, y), start), path))
@@ -83,15 +108,15 @@ def cotangents(steps: Steps, cotangents: list) -> list:
     return bars
 
 
-def _pull(steps: Steps, path: list, i: Count, y: Vector, carry):
+def _pull(steps: Steps, path: list, i: Count, y: Vector, slopes: Slopes | None, carry):
     """`carry`, the cotangents of time, state and live leaves after attempt `i` from `y`, brought before it."""
     # Outside the condition, within which all that is mapped over takes a place of its own for each member.
-    t, h, y = apart(row(steps.record.t, i), row(steps.record.h, i), y)
+    t, h, y, *known = apart(row(steps.record.t, i), row(steps.record.h, i), y, *jax.tree.leaves(slopes))
     stride = steps.record.stride
 
     def pull(carry):
         (bar_t, bar_y), bars = carry
-        _, transpose = jax.vjp(lambda t, y, live: steps.step(t, y, live, h), t, y, steps.values)
+        _, transpose = jax.vjp(lambda t, y, live: steps.step(t, y, live, h, *known or [None]), t, y, steps.values)
         bar_t, bar_y, more = transpose((bar_t, bar_y))
         return (bar_t, bar_y), jax.tree.map(jnp.add, bars, more)
 
@@ -106,7 +131,7 @@ def _pull(steps: Steps, path: list, i: Count, y: Vector, carry):
 def _one_by_one(steps: Steps, path: list, carry):
     """`carry` brought from the end of the record to its beginning, from one state that was kept to another."""
     last = steps.record.count - 1
-    back = lambda i, carry: _pull(steps, path, i, row(steps.record.y, i), carry)
+    back = lambda i, carry: _pull(steps, path, i, row(steps.record.y, i), steps.slopes(i), carry)
     return lax.fori_loop(0, last + 1, lambda k, carry: back(last - k, carry), carry)
 
 
@@ -116,12 +141,12 @@ def _in_stretches(steps: Steps, path: list, carry):
 
     def ahead(y, i):
         t, h = row(record.t, i), row(record.h, i)
-        return steps.where_taken(h, lambda y: steps.step(t, y, steps.values, h)[1], y), y
+        return steps.where_taken(h, lambda y: steps.step(t, y, steps.values, h, None)[1], y), y
 
     def stretch(which, carry):
         rows = which * stride + jnp.arange(stride)
         _, ys = lax.scan(ahead, row(record.y, which), rows)
-        back = lambda k, carry: _pull(steps, path, rows[0] + k, row(ys, k), carry)
+        back = lambda k, carry: _pull(steps, path, rows[0] + k, row(ys, k), None, carry)
         return lax.fori_loop(0, stride, lambda k, carry: back(stride - 1 - k, carry), carry)
 
     last = -(-record.count // stride) - 1
@@ -145,9 +170,9 @@ def _chunk(steps: Steps, path: list, rows, carry):
     taken = (rows >= 0) & (record.h[rows] != 0)
     # In place of a step that was refused stands one that was taken, so that its numbers are sound.
     safe = jnp.where(taken, rows, jnp.argmax(record.h != 0))
-    t, y, h = record.t[safe], record.y[safe], record.h[safe]
-    each = jax.vmap(steps.step, in_axes=(0, 0, None, 0))
-    _, transpose = jax.vjp(lambda t, y, live: each(t, y, live, h), t, y, steps.values)
+    t, y, h, slopes = jax.tree.map(lambda x: x[safe], (record.t, record.y, record.h, record.slopes))
+    each = jax.vmap(steps.step, in_axes=(0, 0, None, 0, 0))
+    _, transpose = jax.vjp(lambda t, y, live: each(t, y, live, h, slopes), t, y, steps.values)
     basis = jnp.broadcast_to(jnp.eye(y.shape[1], dtype=y.dtype)[:, None], (y.shape[1], *y.shape))
     in_t, in_y, _ = jax.vmap(transpose)((jnp.zeros(basis.shape[:2], t.dtype), basis))
 

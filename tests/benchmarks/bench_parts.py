@@ -1,8 +1,7 @@
 """What a gradient's time consists of where diffrax is near: `python tests/benchmarks/bench_parts.py [batch] [compile]`.
 
 `batch` splits 4,096 trajectories on one device into values and derivatives, and gives the time of one attempted step.
-`compile` splits the making of a gradient into tracing, lowering and compiling, in CPU seconds, least of three; beside
-the whole solves stand a single step of the implicit method and its transpose, which are diffrax's own code alone.
+`compile` splits the making of a gradient into tracing, lowering and compiling, in CPU seconds, least of three.
 """
 
 import gc
@@ -71,16 +70,6 @@ def parts(function, *args) -> np.ndarray:
 
 def compile() -> None:
     start, rates = jnp.array([1.0, 0.0, 0.0]), jnp.asarray(RATES)
-    kvaerno = dfx.Kvaerno5(scan_kind="bounded", root_finder=dfx.VeryChord(1e-6, 1e-9))
-
-    begin, end = jnp.array(0.0), jnp.array(1e-3)
-
-    def step(y, rates):
-        state = (False, robertson(begin, y, rates))
-        return kvaerno.step(dfx.ODETerm(robertson), begin, end, y, rates, state, made_jump=False)[0]
-
-    many = jnp.broadcast_to(start, (64, 3))
-    steps = lambda y, rates: jnp.sum(jax.vmap(step, (0, None))(y, rates) ** 2)
     stiff = {"stepsize_controller": TOLERANCES, "dt0": 1e-4, "max_steps": 1024}
     mild = {"stepsize_controller": TOLERANCES, "dt0": 0.01, "max_steps": 512}
     own = {"solver": dfx.Kvaerno5(), "controller": TOLERANCES, "dt0": 1e-4, "max_steps": 1024}
@@ -91,8 +80,6 @@ def compile() -> None:
         "Kvaerno5, diffsim": (jax.value_and_grad(value), rates),
         "... value alone": (value, rates),
         "Kvaerno5, diffrax": (by_diffrax(robertson, start, dfx.Kvaerno5(), **stiff), rates),
-        "one step of Kvaerno5": (step, start, rates),
-        "64 steps, transposed": (jax.grad(steps, argnums=(0, 1)), many, rates),
     }
     print(f"{'gradient of':22s}{'tracing':>10s}{'lowering':>10s}{'compiling':>10s}{'all':>10s}")
     for name, (function, *args) in cases.items():

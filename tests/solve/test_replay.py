@@ -109,11 +109,11 @@ def test_the_memory_policy_changes_nothing(memory, solver):
 
 
 def test_two_levels_keep_the_root_of_the_number_of_states():
-    assert plan("two_levels", jnp.zeros(5), 512, keep_path=False, whole=True) == (22, False)
-    assert plan("auto", jnp.zeros(5), 512, keep_path=False, whole=True) == (1, False)
-    assert plan("auto", jnp.zeros(5), 512, keep_path=False, whole=False) == (1, True)
-    assert plan("auto", jnp.zeros(5), 10**6, keep_path=False, whole=True) == (1000, False)
-    assert plan("auto", jnp.zeros(5), 10**6, keep_path=True, whole=True) == (1, False)
+    assert plan("two_levels", jnp.zeros(5), 512, 0, keep_path=False, whole=True) == (22, False)
+    assert plan("auto", jnp.zeros(5), 512, 0, keep_path=False, whole=True) == (1, False)
+    assert plan("auto", jnp.zeros(5), 512, 0, keep_path=False, whole=False) == (1, True)
+    assert plan("auto", jnp.zeros(5), 10**6, 0, keep_path=False, whole=True) == (1000, False)
+    assert plan("auto", jnp.zeros(5), 10**6, 0, keep_path=True, whole=True) == (1, False)
 
 
 def test_policies_that_do_not_exist_or_cannot_serve_are_named():
