@@ -1,5 +1,6 @@
 """One attempt at a step: its end, the step size controller's verdict, and what it says of the trajectory's health."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -58,13 +59,27 @@ def attempt(problem: Problem, still: Problem, start: Point, h: Scalar, time: Sca
 
 def _judge(still: Problem, here: Point, there: Point, h, error, controller):
     """The step size controller's verdict on a step, and the next step, cut to end at `t1`."""
-    accept, t0, t1, _, controller, _ = still.controller.adapt_step_size(
-        here.t, there.t, here.y, there.y, still.stepper.args, error, still.stepper.error_order, controller
+    steering, order = _rooted(still.controller, still.stepper.error_order)
+    accept, t0, t1, _, controller, _ = steering.adapt_step_size(
+        here.t, there.t, here.y, there.y, still.stepper.args, error, order, controller
     )
     # From the difference and not the sum, so that a tiny step is not lost beside a large time.
     h_next = jnp.minimum(t1 - t0, still.t1 - jnp.where(accept, there.t, here.t))
     # A controller of constant steps answers with Python's True.
     return jnp.asarray(accept), freeze(jnp.asarray(h_next, h.dtype)), controller
+
+
+def _rooted(controller, order) -> tuple[Any, Any]:
+    """A controller of the same steps that takes the root of the error in its norm, and the order left to its formula.
+
+    The root of an error of some order is a power, which XLA computes for one member of a batch after another; an
+    exponential it computes for many at once.
+    """
+    if not isinstance(controller, dfx.PIDController):
+        return controller, order
+    order = order if controller.error_order is None else controller.error_order
+    root = lambda error: jnp.exp(jnp.log(controller.norm(error)) / order)
+    return dataclasses.replace(controller, norm=root, error_order=1.0), 1.0
 
 
 def health(accept, reached: tuple[Point, Array], h, t1, status):

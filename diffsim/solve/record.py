@@ -13,6 +13,7 @@ from .rows import put
 
 Memory = Literal["auto", "states", "two_levels", "jacobians"]
 _CACHED = 16 * 2**20  # bytes: states beyond that leave the caches, and are kept at some steps only
+_APART, _BESIDE = 32, 12  # rows of a record, modulo the first: with a power of two its arrays would meet in a cache
 _FEW = 8  # numbers of a state up to which all of a step's Jacobian costs little more than one product with it
 
 
@@ -62,6 +63,8 @@ def plan(memory: Memory, like: Vector, rows: int, stages: int, *, keep_path: boo
 
 def blank(like: Vector, rows: int, stride: int = 1, stages: int = 0) -> Record:
     """An empty record for attempts of states `like`, with the slopes of so many stages each."""
+    if stride == 1:
+        rows += -(rows - _BESIDE) % _APART
     kept = -(-rows // stride)
     zeros = jnp.zeros(kept * stride, like.dtype)
     slopes = jnp.zeros((rows, stages, like.size), like.dtype) if stages and stride == 1 else None

@@ -38,7 +38,7 @@ class Stepper(NamedTuple):
 
     def slope(self, t: Scalar, y: Vector) -> Vector:
         """dy/dt."""
-        return self.term.vf(t, y, self.args)
+        return jnp.stack(_slope_of_numbers(self, t, y)(t, entries(y))) if self.small else self.term.vf(t, y, self.args)
 
     def point(self, t: Scalar, y: Vector) -> Point:
         """The point at (t, y)."""
@@ -96,7 +96,7 @@ def _explicit(stepper: Stepper, start: Point, h: Scalar) -> tuple[Point, Vector,
 def _written_out(stepper: Stepper, start: Point, h: Scalar) -> tuple[Point, Vector, dict]:
     """The same number by number and one stage after the other: fast to run."""
     tableau: dfx.ButcherTableau = stepper.solver.tableau  # pyright: ignore[reportAttributeAccessIssue]
-    slope = _slope_of_numbers(stepper, start)
+    slope = _slope_of_numbers(stepper, start.t, start.y)
     begin, slopes = entries(start.y), [entries(start.slope)]
     combine = lambda weights: [h * _combine(weights, each) for each in zip(*slopes, strict=True)]
     # Without a barrier XLA fuses the stages into one another, which takes many times longer to compile.
@@ -112,8 +112,8 @@ def _written_out(stepper: Stepper, start: Point, h: Scalar) -> tuple[Point, Vect
     return Point(t, y1, jnp.stack(end)), jnp.stack(combine(tableau.b_error)), info
 
 
-def _slope_of_numbers(stepper: Stepper, start: Point) -> Callable:
-    """The vector field as a function of the time and the numbers of the state."""
+def _slope_of_numbers(stepper: Stepper, t: Scalar, y: Vector) -> Callable:
+    """The vector field as a function of the time and the numbers of the state, of types like these."""
     arrays, static = eqx.partition((stepper.term, stepper.args), eqx.is_array)
     leaves, tree = jax.tree.flatten(arrays)
 
@@ -121,7 +121,7 @@ def _slope_of_numbers(stepper: Stepper, start: Point) -> Callable:
         term, args = eqx.combine(jax.tree.unflatten(tree, leaves), static)
         return term.vf(t, y, args)
 
-    slope, constants = written_out(field, start.t, start.y, *leaves), [entries(x) for x in leaves]
+    slope, constants = written_out(field, t, y, *leaves), [entries(x) for x in leaves]
     return lambda t, y: slope([t], y, *constants)
 
 

@@ -11,7 +11,7 @@ from jax.experimental.xla_metadata import set_xla_metadata
 
 from .program import is_plain, operations
 
-_BLOCK = 4 * 2**20  # bytes of the arguments of a batch up to which one core alone is faster
+_BLOCK = 64 * 2**20  # bytes of the arguments of a batch, records included, up to which one core alone is faster
 # Over a batch the backend may hand these to a library, which it cannot from within a program compiled whole.
 _COLLECTIVE = {"dot_general", "cumsum", "reduce_sum", "reduce_prod", "reduce_max", "reduce_min"}
 

@@ -45,11 +45,11 @@ def batch() -> None:
     ):
         end, steps = posed(solver, controller, most)
         attempts = jax.vmap(steps)(STARTS)
-        sorted_starts = jnp.asarray(STARTS)[jnp.argsort(attempts)].reshape(-1, 64, 2)
+        sorted_starts = jnp.asarray(STARTS)[jnp.argsort(attempts)].reshape(-1, 128, 2)
         values = lambda p: jnp.mean(lax.map(lambda y0: jax.vmap(end, (None, 0))(p, y0), sorted_starts))
         value, both = least(compiled(values, p)[0]), least(blocks(solver, controller, most)[0])
         # Members of a block step together: each of its attempts is made for the slowest.
-        made = 64 * float(np.sum(np.max(np.sort(attempts).reshape(-1, 64), axis=1)))
+        made = 128 * float(np.sum(np.max(np.sort(attempts).reshape(-1, 128), axis=1)))
         per = [1e6 * x / made for x in (value, both - value)]
         numbers = "".join(f"{x:14.1f}" for x in (made / len(STARTS), value, both, *per))
         print(f"{name:20s}{numbers}", flush=True)
