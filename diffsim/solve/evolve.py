@@ -117,7 +117,7 @@ def _end(problem: Problem, t0: Scalar, y0: Vector, mode: Mode, memory: Memory, k
         record = blank(y0, rows(problem), stride, stages) if keep_path or not forward else None
         return advance(problem, begin(problem, problem.stepper.point(t0, y0), record))
 
-    run = functools.partial(compile_small(run) if problem.whole else run, arrays)
+    run = functools.partial(compile_small(run, y0.size * y0.dtype.itemsize) if problem.whole else run, arrays)
     if forward:
         march = run(t0, y0)
         path = (march.record.t, march.record.y) if march.record is not None else ()

@@ -54,6 +54,8 @@ def replay(
     # One number for a whole batch, so that its members are stepped together.
     record = record._replace(count=eqxi.unvmap_max(record.count))
     held, held_tree = jax.tree.flatten((fixed, record))
+    size = y0.size * y0.dtype.itemsize
+    small = (lambda loop: compile_small(loop, size)) if whole else (lambda loop: loop)
 
     def known(keep_path):
         @jax.custom_jvp
@@ -73,7 +75,7 @@ def replay(
                 restore = lambda leaves: eqx.combine(jax.tree.unflatten(tree, leaves), fixed, static)
                 return Steps(residuals[: len(leaves)], live, restore, record, keep_path, jacobians, steady)
 
-            tangent = _carried(steps, [*leaves, *held], [tangents[0][i] for i in live], whole, jacobians)
+            tangent = _carried(steps, [*leaves, *held], [tangents[0][i] for i in live], small, jacobians)
             return value if keep_path else End(value.t, value.y), tangent
 
         identity.defjvp(rule, symbolic_zeros=True)
@@ -86,10 +88,8 @@ def replay(
     return End(t + later, end.y, record.t + later if keep_path else None, end.path_y)
 
 
-def _carried(steps: Callable[[list], Steps], residuals: list, inputs: list, whole: bool, jacobians: bool) -> End:
+def _carried(steps: Callable[[list], Steps], residuals: list, inputs: list, small: Callable, jacobians: bool) -> End:
     """Tangents of the end from those of the live leaves, over the `steps` made from residuals; with its transpose."""
     forward = lambda residuals, inputs: sweep.tangents(steps(residuals), inputs)
     backward = lambda residuals, bars: sweep.cotangents(steps(residuals), bars)
-    forward = compile_small(forward) if whole else forward
-    backward = compile_small(backward) if whole and not jacobians else backward
-    return End(*linear_map(forward, backward, residuals, inputs))
+    return End(*linear_map(small(forward), backward if jacobians else small(backward), residuals, inputs))

@@ -11,7 +11,7 @@ from jax.experimental.xla_metadata import set_xla_metadata
 
 from .program import is_plain, operations
 
-_BLOCK = 64 * 2**20  # bytes of the arguments of a batch, records included, up to which one core alone is faster
+_BATCH = 4 * 2**20  # bytes of the states of a batch up to which one core alone is faster
 # Over a batch the backend may hand these to a library, which it cannot from within a program compiled whole.
 _COLLECTIVE = {"dot_general", "cumsum", "reduce_sum", "reduce_prod", "reduce_max", "reduce_min"}
 
@@ -45,15 +45,18 @@ def compile_whole(function: Callable) -> Callable:
     return wrapped
 
 
-def compile_small(function: Callable) -> Callable:
-    """`function` of arrays compiled whole; under `vmap` only if all its members together are small and plain."""
+def compile_small(function: Callable, size: int) -> Callable:
+    """`function` of arrays compiled whole; under `vmap` only if all its members together are small and plain.
+
+    Its loops are over so many bytes (`size`); what else it is given, such as a record of states, does not count.
+    """
     call = jax.custom_batching.custom_vmap(compile_whole(function))
 
     @call.def_vmap
     def each(axis_size, batched, *args):
         axes = jax.tree.map(lambda b: 0 if b else None, batched)
         many = jax.vmap(function, in_axes=axes, axis_size=axis_size)
-        if sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(args)) <= _BLOCK:
+        if axis_size * size <= _BATCH:
             names = operations(many, *args)
             many = compile_whole(many) if is_plain(names) and _COLLECTIVE.isdisjoint(names) else many
         out = many(*args)

@@ -43,7 +43,7 @@ def test_this_jaxlib_still_compiles_whole_what_is_asked_for():
 
 
 def test_under_vmap_a_small_batch_is_compiled_whole_and_a_large_one_is_not():
-    small = compile_small(lambda x, n: lax.fori_loop(0, n, lambda i, x: x + jnp.sin(x) * i, x))
+    small = compile_small(lambda x, n: lax.fori_loop(0, n, lambda i, x: x + jnp.sin(x) * i, x), 8)
     for count, whole in ((10, True), (10**6, False)):
         args = jnp.linspace(0.0, 1.0, count), 3
         both = jax.jit(jax.vmap(small, in_axes=(0, None)))
@@ -56,10 +56,10 @@ def test_under_vmap_a_small_batch_is_compiled_whole_and_a_large_one_is_not():
 
 def test_under_vmap_lookups_are_left_as_they_are():
     # Each member looks up a row of its own, which gathers.
-    alone = compile_small(loop)
+    alone = compile_small(loop, 64)
     assert 'inlineable="false"' in compiled_text(alone)
     many = jnp.stack([ARGS[0], 2 * ARGS[0]]), ARGS[1]
-    pick = compile_small(lambda x, rows: rows[jnp.argmin(jnp.abs(rows - x))])
+    pick = compile_small(lambda x, rows: rows[jnp.argmin(jnp.abs(rows - x))], 8)
     both = jax.jit(jax.vmap(pick, in_axes=(0, None)))
     assert 'inlineable="false"' not in both.lower(*many).compile().as_text()
     np.testing.assert_allclose(both(*many), [1.0, 1.0])
