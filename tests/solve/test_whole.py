@@ -3,12 +3,13 @@
 import subprocess
 import sys
 
+import diffrax as dfx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from diffsim import compile_whole
+from diffsim import compile_whole, integrate
 from diffsim.solve.whole import compile_small
 
 
@@ -65,10 +66,25 @@ def test_under_vmap_lookups_are_left_as_they_are():
     np.testing.assert_allclose(both(*many), [1.0, 1.0])
 
 
+def test_the_gradient_of_a_batch_is_compiled_whole_both_ways():
+    def chain(t, y, p):
+        return jnp.concatenate([y[2:], -p[0] * y[:2] - p[1] * y[:2] ** 3])
+
+    def end(p, y0):
+        options = {"solver": dfx.Heun(), "controller": dfx.ConstantStepSize(), "dt0": 0.01, "max_steps": 101}
+        return jnp.sum(integrate(chain, y0, jnp.array([0.0, 1.0]), p, **options)[-1] ** 2)
+
+    mean = lambda p, starts: jnp.mean(jax.vmap(end, (None, 0))(p, starts))
+    arrays = jnp.array([1.0, 0.3]), jnp.ones((8, 4))
+    text = jax.jit(jax.grad(mean)).lower(*arrays).compile().as_text()
+    # Parameters that several entries of the state share: their cotangents are added up, which must not need a library.
+    assert sum(" call(" in line and 'jit(inner)"' in line for line in text.splitlines()) == 2
+
+
 UNUSED = """
 import jax, jax.numpy as jnp
 from jax import lax
-from diffsim import compile_whole
+from diffsim import compile_whole, integrate
 
 def f(x, rows):
     body = lambda i, c: c + jnp.sin(c) + (0 * rows[i, 0].astype(int)).astype(float)
@@ -86,7 +102,7 @@ def test_an_argument_that_turns_out_unused_does_not_abort_the_process():
 DISCARDED = """
 import jax, jax.numpy as jnp
 from jax import lax
-from diffsim import compile_whole
+from diffsim import compile_whole, integrate
 
 def f(x, rows, times, count):
     def body(k, carry):
