@@ -11,7 +11,6 @@ from ..parameters import param
 from .blocks import by_blocks
 from .box import held, sums
 from .colour import LUMA, luma
-from .stencil import stencil
 
 
 class GuidedFilter(eqx.Module):
@@ -84,20 +83,3 @@ def _shares(place, radius: int, within: int):
 def _dot(picture, other):
     """The sum over the colours of the products."""
     return (picture[0] * other[0] + picture[1] * other[1] + picture[2] * other[2])[None]
-
-
-class Sharpen(eqx.Module):
-    """Unsharp mask: to every colour is added `amount` times what a Gaussian blur takes from the luma."""
-
-    amount: Scalar = param(0.0, bounds=(-2.0, 4.0))
-    width: Scalar = param(1.0, "px", bounds=(0.3, 3.0))
-    radius: int = eqx.field(static=True, default=4)
-
-    def __call__(self, picture: Float[Array, "3 h w"]) -> Float[Array, "3 h w"]:
-        """The sharpened picture."""
-        grey = luma(picture)[None]
-        at = jnp.arange(-self.radius, self.radius + 1, dtype=picture.dtype)
-        window = jnp.exp(-0.5 * (at / self.width) ** 2)
-        window = window / jnp.sum(window)
-        blurred = stencil(stencil(grey, window[None, None, :, None]), window[None, None, None])
-        return picture + self.amount * (grey - blurred)
