@@ -39,6 +39,15 @@ def counted(size: int, radius: int) -> np.ndarray:
     return np.minimum(at + radius, size - 1) - np.maximum(at - radius, 0) + 1
 
 
+def room(picture: Float[Array, "..."]) -> Float[Array, "..."]:
+    """An array of the picture's shape for a loop to write over, of no meaning before.
+
+    It hangs on the picture. Zeros would hang on nothing, and a compiled program begins with what hangs on nothing: with
+    room for every loop in it.
+    """
+    return jnp.broadcast_to(0.0 * picture[(0,) * picture.ndim], picture.shape)
+
+
 def fill(x: Float[Array, "..."], before: int, after: int, axis: int) -> Float[Array, "..."]:
     """The array with that many zeros before and after it along an axis."""
     if before == after == 0:

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from .._types import Scalar
 from ..parameters import param
 from .adjoint import with_adjoint
-from .box import held
+from .box import held, room
 from .colour import LUMA, luma
 from .edges import pad
 from .stencil import stencil
@@ -75,7 +75,7 @@ def _sharpen(radius: int):
             return (*sums, lax.dynamic_update_slice_in_dim(made[2], detail, start, axis=1)), None
 
         none = jnp.zeros((1, rows, picture.shape[2]), picture.dtype)
-        *sums, detail = lax.scan(strip, (none, none, jnp.zeros_like(even)), (wanted, starts))[0]
+        *sums, detail = lax.scan(strip, (none, none, room(even)), (wanted, starts))[0]
         to_amount, to_change = (jnp.sum(x * across) for x in sums)
         weights = jnp.array(LUMA, picture.dtype)[:, None, None] * amount
         found = cotangent + weights * (held(detail) * down * across)
