@@ -47,6 +47,7 @@ def cases():
         "malvar": (image.malvar, 0),
         "demosaic (18, 18)": (demosaic, 0),
         "guided filter r4": (image.GuidedFilter(), 3),
+        "guided filter r4, one plane": (image.GuidedFilter(), 1),
         "bilateral grid 16 px, 8 deep": (image.BilateralGrid(), 3),
         "local Laplacian": (image.LocalLaplacian(), 3),
         "colour matrix": (image.ColourMatrix(), 3),
