@@ -1,6 +1,7 @@
 """The guided filter: smoothing that keeps edges, block by block, with its adjoint by hand."""
 
-from functools import cache
+from functools import cache, reduce
+from operator import add
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -88,9 +89,9 @@ def _shares(place, radius: int, within: int):
 
 def _guide(planes):
     """What the guide is made of planes like the picture's: (1, h, w)."""
-    return sum(weight * planes[i] for i, weight in enumerate(GUIDES[len(planes)]))[None]
+    return reduce(add, [weight * planes[i] for i, weight in enumerate(GUIDES[len(planes)])])[None]
 
 
 def _dot(picture, other):
     """The sum over the planes of the products: (1, h, w)."""
-    return sum(picture[i] * other[i] for i in range(len(picture)))[None]
+    return reduce(add, [picture[i] * other[i] for i in range(len(picture))])[None]
