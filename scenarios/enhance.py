@@ -194,8 +194,8 @@ def recover(*, off: float = 0.2, seed: int = 0, steps: int = 30) -> dict:
 def write_report(run, task: str, chain, history, result) -> None:
     """The page of a training run: result, slider, every stage's picture, what was learned, adjoints of the stages."""
     page = report.Report("From camera raw to picture", "One gradient through every stage of the chain")
-    page.settings(run.settings)
-    rows = [(name.replace("_", ", "), value) for name, value in result.items()]
+    page.settings({**run.settings, "widths": chain.stages["demosaic"].widths})
+    rows = [(name.replace("_", ", "), round(value, 2)) for name, value in result.items()]
     page.table("Result", ["quantity (PSNR in dB, photographs held out)", "value"], rows)
     curve = plot.learning_curve(training.smoothed(history), xlabel="step / 20", ylabel="loss")
     page.figure(curve, "Learning curve: the loss, over twenty steps each.")
@@ -209,7 +209,9 @@ def write_report(run, task: str, chain, history, result) -> None:
     shown = {"raw": given, **stages, "scene": scene}
     drawn = plot.pictures({name: looking.colours_last(x) for name, x in shown.items()})
     add_figure(run, page, "stages", "Every stage's picture", drawn, "What each stage makes of the raw.")
-    caption = "The first layer's filters on R, G, G, B (four squares each); grey from least to greatest weight."
+    caption = (
+        "The first layer's filters: four squares each, for R, G, G, B; black is the least weight, white the greatest."
+    )
     add_figure(run, page, "filters", "Learned filters", plot.pictures(looking.filters(chain), 8), caption)
     if task == "noisy":
         add_curves(run, page, chain)
@@ -233,7 +235,8 @@ def add_curves(run, page, chain) -> None:
     lines = {"learned": learned, "the camera's": 3 * x**2 - 2 * x**3, "start": x}
     figure = plot.curves(x, lines, "display value (white = 1)", "picture value (white = 1)")
     add_figure(run, page, "tone", "Learned curve", figure, "The tone curve after training.")
-    page.table("Constants", ["constant", "learned", "the camera's"], looking.constants(chain, CAMERA))
+    rows = [(name, round(learned, 4), own) for name, learned, own in looking.constants(chain, CAMERA)]
+    page.table("Constants", ["constant", "learned", "the camera's"], rows)
     page.text("With noise the constants are only jointly identifiable: later stages make up for earlier ones.")
 
 

@@ -23,7 +23,6 @@ from .colour import root as root
 from .colour import square as square
 from .demosaic import Demosaic as Demosaic
 from .filters import GuidedFilter as GuidedFilter
-from .filters import Sharpen as Sharpen
 from .grid import BilateralGrid as BilateralGrid
 from .laplacian import LocalLaplacian as LocalLaplacian
 from .menon import menon as menon
@@ -38,6 +37,7 @@ from .restore import Restore as Restore
 from .sensor import Camera as Camera
 from .sensor import Noise as Noise
 from .sensor import expose as expose
+from .sharpen import Sharpen as Sharpen
 from .stencil import correlate as correlate
 from .stencil import stencil as stencil
 from .tiles import in_tiles as in_tiles

@@ -9,7 +9,7 @@ from jax import lax
 from jaxtyping import Array, Int
 
 from .adjoint import Function, with_adjoint
-from .box import held
+from .box import held, room
 
 ROWS, COLUMNS = 32, 256  # of a block, at most
 LANES = 8  # numbers that a processor treats at once
@@ -42,7 +42,7 @@ def by_blocks(
             found = stage(parameter, _cut(picture, start, size, halo), _place(picture, start, size, halo))
             return lax.dynamic_update_slice(made, held(found), (0, *start)), None
 
-        return lax.scan(step, jnp.zeros_like(picture), _starts(picture)[1])[0]
+        return lax.scan(step, room(picture), _starts(picture)[1])[0]
 
     def back(parameter, picture, cotangent):
         size = _block(picture)
@@ -56,7 +56,7 @@ def by_blocks(
             sums = made[0] + (rows.astype(plane.dtype) @ held(plane)) * columns
             return (sums, lax.dynamic_update_slice(made[1], held(found), (0, *start))), None
 
-        first = (jnp.zeros(size[1], picture.dtype), jnp.zeros_like(picture))
+        first = (jnp.zeros(size[1], picture.dtype), room(cotangent))
         sums, to_picture = lax.scan(step, first, _starts(picture))[0]
         return jnp.sum(sums), to_picture
 

@@ -39,6 +39,15 @@ def counted(size: int, radius: int) -> np.ndarray:
     return np.minimum(at + radius, size - 1) - np.maximum(at - radius, 0) + 1
 
 
+def room(after: Float[Array, "..."], shape: tuple[int, ...] | None = None) -> Float[Array, "..."]:
+    """An array of this shape, by default that of `after`, for a loop to write over; of no meaning before.
+
+    It hangs on a number of `after`. Zeros would hang on nothing, and a compiled program begins with what hangs on
+    nothing: with room for every loop in it.
+    """
+    return jnp.broadcast_to(0.0 * after[(0,) * after.ndim], after.shape if shape is None else shape)
+
+
 def fill(x: Float[Array, "..."], before: int, after: int, axis: int) -> Float[Array, "..."]:
     """The array with that many zeros before and after it along an axis."""
     if before == after == 0:

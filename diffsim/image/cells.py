@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 
 from .adjoint import with_adjoint
-from .box import held
+from .box import held, room
 
 
 @cache
@@ -34,18 +34,18 @@ def summing(cell: int, depth: int):
         return jnp.moveaxis(found, 0, 2)
 
     def adjoint(place, colours, cotangent):
-        def row(_, inputs):
+        def row(made, inputs):
             at, bars = inputs
             where, values = (_split(_rows(x, at, cell), cell) for x in (place, colours))
             bars = bars[:, :, None, None]
             to_values = [sum(_hat(where[0], d) * bars[d, 1 + c] for d in range(depth)) for c in range(len(values))]
             along = [bars[d, 0] + sum(bars[d, 1 + c] * value for c, value in enumerate(values)) for d in range(depth)]
             to_place = sum(_slope(where[0], d) * along[d] for d in range(depth))
-            return None, (_joined([to_place]), _joined(to_values))
+            return (_written(made[0], [to_place], at), _written(made[1], to_values, at)), None
 
         starts = jnp.arange(0, place.shape[1], cell)
-        to_place, to_colours = lax.scan(row, None, (starts, jnp.moveaxis(held(cotangent), 2, 0)))[1]
-        return _stacked(to_place), _stacked(to_colours)
+        inputs = starts, jnp.moveaxis(held(cotangent), 2, 0)
+        return lax.scan(row, (room(cotangent, place.shape), room(cotangent, colours.shape)), inputs)[0]
 
     return with_adjoint(cells, adjoint)
 
@@ -66,18 +66,20 @@ def reading(cell: int):
         return lambda d, c: sum(lines[d, c, None, :, b : b + columns] * across[b] for b in range(3))
 
     def read(grid, place):
-        def row(_, i):
+        def row(made, i):
             where = _split(_rows(place, i * cell, cell), cell)[0]
             at = fine(lax.dynamic_slice_in_dim(grid, i, 3, axis=2))
-            made = [sum(_hat(where, d) * at(d, c) for d in range(grid.shape[0])) for c in range(grid.shape[1])]
-            return None, _joined(made)
+            found = [sum(_hat(where, d) * at(d, c) for d in range(grid.shape[0])) for c in range(grid.shape[1])]
+            return _written(made, found, i * cell), None
 
-        return _stacked(lax.scan(row, None, jnp.arange(place.shape[1] // cell))[1])
+        shape = (grid.shape[1], *place.shape[1:])
+        return lax.scan(row, room(grid, shape), jnp.arange(place.shape[1] // cell))[0]
 
     def adjoint(grid, place, cotangent):
         depth, channels = grid.shape[:2]
 
-        def row(total, i):
+        def row(made, i):
+            total, to_places = made
             whole, bars = (_rows(x, i * cell, cell) for x in (place, cotangent))
             where, parts = _split(whole, cell)[0], _split(bars, cell)
             at = fine(lax.dynamic_slice_in_dim(grid, i, 3, axis=2))
@@ -85,10 +87,11 @@ def reading(cell: int):
             to_place = sum(_slope(where, d) * along[d] for d in range(depth))
             pulled = _to_near(whole[0], bars, depth, weights)
             before = held(lax.dynamic_slice_in_dim(total, i, 3, axis=2))
-            return lax.dynamic_update_slice_in_dim(total, before + pulled, i, axis=2), _joined([to_place])
+            total = lax.dynamic_update_slice_in_dim(total, before + pulled, i, axis=2)
+            return (total, _written(to_places, [to_place], i * cell)), None
 
-        to_grid, to_place = lax.scan(row, jnp.zeros_like(grid), jnp.arange(place.shape[1] // cell))
-        return to_grid, _stacked(to_place)
+        start = jnp.zeros_like(grid), room(cotangent, place.shape)
+        return lax.scan(row, start, jnp.arange(place.shape[1] // cell))[0]
 
     return with_adjoint(read, adjoint)
 
@@ -136,15 +139,10 @@ def _split(x, cell: int):
     return held(x.reshape(*x.shape[:2], -1, cell).transpose(0, 3, 1, 2))
 
 
-def _joined(planes):
-    """The rows (c, cell, w) of planes that are split."""
-    return jnp.stack([held(plane).transpose(1, 2, 0).reshape(plane.shape[1], -1) for plane in planes])
-
-
-def _stacked(strips):
-    """The picture (c, h, w) of strips (n, c, rows, w)."""
-    count, channels, rows, width = strips.shape
-    return jnp.moveaxis(strips, 0, 1).reshape(channels, count * rows, width)
+def _written(picture, planes, at):
+    """The picture (c, h, w) with rows at a place from planes that are split."""
+    rows = [held(plane).transpose(1, 2, 0).reshape(plane.shape[1], -1) for plane in planes]
+    return lax.dynamic_update_slice_in_dim(picture, held(jnp.stack(rows)), at, axis=1)
 
 
 def _down(plane):

@@ -5,7 +5,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .bayer import Pixels, from_quads, quads
-from .stencil import correlate, pad
+from .edges import pad
+from .stencil import correlate
 
 CENTRE = np.pad([[1.0]], 2)
 CROSS = np.pad([[0, 1, 0], [1, 0, 1], [0, 1, 0]], 1) / 4

@@ -1,7 +1,5 @@
 """Stages that treat every pixel alone: balance, colour matrix, gamma, tone curve, saturation."""
 
-from collections.abc import Sequence
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -10,6 +8,7 @@ from jaxtyping import Array, Float
 
 from .._types import Scalar
 from ..parameters import param
+from .adjoint import with_adjoint
 from .bayer import from_quads, quads
 from .curve import curve
 from .pixels import by_strips
@@ -17,9 +16,21 @@ from .pixels import by_strips
 LUMA = (0.2126, 0.7152, 0.0722)  # of linear sRGB, ITU-R BT.709
 
 
-def luma(picture: Float[Array, "3 h w"] | Sequence[Float[Array, "h w"]]) -> Float[Array, "h w"]:
+def _mean(weights: Float[Array, "3"], picture: Float[Array, "3 h w"]) -> Float[Array, "h w"]:
+    return weights[0] * picture[0] + weights[1] * picture[1] + weights[2] * picture[2]
+
+
+def _mean_adjoint(weights, picture, cotangent):
+    # By rule, the cotangent of every colour would be a whole picture with zeros for the others.
+    return jnp.sum(picture * cotangent[None], axis=(1, 2)), weights[:, None, None] * cotangent[None]
+
+
+_weigh = with_adjoint(_mean, _mean_adjoint)
+
+
+def luma(picture: Float[Array, "3 h w"]) -> Float[Array, "h w"]:
     """The weighted mean of the colours."""
-    return LUMA[0] * picture[0] + LUMA[1] * picture[1] + LUMA[2] * picture[2]
+    return _weigh(jnp.array(LUMA, picture.dtype), picture)
 
 
 class Balance(eqx.Module):

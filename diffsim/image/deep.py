@@ -6,6 +6,7 @@ products of matrices. The adjoints gather, as those of `stencil` do.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
@@ -84,23 +85,22 @@ def _taps(image, cotangent):
     """
     height, width, out = cotangent.shape
     rows, columns, channels = image.shape[0] - height + 1, image.shape[1] - width + 1, image.shape[2]
-    strip = min(height, max(1, CACHE // (channels * rows * columns * width)))
+    most = min(height, max(1, CACHE // (channels * rows * columns * width)))
+    strip = -(-height // -(-height // most))
 
-    def product(part, against):
-        count = against.shape[0]
-        shifted = [part[i : i + count, j : j + width] for i in range(rows) for j in range(columns)]
-        around = held(jnp.concatenate(shifted, axis=2)).reshape(count * width, -1)
-        return held(against.transpose(2, 0, 1)).reshape(out, -1) @ around
-
-    def add(total, at):
+    def add(total, starts):
+        wanted, at = starts
         part = lax.dynamic_slice_in_dim(image, at, strip + rows - 1, axis=0)
-        return total + product(part, lax.dynamic_slice_in_dim(cotangent, at, strip, axis=0)), None
+        shifted = [part[i : i + strip, j : j + width] for i in range(rows) for j in range(columns)]
+        around = held(jnp.concatenate(shifted, axis=2)).reshape(strip * width, -1)
+        # The last strip is moved inward: what was summed is not summed again.
+        new = (at + np.arange(strip) >= wanted)[None, :, None]
+        against = lax.dynamic_slice_in_dim(cotangent, at, strip, axis=0).transpose(2, 0, 1) * new
+        return total + held(against).reshape(out, -1) @ around, None
 
-    whole = height // strip * strip
     start = jnp.zeros((out, rows * columns * channels), image.dtype)
-    total, _ = lax.scan(add, start, jnp.arange(0, whole, strip))
-    if whole < height:
-        total += product(image[whole:], cotangent[whole:])
+    wanted = np.arange(0, height, strip)
+    total, _ = lax.scan(add, start, (wanted, np.minimum(wanted, height - strip)))
     return total.reshape(out, rows, columns, channels).transpose(0, 3, 1, 2)
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from .bayer import KNOWN, MISSING
 from .classical import MALVAR, quad_weights
 from .deep import correlate_last, rectified, to_pixels, to_quads
-from .stencil import pad
+from .edges import pad
 
 LINEAR = quad_weights(MALVAR)
 

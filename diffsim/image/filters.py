@@ -1,31 +1,37 @@
-"""Stages that look at a pixel's surroundings: guided filter, unsharp mask."""
+"""The guided filter: smoothing that keeps edges, block by block, with its adjoint by hand."""
 
-from functools import cache
+from functools import cache, reduce
+from operator import add
 
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._errors import InputError
 from .._types import Scalar
 from ..parameters import param
 from .blocks import by_blocks
 from .box import held, sums
-from .colour import LUMA, luma
-from .stencil import stencil
+from .colour import LUMA
+
+GUIDES = {1: (1.0,), 3: LUMA}  # weights of the guide, by how many planes there are
 
 
 class GuidedFilter(eqx.Module):
-    """Smoothing that keeps the edges of the luma: around every pixel, each colour as a straight line of the luma.
+    """Smoothing that keeps the edges of a guide: around every pixel, each plane as a straight line of the guide.
 
-    `smoothing` is the variance of the luma below which structure is taken for noise. Source: He, Sun, Tang, "Guided
-    image filtering" (2013). Good values: 1e-5 to 1e-2.
+    The guide of three colours is their luma, that of one plane the plane itself. `smoothing` is the variance of the
+    guide below which structure is taken for noise. Source: He, Sun, Tang, "Guided image filtering" (2013). Good values:
+    1e-5 to 1e-2.
     """
 
     smoothing: Scalar = param(1e-3, bounds=(1e-7, 1.0))
     radius: int = eqx.field(static=True, default=4)
 
-    def __call__(self, picture: Float[Array, "3 h w"]) -> Float[Array, "3 h w"]:
-        """The smoothed picture."""
+    def __call__(self, picture: Float[Array, "c h w"]) -> Float[Array, "c h w"]:
+        """The smoothed picture; raises InputError unless it has one plane or three."""
+        if picture.shape[0] not in GUIDES:
+            raise InputError(f"a picture of {picture.shape[0]} planes has no guide: give one plane or three colours")
         return _guided(self.radius)(self.smoothing, picture)
 
 
@@ -46,7 +52,7 @@ def _guided(radius: int):
         to_products = held((sums(held(guide * bars), radius) - level * to_offsets) * share)
         to_variance = held(-_dot(to_products, slopes))
         to_level = held(-_dot(to_offsets, slopes) - _dot(to_products, averages) - 2.0 * level * to_variance)
-        weights = jnp.array(LUMA, picture.dtype)[:, None, None]
+        weights = jnp.array(GUIDES[len(picture)], picture.dtype)[:, None, None]
         straight = sums(held((to_offsets - level * to_products + weights * to_level) * near), radius)
         by_guide = sums(held((to_products + weights * to_variance) * near), radius)
         own = _shares(place, radius, halo)
@@ -58,12 +64,12 @@ def _guided(radius: int):
 
 
 def _lines(smoothing, picture, place, radius: int):
-    """The guide, one over the pixels in every window, and the lines of the guide that the colours are there."""
+    """The guide, one over the pixels in every window, and the lines of the guide that the planes are there."""
     near = held(_shares(place, radius, radius))
-    guide = held(luma(picture)[None])
+    guide = held(_guide(picture))
     averages, products = held(sums(picture, radius) * near), held(sums(held(guide * picture), radius) * near)
-    level = held(luma(averages)[None])
-    share = held(1.0 / (luma(products)[None] - level * level + smoothing))
+    level = held(_guide(averages))
+    share = held(1.0 / (_guide(products) - level * level + smoothing))
     return guide, near, (averages, level, share, held((products - level * averages) * share))
 
 
@@ -81,23 +87,11 @@ def _shares(place, radius: int, within: int):
     return (down[:, None] * across[None])[None]
 
 
+def _guide(planes):
+    """What the guide is made of planes like the picture's: (1, h, w)."""
+    return reduce(add, [weight * planes[i] for i, weight in enumerate(GUIDES[len(planes)])])[None]
+
+
 def _dot(picture, other):
-    """The sum over the colours of the products."""
-    return (picture[0] * other[0] + picture[1] * other[1] + picture[2] * other[2])[None]
-
-
-class Sharpen(eqx.Module):
-    """Unsharp mask: to every colour is added `amount` times what a Gaussian blur takes from the luma."""
-
-    amount: Scalar = param(0.0, bounds=(-2.0, 4.0))
-    width: Scalar = param(1.0, "px", bounds=(0.3, 3.0))
-    radius: int = eqx.field(static=True, default=4)
-
-    def __call__(self, picture: Float[Array, "3 h w"]) -> Float[Array, "3 h w"]:
-        """The sharpened picture."""
-        grey = luma(picture)[None]
-        at = jnp.arange(-self.radius, self.radius + 1, dtype=picture.dtype)
-        window = jnp.exp(-0.5 * (at / self.width) ** 2)
-        window = window / jnp.sum(window)
-        blurred = stencil(stencil(grey, window[None, None, :, None]), window[None, None, None])
-        return picture + self.amount * (grey - blurred)
+    """The sum over the planes of the products: (1, h, w)."""
+    return reduce(add, [picture[i] * other[i] for i in range(len(picture))])[None]

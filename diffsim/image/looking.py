@@ -32,14 +32,20 @@ def to_the_loss(chain: Chain, given: Float[Array, "h w"], scene: Float[Pixels, "
     return replace(graph, stages=tuple(replace(x, picture=colours_last(x.picture)) for x in graph.stages))
 
 
-def filters(chain: Chain, most: int = 16) -> dict[str, Float[np.ndarray, "6 6"]]:
-    """The filters of the network's first layer by number, each on R, G, G, B as four squares side by side."""
+def filters(chain: Chain, most: int = 16) -> dict[str, Float[np.ndarray, "28 28"]]:
+    """The filters of the network's first layer by number, each on R, G, G, B as four squares.
+
+    A weight is a square of 4 x 4; one line lies empty between the four, more around them.
+    """
     network = chain.stages["demosaic"]
     if not isinstance(network, (Demosaic, Restore)):
         raise InputError("the chain has no network named demosaic")
     first = network.layers[0] if isinstance(network, Demosaic) else network.first
     weights = np.asarray(first.weight)[:most]
-    return {f"{i + 1}": np.block([[w[0], w[1]], [w[2], w[3]]]) for i, w in enumerate(weights)}
+    fine = np.kron(weights, np.ones((4, 4)))
+    apart = np.pad(fine, ((0, 0), (0, 0), (1, 0), (1, 0)), constant_values=np.nan)
+    blocks = [np.block([[w[0], w[1]], [w[2], w[3]]]) for w in apart]
+    return {f"{i + 1}": np.pad(block, ((0, 2), (0, 2)), constant_values=np.nan) for i, block in enumerate(blocks)}
 
 
 def constants(chain: Chain, camera: Camera) -> list[tuple[str, float, float]]:

@@ -1,38 +1,77 @@
-"""Stages that treat every pixel alone, computed strip by strip.
+"""Stages that treat every pixel alone, computed strip by strip, forward and back.
 
 The gradient of a parameter of such a stage is a sum over all pixels. Over the whole picture it reads the picture from
 memory once for every parameter; over a strip, from the cache.
 """
 
 from collections.abc import Callable
-from functools import wraps
+from functools import cache, wraps
 
-import equinox as eqx
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array
+
+from .adjoint import with_adjoint
+from .box import room
 
 STRIP = 2**14  # pixels of a strip
 
 
 def by_strips(call: Callable[..., Array]) -> Callable[..., Array]:
-    """The method `call(stage, picture)` of a stage for pixels alone, computed in strips of whole rows."""
+    """The method `call(stage, picture)` of a stage for pixels alone, computed in strips of whole rows.
+
+    Its picture has the shape of the one that it gets.
+    """
 
     @wraps(call)
     def strips(stage, picture):
-        _, height, width = picture.shape
-        rows = max(1, STRIP // width)
-        count = height // rows
-        if count < 2:
+        if picture.shape[1] < 2 * _rows(picture):
             return call(stage, picture)
-
-        def part(_, at):
-            return None, call(stage, lax.dynamic_slice_in_dim(picture, at, rows, axis=1))
-
-        # Intermediate values are cheaper to compute again than to keep.
-        _, done = lax.scan(eqx.filter_checkpoint(part), None, rows * jnp.arange(count))
-        done = jnp.moveaxis(done, 0, 1).reshape(done.shape[1], count * rows, width)
-        rest = picture[:, count * rows :]
-        return jnp.concatenate([done, call(stage, rest)], axis=1) if rest.shape[1] else done
+        leaves, structure = jax.tree.flatten(stage)
+        numbers = jnp.concatenate([jnp.ravel(leaf) for leaf in leaves])
+        return _strips(call, structure, tuple(map(jnp.shape, leaves)))(numbers, picture)
 
     return strips
+
+
+def _rows(picture) -> int:
+    return max(1, STRIP // picture.shape[2])
+
+
+@cache
+def _strips(call, structure, shapes):
+    """`function(numbers, picture)` of a stage whose leaves have these shapes, with its adjoint."""
+    ends = np.cumsum([np.prod(shape, dtype=int) for shape in shapes])
+
+    def stage(numbers, part):
+        leaves = [x.reshape(s) for x, s in zip(jnp.split(numbers, ends[:-1]), shapes, strict=True)]
+        return call(jax.tree.unflatten(structure, leaves), part)
+
+    def starts(picture):
+        """Where strips would begin and where they do, the last one first: others write over what is not its own."""
+        wanted = np.arange(0, picture.shape[1], _rows(picture))[::-1]
+        return wanted, np.minimum(wanted, picture.shape[1] - _rows(picture))
+
+    def function(numbers, picture):
+        def strip(made, at):
+            part = lax.dynamic_slice_in_dim(picture, at, _rows(picture), axis=1)
+            return lax.dynamic_update_slice_in_dim(made, stage(numbers, part), at, axis=1), None
+
+        return lax.scan(strip, room(picture), starts(picture)[1])[0]
+
+    def adjoint(numbers, picture, cotangent):
+        rows = _rows(picture)
+
+        def strip(made, at):
+            wanted, start = at
+            part, bar = (lax.dynamic_slice_in_dim(x, start, rows, axis=1) for x in (picture, cotangent))
+            own = (start + np.arange(rows) >= wanted)[None, :, None]
+            to_numbers, found = jax.vjp(stage, numbers, part)[1](bar * own)
+            return (made[0] + to_numbers, lax.dynamic_update_slice_in_dim(made[1], found, start, axis=1)), None
+
+        return lax.scan(strip, (jnp.zeros_like(numbers), room(cotangent)), starts(picture))[0]
+
+    function.__name__ = call.__qualname__
+    return with_adjoint(function, adjoint)

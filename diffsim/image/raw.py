@@ -12,9 +12,6 @@ from .bayer import check_pattern
 from .pictures import check_extension
 
 RAW = (".dng", ".nef", ".cr2", ".cr3", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw")
-SRGB_TO_XYZ = np.array(
-    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.119192, 0.9503041]]
-)
 
 
 class Raw(NamedTuple):
@@ -29,6 +26,11 @@ class Raw(NamedTuple):
 
 def read_raw(path: Path | str) -> Raw:
     """The raw in a DNG or a maker's file, with black, white, pattern, gains and colour matrix from the file.
+
+    The gains are those of the camera's white balance, or of daylight where it has none. The matrix is made of the
+    file's ColorMatrix, that for daylight if there are two, or for a known camera of LibRaw's table; without either it
+    is one. Not used: calibration and forward matrices, tables and curves of a profile, exposure offset, lens
+    corrections, noise profile and orientation.
 
     Needs rawpy. Raises InputError for a file that it cannot decode, and for a sensor without a Bayer pattern.
     """
@@ -96,7 +98,8 @@ def _gains(file) -> tuple[float, float, float]:
 
 def _matrix(file) -> np.ndarray:
     """Balanced camera colours to linear sRGB: white stays white, whatever the light."""
-    to_camera = np.asarray(file.rgb_xyz_matrix, float)[:3] @ SRGB_TO_XYZ
-    if not np.isfinite(to_camera).all() or abs(np.linalg.det(to_camera)) < 1e-9:
+    # LibRaw makes it of the file's own matrix or, for a known camera, of its table; `rgb_xyz_matrix` is of the latter.
+    matrix = np.asarray(file.color_matrix, float)[:, :3]
+    if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-9:
         return np.eye(3)
-    return np.linalg.inv(to_camera / to_camera.sum(axis=1, keepdims=True))
+    return matrix / matrix.sum(axis=1, keepdims=True)

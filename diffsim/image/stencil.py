@@ -5,6 +5,7 @@ stencils themselves, and are computed as such: in the picture, the stencil turne
 picture correlated with the cotangent, strip by strip so that the neighbourhoods stay in the cache.
 """
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
@@ -13,6 +14,7 @@ from .._errors import InputError
 from .bilinear import bilinear, summed
 from .box import fill, held
 from .deep import correlate_last
+from .edges import pad
 
 UNROLLED = 128  # products per pixel up to which the sum is written out, for the compiler to fuse; else `deep`
 TOGETHER = 4  # rows of a cotangent that meet the picture's rows at once
@@ -32,17 +34,6 @@ def stencil(
     return correlate(pad(image, rows // 2, columns // 2, edge), weights)
 
 
-def pad(image: Float[Array, "c h w"], rows: int, columns: int, edge: str = "reflect") -> Float[Array, "c h2 w2"]:
-    """The picture with `rows` more above and below and `columns` more on both sides, filled as `stencil` says."""
-    modes = {"reflect": "reflect", "edge": "edge", "zero": "constant"}
-    if edge not in modes:
-        raise InputError(f"edge={edge!r}: give one of {', '.join(modes)}")
-    if edge == "reflect" and (rows >= image.shape[1] or columns >= image.shape[2]):
-        size = f"{image.shape[1]} x {image.shape[2]}"
-        raise InputError(f"a picture of {size} pixels is too small to mirror {rows} x {columns} of them at its edge")
-    return jnp.pad(image, ((0, 0), (rows, rows), (columns, columns)), mode=modes[edge])
-
-
 def correlate(
     image: Float[Array, "c h w"], weights: Float[Array, "k c rows columns"]
 ) -> Float[Array, "k h-rows+1 w-columns+1"]:
@@ -59,17 +50,18 @@ def correlate(
 
 
 def _apply(image, weights):
-    # Channel by channel: of more than one, the rows that meet do not fit the nearest cache.
-    return sum(_channel(channel, weights[:, c]) for c, channel in enumerate(image))
-
-
-def _channel(channel, weights):
-    _, rows, columns = weights.shape
-    height, width = channel.shape[0] - rows + 1, channel.shape[1] - columns + 1
     # Without the barriers the compiler computes what lies before again for every pixel read, and this for what follows.
-    channel = held(channel)
-    shifted = {(i, j): channel[i : i + height, j : j + width] for i in range(rows) for j in range(columns)}
-    return held(jnp.stack([sum(kernel[at] * part for at, part in shifted.items()) for kernel in weights]))
+    image = held(image)
+    # Channel by channel: of more than one, the rows that meet do not fit the nearest cache.
+    return sum(held(_channel(image, weights, c)) for c in range(image.shape[0]))
+
+
+def _channel(image, weights, c: int):
+    rows, columns = weights.shape[2:]
+    height, width = image.shape[1] - rows + 1, image.shape[2] - columns + 1
+    places = [(i, j) for i in range(rows) for j in range(columns)]
+    shifted = {(i, j): image[c, i : i + height, j : j + width] for i, j in places}
+    return jnp.stack([sum(kernel[at] * part for at, part in shifted.items()) for kernel in weights[:, c]])
 
 
 def _taps(image, cotangent):
@@ -87,7 +79,8 @@ def _taps(image, cotangent):
     def add(total, at):
         part = held(lax.dynamic_slice_in_dim(image, at, reach, axis=1))
         against = held(lax.dynamic_slice_in_dim(cotangent, at, TOGETHER, axis=1))
-        shifted = held(jnp.concatenate([part[:, :, j : j + width] for j in range(columns)]))
+        shift = lambda j: lax.dynamic_slice_in_dim(part, j, width, axis=2)
+        shifted = held(jax.vmap(shift)(jnp.arange(columns)))
         return total + against.reshape(-1, width) @ shifted.reshape(-1, width).T, None
 
     start = jnp.zeros((out * TOGETHER, columns * channels * reach), image.dtype)

@@ -18,10 +18,10 @@ from ..parameters import parameters, replace
 from .chain import Chain
 from .colour import Balance, ColourMatrix, Gamma, Saturation, ToneCurve, root, square
 from .demosaic import Demosaic
-from .filters import Sharpen
 from .pictures import write_whole
 from .restore import Restore
 from .sensor import Noise, level
+from .sharpen import Sharpen
 
 WIDTHS = {"noisy": (32, 64), "demosaic": (18, 18)}
 

@@ -13,8 +13,11 @@ def stencil(weight, picture):
 
 
 def guided(smoothing, picture):
-    """The guided filter of radius 4 with the luma as guide (kornia takes a number for the smoothing, not a tensor)."""
-    guide = (LUMA * picture).sum(1, keepdim=True)
+    """The guided filter of radius 4 with the luma as guide, of one plane with itself.
+
+    kornia takes a number for the smoothing, not a tensor.
+    """
+    guide = (LUMA * picture).sum(1, keepdim=True) if picture.shape[1] == 3 else picture
     return kornia.filters.guided_blur(guide, picture, 9, smoothing)
 
 
@@ -55,6 +58,7 @@ def grid(strength, picture, cell: int = 16, depth: int = 8):
 STAGES = {
     "stencil 5x5 1->3": (stencil, torch.randn(3, 1, 5, 5), 1),
     "guided filter r4": (guided, 1e-3, 3),
+    "guided filter r4, one plane": (guided, 1e-3, 1),
     "tone curve": (tone, torch.zeros(15), 3),
     "bilateral grid 16 px, 8 deep": (grid, torch.tensor(0.5), 3),
 }

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from diffsim import image
-from diffsim.image import blocks
+from diffsim.image import blocks, sharpen
 from diffsim.image.adjoint import with_adjoint
 from diffsim.image.curve import curve
 
@@ -41,8 +41,8 @@ def naive_mean(plane, radius):
 
 
 def naive_guided(smoothing, picture, radius=2):
-    """The guided filter as its source writes it."""
-    guide = image.luma(picture)
+    """The guided filter as its source writes it; the guide of one plane is that plane."""
+    guide = image.luma(picture) if len(picture) == 3 else picture[0]
     mean = lambda x: naive_mean(x, radius)
     level = mean(guide)
     made = []
@@ -80,25 +80,46 @@ def naive_grid(numbers, picture, cell=4, depth=4):
     return picture + strength * (sums[1:] / (sums[:1] + 1e-6) - picture)
 
 
+def naive_sharpen(numbers, picture, radius=3):
+    """The unsharp mask by one sum over the whole square around a pixel, of a picture mirrored by jax.numpy."""
+    amount, width = numbers
+    at = jnp.arange(-radius, radius + 1)
+    window = jnp.exp(-0.5 * (at / width) ** 2)
+    window = window / jnp.sum(window)
+    grey, (_, height, columns) = image.luma(picture), picture.shape
+    wide = jnp.pad(grey, radius, mode="reflect")
+    reach = range(2 * radius + 1)
+    blurred = sum(window[i] * window[j] * wide[i : i + height, j : j + columns] for i in reach for j in reach)
+    return picture + amount * (grey - blurred)[None]
+
+
+def guided(smoothing, picture):
+    return image.GuidedFilter(smoothing=smoothing, radius=2)(picture)
+
+
 def grid(numbers, picture):
     return image.BilateralGrid(strength=numbers[0], blur=numbers[1], mix=numbers[2], cell=4, depth=4)(picture)
 
 
 CASES = {
     "curve": (curve, naive_curve, STEPS),
-    "guided filter": (lambda s, x: image.GuidedFilter(smoothing=s, radius=2)(x), naive_guided, jnp.array(1e-2)),
+    "guided filter": (guided, naive_guided, jnp.array(1e-2)),
+    "guided filter, one plane": (guided, naive_guided, jnp.array(1e-2)),
     "bilateral grid": (grid, naive_grid, jnp.array([0.6, 0.2, 0.1])),
+    "sharpen": (lambda n, x: image.Sharpen(amount=n[0], width=n[1], radius=3)(x), naive_sharpen, jnp.array([0.7, 1.3])),
 }
 # No pixel lies on a knot of the curve, where the naive formula has the slope of one side.
 TALL = jnp.concatenate([PICTURE, jr.uniform(jr.key(4), (3, 15, 19))], 1)
-INPUTS = {"curve": PICTURE + 1e-3, "guided filter": TALL, "bilateral grid": PICTURE}
+INPUTS = {"curve": PICTURE + 1e-3, "bilateral grid": PICTURE, "sharpen": TALL}
+INPUTS |= {"guided filter": TALL, "guided filter, one plane": TALL[1:2]}
 
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    """Blocks smaller than what a pixel depends on, in a picture of several, of which the last are moved inward."""
+    """Blocks and strips no larger than a pixel's reach, in a picture of several, of which the last are moved inward."""
     monkeypatch.setattr(blocks, "ROWS", 3)
     monkeypatch.setattr(blocks, "COLUMNS", 8)
+    monkeypatch.setattr(sharpen, "ROWS", 4)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffsim import image
-from diffsim.image import looking
+from diffsim.image import looking, trained
 
 
 def test_colours_go_last_and_mosaics_stay():
@@ -24,3 +24,17 @@ def test_the_way_to_the_loss_ends_with_its_value():
     graph = looking.to_the_loss(chain, image.mosaic(scene), scene)
     assert [stage.name for stage in graph.stages][-3:] == ["root", "demosaic", "loss"]
     assert np.shape(graph.stages[-2].picture) == (4, 4, 3)
+
+
+def test_a_filter_is_four_squares_with_nothing_between():
+    chain = trained.trained("demosaic")
+    weights = np.asarray(chain.stages["demosaic"].layers[0].weight)
+    found = looking.filters(chain, 2)
+    assert list(found) == ["1", "2"]
+    for drawn, weight in zip(found.values(), weights, strict=False):
+        corners = drawn[1:13, 1:13], drawn[1:13, 14:26], drawn[14:26, 1:13], drawn[14:26, 14:26]
+        for i in range(16):
+            np.testing.assert_array_equal([x[i // 4 :: 4, i % 4 :: 4] for x in corners], weight)
+        empty = [0, 13, 26, 27]
+        assert np.isnan(drawn[empty]).all()
+        assert np.isnan(drawn[:, empty]).all()

@@ -10,9 +10,20 @@ import tifffile
 import diffsim as ds
 from diffsim import image
 from diffsim.image import sensor, training
-from diffsim.image.raw import SRGB_TO_XYZ
 
 RNG = np.random.default_rng(0)
+# Linear sRGB to the colours of the standard observer (IEC 61966-2-1), and these to the colours of two cameras.
+SRGB_TO_XYZ = np.array(
+    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.119192, 0.9503041]]
+)
+SEES_SRGB = np.linalg.inv(SRGB_TO_XYZ)
+SEES_MIXED = np.array([[0.7, -0.2, -0.05], [-0.4, 1.25, 0.12], [-0.05, 0.2, 0.6]])
+
+
+def to_srgb(to_camera):
+    """Balanced colours of a camera to linear sRGB, by the definition of digital negatives: white stays white."""
+    seen = to_camera @ SRGB_TO_XYZ
+    return np.linalg.inv(seen / seen.sum(axis=1, keepdims=True))
 
 
 def test_binary_mosaics_come_back(tmp_path):
@@ -37,9 +48,8 @@ def test_binary_mosaics_that_do_not_fit_are_named(tmp_path):
             image.read_binary(path, **options)
 
 
-def dng(path, mosaic, pattern="RGGB", black=64, white=1023, gains=(2.0, 1.0, 1.5)):
-    """Writes a digital negative with the least that its definition asks for."""
-    to_camera = np.linalg.inv(SRGB_TO_XYZ)
+def dng(path, mosaic, pattern="RGGB", black=64, white=1023, gains=(2.0, 1.0, 1.5), to_camera=SEES_SRGB):
+    """Writes a digital negative with the least that its definition asks for; no matrix if `to_camera` is None."""
     rational = lambda values: tuple(x for value in values for x in (round(value * 10000), 10000))
     colours = ["RGB".index(c) for c in pattern]
     tags = [
@@ -49,10 +59,11 @@ def dng(path, mosaic, pattern="RGGB", black=64, white=1023, gains=(2.0, 1.0, 1.5
         (50708, 2, 0, "Test camera"),
         (50714, 3, 1, black),
         (50717, 3, 1, white),
-        (50721, 10, 9, rational(to_camera.ravel())),  # XYZ to camera
         (50728, 5, 3, rational(1 / g for g in gains)),  # what the camera sees of grey
         (50778, 3, 1, 21),  # daylight
     ]
+    if to_camera is not None:
+        tags.append((50721, 10, 9, rational(to_camera.ravel())))
     tifffile.imwrite(path, mosaic.astype(np.uint16), photometric=32803, extratags=[(*t, True) for t in tags])
     return path
 
@@ -66,6 +77,18 @@ def test_a_digital_negative_brings_its_constants(pattern, tmp_path):
     np.testing.assert_allclose(found.gains, (2.0, 1.0, 1.5), rtol=1e-3)
     # A camera that sees sRGB: nothing is left for its matrix to do.
     np.testing.assert_allclose(found.matrix, np.eye(3), atol=2e-3)
+
+
+def test_the_matrix_is_that_of_the_file(tmp_path):
+    values = RNG.integers(64, 1024, (32, 48))
+    found = image.read_raw(dng(tmp_path / "a.dng", values, to_camera=SEES_MIXED)).matrix
+    assert np.abs(found - np.eye(3)).max() > 0.5
+    # The file has its numbers in steps of 1e-4.
+    np.testing.assert_allclose(found, to_srgb(SEES_MIXED), atol=1e-3)
+    np.testing.assert_allclose(found.sum(axis=1), 1.0, rtol=1e-6)
+    # Without a matrix, and from a camera that nobody knows, colours stay as they are.
+    bare = image.read_raw(dng(tmp_path / "b.dng", values, to_camera=None)).matrix
+    np.testing.assert_array_equal(bare, np.eye(3))
 
 
 def test_raws_that_cannot_be_decoded_are_named(tmp_path):
@@ -84,8 +107,8 @@ def test_a_missing_extra_is_named(tmp_path, monkeypatch):
 
 
 CAMERAS = {
-    "RGGB": {"black": 64, "white": 1023, "gains": (2.0, 1.0, 1.5)},
-    "GBRG": {"black": 2048, "white": 15300, "gains": (1.4, 1.0, 2.3)},
+    "RGGB": {"black": 64, "white": 1023, "gains": (2.0, 1.0, 1.5), "to_camera": SEES_SRGB},
+    "GBRG": {"black": 2048, "white": 15300, "gains": (1.4, 1.0, 2.3), "to_camera": SEES_MIXED},
 }
 
 
@@ -95,8 +118,8 @@ def test_two_cameras_negatives_of_a_scene_are_developed_alike(tmp_path, scenario
     pictures = []
     for pattern, constants in CAMERAS.items():
         red, _, blue = constants["gains"]
-        # Cameras that see sRGB light, each through filters and with numbers of its own.
-        camera = image.Camera(red=red, blue=blue, matrix=((1, 0, 0), (0, 1, 0), (0, 0, 1)))
+        # Each sees colours in its own way, through filters and with numbers of its own.
+        camera = image.Camera(red=red, blue=blue, matrix=tuple(map(tuple, to_srgb(constants["to_camera"]))))
         seen = image.mosaic(sensor.camera_colours(scene, camera), pattern)
         stored = np.round(constants["black"] + (constants["white"] - constants["black"]) * seen)
         # One row and column less: no whole number of quads.

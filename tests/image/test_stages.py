@@ -28,6 +28,7 @@ STAGES = {
     "tone curve": (CURVE, PICTURE),
     "saturation": (image.Saturation(saturation=1.2, vibrance=0.4), PICTURE),
     "guided filter": (image.GuidedFilter(radius=2), PICTURE),
+    "guided filter, one plane": (image.GuidedFilter(radius=2), PICTURE[:1]),
     "sharpen": (image.Sharpen(amount=0.5, radius=3), PICTURE),
     "bilateral grid": (image.BilateralGrid(cell=3, depth=4), PICTURE),
     "local Laplacian": (image.LocalLaplacian(detail=0.5, contrast=0.8, levels=2, references=4), PICTURE),
@@ -106,6 +107,14 @@ def test_guided_filter_is_exact_on_lines_of_the_luma_and_smooths_noise():
     np.testing.assert_allclose(image.GuidedFilter(smoothing=1e-7)(lines), lines, atol=1e-5)
     noise = 0.5 + 0.01 * jr.normal(jr.key(3), (3, 40, 40))
     assert np.std(image.GuidedFilter(smoothing=1e-1)(noise)) < 0.2 * np.std(noise)
+
+
+def test_guided_filter_of_one_plane_is_that_of_three_alike():
+    plane = jr.uniform(jr.key(4), (1, 20, 24))
+    guided = image.GuidedFilter(radius=2)
+    np.testing.assert_allclose(guided(plane), guided(jnp.repeat(plane, 3, axis=0))[:1], rtol=1e-12)
+    with pytest.raises(ds.InputError, match="2 planes has no guide"):
+        guided(PICTURE[:2])
 
 
 def test_sharpen_steepens_an_edge_and_nothing_flat():
