@@ -11,6 +11,7 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
+from .._apart import apart
 from .adjoint import with_adjoint
 from .bilinear import bilinear, summed
 from .box import held
@@ -33,7 +34,7 @@ def _whole(weights, image):
 
 def _pulled(weights, image, bar):
     # Kept is the picture without its edge, which is not added before the cotangent is there.
-    image, bar = held((image, bar))
+    image, bar = apart(image, bar)
     return jax.vjp(_whole, weights, image)[1](bar)
 
 

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import optimistix as optx
 from jax.flatten_util import ravel_pytree
 
+from .._apart import apart
 from .._errors import InputError
 from .._types import Args, Scalar, Vector
-from .apart import apart
 from .program import is_plain, operations, traced_once
 from .scalars import can_be_written_out, entries
 from .step import Stepper

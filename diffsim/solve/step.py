@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from .._apart import apart
 from .._types import Args, Scalar, Vector
 from . import implicit
-from .apart import apart
 from .implicit import Stages, Tableau
 from .scalars import entries, written_out
 

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from .._apart import apart
 from .._types import Count, Scalar, Vector
-from .apart import apart
 from .implicit import Slopes, Stages
 from .record import Record, put_some
 from .rows import put, row

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffsim.solve.apart import apart
+from diffsim._apart import apart
 
 
 def plain(x, y):
