@@ -10,6 +10,7 @@ from jaxtyping import Array, Int
 
 from .adjoint import Function, with_adjoint
 from .box import held, room
+from .strips import even, starts
 
 ROWS, COLUMNS = 32, 256  # of a block, at most
 LANES = 8  # numbers that a processor treats at once
@@ -67,16 +68,13 @@ def by_blocks(
 def _block(picture) -> tuple[int, int]:
     """The rows and columns of a block: all blocks have one size, and whole registers of columns."""
     height, width = picture.shape[1:]
-    even = lambda size, most: -(-size // -(-size // most))
     return even(height, ROWS), min(width, -(-even(width, COLUMNS) // LANES) * LANES)
 
 
 def _starts(picture):
     """Where the blocks would begin side by side, and where they do begin: none reaches beyond the edge."""
-    lines = [np.arange(0, n, part) for n, part in zip(picture.shape[1:], _block(picture), strict=True)]
-    last = [n - part for n, part in zip(picture.shape[1:], _block(picture), strict=True)]
-    wanted = [x.ravel() for x in np.meshgrid(*lines, indexing="ij")]
-    return wanted, [np.minimum(x, end) for x, end in zip(wanted, last, strict=True)]
+    lines = [starts(n, part) for n, part in zip(picture.shape[1:], _block(picture), strict=True)]
+    return [[x.ravel() for x in np.meshgrid(*places, indexing="ij")] for places in zip(*lines, strict=True)]
 
 
 def _cut(picture, start, size, halo: int):

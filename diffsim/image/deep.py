@@ -15,6 +15,7 @@ from .._apart import apart
 from .adjoint import with_adjoint
 from .bilinear import bilinear, summed
 from .box import held
+from .strips import even, starts
 
 CACHE = 2**18  # numbers of a strip's neighbourhoods
 KEPT = "kept"  # the name of what a chain does not compute again
@@ -86,11 +87,10 @@ def _taps(image, cotangent):
     """
     height, width, out = cotangent.shape
     rows, columns, channels = image.shape[0] - height + 1, image.shape[1] - width + 1, image.shape[2]
-    most = min(height, max(1, CACHE // (channels * rows * columns * width)))
-    strip = -(-height // -(-height // most))
+    strip = even(height, max(1, CACHE // (channels * rows * columns * width)))
 
-    def add(total, starts):
-        wanted, at = starts
+    def add(total, places):
+        wanted, at = places
         part = lax.dynamic_slice_in_dim(image, at, strip + rows - 1, axis=0)
         shifted = [part[i : i + strip, j : j + width] for i in range(rows) for j in range(columns)]
         around = held(jnp.concatenate(shifted, axis=2)).reshape(strip * width, -1)
@@ -100,8 +100,7 @@ def _taps(image, cotangent):
         return total + held(against).reshape(out, -1) @ around, None
 
     start = jnp.zeros((out, rows * columns * channels), image.dtype)
-    wanted = np.arange(0, height, strip)
-    total, _ = lax.scan(add, start, (wanted, np.minimum(wanted, height - strip)))
+    total, _ = lax.scan(add, start, starts(height, strip))
     return total.reshape(out, rows, columns, channels).transpose(0, 3, 1, 2)
 
 

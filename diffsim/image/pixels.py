@@ -15,6 +15,7 @@ from jaxtyping import Array
 
 from .adjoint import with_adjoint
 from .box import room
+from .strips import starts
 
 STRIP = 2**14  # pixels of a strip
 
@@ -49,17 +50,17 @@ def _strips(call, structure, shapes):
         leaves = [x.reshape(s) for x, s in zip(jnp.split(numbers, ends[:-1]), shapes, strict=True)]
         return call(jax.tree.unflatten(structure, leaves), part)
 
-    def starts(picture):
+    def backward(picture):
         """Where strips would begin and where they do, the last one first: others write over what is not its own."""
-        wanted = np.arange(0, picture.shape[1], _rows(picture))[::-1]
-        return wanted, np.minimum(wanted, picture.shape[1] - _rows(picture))
+        wanted, begun = starts(picture.shape[1], _rows(picture))
+        return wanted[::-1], begun[::-1]
 
     def function(numbers, picture):
         def strip(made, at):
             part = lax.dynamic_slice_in_dim(picture, at, _rows(picture), axis=1)
             return lax.dynamic_update_slice_in_dim(made, stage(numbers, part), at, axis=1), None
 
-        return lax.scan(strip, room(picture), starts(picture)[1])[0]
+        return lax.scan(strip, room(picture), backward(picture)[1])[0]
 
     def adjoint(numbers, picture, cotangent):
         rows = _rows(picture)
@@ -71,7 +72,7 @@ def _strips(call, structure, shapes):
             to_numbers, found = jax.vjp(stage, numbers, part)[1](bar * own)
             return (made[0] + to_numbers, lax.dynamic_update_slice_in_dim(made[1], found, start, axis=1)), None
 
-        return lax.scan(strip, (jnp.zeros_like(numbers), room(cotangent)), starts(picture))[0]
+        return lax.scan(strip, (jnp.zeros_like(numbers), room(cotangent)), backward(picture))[0]
 
     function.__name__ = call.__qualname__
     return with_adjoint(function, adjoint)

@@ -16,6 +16,7 @@ from .box import held, room
 from .colour import LUMA, luma
 from .edges import pad
 from .stencil import stencil
+from .strips import even, starts
 
 ROWS = 16  # of a strip on the way back
 
@@ -55,9 +56,9 @@ def _sharpen(radius: int):
         amount, width = numbers
         taps, slopes = jax.jvp(window, (width,), (jnp.ones_like(width),))
         down, across = (_shares(picture, axis) for axis in (1, 2))
-        even = held((cotangent[0] + cotangent[1] + cotangent[2])[None] / (down * across))
-        tall = held(pad(even, radius, 0))
-        rows, wanted, starts = _strips(picture.shape[1])
+        shared = held((cotangent[0] + cotangent[1] + cotangent[2])[None] / (down * across))
+        tall = held(pad(shared, radius, 0))
+        rows = even(picture.shape[1], ROWS)
 
         def strip(made, at):
             wanted, start = at
@@ -75,7 +76,7 @@ def _sharpen(radius: int):
             return (*sums, lax.dynamic_update_slice_in_dim(made[2], detail, start, axis=1)), None
 
         none = jnp.zeros((1, rows, picture.shape[2]), picture.dtype)
-        *sums, detail = lax.scan(strip, (none, none, room(even)), (wanted, starts))[0]
+        *sums, detail = lax.scan(strip, (none, none, room(shared)), starts(picture.shape[1], rows))[0]
         to_amount, to_change = (jnp.sum(x * across) for x in sums)
         weights = jnp.array(LUMA, picture.dtype)[:, None, None] * amount
         found = cotangent + weights * (held(detail) * down * across)
@@ -96,10 +97,3 @@ def _shares(picture, axis: int):
     shares = np.ones(shape[axis], picture.dtype)
     shares[[0, -1]] = 0.5
     return jnp.asarray(shares.reshape(1, *shape[1:]))
-
-
-def _strips(height: int):
-    """The rows of a strip; where strips would begin one below the other, and where they do begin: all within."""
-    rows = -(-height // -(-height // ROWS))
-    wanted = np.arange(0, height, rows)
-    return rows, wanted, np.minimum(wanted, height - rows)

@@ -46,14 +46,18 @@ class Stepper(NamedTuple):
 
     def stages(self, start: Point, h: Scalar) -> Stages | None:
         """What a step by an implicit method has to find, to be given to `step`."""
-        tableau = Tableau.of(self.solver)
+        tableau = self.implicit
         return None if tableau is None else implicit.found(tableau, self.solver, self.term, self.args, tuple(start), h)
+
+    @property
+    def implicit(self) -> Tableau | None:
+        """The tableau of an implicit method."""
+        return Tableau.of(self.solver)
 
     @property
     def number_of_stages(self) -> int:
         """How many stages a step has to find."""
-        tableau = Tableau.of(self.solver)
-        return 0 if tableau is None else len(tableau.c)
+        return len(self.implicit.c) if self.implicit else 0
 
     def step(self, start: Point, h: Scalar, stages: Stages | None = None) -> tuple[Point, Vector]:
         """The point a time `h` after `start`, and the solver's estimate of its local error."""
@@ -61,9 +65,8 @@ class Stepper(NamedTuple):
 
     def dense_step(self, start: Point, h: Scalar, stages: Stages | None = None) -> tuple[Point, Vector, dict]:
         """The same, and what the solver's interpolation needs to know of the step."""
-        tableau = Tableau.of(self.solver)
-        if tableau is not None:
-            return _implicit(self, tableau, start, h, stages or self.stages(start, h))
+        if self.implicit:
+            return _implicit(self, self.implicit, start, h, stages or self.stages(start, h))
         if isinstance(self.solver, dfx.AbstractERK):
             return (_written_out if self.small else _explicit)(self, start, h)
         if isinstance(self.solver, dfx.Euler):

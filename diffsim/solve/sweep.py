@@ -111,12 +111,13 @@ def cotangents(steps: Steps, cotangents: list) -> list:
 def _pull(steps: Steps, path: list, i: Count, y: Vector, slopes: Slopes | None, carry):
     """`carry`, the cotangents of time, state and live leaves after attempt `i` from `y`, brought before it."""
     # Outside the condition, within which all that is mapped over takes a place of its own for each member.
-    t, h, y, *known = apart(row(steps.record.t, i), row(steps.record.h, i), y, *jax.tree.leaves(slopes))
+    t, h, y = apart(row(steps.record.t, i), row(steps.record.h, i), y)
+    slopes = None if slopes is None else apart(slopes)[0]
     stride = steps.record.stride
 
     def pull(carry):
         (bar_t, bar_y), bars = carry
-        _, transpose = jax.vjp(lambda t, y, live: steps.step(t, y, live, h, *known or [None]), t, y, steps.values)
+        _, transpose = jax.vjp(lambda t, y, live: steps.step(t, y, live, h, slopes), t, y, steps.values)
         bar_t, bar_y, more = transpose((bar_t, bar_y))
         return (bar_t, bar_y), jax.tree.map(jnp.add, bars, more)
 

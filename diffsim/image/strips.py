@@ -1,0 +1,14 @@
+"""Cutting the lines of a picture into parts of one size."""
+
+import numpy as np
+
+
+def even(size: int, most: int) -> int:
+    """The size of as few parts as there can be of at most `most` lines each, made as alike as can be."""
+    return -(-size // -(-size // most))
+
+
+def starts(size: int, part: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where parts of so many lines would begin one after the other, and where they do: the last is moved inward."""
+    wanted = np.arange(0, size, part)
+    return wanted, np.minimum(wanted, size - part)
