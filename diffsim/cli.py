@@ -51,6 +51,9 @@ def main(*jobs: Job, argv: Sequence[str] | None = None) -> NoReturn:
     used), 130 interrupted, 141 the reader of the output left. Other exceptions are bugs and pass through.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    # OpenBLAS, which JAX loads with its first factorisation, has threads that wait for one another at full load; for
+    # matrices as small as a scenario's one is as fast, and several times faster where other programs run.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         _answer(jobs, words)
         print(end="", flush=True)  # here, so that a closed pipe is met while it can be answered

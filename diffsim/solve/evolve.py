@@ -105,7 +105,7 @@ def evolve(
 
 
 def _end(problem: Problem, t0: Scalar, y0: Vector, mode: Mode, memory: Memory, keep_path: bool):
-    """The March of a phase, and the differentiable End that its steps came to."""
+    """The March of a phase to a differentiable last point, and the End with the path to it."""
     forward = mode == "forward"
     stages = problem.stepper.number_of_stages
     stride, jacobians = plan(memory, y0, rows(problem), stages, keep_path=keep_path, whole=problem.whole)
@@ -124,19 +124,18 @@ def _end(problem: Problem, t0: Scalar, y0: Vector, mode: Mode, memory: Memory, k
         return march, End(march.point.t, march.point.y, *path)
     march = freeze(run(freeze(t0), freeze(y0)))
     options = {"keep_path": keep_path, "jacobians": jacobians, "whole": problem.whole, "steady": steady(problem)}
-    return march, replay(problem.stepper, t0, y0, march.record, march.point.t, march.point.y, **options)
+    end = replay(problem.stepper, t0, y0, march.record, march.point.t, march.point.y, **options)
+    return march._replace(point=problem.stepper.point(end.t, end.y)), end
 
 
 def _arrive(phase, problem, unravel, march: March, last: End, ts) -> Arrival:
     """The arrival at the end of the march: at the event found, or at the point reached."""
-    search, status = march.search, march.status
-    point = problem.stepper.point(last.t, last.y)
+    point, search, status = march.point, march.search, march.status
     guard = jnp.array(-1)
     next_y = unravel(point.y)
     if phase.guards:
         found = search.stage == Stage.FOUND
-        delay = jnp.where(found, freeze(search.time), 0.0)
-        end = settle(problem.stepper, phase.guards, point, delay, search.guard, found, problem.t1)
+        end = settle(problem.stepper, phase.guards, point, search, found, problem.t1)
         guard = jnp.where(found, search.guard, -1)
         next_y = _reset(phase.guards, search.guard, end, unravel, problem.stepper.args)
         next_y = jax.tree.map(lambda x: jnp.where(found, x, jnp.nan), next_y)

@@ -73,18 +73,18 @@ def wanted_sides(guards: tuple[Guard, ...]) -> Float[Array, " guards"]:
     return jnp.array([_DIRECTIONS[guard.direction] for guard in guards])
 
 
+def values(functions: tuple[Callable, ...], t: Scalar, y, args: Args) -> Float[Array, " functions"]:
+    """Values of one or more functions of (t, y, args)."""
+    return jnp.stack([_real(function, t, y, args) for function in functions])
+
+
 def measure(functions: tuple[Callable, ...], point: Point, args: Args):
     """Values and rates (per second) of functions of (t, y, args) at a point: two arrays of shape (functions,)."""
-
     if not functions:
         nothing = jnp.zeros(0, point.t.dtype)
         return nothing, nothing
-
-    def values(t, y):
-        return jnp.stack([_real(function, t, y, args) for function in functions])
-
     tangents = (jnp.ones_like(point.t), point.slope)
-    return jax.jvp(values, (point.t, point.y), tangents)
+    return jax.jvp(lambda t, y: values(functions, t, y, args), (point.t, point.y), tangents)
 
 
 def _real(function: Callable, t: Scalar, y, args: Args) -> Scalar:

@@ -11,8 +11,8 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Bool, Float
 
 from .._types import Count, Flag, Scalar
-from .guard import Guard, Sight, choose, crossed, extremum, functions, measure, wanted_sides
-from .moving import moving_together
+from .guard import Guard, Sight, choose, crossed, extremum, functions, values, wanted_sides
+from .moving import freeze, moving_together
 from .step import Point, Stepper
 
 _LOOKS = 8  # at dips between the ends of a step
@@ -47,17 +47,16 @@ class Search(NamedTuple):
     size: Float[Array, " guards"]  # the largest value of each guard in this step, without its sign
     looks: Count
     guard: Count  # the one whose event it is
+    rate: Scalar  # of that guard at the last look, per second
     grazing: Flag
 
 
 def fresh(sight: Sight, h: Scalar) -> Search:
     """The search at the start of a step, before the look at its end."""
     nothing = jnp.zeros(sight.value.shape, bool)
-    zero = jnp.array(0)
-    low = jnp.zeros_like(h)
-    return Search(
-        jnp.array(int(Stage.SWEEP)), low, sight, h, h, nothing, jnp.abs(sight.value), zero, zero, jnp.array(False)
-    )
+    none, zero = jnp.array(0), jnp.zeros_like(h)
+    size = jnp.abs(sight.value)
+    return Search(jnp.array(int(Stage.SWEEP)), zero, sight, h, h, nothing, size, none, none, zero, jnp.array(False))
 
 
 def look(search: Search, here: Sight, h: Scalar, guards: tuple[Guard, ...]) -> Search:
@@ -114,6 +113,7 @@ def _narrow(search: Search, here: Sight, crossing, h: Scalar) -> Search:
     # Newton's method squares the error, so that after a change this small only rounding is left.
     closed = jnp.abs(time - search.time) <= jnp.finfo(h.dtype).eps ** (2 / 3) * h
     done = closed | (search.looks >= _TURNS)
+    rate = here.rate[guard]
     return search._replace(
         stage=jnp.where(done, Stage.FOUND, Stage.CLOSE),
         low=low,
@@ -122,33 +122,32 @@ def _narrow(search: Search, here: Sight, crossing, h: Scalar) -> Search:
         past=past,
         looks=search.looks + 1,
         guard=guard,
-        grazing=jnp.abs(here.rate[guard]) * h <= _GRAZE * search.size[guard],
+        rate=rate,
+        grazing=jnp.abs(rate) * h <= _GRAZE * search.size[guard],
     )
 
 
 def settle(
-    stepper: Stepper, guards: tuple[Guard, ...], start: Point, delay: Scalar, guard: Count, found: Flag, t1: Scalar
+    stepper: Stepper, guards: tuple[Guard, ...], start: Point, search: Search, found: Flag, t1: Scalar
 ) -> Point:
-    """The event, a constant `delay` after `start`, as a differentiable point; or, if none was found, that at `t1`.
+    """The event of a search, its time after `start` a constant, as a differentiable point; or, if none, that at `t1`.
 
-    The delay is a root of the guard, found before; without an event it is zero, a root of the time left. Newton's
-    steps from there leave its value as it is and double the number of derivatives that are right each time: two of
-    them serve up to the third.
+    That time is a root of the guard, found before; without an event it is zero, a root of the time left. Newton's
+    method with a constant slope leaves its value as it is and makes one more order of derivatives right with each
+    turn: three of them serve up to the third.
     """
+    # A guard that grazes has no derivative; its status says so, and the value stays finite.
+    rate = freeze(jnp.where(found & (search.rate != 0), search.rate, 1.0))
 
     def newton(carry, _):
         delay, _ = carry
         end, _ = stepper._replace(small=False).step(start, delay)
-        value, rate = (
-            lax.dynamic_index_in_dim(x, guard, keepdims=False) for x in measure(functions(guards), end, stepper.args)
-        )
-        value, rate = jnp.where(found, value, end.t - t1), jnp.where(found, rate, 1.0)
-        # A guard that grazes has no derivative; its status says so, and the value stays finite.
-        rate = jnp.where(rate == 0, 1.0, rate)
-        return (delay - (value - lax.stop_gradient(value)) / rate, end), None
+        value = values(functions(guards), end.t, end.y, stepper.args)
+        left = jnp.where(found, lax.dynamic_index_in_dim(value, search.guard, keepdims=False), end.t - t1)
+        return (delay - (left - lax.stop_gradient(left)) / rate, end), None
 
-    delay, *begun = moving_together([delay, *start])
-    (_, end), _ = lax.scan(newton, (delay, Point(*begun)), length=3)
+    delay, *begun = moving_together([jnp.where(found, freeze(search.time), 0.0), *start])
+    (_, end), _ = lax.scan(newton, (delay, Point(*begun)), length=4)
     return end
 
 

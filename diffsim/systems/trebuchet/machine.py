@@ -160,31 +160,35 @@ def slide(t, s: Slide, p: Trebuchet) -> Slide:
     return _slide(s, p)[0]
 
 
-def _slide(s: Slide, p: Trebuchet) -> tuple[Slide, Scalar, Swing]:
-    """The slide's derivative, the ground's push on the ball (N), and the same state written as a swing."""
+def sliding_as_swing(t, s: Slide, p: Trebuchet) -> Swing:
+    """The slide's state with the sling's direction and rate written out."""
     sine = (p.l_long * s.arm.sin - p.h_pivot) / p.l_sling
     sling = Direction(jnp.sqrt(1 - sine**2), sine)
-    reach = p.l_sling * sling.cos
-    ratio = p.l_long * s.arm.cos / reach
-    rate = ratio * s.arm_rate
-    as_swing = Swing(s.arm, s.hanger, sling, s.arm_rate, s.hanger_rate, rate)
+    rate = _ratio(p, s.arm, sling) * s.arm_rate
+    return Swing(s.arm, s.hanger, sling, s.arm_rate, s.hanger_rate, rate)
+
+
+def _ratio(p: Trebuchet, arm: Direction, sling: Direction) -> Scalar:
+    """How fast the sling turns for each rad/s of the arm while the ball slides."""
+    return p.l_long * arm.cos / (p.l_sling * sling.cos)
+
+
+def _slide(s: Slide, p: Trebuchet) -> tuple[Slide, Scalar]:
+    """The slide's derivative, and the ground's push on the ball (N)."""
+    as_swing = sliding_as_swing(0.0, s, p)
+    ratio, reach = _ratio(p, s.arm, as_swing.sling), p.l_sling * as_swing.sling.cos
     m = _terms(p, as_swing)
-    shift = (-p.l_long * s.arm.sin * s.arm_rate**2 + p.l_sling * sine * rate**2) / reach
+    shift = (-p.l_long * s.arm.sin * s.arm_rate**2 + p.l_sling * as_swing.sling.sin * as_swing.sling_rate**2) / reach
     mass = m.I0 + 2 * m.a2 * ratio + ratio**2 * m.I2 - m.a1**2 / m.I1
     arm = (m.b0 + ratio * m.b2 - (m.a2 + ratio * m.I2) * shift - m.a1 * m.b1 / m.I1) / mass
     push = -(m.b2 - m.a2 * arm - m.I2 * (ratio * arm + shift)) / reach
     turning = s.arm.turning(s.arm_rate), s.hanger.turning(s.hanger_rate)
-    return Slide(*turning, arm, (m.b1 - m.a1 * arm) / m.I1), push, as_swing
+    return Slide(*turning, arm, (m.b1 - m.a1 * arm) / m.I1), push
 
 
 def ground_push(t, s: Slide, p: Trebuchet) -> Scalar:
     """The ground's push on the sliding ball, N; the ball lifts off when it falls to zero."""
     return _slide(s, p)[1]
-
-
-def sliding_as_swing(t, s: Slide, p: Trebuchet) -> Swing:
-    """The slide's state with the sling's direction and rate written out."""
-    return _slide(s, p)[2]
 
 
 def ball(t, s: Swing, p: Trebuchet) -> Flight:
@@ -218,8 +222,8 @@ def swing_tension(t, s: Swing, p: Trebuchet) -> Scalar:
 
 def slide_tension(t, s: Slide, p: Trebuchet) -> Scalar:
     """Tension of the sling while the ball slides, N."""
-    slope, push, as_swing = _slide(s, p)
-    return _pull(p, as_swing, slope.arm_rate, push)
+    slope, push = _slide(s, p)
+    return _pull(p, sliding_as_swing(t, s, p), slope.arm_rate, push)
 
 
 def clearance(t, s: Slide | Swing, p: Trebuchet) -> Scalar:
