@@ -127,9 +127,7 @@ def _narrow(search: Search, here: Sight, crossing, h: Scalar) -> Search:
     )
 
 
-def settle(
-    stepper: Stepper, guards: tuple[Guard, ...], start: Point, search: Search, found: Flag, t1: Scalar
-) -> Point:
+def settle(stepper: Stepper, guards: tuple[Guard, ...], start: Point, search: Search, found: Flag, t1: Scalar) -> Point:
     """The event of a search, its time after `start` a constant, as a differentiable point; or, if none, that at `t1`.
 
     That time is a root of the guard, found before; without an event it is zero, a root of the time left. Newton's
