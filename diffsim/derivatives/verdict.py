@@ -21,6 +21,9 @@ RESOLUTION = 1e-2
 NIL = 1e3
 """Slopes whose bar is below so many roundings of the function's value are as good as zero."""
 
+NOISE = 32.0
+"""Roundings of the function's value by which four values of it may seem to bend."""
+
 SEVERITY: tuple[Verdict, ...] = ("agrees", "inconclusive", "disagrees", "zero?", "non-finite")
 
 
@@ -73,16 +76,18 @@ def judge(evidence: Evidence, rtol: float, atol: float) -> Row:
 
     With `a` a derivative, `d` the difference and `e` its error bar, a probe disagrees where
     |a - d| > rtol max(|a|, |d|) + atol + 2 e, and is inconclusive where 2 e is more than a hundredth of the
-    slope and also more than rounding makes of the function's value, where the slope jumps (a kink), or where
-    the smallest step by itself does not exclude `a`: then a kink nearby misleads the larger steps.
+    slope and also more than rounding makes of the function's value, where the slope jumps (a kink) by more than
+    rounding could feign, or where the smallest step by itself does not exclude `a`: then a kink nearby misleads
+    the larger steps.
     """
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         slopes, d = np.stack(list(evidence.modes.values())), evidence.slope.value
         size = np.fmax(np.max(np.abs(slopes), axis=0), np.abs(d))
         gap = np.max(np.abs(slopes - d), axis=0)
-        bar, nil, bends = BARS * evidence.slope.error, NIL * _rounding(evidence), _bends(evidence.points)
+        rounding, bar, bends = _rounding(evidence), BARS * evidence.slope.error, _bends(evidence.points)
+        nil, noise = NIL * rounding, NOISE * rounding / evidence.points.steps[-1]
         bend = np.where(np.ptp(bends, axis=0) <= 0.25 * np.abs(bends[-1]), bends[-1], 0.0)
-        kinked = np.abs(bend) > np.fmax(RESOLUTION * size, nil)
+        kinked = np.abs(bend) > np.fmax(np.fmax(RESOLUTION * size, nil), noise)
         nearest = evidence.slope.values[-1]
         doubt = evidence.slope.errors[-1] + np.where(kinked, 0.0, np.abs(bends[-1]) / 2)
         allowed = max(rtol, 100 * evidence.eps) * size + atol * np.abs(evidence.unit) + bar

@@ -47,10 +47,11 @@ def counted(size: int, radius: int) -> np.ndarray:
 def room(after: Float[Array, "..."], shape: tuple[int, ...] | None = None) -> Float[Array, "..."]:
     """An array of this shape, by default that of `after`, for a loop to write over; of no meaning before.
 
-    It hangs on a number of `after`. Zeros would hang on nothing, and a compiled program begins with what hangs on
-    nothing: with room for every loop in it.
+    It hangs on a number in the middle of `after`: one at the edge may be known. Zeros would hang on nothing, and a
+    compiled program begins with what hangs on nothing: with room for every loop in it.
     """
-    return jnp.broadcast_to(0.0 * after[(0,) * after.ndim], after.shape if shape is None else shape)
+    middle = tuple(size // 2 for size in after.shape)
+    return jnp.broadcast_to(0.0 * after[middle], after.shape if shape is None else shape)
 
 
 def fill(x: Float[Array, "..."], before: int, after: int, axis: int) -> Float[Array, "..."]:

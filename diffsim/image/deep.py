@@ -14,10 +14,11 @@ from jaxtyping import Array, Float
 from .._apart import apart
 from .adjoint import with_adjoint
 from .bilinear import bilinear, summed
-from .box import held
+from .box import held, room
 from .strips import even, starts
 
 CACHE = 2**18  # numbers of a strip's neighbourhoods
+PRODUCTS = 2**20  # numbers of a strip's products
 KEPT = "kept"  # the name of what a chain does not compute again
 
 
@@ -57,7 +58,8 @@ def rectified(x: Float[Array, "..."]) -> Float[Array, "..."]:
 @rectified.defjvp
 def _rectified_jvp(primals, tangents):
     found = kept(jnp.maximum(primals[0], 0.0))
-    return found, jnp.where(found > 0.0, tangents[0], 0.0)
+    # Compared at once: jax 0.10 would otherwise keep a copy of the picture to compare on the way back.
+    return found, jnp.where(held(found > 0.0), tangents[0], 0.0)
 
 
 def to_quads(image: Float[Array, "2h 2w c"]) -> Float[Array, "h w 4c"]:
@@ -75,9 +77,32 @@ def to_pixels(image: Float[Array, "h w 4c"]) -> Float[Array, "2h 2w c"]:
 
 
 def _apply(image, weights):
+    if jax.__version_info__ >= (0, 11):
+        return _convolved(image, weights)
+    # On a CPU XLA's convolution then takes some times as long as products of matrices.
+    return lax.platform_dependent(image, weights, cpu=_multiplied, default=_convolved)
+
+
+def _convolved(image, weights):
     layout = ("NHWC", "HWIO", "NHWC")  # the only one that has a fast convolution within a compiled loop on a CPU
     kernel = weights.transpose(2, 3, 1, 0)
     return lax.conv_general_dilated(image[None], kernel, (1, 1), "VALID", dimension_numbers=layout)[0]
+
+
+def _multiplied(image, weights):
+    """The same by products of the pixels with all the stencil's matrices, which are then shifted and added up."""
+    out, channels, rows, columns = weights.shape
+    height, width = image.shape[0] - rows + 1, image.shape[1] - columns + 1
+    matrix = weights.transpose(1, 2, 3, 0).reshape(channels, -1)
+    strip = even(height, max(1, PRODUCTS // (matrix.shape[1] * width)))
+
+    def add(made, at):
+        part = held(lax.dynamic_slice_in_dim(image, at, strip + rows - 1, axis=0))
+        found = held(part.reshape(-1, channels) @ matrix).reshape(*part.shape[:2], rows, columns, out)
+        shifted = [found[i : i + strip, j : j + width, i, j] for i in range(rows) for j in range(columns)]
+        return lax.dynamic_update_slice_in_dim(made, sum(shifted), at, axis=0), None
+
+    return lax.scan(add, room(image, (height, width, out)), starts(height, strip)[1])[0]
 
 
 def _taps(image, cotangent):
