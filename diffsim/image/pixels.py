@@ -23,7 +23,7 @@ Pixel = Callable[[Sequence[Array], Sequence[Array]], list[Array]]
 
 
 def by_strips(pixel: Pixel) -> Function:
-    """`function(numbers, picture)` of what `pixel(numbers, planes)` makes of a picture's planes: as many planes again.
+    """`function(numbers, picture)`: the planes that `pixel(numbers, planes)` makes of those of a picture.
 
     `pixel` gets the numbers one by one, as scalars or with a value for every place of the planes.
     """
@@ -49,7 +49,7 @@ def by_strips(pixel: Pixel) -> Function:
                 found = lax.dynamic_update_slice(found, plane[None], (c, start))
             return (sums, found), None
 
-        begin = [jnp.zeros_like(number) for number in spread], room(bars)
+        begin = [jnp.zeros_like(number) for number in spread], room(bars, planes.shape)
         sums, found = lax.scan(strip, begin, starts(planes.shape[1], count))[0]
         return jnp.stack([jnp.sum(total) for total in sums]), found.reshape(picture.shape)
 
