@@ -38,7 +38,7 @@ def summing(cell: int, depth: int):
             bars = bars[:, :, None, None]
             to_values = [sum(_hat(where[0], d) * bars[d, 1 + c] for d in range(depth)) for c in range(len(values))]
             along = [bars[d, 0] + sum(bars[d, 1 + c] * value for c, value in enumerate(values)) for d in range(depth)]
-            to_place = sum(_slope(where[0], d) * along[d] for d in range(depth))
+            to_place = _along(where[0], along)
             return (_written(made[0], [to_place], at), _written(made[1], to_values, at)), None
 
         starts = jnp.arange(0, place.shape[1], cell)
@@ -53,7 +53,7 @@ def reading(cell: int):
     """`read(grid, place)`: the means (c, h, w) at every pixel's place, of a grid (depth, 1 + c, rows + 2, columns + 2).
 
     Sums of colours over that of the weights, both straight between the centres of the cells; the grid has one cell
-    more on all sides. The sums are not kept for the way back: a whole picture of them costs more than to have them again.
+    more on all sides. For the way back the sums are found again: a picture of them costs more to keep.
     """
     weights = _between(cell)
 
@@ -95,7 +95,7 @@ def reading(cell: int):
             to_sums = [held(share * part) for part in parts]
             to_sums = [held(-sum(bar * mean for bar, mean in zip(to_sums, found, strict=True))), *to_sums]
             along = [sum(bar * at(d, c) for c, bar in enumerate(to_sums)) for d in range(depth)]
-            to_place = sum(_slope(where, d) * along[d] for d in range(depth))
+            to_place = _along(where, along)
             pulled = _to_near(whole[0], _whole(to_sums), depth, weights)
             before = held(lax.dynamic_slice_in_dim(total, i, 3, axis=2))
             total = lax.dynamic_update_slice_in_dim(total, before + pulled, i, axis=2)
@@ -118,15 +118,16 @@ def _to_near(place, bars, depth: int, weights: np.ndarray):
     return sum(jnp.pad(across[..., b], [*edges, (b, 2 - b)]) for b in range(3))
 
 
-def _hat(place, number: int):
+def _hat(place, number):
     return jnp.maximum(1.0 - jnp.abs(place - number), 0.0)
 
 
-def _slope(place, number: int):
-    """The derivative of a hat; at its top and its feet the mean of both sides'."""
-    away = place - number
-    inside = jnp.where(jnp.abs(away) < 1.0, 1.0, jnp.where(jnp.abs(away) == 1.0, 0.5, 0.0))
-    return -jnp.sign(away) * inside
+def _along(place, values):
+    """The slope at a place of what is straight between values at the depths and 0 beyond; at a depth, of both the mean."""
+    rises = [after - before for before, after in zip([0.0, *values], [*values, 0.0], strict=True)]
+    # Half way between two depths within, on a depth itself: there, the hats of both rises are at one half.
+    middle = held(0.5 * (jnp.floor(place) + jnp.ceil(place)))
+    return sum(_hat(middle, number - 0.5) * rise for number, rise in enumerate(rises))
 
 
 def _between(cell: int) -> np.ndarray:
@@ -159,7 +160,7 @@ def _written(picture, planes, at):
 
 def _hats(place, depth: int):
     """The share (depth, cell, w) of every pixel of a row of cells in every depth."""
-    return held(jnp.stack([_hat(place, number) for number in range(depth)]))
+    return held(_hat(place[None], np.arange(depth, dtype=place.dtype)[:, None, None]))
 
 
 def _down(hats, plane, weights: np.ndarray):
