@@ -123,7 +123,7 @@ def _hat(place, number):
 
 
 def _along(place, values):
-    """The slope at a place of what is straight between values at the depths and 0 beyond; at a depth, of both the mean."""
+    """The slope of what is straight between values at the depths and 0 beyond them; at a depth the mean of both."""
     rises = [after - before for before, after in zip([0.0, *values], [*values, 0.0], strict=True)]
     # Half way between two depths within, on a depth itself: there, the hats of both rises are at one half.
     middle = held(0.5 * (jnp.floor(place) + jnp.ceil(place)))
