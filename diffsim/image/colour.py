@@ -146,7 +146,7 @@ class Saturation(eqx.Module):
 @by_strips
 def _saturated(numbers, planes):
     saturation, vibrance = numbers
-    grey = sum(weight * plane for weight, plane in zip(LUMA, planes, strict=True))
+    grey = LUMA[0] * planes[0] + LUMA[1] * planes[1] + LUMA[2] * planes[2]
     red, green, blue = colours = [plane - grey for plane in planes]
     # The small number keeps the root differentiable at grey.
     chroma = jnp.sqrt((red**2 + green**2 + blue**2) / 3.0 + 1e-6)
