@@ -24,11 +24,9 @@ def summing(cell: int, depth: int):
     def cells(place, colours):
         def row(_, at):
             where, values = (_rows(x, at, cell) for x in (place, colours))
-            sums = []
-            for number in range(depth):
-                share = _hat(where[0], number)
-                sums += [_down(share)] + [_down(share * value) for value in values]
-            return None, jnp.stack(sums).reshape(depth, -1, where.shape[2] // cell, cell).sum(-1)
+            hats = _hats(where[0], depth)
+            sums = [_down(hats, value, np.ones(cell)) for value in (jnp.ones_like(where[0]), *values)]
+            return None, jnp.stack(sums, axis=1).reshape(depth, -1, where.shape[2] // cell, cell).sum(-1)
 
         _, found = lax.scan(row, None, jnp.arange(0, place.shape[1], cell))
         return jnp.moveaxis(found, 0, 2)
@@ -40,7 +38,7 @@ def summing(cell: int, depth: int):
             bars = bars[:, :, None, None]
             to_values = [sum(_hat(where[0], d) * bars[d, 1 + c] for d in range(depth)) for c in range(len(values))]
             along = [bars[d, 0] + sum(bars[d, 1 + c] * value for c, value in enumerate(values)) for d in range(depth)]
-            to_place = sum(_slope(where[0], d) * along[d] for d in range(depth))
+            to_place = _along(where[0], along)
             return (_written(made[0], [to_place], at), _written(made[1], to_values, at)), None
 
         starts = jnp.arange(0, place.shape[1], cell)
@@ -52,9 +50,10 @@ def summing(cell: int, depth: int):
 
 @cache
 def reading(cell: int):
-    """`read(grid, place)`: the values (c, h, w) of a grid (depth, c, rows + 2, columns + 2) at every pixel's place.
+    """`read(grid, place)`: the means (c, h, w) at every pixel's place, of a grid (depth, 1 + c, rows + 2, columns + 2).
 
-    Straight between the centres of the cells; the grid has one cell more on all sides.
+    Sums of colours over that of the weights, both straight between the centres of the cells; the grid has one cell
+    more on all sides. For the way back the sums are found again: a picture of them costs more to keep.
     """
     weights = _between(cell)
 
@@ -65,14 +64,23 @@ def reading(cell: int):
         across = weights.astype(near.dtype)[:, :, None, None]
         return lambda d, c: sum(lines[d, c, None, :, b : b + columns] * across[b] for b in range(3))
 
+    def means(where, at, depth, channels):
+        """One over the weight and the mean colours."""
+        hats = [_hat(where, d) for d in range(depth)]
+        weight, *sums = (sum(hat * at(d, c) for d, hat in enumerate(hats)) for c in range(channels))
+        # A pixel finds itself in the grid; the small number is for one that is alone at the far end of its cell.
+        share = held(1.0 / (weight + 1e-6))
+        return share, [held(share * total) for total in sums]
+
     def read(grid, place):
+        depth, channels = grid.shape[:2]
+
         def row(made, i):
             where = _split(_rows(place, i * cell, cell), cell)[0]
             at = fine(lax.dynamic_slice_in_dim(grid, i, 3, axis=2))
-            found = [sum(_hat(where, d) * at(d, c) for d in range(grid.shape[0])) for c in range(grid.shape[1])]
-            return _written(made, found, i * cell), None
+            return _written(made, means(where, at, depth, channels)[1], i * cell), None
 
-        shape = (grid.shape[1], *place.shape[1:])
+        shape = (channels - 1, *place.shape[1:])
         return lax.scan(row, room(grid, shape), jnp.arange(place.shape[1] // cell))[0]
 
     def adjoint(grid, place, cotangent):
@@ -83,9 +91,12 @@ def reading(cell: int):
             whole, bars = (_rows(x, i * cell, cell) for x in (place, cotangent))
             where, parts = _split(whole, cell)[0], _split(bars, cell)
             at = fine(lax.dynamic_slice_in_dim(grid, i, 3, axis=2))
-            along = [sum(parts[c] * at(d, c) for c in range(channels)) for d in range(depth)]
-            to_place = sum(_slope(where, d) * along[d] for d in range(depth))
-            pulled = _to_near(whole[0], bars, depth, weights)
+            share, found = means(where, at, depth, channels)
+            to_sums = [held(share * part) for part in parts]
+            to_sums = [held(-sum(bar * mean for bar, mean in zip(to_sums, found, strict=True))), *to_sums]
+            along = [sum(bar * at(d, c) for c, bar in enumerate(to_sums)) for d in range(depth)]
+            to_place = _along(where, along)
+            pulled = _to_near(whole[0], _whole(to_sums), depth, weights)
             before = held(lax.dynamic_slice_in_dim(total, i, 3, axis=2))
             total = lax.dynamic_update_slice_in_dim(total, before + pulled, i, axis=2)
             return (total, _written(to_places, [to_place], i * cell)), None
@@ -98,27 +109,25 @@ def reading(cell: int):
 
 def _to_near(place, bars, depth: int, weights: np.ndarray):
     """What a row of cells pulls back to its own cells and those beside it: (depth, c, 3, columns + 2)."""
-    sums = []
-    for number in range(depth):
-        share = _hat(place, number)
-        for bar in bars:
-            sums += [sum(float(weight[i]) * share[i] * bar[i] for i in np.flatnonzero(weight)) for weight in weights]
+    hats = _hats(place, depth)
+    sums = [_down(hats, bar, weight) for bar in bars for weight in weights]
     cell = weights.shape[1]
-    down = jnp.stack(sums).reshape(depth, len(bars), 3, -1, cell)
-    across = jnp.einsum("dcawj,bj->bdcaw", down, weights.astype(down.dtype))
+    down = jnp.stack(sums, axis=1).reshape(depth, len(bars), 3, -1, cell)
+    across = jnp.einsum("dcawj,jb->dcawb", down, weights.T.astype(down.dtype))
     edges = [(0, 0)] * 3
-    return sum(jnp.pad(across[b], [*edges, (b, 2 - b)]) for b in range(3))
+    return sum(jnp.pad(across[..., b], [*edges, (b, 2 - b)]) for b in range(3))
 
 
-def _hat(place, number: int):
+def _hat(place, number):
     return jnp.maximum(1.0 - jnp.abs(place - number), 0.0)
 
 
-def _slope(place, number: int):
-    """The derivative of a hat; at its top and its feet the mean of both sides'."""
-    away = place - number
-    inside = jnp.where(jnp.abs(away) < 1.0, 1.0, jnp.where(jnp.abs(away) == 1.0, 0.5, 0.0))
-    return -jnp.sign(away) * inside
+def _along(place, values):
+    """The slope of what is straight between values at the depths and 0 beyond them; at a depth the mean of both."""
+    rises = [after - before for before, after in zip([0.0, *values], [*values, 0.0], strict=True)]
+    # Half way between two depths within, on a depth itself: there, the hats of both rises are at one half.
+    middle = held(0.5 * (jnp.floor(place) + jnp.ceil(place)))
+    return sum(_hat(middle, number - 0.5) * rise for number, rise in enumerate(rises))
 
 
 def _between(cell: int) -> np.ndarray:
@@ -139,12 +148,21 @@ def _split(x, cell: int):
     return held(x.reshape(*x.shape[:2], -1, cell).transpose(0, 3, 1, 2))
 
 
+def _whole(planes):
+    """Rows (c, cell, w) of planes that are split."""
+    return held(jnp.stack([held(plane).transpose(1, 2, 0).reshape(plane.shape[1], -1) for plane in planes]))
+
+
 def _written(picture, planes, at):
     """The picture (c, h, w) with rows at a place from planes that are split."""
-    rows = [held(plane).transpose(1, 2, 0).reshape(plane.shape[1], -1) for plane in planes]
-    return lax.dynamic_update_slice_in_dim(picture, held(jnp.stack(rows)), at, axis=1)
+    return lax.dynamic_update_slice_in_dim(picture, _whole(planes), at, axis=1)
 
 
-def _down(plane):
-    """The sums of a plane's columns, written out."""
-    return sum(plane[i] for i in range(plane.shape[0]))
+def _hats(place, depth: int):
+    """The share (depth, cell, w) of every pixel of a row of cells in every depth."""
+    return held(_hat(place[None], np.arange(depth, dtype=place.dtype)[:, None, None]))
+
+
+def _down(hats, plane, weights: np.ndarray):
+    """The sums (depth, w) of a plane's columns, weighted by row and by hat; written out over the rows."""
+    return held(sum(hats[:, i] * (float(weights[i]) * plane[i])[None] for i in np.flatnonzero(weights)))

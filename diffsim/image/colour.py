@@ -64,19 +64,21 @@ class ColourMatrix(eqx.Module):
         a, b, c, d, e, f = self.mixing
         return jnp.array([[1 - a - b, a, b], [c, 1 - c - d, d], [e, f, 1 - e - f]])
 
-    @by_strips
     def __call__(self, picture: Float[Array, "3 h w"]) -> Float[Array, "3 h w"]:
         """The picture in linear sRGB."""
-        # Differences of colours: a grey picture is kept to the last bit.
-        red, green, blue = picture
-        a, b, c, d, e, f = self.mixing
-        return jnp.stack(
-            [
-                red + a * (green - red) + b * (blue - red),
-                green + c * (red - green) + d * (blue - green),
-                blue + e * (red - blue) + f * (green - blue),
-            ]
-        )
+        return _mixed(self.mixing, picture)
+
+
+@by_strips
+def _mixed(numbers, planes):
+    # Differences of colours: a grey picture is kept to the last bit.
+    a, b, c, d, e, f = numbers
+    red, green, blue = planes
+    return [
+        red + a * (green - red) + b * (blue - red),
+        green + c * (red - green) + d * (blue - green),
+        blue + e * (red - blue) + f * (green - blue),
+    ]
 
 
 class Gamma(eqx.Module):
@@ -88,16 +90,25 @@ class Gamma(eqx.Module):
     exponent: Scalar = param(2.4, bounds=(1.0, 4.0))
     toe: Scalar = param(0.0031308, bounds=(1e-4, 0.1))
 
-    @by_strips
     def __call__(self, picture: Float[Array, "c h w"]) -> Float[Array, "c h w"]:
         """The picture as displays want it."""
         rate = 1.0 / self.exponent
         at_toe = self.toe**rate
         a = at_toe * (1.0 - rate) / (1.0 - at_toe * (1.0 - rate))
         slope = (1.0 + a) * rate * at_toe / self.toe
+        return _lit(jnp.stack([self.toe, rate, a, slope]), picture)
+
+
+@by_strips
+def _lit(numbers, planes):
+    toe, rate, a, slope = numbers
+
+    def lit(x):
         # The power has no slope at 0, where it is not used: it sees the toe there.
-        power = (1.0 + a) * jnp.exp(rate * jnp.log(jnp.maximum(picture, self.toe))) - a
-        return jnp.where(picture <= self.toe, slope * picture, power)
+        power = (1.0 + a) * jnp.exp(rate * jnp.log(jnp.maximum(x, toe))) - a
+        return jnp.where(x <= toe, slope * x, power)
+
+    return [lit(x) for x in planes]
 
 
 class ToneCurve(eqx.Module):
@@ -127,14 +138,20 @@ class Saturation(eqx.Module):
     saturation: Scalar = param(1.0, bounds=(0.0, 4.0))
     vibrance: Scalar = param(0.0, bounds=(-2.0, 2.0))
 
-    @by_strips
     def __call__(self, picture: Float[Array, "3 h w"]) -> Float[Array, "3 h w"]:
         """The picture with its colours strengthened."""
-        grey = luma(picture)[None]
-        colour = picture - grey
-        # The small number keeps the root differentiable at grey.
-        chroma = jnp.sqrt(jnp.mean(colour**2, axis=0, keepdims=True) + 1e-6)
-        return grey + (self.saturation + self.vibrance * jnp.exp(-10.0 * chroma)) * colour
+        return _saturated(jnp.stack([self.saturation, self.vibrance]), picture)
+
+
+@by_strips
+def _saturated(numbers, planes):
+    saturation, vibrance = numbers
+    grey = LUMA[0] * planes[0] + LUMA[1] * planes[1] + LUMA[2] * planes[2]
+    red, green, blue = colours = [plane - grey for plane in planes]
+    # The small number keeps the root differentiable at grey.
+    chroma = jnp.sqrt((red**2 + green**2 + blue**2) / 3.0 + 1e-6)
+    factor = saturation + vibrance * jnp.exp(-10.0 * chroma)
+    return [grey + factor * colour for colour in colours]
 
 
 ROUND = 0.01  # where the root turns straight, as a fraction of white

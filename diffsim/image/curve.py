@@ -1,17 +1,20 @@
 """A curve of straight segments on every pixel, with its adjoint by hand.
 
 No table is looked up: a pixel's value is the sum over segments of what of it lies within each. The adjoint in the
-segments' rises is summed by column, row after row, which a processor does in wide registers; differentiated by rule it
-would be one pass over the picture for each segment.
+segments' rises is summed by place of a strip, which a processor does in wide registers; differentiated by rule it would
+be one pass over the picture for each segment.
 """
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
 from .adjoint import with_adjoint
+from .box import held
+from .strips import starts
 
-ROWS = 4  # of a strip whose sums are written out
+STRIP, LINES = 2**12, 4  # numbers of a strip; lines of it whose sums are written out
 
 
 def _within(x, segment: int, count: int):
@@ -36,26 +39,32 @@ def _curve(steps: Float[Array, " n"], picture: Float[Array, "c h w"]) -> Float[A
 def _adjoint(steps, picture, cotangent):
     count = steps.shape[0]
     x = count * picture
-    slope = jnp.broadcast_to(steps[0], x.shape)
-    for i in range(1, count):
-        # At a knot, of both slopes the mean, as differences have it.
-        slope = jnp.where(x > i, steps[i], jnp.where(x == i, 0.5 * (steps[i - 1] + steps[i]), slope))
+    # k in the midst of segment k, half way between two at a knot, where differences have the mean of both slopes.
+    place = 0.5 * (jnp.floor(x) + jnp.ceil(x) - 1.0)
+    changes = jnp.diff(steps)
+    slope = steps[0] - jnp.sum(changes * np.arange(count - 1))
+    for i in range(count - 1):
+        slope = slope + changes[i] * jnp.clip(place, i, i + 1)
     return _steps_bar(count, picture, cotangent), count * slope * cotangent
 
 
 def _steps_bar(count: int, picture, cotangent):
     """The sums over the picture of the cotangent times what lies within each segment."""
-    channels, height, width = picture.shape
-    edges = [(0, 0), (0, -height % ROWS), (0, 0)]
-    picture, cotangent = jnp.pad(picture, edges), jnp.pad(cotangent, edges)
+    values, bars = picture.ravel(), cotangent.ravel()
+    size = min(STRIP, values.size)
+    lines = LINES if size % LINES == 0 else 1
 
     def add(sums, at):
-        x, bar = (lax.dynamic_slice_in_dim(a, at, ROWS, axis=1) for a in (count * picture, cotangent))
-        lines = [(x[c, row], bar[c, row]) for c in range(channels) for row in range(ROWS)]
-        return sums + jnp.stack([sum(_within(a, i, count) * b for a, b in lines) for i in range(count)]), None
+        wanted, start = at
+        x, bar = (lax.dynamic_slice_in_dim(a, start, size) for a in (values, bars))
+        # A strip moved inward begins earlier than it need: what was summed is not summed again.
+        bar = jnp.where(start + np.arange(size) >= wanted, bar, 0.0)
+        x, bar = (held(a).reshape(lines, -1) for a in (count * x, bar))
+        within = lambda i: sum(_within(x[line], i, count) * bar[line] for line in range(lines))
+        return [total + within(i) for i, total in enumerate(sums)], None
 
-    start = jnp.zeros((count, width), picture.dtype)
-    return lax.scan(add, start, jnp.arange(0, height, ROWS))[0].sum(axis=1)
+    start = [jnp.zeros(size // lines, picture.dtype)] * count
+    return jnp.stack([jnp.sum(total) for total in lax.scan(add, start, starts(values.size, size))[0]])
 
 
 curve = with_adjoint(_curve, _adjoint)

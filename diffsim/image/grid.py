@@ -14,6 +14,7 @@ from ..parameters import param
 from .box import fill
 from .cells import reading, summing
 from .colour import luma
+from .pixels import by_strips
 
 
 class BilateralGrid(eqx.Module):
@@ -42,10 +43,15 @@ class BilateralGrid(eqx.Module):
         for axis, share in ((0, self.mix), (2, self.blur), (3, self.blur)):
             grid = _blurred(grid, share, axis)
         grid = jnp.pad(grid, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge")
-        sums = reading(self.cell)(grid, place)[:, :height, :width]
-        # A pixel finds itself in the grid; the small number is for one that is alone at the far end of its cell.
-        mean = sums[1:] / (sums[:1] + 1e-6)
-        return picture + self.strength * (mean - picture)
+        # Scaled in the grid, the means need not be kept for the gradient of the strength.
+        grid = grid * jnp.concatenate([jnp.ones(1, grid.dtype), jnp.full(3, self.strength)])[None, :, None, None]
+        return _kept(self.strength[None], picture) + reading(self.cell)(grid, place)[:, :height, :width]
+
+
+@by_strips
+def _kept(numbers, planes):
+    """The share of the picture itself."""
+    return [(1.0 - numbers[0]) * plane for plane in planes]
 
 
 def _blurred(grid, share, axis: int):

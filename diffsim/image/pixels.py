@@ -1,11 +1,11 @@
-"""Stages that treat every pixel alone, computed strip by strip, forward and back.
+"""Stages that treat every pixel alone, whose adjoint goes through the picture once, strip by strip.
 
-The gradient of a parameter of such a stage is a sum over all pixels. Over the whole picture it reads the picture from
-memory once for every parameter; over a strip, from the cache.
+The gradient of a parameter of such a stage is a sum over all pixels, and additions to one number wait for each other.
+So every place within a strip has parameters of its own, to whose gradients all strips add, in wide registers; the
+places are added up at the end.
 """
 
-from collections.abc import Callable
-from functools import cache, wraps
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -13,66 +13,45 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-from .adjoint import with_adjoint
-from .box import room
+from .adjoint import Function, with_adjoint
+from .box import held, room
 from .strips import starts
 
-STRIP = 2**14  # pixels of a strip
+STRIP = 2**13  # pixels of a strip
+
+Pixel = Callable[[Sequence[Array], Sequence[Array]], list[Array]]
 
 
-def by_strips(call: Callable[..., Array]) -> Callable[..., Array]:
-    """The method `call(stage, picture)` of a stage for pixels alone, computed in strips of whole rows.
+def by_strips(pixel: Pixel) -> Function:
+    """`function(numbers, picture)`: the planes that `pixel(numbers, planes)` makes of those of a picture.
 
-    Its picture has the shape of the one that it gets.
+    `pixel` gets the numbers one by one, as scalars or with a value for every place of the planes.
     """
 
-    @wraps(call)
-    def strips(stage, picture):
-        if picture.shape[1] < 2 * _rows(picture):
-            return call(stage, picture)
-        leaves, structure = jax.tree.flatten(stage)
-        numbers = jnp.concatenate([jnp.ravel(leaf) for leaf in leaves])
-        return _strips(call, structure, tuple(map(jnp.shape, leaves)))(numbers, picture)
-
-    return strips
-
-
-def _rows(picture) -> int:
-    return max(1, STRIP // picture.shape[2])
-
-
-@cache
-def _strips(call, structure, shapes):
-    """`function(numbers, picture)` of a stage whose leaves have these shapes, with its adjoint."""
-    ends = np.cumsum([np.prod(shape, dtype=int) for shape in shapes])
-
-    def stage(numbers, part):
-        leaves = [x.reshape(s) for x, s in zip(jnp.split(numbers, ends[:-1]), shapes, strict=True)]
-        return call(jax.tree.unflatten(structure, leaves), part)
-
-    def backward(picture):
-        """Where strips would begin and where they do, the last one first: others write over what is not its own."""
-        wanted, begun = starts(picture.shape[1], _rows(picture))
-        return wanted[::-1], begun[::-1]
-
     def function(numbers, picture):
-        def strip(made, at):
-            part = lax.dynamic_slice_in_dim(picture, at, _rows(picture), axis=1)
-            return lax.dynamic_update_slice_in_dim(made, stage(numbers, part), at, axis=1), None
-
-        return lax.scan(strip, room(picture), backward(picture)[1])[0]
+        return jnp.stack(pixel(tuple(numbers), tuple(picture)))
 
     def adjoint(numbers, picture, cotangent):
-        rows = _rows(picture)
+        planes, bars = (x.reshape(x.shape[0], -1) for x in (picture, cotangent))
+        count = min(STRIP, planes.shape[1])
+        spread = tuple(jnp.broadcast_to(number, (count,)) for number in numbers)
 
         def strip(made, at):
+            sums, found = made
             wanted, start = at
-            part, bar = (lax.dynamic_slice_in_dim(x, start, rows, axis=1) for x in (picture, cotangent))
-            own = (start + np.arange(rows) >= wanted)[None, :, None]
-            to_numbers, found = jax.vjp(stage, numbers, part)[1](bar * own)
-            return (made[0] + to_numbers, lax.dynamic_update_slice_in_dim(made[1], found, start, axis=1)), None
+            part, bar = (tuple(held(lax.dynamic_slice_in_dim(x, start, count, axis=1))) for x in (planes, bars))
+            to_numbers, to_planes = jax.vjp(pixel, spread, part)[1](list(bar))
+            # A strip moved inward begins earlier than it need: what was summed is not summed again.
+            own = start + np.arange(count) >= wanted
+            sums = [total + jnp.where(own, more, 0.0) for total, more in zip(sums, to_numbers, strict=True)]
+            # One plane after the other: each is a loop of its own, without a question of which it is.
+            for c, plane in enumerate(to_planes):
+                found = lax.dynamic_update_slice(found, plane[None], (c, start))
+            return (sums, found), None
 
-        return lax.scan(strip, (jnp.zeros_like(numbers), room(cotangent)), backward(picture))[0]
+        begin = [jnp.zeros_like(number) for number in spread], room(bars, planes.shape)
+        sums, found = lax.scan(strip, begin, starts(planes.shape[1], count))[0]
+        return jnp.stack([jnp.sum(total) for total in sums]), found.reshape(picture.shape)
 
-    function.__name__ = call.__qualname__
+    function.__name__ = pixel.__name__
     return with_adjoint(function, adjoint)

@@ -120,6 +120,7 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(blocks, "ROWS", 3)
     monkeypatch.setattr(blocks, "COLUMNS", 8)
     monkeypatch.setattr(sharpen, "ROWS", 4)
+    monkeypatch.setattr("diffsim.image.curve.STRIP", 100)
 
 
 @pytest.mark.parametrize("name", CASES)
