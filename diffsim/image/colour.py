@@ -146,7 +146,7 @@ class Saturation(eqx.Module):
 @by_strips
 def _saturated(numbers, planes):
     saturation, vibrance = numbers
-    grey = LUMA[0] * planes[0] + LUMA[1] * planes[1] + LUMA[2] * planes[2]
+    grey = _mean(LUMA, planes)
     red, green, blue = colours = [plane - grey for plane in planes]
     # The small number keeps the root differentiable at grey.
     chroma = jnp.sqrt((red**2 + green**2 + blue**2) / 3.0 + 1e-6)
@@ -157,11 +157,23 @@ def _saturated(numbers, planes):
 ROUND = 0.01  # where the root turns straight, as a fraction of white
 
 
+@jax.custom_jvp
 def root(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """About sign(x) sqrt(|x|), smooth at 0: shot noise is about equally strong all over it. `square` undoes it."""
     return x / jnp.sqrt(jnp.sqrt(x**2 + ROUND**2))
 
 
+@jax.custom_jvp
 def square(y: Float[Array, "..."]) -> Float[Array, "..."]:
     """The inverse of `root`."""
     return y * jnp.sqrt(0.5 * (y**2 + jnp.sqrt(y**4 + 4.0 * ROUND**2)))
+
+
+def _slope(x):
+    """The derivative of the root: by rule, a picture would be kept for every operation."""
+    squares = x**2 + ROUND**2
+    return (0.5 * x**2 + ROUND**2) / (squares * jnp.sqrt(jnp.sqrt(squares)))
+
+
+root.defjvps(lambda tangent, found, x: tangent * _slope(x))
+square.defjvps(lambda tangent, found, y: tangent / _slope(found))

@@ -29,7 +29,8 @@ def by_strips(pixel: Pixel) -> Function:
     """
 
     def function(numbers, picture):
-        return jnp.stack(pixel(tuple(numbers), tuple(picture)))
+        # Once for all planes: each of this stage's would compute again all that the stages before make of a pixel.
+        return jnp.stack(pixel(tuple(numbers), tuple(held(picture))))
 
     def adjoint(numbers, picture, cotangent):
         planes, bars = (x.reshape(x.shape[0], -1) for x in (picture, cotangent))
