@@ -16,7 +16,7 @@ from .pixels import by_strips
 LUMA = (0.2126, 0.7152, 0.0722)  # of linear sRGB, ITU-R BT.709
 
 
-def _mean(weights: Float[Array, "3"], picture: Float[Array, "3 h w"]) -> Float[Array, "h w"]:
+def _mean(weights, picture):
     return weights[0] * picture[0] + weights[1] * picture[1] + weights[2] * picture[2]
 
 
