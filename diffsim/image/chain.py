@@ -2,11 +2,11 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
-from inspect import isfunction
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.tree_util import all_leaves
 from jaxtyping import Array, Float, PyTree
 
 from .._errors import InputError
@@ -29,7 +29,7 @@ class Apply(eqx.Module):
 
 
 class _Function(eqx.Module):
-    """A plain function as a stage: no leaf of the chain, so that chains pass through `jax.jit` as trees of arrays."""
+    """A function as a stage, no leaf of the chain, so that chains pass through `jax.jit` as trees of arrays."""
 
     function: Stage = eqx.field(static=True)
 
@@ -41,9 +41,9 @@ class Chain(eqx.Module):
     """Stages in the order in which they are named: `Chain(balance=Balance(), demosaic=Demosaic(key=key))`.
 
     A stage is any callable of one picture: those of this package, a layer of `eqx.nn`, `Apply(f, parameters)`, a
-    plain function. The parameters' paths begin with `stages.` and the stage's name. `remat` computes what is within a
-    stage again on the way back; kept are only the pictures between stages, and those between a network's layers, which
-    take longer to compute than to keep.
+    function, compiled or not. The parameters' paths begin with `stages.` and the stage's name. `remat` computes
+    what is within a stage again on the way back; kept are only the pictures between stages, and those between a
+    network's layers, which take longer to compute than to keep.
     """
 
     stages: OrderedDict[str, Stage]
@@ -52,7 +52,7 @@ class Chain(eqx.Module):
     def __init__(self, *, remat: bool = True, **stages: Stage):
         if not stages:
             raise InputError("a chain needs at least one stage")
-        self.stages = OrderedDict((name, _Function(f) if isfunction(f) else f) for name, f in stages.items())
+        self.stages = OrderedDict((name, _Function(f) if all_leaves([f]) else f) for name, f in stages.items())
         self.remat = remat
 
     def __call__(self, image: Float[Array, "..."]) -> Float[Array, "..."]:

@@ -43,6 +43,8 @@ def test_functions_and_networks_fit_in():
     )
     paths = set(ds.parameters(mixed))
     assert paths == {"stages.brighter.parameters.gain", "stages.network.weight", "stages.network.bias"}
+    # A chain is a tree of arrays, even one with a function that is compiled already.
+    np.testing.assert_allclose(jax.jit(lambda c: c(PICTURE))(mixed), mixed(PICTURE), rtol=1e-12)
     gradient = eqx.filter_grad(lambda c: jnp.sum(c(PICTURE)))(mixed)
     assert all(np.any(x.value != 0) for x in ds.parameters(gradient).values())
 
