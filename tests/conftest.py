@@ -11,6 +11,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 CACHE = str(ROOT / ".cache" / "jax")
 
+# One core for each of the processes that run tests.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_compilation_cache_dir", CACHE)
