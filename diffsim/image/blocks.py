@@ -10,7 +10,7 @@ from jaxtyping import Array, Int
 
 from .adjoint import Function, with_adjoint
 from .box import held, room
-from .strips import even, starts
+from .strips import even, own, starts
 
 ROWS, COLUMNS = 32, 256  # of a block, at most
 LANES = 8  # numbers that a processor treats at once
@@ -52,8 +52,7 @@ def by_blocks(
             wanted, start = starts
             part, bar = (_cut(x, start, size, halo) for x in (picture, cotangent))
             plane, found = adjoint(parameter, part, bar, _place(picture, start, size, halo))
-            # A block moved inward begins earlier than it need: what was summed is not summed again.
-            rows, columns = (s + np.arange(n) >= w for s, n, w in zip(start, size, wanted, strict=True))
+            rows, columns = map(own, wanted, start, size)
             sums = made[0] + (rows.astype(plane.dtype) @ held(plane)) * columns
             return (sums, lax.dynamic_update_slice(made[1], held(found), (0, *start))), None
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from .adjoint import with_adjoint
 from .box import held
-from .strips import starts
+from .strips import own, starts
 
 STRIP, LINES = 2**12, 4  # numbers of a strip; lines of it whose sums are written out
 
@@ -57,8 +57,7 @@ def _steps_bar(count: int, picture, cotangent):
     def add(sums, at):
         wanted, start = at
         x, bar = (lax.dynamic_slice_in_dim(a, start, size) for a in (values, bars))
-        # A strip moved inward begins earlier than it need: what was summed is not summed again.
-        bar = jnp.where(start + np.arange(size) >= wanted, bar, 0.0)
+        bar = jnp.where(own(wanted, start, size), bar, 0.0)
         x, bar = (held(a).reshape(lines, -1) for a in (count * x, bar))
         within = lambda i: sum(_within(x[line], i, count) * bar[line] for line in range(lines))
         return [total + within(i) for i, total in enumerate(sums)], None

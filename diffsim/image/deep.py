@@ -6,7 +6,6 @@ products of matrices. The adjoints gather, as those of `stencil` do.
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
@@ -15,7 +14,7 @@ from .._apart import apart
 from .adjoint import with_adjoint
 from .bilinear import bilinear, summed
 from .box import held, room
-from .strips import even, starts
+from .strips import even, own, starts
 
 CACHE = 2**18  # numbers of a strip's neighbourhoods
 PRODUCTS = 2**20  # numbers of a strip's products
@@ -119,8 +118,7 @@ def _taps(image, cotangent):
         part = lax.dynamic_slice_in_dim(image, at, strip + rows - 1, axis=0)
         shifted = [part[i : i + strip, j : j + width] for i in range(rows) for j in range(columns)]
         around = held(jnp.concatenate(shifted, axis=2)).reshape(strip * width, -1)
-        # The last strip is moved inward: what was summed is not summed again.
-        new = (at + np.arange(strip) >= wanted)[None, :, None]
+        new = own(wanted, at, strip)[None, :, None]
         against = lax.dynamic_slice_in_dim(cotangent, at, strip, axis=0).transpose(2, 0, 1) * new
         return total + held(against).reshape(out, -1) @ around, None
 

@@ -9,13 +9,12 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array
 
 from .adjoint import Function, with_adjoint
 from .box import held, room
-from .strips import starts
+from .strips import own, starts
 
 STRIP = 2**13  # pixels of a strip
 
@@ -42,9 +41,8 @@ def by_strips(pixel: Pixel) -> Function:
             wanted, start = at
             part, bar = (tuple(held(lax.dynamic_slice_in_dim(x, start, count, axis=1))) for x in (planes, bars))
             to_numbers, to_planes = jax.vjp(pixel, spread, part)[1](list(bar))
-            # A strip moved inward begins earlier than it need: what was summed is not summed again.
-            own = start + np.arange(count) >= wanted
-            sums = [total + jnp.where(own, more, 0.0) for total, more in zip(sums, to_numbers, strict=True)]
+            new = own(wanted, start, count)
+            sums = [total + jnp.where(new, more, 0.0) for total, more in zip(sums, to_numbers, strict=True)]
             # One plane after the other: each is a loop of its own, without a question of which it is.
             for c, plane in enumerate(to_planes):
                 found = lax.dynamic_update_slice(found, plane[None], (c, start))

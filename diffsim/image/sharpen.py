@@ -16,7 +16,7 @@ from .box import held, room
 from .colour import LUMA, luma
 from .edges import pad
 from .stencil import stencil
-from .strips import even, starts
+from .strips import even, own, starts
 
 ROWS = 16  # of a strip on the way back
 
@@ -64,9 +64,8 @@ def _sharpen(radius: int):
             wanted, start = at
             bar = held(lax.dynamic_slice_in_dim(tall, start, rows + 2 * radius, axis=1))
             part = lax.dynamic_slice_in_dim(picture, start, rows, axis=1)
-            # A strip moved inward begins earlier than it need: what was summed is not summed again.
-            again = (start + np.arange(rows) < wanted)[None, :, None]
-            share = jnp.where(again, 0.0, lax.dynamic_slice_in_dim(down, start, rows, axis=1))
+            new = own(wanted, start, rows)[None, :, None]
+            share = jnp.where(new, lax.dynamic_slice_in_dim(down, start, rows, axis=1), 0.0)
             grey = held(luma(part)[None] * share)
             bars, changed = _along(bar, taps, 1), _along(bar, slopes, 1)
             wide = held(pad(grey, 0, radius))

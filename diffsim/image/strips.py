@@ -1,6 +1,7 @@
 """Cutting the lines of a picture into parts of one size."""
 
 import numpy as np
+from jaxtyping import Array, Bool, Int
 
 
 def even(size: int, most: int) -> int:
@@ -12,3 +13,8 @@ def starts(size: int, part: int) -> tuple[np.ndarray, np.ndarray]:
     """Where parts of so many lines would begin one after the other, and where they do: the last is moved inward."""
     wanted = np.arange(0, size, part)
     return wanted, np.minimum(wanted, size - part)
+
+
+def own(wanted: Int[Array, ""], start: Int[Array, ""], part: int) -> Bool[Array, " part"]:
+    """Which lines of a part are its own: one moved inward begins with lines of the part before, summed already."""
+    return start + np.arange(part) >= wanted
