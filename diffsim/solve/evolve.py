@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.core import Tracer
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from .._errors import InputError
@@ -22,7 +21,7 @@ from .guard import Guard, Phase, next_watch
 from .locate import Stage, hold, settle
 from .march import March, advance, begin, rows
 from .moving import freeze
-from .prepare import on_vectors, stepper, with_plain_norm
+from .prepare import as_vector, on_vectors, stepper, with_plain_norm
 from .program import traced_once
 from .record import Memory, Record, blank, plan
 from .replay import End, replay
@@ -95,7 +94,7 @@ def evolve(
         raise InputError(f'mode={mode!r}: use "any" or "forward"')
     t0, t1, y0, ts = _as_arrays(t0, t1, y0, ts)
     check_field(phase.field, t0, y0, args)
-    y0, unravel = ravel_pytree(y0)
+    y0, unravel = as_vector(y0)
     phase = _vector_phase(phase, t0, y0, unravel, args)
     step = stepper(phase.field, solver, controller, t0, y0, args)
     whole = mode == "any" and not (phase.guards or phase.limits) and step.is_light(y0)

@@ -11,7 +11,7 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Bool, Float
 
 from .._types import Count, Flag, Scalar
-from .guard import Guard, Sight, choose, crossed, extremum, functions, values, wanted_sides
+from .guard import Guard, Sight, choose, crossed, extremum, functions, values
 from .moving import freeze, moving_together
 from .step import Point, Stepper
 
@@ -59,19 +59,20 @@ def fresh(sight: Sight, h: Scalar) -> Search:
     return Search(jnp.array(int(Stage.SWEEP)), zero, sight, h, h, nothing, size, none, none, zero, jnp.array(False))
 
 
-def look(search: Search, here: Sight, h: Scalar, guards: tuple[Guard, ...]) -> Search:
+@jax.jit
+def look(search: Search, here: Sight, h: Scalar, wanted: Float[Array, " guards"]) -> Search:
     """The search after a look at `search.time`, where the guards show `here`; the step's length is `h`.
+
+    `wanted` are the sides from which crossings count.
 
     Looks are made at the ends of shortened steps of the solver itself. Where the cubic through both ends of a
     stretch dips towards zero in between, the dip is looked at first, so that a double crossing is seen.
     """
-    if not guards:
-        return search._replace(stage=jnp.array(int(Stage.CLEAR)))
     size = jnp.maximum(search.size, jnp.abs(here.value))
     side = search.sight.side
     sweeping = search.stage == Stage.SWEEP
     touches = sweeping & (jnp.abs(here.value) <= _TOUCH * size) & (jnp.abs(here.rate) * h <= _FLAT * size)
-    crossing = crossed(side, jnp.where(touches, 0.0, here.value), wanted_sides(guards))
+    crossing = crossed(side, jnp.where(touches, 0.0, here.value), wanted)
     dip, time_of_dip = _dip(search, here)
     dip &= sweeping & (search.looks < _LOOKS)
     closing = ~dip & (~sweeping | jnp.any(crossing))

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox.internal as eqxi
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -16,6 +17,7 @@ from .guard import (
     first_watch,
     next_sight,
     next_watch,
+    wanted_sides,
 )
 from .locate import Search, Stage, fresh, look
 from .moving import freeze, moving_together
@@ -105,11 +107,11 @@ def _while_active(problem: Problem, onward: Callable, march: March) -> March:
     # One answer for a whole batch, or `vmap` would copy every record at every step.
     go_on = lambda march: eqxi.unvmap_any(_active(problem, march))
     if not problem.stepper.small:
-        return lax.while_loop(go_on, onward, march)
+        return lax.while_loop(go_on, jax.jit(onward), march)
     # Few numbers are carried one by one: put together and taken apart in every step they would go through memory.
     carry_over = lambda march, function: march._replace(point=Point(march.point.t, *map(function, march.point[1:])))
     body = lambda march: carry_over(onward(carry_over(march, jnp.stack)), entries)
-    return carry_over(lax.while_loop(go_on, body, carry_over(march, entries)), jnp.stack)
+    return carry_over(lax.while_loop(go_on, jax.jit(body), carry_over(march, entries)), jnp.stack)
 
 
 def _active(problem: Problem, march: March) -> Flag:
@@ -140,7 +142,7 @@ def _one_look(problem: Problem, still: Problem, march: March) -> March:
     h, search, active = march.h, march.search, _active(problem, march)
     tried = attempt(problem, still, march.point, h, search.time, march.controller)
     sight = next_sight(still.guards, freeze(tried.end), still.stepper.args)
-    looked = look(search, sight, h, still.guards)
+    looked = look(search, sight, h, wanted_sides(still.guards))
     whole, clear = active & (search.time == h), looked.stage == Stage.CLEAR
     refused, take = whole & ~tried.accept, whole & tried.accept & clear
     begun = fresh(choose(take, sight, search.sight), tried.h_next)

@@ -11,7 +11,7 @@ from jax.custom_derivatives import SymbolicZero
 from jax.flatten_util import ravel_pytree
 
 from .._errors import InputError
-from .undivided import undivided
+from .undivided import Program
 
 
 def few_inputs(function: Callable, *, in_axes: Sequence[int | None] | None = None) -> Callable:
@@ -36,19 +36,12 @@ def few_inputs(function: Callable, *, in_axes: Sequence[int | None] | None = Non
         arrays, rest = eqx.partition(args, eqx.is_array)
         if in_axes is not None:
             _check_rows(arrays, axes)
-        one = lambda arrays: function(*eqx.combine(arrays, rest))
-        row = tuple(_first_row(x, axis) for x, axis in zip(arrays, axes, strict=True))
+        one = lambda *arrays: function(*eqx.combine(arrays, rest))
         # No array is captured by a rule that outlives this trace.
-        closed, static = eqx.partition(eqx.filter_closure_convert(one, row), eqx.is_array)
-        leaves, tree = jax.tree.flatten((closed, arrays))
-
-        def of_leaves(*leaves):
-            closed, arrays = jax.tree.unflatten(tree, leaves)
-            return eqx.combine(closed, static)(arrays)
-
-        shared = [None] * len(jax.tree.leaves(closed))
-        each = sum(([axis] * len(jax.tree.leaves(x)) for x, axis in zip(arrays, axes, strict=True)), start=shared)
-        return _served(of_leaves, leaves, each)
+        program = Program.of(one, *(_first_row(x, axis) for x, axis in zip(arrays, axes, strict=True)))
+        each = [None] * len(program.closed)
+        each += [axis for x, axis in zip(arrays, axes, strict=True) for _ in jax.tree.leaves(x)]
+        return _served(program.bind, [*program.closed, *jax.tree.leaves(arrays)], each)
 
     return wrapped
 
@@ -112,7 +105,8 @@ def _served(function: Callable, leaves: list, axes: list):
             # The tangent of an integer output is an empty placeholder, the same in every direction.
             return jax.tree.map(lambda c: c @ direction if eqx.is_inexact_array(c) else c[..., 0], columns)
 
-        value, columns = undivided(_in_turn(with_columns, axes), *primals)
+        together = Program.of(_in_turn(with_columns, axes), *primals)
+        value, columns = together.bind(*together.closed, *primals)
         by_row = [axes[i] for i in moving]
         if any(axis == 0 for axis in axes):
             product = jax.vmap(product, in_axes=(0, *by_row))

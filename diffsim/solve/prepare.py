@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 
 from .._apart import apart
 from .._errors import InputError
-from .._types import Args, Scalar, Vector
+from .._types import Args, Scalar, State, Vector
 from .program import is_plain, operations, traced_once
 from .scalars import can_be_written_out, entries
 from .step import Stepper
@@ -41,8 +41,16 @@ def on_vectors(field: Callable, t0: Scalar, y0: Vector, unravel: Callable, args:
     """`field(t, y, args)` of a tree as one of vectors like `y0`, with whatever it closes over made explicit."""
     # Arrays of many dimensions are best computed as such: fused with the vector, they lose their shape.
     shaped = _apart_tree if y0.size > _MANY else lambda y: y
-    flat = lambda t, y, args: ravel_pytree(shaped(field(t, shaped(unravel(y)), args)))[0]
+    flat = lambda t, y, args: as_vector(shaped(field(t, shaped(unravel(y)), args)))[0]
     return traced_once(flat, t0, y0, args)
+
+
+def as_vector(tree: State) -> tuple[Vector, Callable]:
+    """The numbers of a tree and the way back, as `ravel_pytree` has it; single numbers in one operation."""
+    leaves, structure = jax.tree.flatten(tree)
+    if any(jnp.ndim(x) for x in leaves):
+        return ravel_pytree(tree)
+    return jnp.stack(leaves), lambda vector: jax.tree.unflatten(structure, jnp.unstack(vector))
 
 
 def _apart_tree(tree):

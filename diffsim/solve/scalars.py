@@ -53,6 +53,7 @@ _REARRANGED: dict[str, Callable] = {
     "squeeze": lambda x, *, dimensions: x.squeeze(tuple(dimensions)),
     "stack": lambda *parts, axis: np.stack(parts, axis),
     "transpose": lambda x, *, permutation: x.transpose(permutation),
+    "unstack": lambda x, *, axis: list(np.moveaxis(x, axis, 0)),
 }
 
 
@@ -76,8 +77,7 @@ def written_out(function: Callable, *like) -> Callable:
 
 def entries(x) -> list:
     """The entries of an array."""
-    flat = jnp.ravel(x)
-    return [flat[i] for i in range(flat.size)]
+    return [x] if jnp.ndim(x) == 0 else list(jnp.unstack(jnp.ravel(x)))
 
 
 def _evaluate(program, constants, *args) -> list[np.ndarray]:

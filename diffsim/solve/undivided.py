@@ -1,11 +1,13 @@
-"""A function as one operation, which partial evaluation takes or leaves as a whole."""
+"""A traced program as one operation, which partial evaluation takes or leaves as a whole."""
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.extend as jex
 from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
+from jax.interpreters import ad, batching, mlir, partial_eval
+from jaxtyping import Array, PyTree
 
 from .linear import jvp_of_moving
 
@@ -13,14 +15,31 @@ _undivided = Primitive("undivided")
 _undivided.multiple_results = True
 
 
-def undivided(function: Callable, *args):
-    """`function(*args)` of arrays, traced once.
+class Program(NamedTuple):
+    """A function of arrays, traced: a program of what it closes over, and then of the leaves of its arguments."""
 
-    JAX's linearisation goes through every operation of a call, loop in loop, even though all that it depends on is
-    known, and through this as one. `function` must not close over arrays that are being traced.
-    """
-    program, like = jax.make_jaxpr(function, return_shape=True)(*args)
-    return jax.tree.unflatten(jax.tree.structure(like), _undivided.bind(*jax.tree.leaves(args), program=program))
+    program: jex.core.ClosedJaxpr
+    closed: list[Array]
+    results: Any  # the structure
+
+    @classmethod
+    def of(cls, function: Callable, *args: PyTree[Array]) -> "Program":
+        """`function` of arguments like these, without operations that its results do not need."""
+        leaves, tree = jax.tree.flatten(args)
+        flat = lambda *leaves: function(*jax.tree.unflatten(tree, leaves))
+        traced, like = jax.make_jaxpr(flat, return_shape=True)(*leaves)
+        bare = traced.jaxpr
+        bare = bare.replace(constvars=[], invars=[*bare.constvars, *bare.invars])
+        needed, _ = partial_eval.dce_jaxpr(bare, [True] * len(bare.outvars), instantiate=True)
+        return cls(jex.core.ClosedJaxpr(needed, ()), traced.consts, jax.tree.structure(like))
+
+    def bind(self, *leaves: Array) -> PyTree[Array]:
+        """The results, of leaves that begin with those closed over, as one operation.
+
+        JAX's linearisation goes through every operation of a call, loop in loop, even though all that it depends on is
+        known, and through this as one.
+        """
+        return jax.tree.unflatten(self.results, _undivided.bind(*leaves, program=self.program))
 
 
 def _call(*args, program):
@@ -28,13 +47,18 @@ def _call(*args, program):
 
 
 def _batch(args, axes, *, program):
-    out = undivided(jax.vmap(jex.core.jaxpr_as_fun(program), in_axes=axes), *args)
+    many = Program.of(jax.vmap(jex.core.jaxpr_as_fun(program), in_axes=axes), *args)
+    out = many.bind(*many.closed, *args)
     return out, [0] * len(out)
 
 
 _undivided.def_impl(_call)
 _undivided.def_abstract_eval(lambda *_, program: program.out_avals)
-mlir.register_lowering(_undivided, mlir.lower_fun(_call, multiple_results=True))
+# To lower the function would be to trace it once more.
+mlir.register_lowering(
+    _undivided,
+    lambda context, *args, program: mlir.core_call_lowering(context, *args, name="undivided", call_jaxpr=program),
+)
 ad.primitive_jvps[_undivided] = lambda primals, tangents, program: jvp_of_moving(
     jex.core.jaxpr_as_fun(program), primals, tangents
 )

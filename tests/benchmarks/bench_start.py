@@ -1,12 +1,14 @@
 """What a second process saves by the compile cache: `python tests/benchmarks/bench_start.py [FOLDER]`.
 
 Two processes, one after the other, begin the trebuchet's fit (`fit_least_squares`, 512 targets) with the cache in a
-folder, a new one if none is named, and make one step of it. Printed are the CPU seconds of that first step, from the
-call of the fit to its end, and the wall seconds of tracing, of lowering, and of compiling or reading. Exits with 1 if
-the second process takes more than 1.5 s with jax 0.12, or 2.5 s with an earlier one.
+folder, a new one if none is named, and make one step of it; factorisations have one thread, as in the command line.
+Printed are the CPU seconds of that first step, from the call of the fit to its end, and the wall seconds of tracing, of
+lowering, and of compiling or reading. Exits with 1 if the second process takes more than 1.5 s with jax 0.12, or 2.5 s
+with an earlier one.
 """
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -54,7 +56,8 @@ def main(folder: str) -> int:
     limit = 1.5 if jax.__version_info__ >= (0, 12) else 2.5
     for name in ("first", "second"):
         command = [sys.executable, __file__, "step", folder]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+        done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
         seconds = json.loads(done.stdout.splitlines()[-1])
         print(f"{name} process: " + ", ".join(f"{what} {value:.2f} s" for what, value in seconds.items()), flush=True)
     return int(seconds["CPU"] > limit)
