@@ -98,7 +98,7 @@ def _served(function: Callable, leaves: list, axes: list):
                 # Without a batch there is less to trace and compile.
                 value, only = column(jnp.ones_like(flat))
                 return value, jax.tree.map(lambda c: c[..., None], only)
-            return jax.vmap(column, out_axes=(None, -1))(jnp.eye(flat.size, dtype=flat.dtype))
+            return jax.vmap(column, out_axes=(None, -1))(jnp.diag(jnp.ones_like(flat)))
 
         def product(columns, *direction):
             direction, _ = ravel_pytree(direction)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from diffsim import InputError, compile_whole, few_inputs
+from diffsim.solve.program import operations
 
 
 def plain(model, x):
@@ -101,6 +102,25 @@ def test_rows_without_arrays_or_of_unequal_number_are_told():
         few_inputs(lambda x, y: x * y, in_axes=(0, 0))(jnp.ones(3), jnp.ones(4))
     with pytest.raises(InputError, match="in_axes"):
         few_inputs(lambda x, y: x * y, in_axes=(0, 0))(jnp.array(1.0), jnp.ones(4))
+
+
+def test_few_inputs_leaves_out_what_its_result_does_not_need():
+    def value(x):
+        solved = jnp.linalg.solve(jnp.diag(x), x)  # needed by no result
+        return jnp.sin(x[0]) * x[1], solved
+
+    names = operations(jax.grad(lambda x: few_inputs(lambda x: value(x)[0])(x)), X)
+    assert "sin" in names
+    assert {"linear_solve", "custom_linear_solve", "lu", "triangular_solve"}.isdisjoint(names)
+
+
+def test_few_inputs_serves_inside_shard_map():
+    served = few_inputs(lambda x, y: jnp.sin(x) * y)
+    slopes = jax.vmap(jax.grad(lambda x: served(x, x**2)))
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("devices",))
+    spec, x = jax.sharding.PartitionSpec("devices"), jnp.linspace(0.0, 1.0, 4)
+    found = jax.jit(jax.shard_map(slopes, mesh=mesh, in_specs=spec, out_specs=spec))(x)
+    np.testing.assert_allclose(found, jnp.cos(x) * x**2 + 2 * x * jnp.sin(x), rtol=1e-14)
 
 
 def test_a_function_that_nests_and_is_compiled_once_serves_several_transformations():
