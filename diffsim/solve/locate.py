@@ -61,12 +61,11 @@ def fresh(sight: Sight, h: Scalar) -> Search:
 
 @jax.jit
 def look(search: Search, here: Sight, h: Scalar, wanted: Float[Array, " guards"]) -> Search:
-    """The search after a look at `search.time`, where the guards show `here`; the step's length is `h`.
+    """The search after a look at `search.time`, where the guards show `here`.
 
-    `wanted` are the sides from which crossings count.
-
-    Looks are made at the ends of shortened steps of the solver itself. Where the cubic through both ends of a
-    stretch dips towards zero in between, the dip is looked at first, so that a double crossing is seen.
+    The step's length is `h`; crossings count from the sides `wanted`, from either where that is 0. Looks are made at
+    the ends of shortened steps of the solver itself. Where the cubic through both ends of a stretch dips towards zero
+    in between, the dip is looked at first, so that a double crossing is seen.
     """
     size = jnp.maximum(search.size, jnp.abs(here.value))
     side = search.sight.side

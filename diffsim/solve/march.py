@@ -106,6 +106,7 @@ def _while_active(problem: Problem, onward: Callable, march: March) -> March:
     """`march` carried `onward` for as long as there is anything to do."""
     # One answer for a whole batch, or `vmap` would copy every record at every step.
     go_on = lambda march: eqxi.unvmap_any(_active(problem, march))
+    # JAX goes through a loop several times to differentiate and batch it, but through a call within it only once.
     if not problem.stepper.small:
         return lax.while_loop(go_on, jax.jit(onward), march)
     # Few numbers are carried one by one: put together and taken apart in every step they would go through memory.
