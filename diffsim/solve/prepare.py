@@ -19,7 +19,7 @@ from .step import Stepper
 
 _MANY = 1024  # numbers of a state
 _FEW = 16  # numbers in each array of a field that is written out
-_SMALL = 64  # operations of a field whose stages are written out one after the other
+_SMALL = 48  # operations of a field whose stages are written out one after the other
 
 
 def stepper(field: Callable, solver: dfx.AbstractSolver, controller, t0: Scalar, y0: Vector, args: Args) -> Stepper:

@@ -10,6 +10,11 @@ from diffsim.solve.scalars import can_be_written_out, entries, written_out
 
 A = jnp.array([[0.3, -1.2], [0.7, 0.4], [1.1, -0.2]])
 
+
+def _unpacked(a, b, c, first, second):
+    return jnp.stack([a * b - c, jnp.sin(a)]) * jnp.stack([first[0] + second[2], first[1]])
+
+
 FUNCTIONS = {
     "components": lambda t, y, p: jnp.stack([p[0] * y[0] - y[1], jnp.sin(t) * y[1], p[1] ** 2]),
     "whole arrays": lambda t, y, p: jnp.concatenate([jnp.tanh(y)[::-1], p * 2.0]) - t,
@@ -20,6 +25,7 @@ FUNCTIONS = {
     "splits": lambda t, y, p: jnp.concatenate(jnp.split(y, [1])[::-1]) ** 3,
     "broadcasts": lambda t, y, p: (jnp.broadcast_to(y, (2, 3)) + p[:, None]).ravel(),
     "calls": lambda t, y, p: jax.jit(lambda y: jnp.arctan2(y, t))(y),
+    "unpacking": lambda t, y, p: _unpacked(*y, *jnp.unstack(A, axis=1)) * p[0],
     "an argument itself": lambda t, y, p: y,
 }
 T, Y, P = jnp.array(0.4), jnp.array([0.3, -0.8, 1.5]), jnp.array([0.9, -0.6])
