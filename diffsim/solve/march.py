@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from .._apart import apart
 from .._types import Count, Flag, Scalar
 from .attempt import Attempt, Problem, all_finite, attempt, health, steady
 from .guard import (
@@ -127,11 +128,26 @@ def _active(problem: Problem, march: March) -> Flag:
     return active
 
 
+class _Outcome(NamedTuple):
+    """Whether an attempt was at a whole step, whether that was taken, and whether it is settled, taken or refused."""
+
+    whole: Flag
+    taken: Flag
+    settled: Flag
+
+
+def _outcome(still: Problem, whole: Flag, accept: Flag, clear: Flag | bool) -> _Outcome:
+    """That of an attempt that the controller accepts, or not, and that is `clear` of events, or not."""
+    found = _Outcome(whole, whole & accept & clear, whole & (clear | ~accept))
+    # XLA otherwise finds them out anew for each number that hangs on them.
+    return found if steady(still) else _Outcome(*apart(*found))
+
+
 def _one_step(problem: Problem, still: Problem, march: March) -> March:
     """The march after one attempted step, in a phase without guards."""
     active, h = _active(problem, march), march.h
     tried = attempt(problem, still, march.point, h, h, march.controller)
-    return _after(still, march, tried, active, True, ())
+    return _after(still, march, tried, _outcome(still, active, tried.accept, True), ())
 
 
 def _one_look(problem: Problem, still: Problem, march: March) -> March:
@@ -144,30 +160,28 @@ def _one_look(problem: Problem, still: Problem, march: March) -> March:
     tried = attempt(problem, still, march.point, h, search.time, march.controller)
     sight = next_sight(still.guards, freeze(tried.end), still.stepper.args)
     looked = look(search, sight, h, wanted_sides(still.guards))
-    whole, clear = active & (search.time == h), looked.stage == Stage.CLEAR
-    refused, take = whole & ~tried.accept, whole & tried.accept & clear
-    begun = fresh(choose(take, sight, search.sight), tried.h_next)
-    search = choose(refused | take, begun, choose(active, looked, search))
-    return _after(still, march, tried, whole, clear, (sight.value,))._replace(search=search)
+    outcome = _outcome(still, active & (search.time == h), tried.accept, looked.stage == Stage.CLEAR)
+    begun = fresh(choose(outcome.taken, sight, search.sight), tried.h_next)
+    search = choose(outcome.settled, begun, choose(active, looked, search))
+    return _after(still, march, tried, outcome, (sight.value,))._replace(search=search)
 
 
-def _after(still: Problem, march: March, tried: Attempt, whole: Flag, clear: Flag | bool, seen: tuple) -> March:
-    """The march after an attempt at a `whole` step, taken if it is `clear` of events; `seen` must be finite too."""
+def _after(still: Problem, march: March, tried: Attempt, outcome: _Outcome, seen: tuple) -> March:
+    """The march after an attempt, of which `seen` must be finite too."""
     start, h, there = march.point, march.h, freeze(tried.end)
-    take = whole & tried.accept & clear
-    settled = take | (whole & ~tried.accept)
+    whole, taken, settled = outcome
     watch = next_watch(still.limits, march.watch, there, h, still.stepper.args)
     status = march.status
     if not steady(still):
         status = health(tried.accept, (there, *seen), tried.h_next, still.t1, status)
     return march._replace(
-        point=choose(take, tried.end, start),
+        point=choose(taken, tried.end, start),
         h=jnp.where(settled, tried.h_next, h),
         controller=choose(settled, tried.controller, march.controller),
-        watch=choose(take, watch, march.watch),
+        watch=choose(taken, watch, march.watch),
         status=jnp.where(whole, status, march.status),
         attempts=march.attempts + settled,
         record=None
         if march.record is None
-        else write(march.record, start.t, jnp.where(take, h, 0.0), start.y, tried.slopes),
+        else write(march.record, start.t, jnp.where(taken, h, 0.0), start.y, tried.slopes),
     )

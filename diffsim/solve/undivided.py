@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.extend as jex
+from jax.experimental.xla_metadata import set_xla_metadata
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir, partial_eval
 from jaxtyping import Array, PyTree
@@ -27,7 +28,8 @@ class Program(NamedTuple):
         """`function` of arguments like these, without operations that its results do not need."""
         leaves, tree = jax.tree.flatten(args)
         flat = lambda *leaves: function(*jax.tree.unflatten(tree, leaves))
-        traced, like = jax.make_jaxpr(flat, return_shape=True)(*leaves)
+        with set_xla_metadata(xla_cpu_small_call=None, inlineable=None):
+            traced, like = jax.make_jaxpr(flat, return_shape=True)(*leaves)
         bare = traced.jaxpr
         bare = bare.replace(constvars=[], invars=[*bare.constvars, *bare.invars])
         needed, _ = partial_eval.dce_jaxpr(bare, [True] * len(bare.outvars), instantiate=True)
