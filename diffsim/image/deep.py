@@ -29,14 +29,18 @@ def correlate_last(
 
 
 def _whole(weights, image):
+    return correlate_last(_wide(weights, image), weights)
+
+
+def _wide(weights, image):
     rows, columns = (size // 2 for size in weights.shape[2:])
-    return correlate_last(jnp.pad(image, ((rows, rows), (columns, columns), (0, 0))), weights)
+    return jnp.pad(image, ((rows, rows), (columns, columns), (0, 0)))
 
 
 def _pulled(weights, image, bar):
     # Kept is the picture without its edge, which is not added before the cotangent is there.
     image, bar = apart(image, bar)
-    return jax.vjp(_whole, weights, image)[1](bar)
+    return taps_last_p.bind(_wide(weights, image), bar), _whole(_turned(weights), bar)
 
 
 stencil_last = with_adjoint(_whole, _pulled)
