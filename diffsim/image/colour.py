@@ -11,6 +11,7 @@ from ..parameters import param
 from .adjoint import with_adjoint
 from .bayer import from_quads, quads
 from .curve import curve
+from .mixing import mixed
 from .pixels import by_strips
 
 LUMA = (0.2126, 0.7152, 0.0722)  # of linear sRGB, ITU-R BT.709
@@ -66,19 +67,7 @@ class ColourMatrix(eqx.Module):
 
     def __call__(self, picture: Float[Array, "3 h w"]) -> Float[Array, "3 h w"]:
         """The picture in linear sRGB."""
-        return _mixed(self.mixing, picture)
-
-
-@by_strips
-def _mixed(numbers, planes):
-    # Differences of colours: a grey picture is kept to the last bit.
-    a, b, c, d, e, f = numbers
-    red, green, blue = planes
-    return [
-        red + a * (green - red) + b * (blue - red),
-        green + c * (red - green) + d * (blue - green),
-        blue + e * (red - blue) + f * (green - blue),
-    ]
+        return mixed(self.mixing, picture)
 
 
 class Gamma(eqx.Module):

@@ -14,7 +14,7 @@ from .adjoint import with_adjoint
 from .box import held
 from .strips import own, starts
 
-STRIP, LINES = 2**12, 4  # numbers of a strip; lines of it whose sums are written out
+STRIP, LINES = 2**14, 4  # numbers of a strip; lines of it whose sums are written out
 
 
 def _within(x, segment: int, count: int):

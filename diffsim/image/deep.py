@@ -6,6 +6,7 @@ products of matrices. The adjoints gather, as those of `stencil` do.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
@@ -16,8 +17,7 @@ from .bilinear import bilinear, summed
 from .box import held, room
 from .strips import even, own, starts
 
-CACHE = 2**18  # numbers of a strip's neighbourhoods
-PRODUCTS = 2**20  # numbers of a strip's products
+AROUND = 2**20  # numbers of the neighbourhoods of a strip's pixels
 KEPT = "kept"  # the name of what a chain does not compute again
 
 
@@ -29,14 +29,18 @@ def correlate_last(
 
 
 def _whole(weights, image):
+    return correlate_last(_wide(weights, image), weights)
+
+
+def _wide(weights, image):
     rows, columns = (size // 2 for size in weights.shape[2:])
-    return correlate_last(jnp.pad(image, ((rows, rows), (columns, columns), (0, 0))), weights)
+    return jnp.pad(image, ((rows, rows), (columns, columns), (0, 0)))
 
 
 def _pulled(weights, image, bar):
     # Kept is the picture without its edge, which is not added before the cotangent is there.
     image, bar = apart(image, bar)
-    return jax.vjp(_whole, weights, image)[1](bar)
+    return taps_last_p.bind(_wide(weights, image), bar), _whole(_turned(weights), bar)
 
 
 stencil_last = with_adjoint(_whole, _pulled)
@@ -89,17 +93,15 @@ def _convolved(image, weights):
 
 
 def _multiplied(image, weights):
-    """The same by products of the pixels with all the stencil's matrices, which are then shifted and added up."""
-    out, channels, rows, columns = weights.shape
+    """The same as products of the pixels' neighbourhoods with the stencil's matrix."""
+    out, _, rows, columns = weights.shape
     height, width = image.shape[0] - rows + 1, image.shape[1] - columns + 1
-    matrix = weights.transpose(1, 2, 3, 0).reshape(channels, -1)
-    strip = even(height, max(1, PRODUCTS // (matrix.shape[1] * width)))
+    matrix = weights.transpose(2, 3, 1, 0).reshape(-1, out)
+    strip = even(height, max(1, AROUND // (matrix.shape[0] * width)))
 
     def add(made, at):
-        part = held(lax.dynamic_slice_in_dim(image, at, strip + rows - 1, axis=0))
-        found = held(part.reshape(-1, channels) @ matrix).reshape(*part.shape[:2], rows, columns, out)
-        shifted = [found[i : i + strip, j : j + width, i, j] for i in range(rows) for j in range(columns)]
-        return lax.dynamic_update_slice_in_dim(made, sum(shifted), at, axis=0), None
+        found = held(_around(image, at, (strip, width), (rows, columns)) @ matrix)
+        return lax.dynamic_update_slice_in_dim(made, found.reshape(strip, width, out), at, axis=0), None
 
     return lax.scan(add, room(image, (height, width, out)), starts(height, strip)[1])[0]
 
@@ -111,20 +113,26 @@ def _taps(image, cotangent):
     """
     height, width, out = cotangent.shape
     rows, columns, channels = image.shape[0] - height + 1, image.shape[1] - width + 1, image.shape[2]
-    strip = even(height, max(1, CACHE // (channels * rows * columns * width)))
+    strip = even(height, max(1, AROUND // (channels * rows * columns * width)))
 
     def add(total, places):
         wanted, at = places
-        part = lax.dynamic_slice_in_dim(image, at, strip + rows - 1, axis=0)
-        shifted = [part[i : i + strip, j : j + width] for i in range(rows) for j in range(columns)]
-        around = held(jnp.concatenate(shifted, axis=2)).reshape(strip * width, -1)
         new = own(wanted, at, strip)[None, :, None]
         against = lax.dynamic_slice_in_dim(cotangent, at, strip, axis=0).transpose(2, 0, 1) * new
-        return total + held(against).reshape(out, -1) @ around, None
+        return total + held(against).reshape(out, -1) @ _around(image, at, (strip, width), (rows, columns)), None
 
     start = jnp.zeros((out, rows * columns * channels), image.dtype)
     total, _ = lax.scan(add, start, starts(height, strip))
     return total.reshape(out, rows, columns, channels).transpose(0, 3, 1, 2)
+
+
+def _around(image, at, size: tuple[int, int], reach: tuple[int, int]):
+    """The neighbourhoods of a strip's pixels, one a line: of every row as many numbers as lie side by side there."""
+    (strip, width), (rows, columns), channels = size, reach, image.shape[2]
+    lines = image.reshape(image.shape[0], -1)
+    run = lambda y, x: lax.dynamic_slice(lines, (y, x), (1, columns * channels))[0]
+    down, across = np.arange(strip)[:, None, None] + np.arange(rows), channels * np.arange(width)[None, :, None]
+    return held(jnp.vectorize(run, signature="(),()->(n)")(at + down, across)).reshape(strip * width, -1)
 
 
 def _turned(weights):

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from .._errors import InputError
 from .._types import Scalar
 from ..parameters import param
+from .box import held
 from .deep import correlate_last, kept, rectified, stencil_last, to_pixels, to_quads
 from .demosaic import LINEAR
 
@@ -89,7 +90,8 @@ class Restore(eqx.Module):
         sites = to_quads(mosaic[..., None])
         padded = jnp.pad(sites, ((1, 1), (1, 1), (0, 0)), mode="edge")
         values = correlate_last(padded, jnp.asarray(LINEAR, sites.dtype)) + self._change(sites)
-        return to_pixels(values).transpose(2, 0, 1)
+        # Else both parts would be kept for the way back, to be added again.
+        return to_pixels(held(values)).transpose(2, 0, 1)
 
     def _change(self, sites):
         level = self.level

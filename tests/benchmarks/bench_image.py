@@ -1,14 +1,16 @@
 """CPU time, compile time and memory of every image stage and of the whole chain, forward and with gradients.
 
-    python tests/benchmarks/bench_image.py [--megapixels 1] [--stage NAME] [--torch]
+    python tests/benchmarks/bench_image.py [--megapixels 1] [--stage NAME] [--torch] [--fresh]
 
 CPU milliseconds per megapixel in single precision: the least of five rounds, each the mean of some runs. The gradient
 is the picture together with the pull-back of a given picture to the stage's input and all its parameters: what a stage
 does within a chain. Memory is what the compiled program sets aside beside its arguments.
+Memory that is freed is kept by the process; with --fresh the allocator gives it back to the system and fetches it anew.
 With --torch the rows that PyTorch and kornia have too run beside them in turns, in this process.
 """
 
 import argparse
+import ctypes
 import importlib.util
 import time
 
@@ -23,9 +25,8 @@ from diffsim.image import trained
 from timing import program
 
 
-# Once a block of this size was freed, the allocator of Linux keeps what programs free, as it does after the first of
-# the larger stages; until then a run may fetch every page anew from the system, which counts as its own time.
-KEPT = 2**25 - 2**16
+# Settings of the allocator of Linux, glibc's: one heap for all threads, which keeps blocks of any size once freed.
+ARENA_MAX, TRIM_THRESHOLD, MMAP_THRESHOLD = -8, -1, -3
 
 
 class Stencil(eqx.Module):
@@ -57,6 +58,14 @@ def cases():
         "sharpen": (image.Sharpen(), 3),
         "whole noisy chain": (trained.trained("noisy"), 0),
     }
+
+
+def keep_memory() -> None:
+    """What programs free is kept for the next: else a run may fetch every page anew, which counts as its own time."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for setting, value in ((ARENA_MAX, 1), (TRIM_THRESHOLD, 2**31 - 1), (MMAP_THRESHOLD, 2**31 - 1)):
+            mallopt(setting, value)
 
 
 def cpu_ms(run, rounds: int = 5) -> float:
@@ -134,10 +143,12 @@ def main():
     parser.add_argument("--megapixels", type=float, default=1.0)
     parser.add_argument("--stage", default="")
     parser.add_argument("--torch", action="store_true")
+    parser.add_argument("--fresh", action="store_true")
     options = parser.parse_args()
+    if not options.fresh:
+        keep_memory()
     side = round(np.sqrt(options.megapixels * 1e6) / 16) * 16
     picture = jr.uniform(jr.key(1), (3, side, side), jnp.float32)
-    np.empty(KEPT, np.uint8)
     print(f"per MP, at {side} x {side}")
     (beside_torch if options.torch else table)(picture, side * side / 1e6, options.stage)
 

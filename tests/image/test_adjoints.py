@@ -10,6 +10,7 @@ from diffsim import image
 from diffsim.image import blocks, sharpen
 from diffsim.image.adjoint import with_adjoint
 from diffsim.image.curve import curve
+from diffsim.image.mixing import mixed
 
 # 0, the black level, grey, 1, beyond both ends, saturated in one colour; then anything.
 SPECIAL = np.array([[0, 0, 0], [0.0625] * 3, [0.5] * 3, [1, 1, 1], [-0.02, 0, 0.01], [1.1, 1, 1], [1, 0, 0], [0, 0, 1]])
@@ -25,6 +26,11 @@ def naive_curve(steps, picture):
     x = picture * steps.size
     at = jnp.clip(jnp.floor(x).astype(int), 0, steps.size - 1)
     return knots[at] + steps[at] * (x - at)
+
+
+def naive_mixed(entries, picture):
+    """The product of matrix and colours."""
+    return jnp.einsum("ij,jhw->ihw", image.ColourMatrix(mixing=entries).matrix, picture)
 
 
 def naive_mean(plane, radius):
@@ -101,7 +107,9 @@ def grid(numbers, picture):
     return image.BilateralGrid(strength=numbers[0], blur=numbers[1], mix=numbers[2], cell=4, depth=4)(picture)
 
 
+MIXING = jnp.array([-0.5, -0.1, -0.25, -0.3, 0.05, -0.65])
 CASES = {
+    "colour matrix": (mixed, naive_mixed, MIXING),
     "curve": (curve, naive_curve, STEPS),
     "guided filter": (guided, naive_guided, jnp.array(1e-2)),
     "guided filter, one plane": (guided, naive_guided, jnp.array(1e-2)),
@@ -111,7 +119,7 @@ CASES = {
 # No pixel lies on a knot of the curve, where the naive formula has the slope of one side.
 TALL = jnp.concatenate([PICTURE, jr.uniform(jr.key(4), (3, 15, 19))], 1)
 INPUTS = {"curve": PICTURE + 1e-3, "bilateral grid": PICTURE, "sharpen": TALL}
-INPUTS |= {"guided filter": TALL, "guided filter, one plane": TALL[1:2]}
+INPUTS |= {"colour matrix": TALL, "guided filter": TALL, "guided filter, one plane": TALL[1:2]}
 
 
 @pytest.fixture(autouse=True)
@@ -121,6 +129,7 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(blocks, "COLUMNS", 8)
     monkeypatch.setattr(sharpen, "ROWS", 4)
     monkeypatch.setattr("diffsim.image.curve.STRIP", 100)
+    monkeypatch.setattr("diffsim.image.mixing.PLACES", 5)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -157,6 +166,18 @@ def test_second_derivatives_are_those_of_the_function():
     along = jnp.ones_like(x)
     np.testing.assert_allclose(jax.jvp(lambda x: slope(2.0, x), (x,), (along,))[1], 12.0 * x)
     np.testing.assert_allclose(jax.grad(lambda p: jnp.sum(slope(p, x)))(2.0), jnp.sum(3 * x**2))
+
+
+def test_second_derivatives_of_the_colour_matrix_are_those_of_the_naive_formula():
+    args = MIXING, TALL
+    tangents = tuple(jr.normal(jr.key(i), x.shape) for i, x in enumerate(args))
+    slopes = lambda f: jax.grad(lambda *a: jnp.sum(jnp.sin(f(*a))), (0, 1))
+    found, expected = (jax.jit(lambda *a, f=f: jax.jvp(slopes(f), a, tangents))(*args) for f in (mixed, naive_mixed))
+    twice = [
+        jax.jit(jax.grad(lambda *a, f=f: jnp.sum(slopes(f)(*a)[0] ** 2), (0, 1)))(*args) for f in (mixed, naive_mixed)
+    ]
+    for a, b in zip(jax.tree.leaves((found, twice[0])), jax.tree.leaves((expected, twice[1])), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10)
 
 
 def test_at_a_knot_the_slope_is_the_mean_of_both_sides():

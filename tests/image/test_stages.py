@@ -51,7 +51,7 @@ def test_single_precision_stays_single_and_finite(name):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
-@pytest.mark.parametrize("name", ["colour matrix", "gamma", "saturation"])
+@pytest.mark.parametrize("name", ["gamma", "saturation"])
 def test_stages_in_strips_are_the_same(name, monkeypatch):
     stage, x = STAGES[name]
     loss = lambda s, x: jnp.sum(jnp.cos(s(x)) * x)

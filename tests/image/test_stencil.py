@@ -41,7 +41,7 @@ def test_stencil_is_scipys_correlation(edge, mode):
 def test_the_ways_to_sum_agree(cache, monkeypatch):
     image, weights = case(size=(21, 13))
     cotangent = jr.normal(jr.key(3), (3, 19, 9))
-    monkeypatch.setattr(deep, "CACHE", cache)
+    monkeypatch.setattr(deep, "AROUND", cache)
     last, against = image.transpose(1, 2, 0), cotangent.transpose(1, 2, 0)
     # Not through the primitives, whose compiled form is kept from one setting to the next.
     found = deep._apply(last, weights).transpose(2, 0, 1)
