@@ -28,6 +28,7 @@ class Program(NamedTuple):
         """`function` of arguments like these, without operations that its results do not need."""
         leaves, tree = jax.tree.flatten(args)
         flat = lambda *leaves: function(*jax.tree.unflatten(tree, leaves))
+        # The mark of a program compiled whole is not for the calls within it.
         with set_xla_metadata(xla_cpu_small_call=None, inlineable=None):
             traced, like = jax.make_jaxpr(flat, return_shape=True)(*leaves)
         bare = traced.jaxpr
@@ -56,7 +57,7 @@ def _batch(args, axes, *, program):
 
 _undivided.def_impl(_call)
 _undivided.def_abstract_eval(lambda *_, program: program.out_avals)
-# To lower the function would be to trace it once more.
+# As a call: to lower the function would be to trace it once more.
 mlir.register_lowering(
     _undivided,
     lambda context, *args, program: mlir.core_call_lowering(context, *args, name="undivided", call_jaxpr=program),
