@@ -1,13 +1,14 @@
 """Stages that look at a pixel's surroundings, computed block by block, so that what lies between stays in the cache."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Int
 
+from ..solve.whole import compile_whole
 from .adjoint import Function, with_adjoint
 from .box import held, room
 from .strips import even, own, starts
@@ -16,12 +17,12 @@ ROWS, COLUMNS = 32, 256  # of a block, at most
 LANES = 8  # numbers that a processor treats at once
 
 
-class Place(NamedTuple):
+class Place(eqx.Module):
     """Where the pixels of a block with its halo lie in the picture of this size, beyond whose edge all is 0."""
 
     rows: Int[Array, " h"]
     columns: Int[Array, " w"]
-    size: tuple[int, int]
+    size: tuple[int, int] = eqx.field(static=True)
 
 
 def by_blocks(
@@ -35,6 +36,8 @@ def by_blocks(
     cotangent, place)` gives the plane (h, w) whose sum is the cotangent of the parameter, a number, and the cotangent
     of the picture.
     """
+    # A block is small: dispatched one by one, as jax 0.10 does it, its operations take longer than their arithmetic.
+    stage, adjoint = compile_whole(stage), compile_whole(adjoint)
 
     def function(parameter, picture):
         size = _block(picture)
