@@ -97,6 +97,9 @@ def evolve(
     y0, unravel = as_vector(y0)
     phase = _vector_phase(phase, t0, y0, unravel, args)
     step = stepper(phase.field, solver, controller, t0, y0, args)
+    if mode == "forward" and phase.guards:
+        # With tangents and a search for events the loop is long to compile, and stages written out gain little.
+        step = step._replace(small=False)
     whole = mode == "any" and not (phase.guards or phase.limits) and step.is_light(y0)
     problem = Problem(step, phase.guards, phase.limits, with_plain_norm(controller), t1, dt0, max_steps, whole)
     march, end = _end(problem, t0, y0, mode, memory, ts is not None)
