@@ -56,6 +56,8 @@ def _batch(args, axes, *, program):
 
 
 _undivided.def_impl(_call)
+# Some of jax 0.12's operations, such as a search in a sorted array, are replaced by others before they are lowered.
+_undivided.to_lojax = _call
 _undivided.def_abstract_eval(lambda *_, program: program.out_avals)
 # As a call: to lower the function would be to trace it once more.
 mlir.register_lowering(
