@@ -11,7 +11,7 @@ from jax.custom_derivatives import SymbolicZero
 from jax.flatten_util import ravel_pytree
 
 from .._errors import InputError
-from .undivided import Program
+from .undivided import Program, undivided
 
 
 def few_inputs(function: Callable, *, in_axes: Sequence[int | None] | None = None) -> Callable:
@@ -105,8 +105,7 @@ def _served(function: Callable, leaves: list, axes: list):
             # The tangent of an integer output is an empty placeholder, the same in every direction.
             return jax.tree.map(lambda c: c @ direction if eqx.is_inexact_array(c) else c[..., 0], columns)
 
-        together = Program.of(_in_turn(with_columns, axes), *primals)
-        value, columns = together.bind(*together.closed, *primals)
+        value, columns = undivided(_in_turn(with_columns, axes), *primals)
         by_row = [axes[i] for i in moving]
         if any(axis == 0 for axis in axes):
             product = jax.vmap(product, in_axes=(0, *by_row))

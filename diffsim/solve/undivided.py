@@ -45,13 +45,18 @@ class Program(NamedTuple):
         return jax.tree.unflatten(self.results, _undivided.bind(*leaves, program=self.program))
 
 
+def undivided(function: Callable, *args: PyTree[Array]) -> PyTree[Array]:
+    """`function(*args)` as one operation."""
+    program = Program.of(function, *args)
+    return program.bind(*program.closed, *jax.tree.leaves(args))
+
+
 def _call(*args, program):
     return jex.core.jaxpr_as_fun(program)(*args)
 
 
 def _batch(args, axes, *, program):
-    many = Program.of(jax.vmap(jex.core.jaxpr_as_fun(program), in_axes=axes), *args)
-    out = many.bind(*many.closed, *args)
+    out = undivided(jax.vmap(jex.core.jaxpr_as_fun(program), in_axes=axes), *args)
     return out, [0] * len(out)
 
 
