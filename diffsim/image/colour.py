@@ -85,7 +85,9 @@ class Gamma(eqx.Module):
         at_toe = self.toe**rate
         a = at_toe * (1.0 - rate) / (1.0 - at_toe * (1.0 - rate))
         slope = (1.0 + a) * rate * at_toe / self.toe
-        return _lit(jnp.stack([self.toe, rate, a, slope]), picture)
+        # As one plane: for three, every operation would be compiled and called three times.
+        plane = picture.reshape(1, -1, picture.shape[2])
+        return _lit(jnp.stack([self.toe, rate, a, slope]), plane).reshape(picture.shape)
 
 
 @by_strips

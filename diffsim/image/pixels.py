@@ -14,7 +14,7 @@ from jaxtyping import Array
 
 from .adjoint import Function, with_adjoint
 from .box import held, room
-from .strips import own, starts
+from .strips import own, starts, together
 
 STRIP = 2**13  # pixels of a strip
 
@@ -36,13 +36,17 @@ def by_strips(pixel: Pixel) -> Function:
         count = min(STRIP, planes.shape[1])
         spread = tuple(jnp.broadcast_to(number, (count,)) for number in numbers)
 
-        def strip(made, at):
-            sums, found = made
-            wanted, start = at
-            part, bar = (tuple(held(lax.dynamic_slice_in_dim(x, start, count, axis=1))) for x in (planes, bars))
+        @together
+        def pull(sums, spread, part, bar, place):
             to_numbers, to_planes = jax.vjp(pixel, spread, part)[1](list(bar))
-            new = own(wanted, start, count)
-            sums = [total + jnp.where(new, more, 0.0) for total, more in zip(sums, to_numbers, strict=True)]
+            new = own(*place, count)
+            return [total + jnp.where(new, more, 0.0) for total, more in zip(sums, to_numbers, strict=True)], to_planes
+
+        def strip(made, place):
+            sums, found = made
+            _, start = place
+            part, bar = (tuple(held(lax.dynamic_slice_in_dim(x, start, count, axis=1))) for x in (planes, bars))
+            sums, to_planes = pull(sums, spread, part, bar, place)
             # One plane after the other: each is a loop of its own, without a question of which it is.
             for c, plane in enumerate(to_planes):
                 found = lax.dynamic_update_slice(found, plane[None], (c, start))

@@ -10,7 +10,7 @@ from .._errors import InputError
 from .._types import Scalar
 from ..parameters import param
 from .box import held
-from .deep import correlate_last, kept, rectified, stencil_last, to_pixels, to_quads
+from .deep import kept, rectified, stencil_last, to_pixels, to_quads
 from .demosaic import LINEAR
 
 BLOCKS = 2  # at half the quads' size
@@ -21,6 +21,7 @@ class ToldLayer(eqx.Module):
     """A stencil and an offset per output, both of which follow the level s of noise.
 
     Weights are multiplied by 1 + a s + b s^2 and offsets moved by c s + d s^2, per output: nothing per pixel.
+    Called with s and s^2.
     """
 
     weight: Float[Array, "k c n n"]
@@ -33,11 +34,11 @@ class ToldLayer(eqx.Module):
         self.bias = jnp.zeros(outputs)
         self.factors, self.shifts = jnp.zeros((2, outputs)), jnp.zeros((2, outputs))
 
-    def __call__(self, x: Float[Array, "h w c"], level: Scalar) -> Float[Array, "h w k"]:
+    def __call__(self, x: Float[Array, "h w c"], powers: Float[Array, " 2"]) -> Float[Array, "h w k"]:
         """The stencil's sums, beyond the edge of zeros."""
-        powers = jnp.stack([level, level**2])
-        weight = self.weight * (1.0 + powers @ self.factors)[:, None, None, None]
-        return stencil_last(weight, x) + (self.bias + powers @ self.shifts)[None, None]
+        at = lambda terms: jnp.sum(powers[:, None] * terms, axis=0)
+        weight = self.weight * (1.0 + at(self.factors))[:, None, None, None]
+        return stencil_last(weight, x) + (self.bias + at(self.shifts))[None, None]
 
 
 class Restore(eqx.Module):
@@ -88,16 +89,15 @@ class Restore(eqx.Module):
     def inside(self, mosaic: Float[Array, "h w"]) -> Float[Array, "3 h w"]:
         """The picture of a mosaic whose sizes are multiples of four and which is not mirrored: worse at its border."""
         sites = to_quads(mosaic[..., None])
-        padded = jnp.pad(sites, ((1, 1), (1, 1), (0, 0)), mode="edge")
-        values = correlate_last(padded, jnp.asarray(LINEAR, sites.dtype)) + self._change(sites)
+        values = stencil_last(jnp.asarray(LINEAR, sites.dtype), sites) + self._change(sites)
         # Else both parts would be kept for the way back, to be added again.
         return to_pixels(held(values)).transpose(2, 0, 1)
 
     def _change(self, sites):
-        level = self.level
-        fine = rectified(self.first(sites, level))
-        coarse = rectified(self.down(to_quads(fine), level))
+        powers = jnp.stack([self.level, self.level**2])
+        fine = rectified(self.first(sites, powers))
+        coarse = rectified(self.down(to_quads(fine), powers))
         for before, after in self.blocks:
-            coarse = kept(coarse + after(rectified(before(coarse, level)), level))
-        both = rectified(to_pixels(self.up(coarse, level)) + fine)
-        return self.last(rectified(self.merge(both, level)), level)
+            coarse = kept(coarse + after(rectified(before(coarse, powers)), powers))
+        both = rectified(to_pixels(self.up(coarse, powers)) + fine)
+        return self.last(rectified(self.merge(both, powers)), powers)

@@ -16,7 +16,7 @@ from .box import held, room
 from .colour import LUMA, luma
 from .edges import pad
 from .stencil import stencil
-from .strips import even, own, starts
+from .strips import even, own, starts, together
 
 ROWS = 16  # of a strip on the way back
 
@@ -60,22 +60,24 @@ def _sharpen(radius: int):
         tall = held(pad(shared, radius, 0))
         rows = even(picture.shape[1], ROWS)
 
-        def strip(made, at):
-            wanted, start = at
-            bar = held(lax.dynamic_slice_in_dim(tall, start, rows + 2 * radius, axis=1))
-            part = lax.dynamic_slice_in_dim(picture, start, rows, axis=1)
-            new = own(wanted, start, rows)[None, :, None]
-            share = jnp.where(new, lax.dynamic_slice_in_dim(down, start, rows, axis=1), 0.0)
-            grey = held(luma(part)[None] * share)
+        @together
+        def part(sums, bar, picture, place):
+            new = own(*place, rows)[None, :, None]
+            share = jnp.where(new, lax.dynamic_slice_in_dim(down, place[1], rows, axis=1), 0.0)
+            grey = held(luma(picture)[None] * share)
             bars, changed = _along(bar, taps, 1), _along(bar, slopes, 1)
             wide = held(pad(grey, 0, radius))
             blurred, moved = _along(wide, taps, 2), _along(wide, slopes, 2)
             detail = held(bar[:, radius:-radius] - _along(held(pad(bars, 0, radius)), taps, 2))
-            sums = made[0] + detail * grey, made[1] + bars * moved + changed * blurred
-            return (*sums, lax.dynamic_update_slice_in_dim(made[2], detail, start, axis=1)), None
+            return (sums[0] + detail * grey, sums[1] + bars * moved + changed * blurred), detail
+
+        def strip(made, place):
+            bar = held(lax.dynamic_slice_in_dim(tall, place[1], rows + 2 * radius, axis=1))
+            sums, detail = part(made[0], bar, lax.dynamic_slice_in_dim(picture, place[1], rows, axis=1), place)
+            return (sums, lax.dynamic_update_slice_in_dim(made[1], detail, place[1], axis=1)), None
 
         none = jnp.zeros((1, rows, picture.shape[2]), picture.dtype)
-        *sums, detail = lax.scan(strip, (none, none, room(shared)), starts(picture.shape[1], rows))[0]
+        sums, detail = lax.scan(strip, ((none, none), room(shared)), starts(picture.shape[1], rows))[0]
         to_amount, to_change = (jnp.sum(x * across) for x in sums)
         weights = jnp.array(LUMA, picture.dtype)[:, None, None] * amount
         found = cotangent + weights * (held(detail) * down * across)

@@ -1,7 +1,12 @@
 """Cutting the lines of a picture into parts of one size."""
 
+from collections.abc import Callable
+
+import jax
 import numpy as np
 from jaxtyping import Array, Bool, Int
+
+from ..solve.whole import compile_whole
 
 
 def even(size: int, most: int) -> int:
@@ -18,3 +23,8 @@ def starts(size: int, part: int) -> tuple[np.ndarray, np.ndarray]:
 def own(wanted: Int[Array, ""], start: Int[Array, ""], part: int) -> Bool[Array, " part"]:
     """Which lines of a part are its own: one moved inward begins with lines of the part before, summed already."""
     return start + np.arange(part) >= wanted
+
+
+def together(work: Callable) -> Callable:
+    """What is done with a part, as one native function: as jax 0.11 and later compile the body of a small loop."""
+    return work if jax.__version_info__ >= (0, 11) else compile_whole(work)
