@@ -28,22 +28,24 @@ def with_adjoint(function: Function, adjoint: Adjoint) -> Function:
     def push(parameters, picture, *tangents):
         return jax.jvp(function, (parameters, picture), tangents)[1]
 
+    compiled = jax.jit(push)
     primitive = Primitive(f"push_{function.__name__}")
-    primitive.def_impl(jax.jit(push))
-    primitive.def_abstract_eval(lambda *args: _shape(push, args))
-    mlir.register_lowering(primitive, mlir.lower_fun(push, multiple_results=False))
-    ad.primitive_jvps[primitive] = lambda primals, tangents: jax.jvp(push, primals, _solid(primals, tangents))
+    primitive.def_impl(lambda *args, like: compiled(*args))
+    primitive.def_abstract_eval(lambda *args, like: like)
+    mlir.register_lowering(primitive, mlir.lower_fun(lambda *args, like: push(*args), multiple_results=False))
+    ad.primitive_jvps[primitive] = lambda primals, tangents, like: jax.jvp(push, primals, _solid(primals, tangents))
     ad.primitive_transposes[primitive] = partial(_transpose, adjoint)
-    batching.primitive_batchers[primitive] = lambda args, axes: (jax.vmap(push, axes)(*args), 0)
+    batching.primitive_batchers[primitive] = lambda args, axes, like: (jax.vmap(push, axes)(*args), 0)
 
     called = jax.custom_jvp(function)
-    called.defjvp(lambda primals, tangents: (called(*primals), primitive.bind(*primals, *tangents)))
+
+    @called.defjvp
+    def _(primals, tangents):
+        found = called(*primals)
+        # To find out its shape by tracing it would take as long as all the rest.
+        return found, primitive.bind(*primals, *tangents, like=ShapedArray(found.shape, found.dtype))
+
     return called
-
-
-def _shape(push, args) -> ShapedArray:
-    result = jax.eval_shape(push, *(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in args))
-    return ShapedArray(result.shape, result.dtype)
 
 
 def _solid(primals, tangents):
@@ -51,7 +53,7 @@ def _solid(primals, tangents):
     return tuple(jnp.zeros_like(x) if type(t) is ad.Zero else t for x, t in zip(primals, tangents, strict=True))
 
 
-def _transpose(adjoint, cotangent, parameters, picture, *tangents):
+def _transpose(adjoint, cotangent, parameters, picture, *tangents, like):
     bars = adjoint(parameters, picture, cotangent)
     linear = (bar if ad.is_undefined_primal(t) else None for bar, t in zip(bars, tangents, strict=True))
     return [None, None, *linear]

@@ -37,20 +37,21 @@ def summed(value, like):
     return value if value.ndim == like.aval.ndim else value.sum(0)
 
 
-def bilinear(name: str, function, second: int, to_first, to_second) -> Primitive:
+def bilinear(name: str, function, second: int, shape, to_first, to_second) -> Primitive:
     """The primitive of `function(first, other)`, linear in each, of a first of rank 3 and another of rank `second`.
 
-    `to_first(cotangent, first, other)` and `to_second` are its adjoints, and may use such primitives themselves.
+    Of such shapes, `shape(first, other)` is that of the result. `to_first(cotangent, first, other)` and `to_second` are
+    the adjoints, and may use such primitives themselves.
     """
     primitive = Primitive(name)
     whole = partial(_batched, function, second)
 
-    def shape(first, other):
-        result = jax.eval_shape(whole, *(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (first, other)))
-        return ShapedArray(result.shape, result.dtype)
+    def abstract(first, other):
+        batch = first.shape[:-3] or other.shape[:-second]
+        return ShapedArray((*batch, *shape(first.shape[-3:], other.shape[-second:])), jnp.result_type(first, other))
 
     primitive.def_impl(jax.jit(whole))
-    primitive.def_abstract_eval(shape)
+    primitive.def_abstract_eval(abstract)
     mlir.register_lowering(primitive, mlir.lower_fun(whole, multiple_results=False))
     ad.defbilinear(primitive, to_first, to_second)
     batching.primitive_batchers[primitive] = partial(_batch_rule, primitive, second)

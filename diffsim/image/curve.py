@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from .adjoint import with_adjoint
 from .box import held
-from .strips import own, starts, together
+from .strips import over, own, together
 
 STRIP, LINES = 2**12, 8  # numbers of a strip; lines of it whose sums are written out
 
@@ -62,20 +62,19 @@ def _steps_bar(count: int, picture, cotangent):
     segments = np.arange(count, dtype=picture.dtype)[:, None]
 
     @together
-    def more(sums, x, bar, place):
-        bar = jnp.where(own(*place, size), bar, 0.0)
+    def more(sums, x, bar, wanted, at):
+        bar = jnp.where(own(wanted, at, size), bar, 0.0)
         pairs = list(zip(*(held(a).reshape(lines, 1, -1) for a in (count * x, bar)), strict=True))
         within = sum(jnp.clip(x - segments, 0.0, 1.0) * bar for x, bar in pairs)
         below = sum(jnp.minimum(x, 0.0) * bar for x, bar in pairs)
         above = sum(jnp.maximum(x - count, 0.0) * bar for x, bar in pairs)
         return [total + new for total, new in zip(sums, (within, below, above), strict=True)]
 
-    def add(sums, place):
-        x, bar = (lax.dynamic_slice_in_dim(a, place[1], size) for a in (values, bars))
-        return more(sums, x, bar, place), None
+    def add(sums, wanted, at):
+        return more(sums, *(lax.dynamic_slice_in_dim(a, at, size) for a in (values, bars)), wanted, at)
 
     start = [jnp.zeros((rows, size // lines), picture.dtype) for rows in (count, 1, 1)]
-    within, below, above = (x.sum(1) for x in lax.scan(add, start, starts(values.size, size))[0])
+    within, below, above = (x.sum(1) for x in over(values.size, size, add, start))
     return jnp.concatenate([within[:1] + below, within[1:-1], within[-1:] + above])
 
 

@@ -15,7 +15,7 @@ from .._apart import apart
 from .adjoint import with_adjoint
 from .bilinear import bilinear, summed
 from .box import held, room
-from .strips import even, own, starts
+from .strips import even, over, own
 
 AROUND = 2**20  # numbers of the neighbourhoods of a strip's pixels
 KEPT = "kept"  # the name of what a chain does not compute again
@@ -34,7 +34,8 @@ def _whole(weights, image):
 
 def _wide(weights, image):
     rows, columns = (size // 2 for size in weights.shape[2:])
-    return jnp.pad(image, ((rows, rows), (columns, columns), (0, 0)))
+    # Held, so that layers of one shape are widened by one program, whatever makes their pictures.
+    return jnp.pad(held(image), ((rows, rows), (columns, columns), (0, 0)))
 
 
 def _pulled(weights, image, bar):
@@ -80,6 +81,8 @@ def to_pixels(image: Float[Array, "h w 4c"]) -> Float[Array, "2h 2w c"]:
 
 
 def _apply(image, weights):
+    if weights.shape[2:] == (1, 1):
+        return image @ weights[:, :, 0, 0].T
     if jax.__version_info__ >= (0, 11):
         return _convolved(image, weights)
     # On a CPU XLA's convolution then takes some times as long as products of matrices.
@@ -99,11 +102,11 @@ def _multiplied(image, weights):
     matrix = weights.transpose(2, 3, 1, 0).reshape(-1, out)
     strip = even(height, max(1, AROUND // (matrix.shape[0] * width)))
 
-    def add(made, at):
+    def add(made, _, at):
         found = held(_around(image, at, (strip, width), (rows, columns)) @ matrix)
-        return lax.dynamic_update_slice_in_dim(made, found.reshape(strip, width, out), at, axis=0), None
+        return lax.dynamic_update_slice_in_dim(made, found.reshape(strip, width, out), at, axis=0)
 
-    return lax.scan(add, room(image, (height, width, out)), starts(height, strip)[1])[0]
+    return over(height, strip, add, room(image, (height, width, out)))
 
 
 def _taps(image, cotangent):
@@ -112,17 +115,17 @@ def _taps(image, cotangent):
     Strip by strip, so that the neighbourhoods stay in the cache.
     """
     height, width, out = cotangent.shape
+    if image.shape[:2] == (height, width):
+        return lax.dot_general(cotangent, image, (((0, 1), (0, 1)), ((), ())))[..., None, None]
     rows, columns, channels = image.shape[0] - height + 1, image.shape[1] - width + 1, image.shape[2]
     strip = even(height, max(1, AROUND // (channels * rows * columns * width)))
 
-    def add(total, places):
-        wanted, at = places
+    def add(total, wanted, at):
         new = own(wanted, at, strip)[None, :, None]
         against = lax.dynamic_slice_in_dim(cotangent, at, strip, axis=0).transpose(2, 0, 1) * new
-        return total + held(against).reshape(out, -1) @ _around(image, at, (strip, width), (rows, columns)), None
+        return total + held(against).reshape(out, -1) @ _around(image, at, (strip, width), (rows, columns))
 
-    start = jnp.zeros((out, rows * columns * channels), image.dtype)
-    total, _ = lax.scan(add, start, starts(height, strip))
+    total = over(height, strip, add, jnp.zeros((out, rows * columns * channels), image.dtype))
     return total.reshape(out, rows, columns, channels).transpose(0, 3, 1, 2)
 
 
@@ -162,5 +165,15 @@ def _taps_to_other(cotangent, image, other):
     return summed(correlate_last_p.bind(image, cotangent), other)
 
 
-correlate_last_p = bilinear("correlate_last", _apply, 4, _correlate_to_image, _correlate_to_weights)
-taps_last_p = bilinear("taps_last", _taps, 3, _taps_to_image, _taps_to_other)
+def _correlated_shape(image: tuple[int, int, int], weights: tuple[int, int, int, int]):
+    (height, width, _), (out, _, rows, columns) = image, weights
+    return height - rows + 1, width - columns + 1, out
+
+
+def _taps_shape(image: tuple[int, int, int], other: tuple[int, int, int]):
+    (height, width, channels), (rows, columns, out) = image, other
+    return out, channels, height - rows + 1, width - columns + 1
+
+
+correlate_last_p = bilinear("correlate_last", _apply, 4, _correlated_shape, _correlate_to_image, _correlate_to_weights)
+taps_last_p = bilinear("taps_last", _taps, 3, _taps_shape, _taps_to_image, _taps_to_other)

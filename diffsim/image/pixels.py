@@ -14,7 +14,7 @@ from jaxtyping import Array
 
 from .adjoint import Function, with_adjoint
 from .box import held, room
-from .strips import own, starts, together
+from .strips import over, own, together
 
 STRIP = 2**13  # pixels of a strip
 
@@ -37,23 +37,22 @@ def by_strips(pixel: Pixel) -> Function:
         spread = tuple(jnp.broadcast_to(number, (count,)) for number in numbers)
 
         @together
-        def pull(sums, spread, part, bar, place):
+        def pull(sums, spread, part, bar, wanted, at):
             to_numbers, to_planes = jax.vjp(pixel, spread, part)[1](list(bar))
-            new = own(*place, count)
+            new = own(wanted, at, count)
             return [total + jnp.where(new, more, 0.0) for total, more in zip(sums, to_numbers, strict=True)], to_planes
 
-        def strip(made, place):
+        def strip(made, wanted, at):
             sums, found = made
-            _, start = place
-            part, bar = (tuple(held(lax.dynamic_slice_in_dim(x, start, count, axis=1))) for x in (planes, bars))
-            sums, to_planes = pull(sums, spread, part, bar, place)
+            part, bar = (tuple(held(lax.dynamic_slice_in_dim(x, at, count, axis=1))) for x in (planes, bars))
+            sums, to_planes = pull(sums, spread, part, bar, wanted, at)
             # One plane after the other: each is a loop of its own, without a question of which it is.
             for c, plane in enumerate(to_planes):
-                found = lax.dynamic_update_slice(found, plane[None], (c, start))
-            return (sums, found), None
+                found = lax.dynamic_update_slice(found, plane[None], (c, at))
+            return sums, found
 
         begin = [jnp.zeros_like(number) for number in spread], room(bars, planes.shape)
-        sums, found = lax.scan(strip, begin, starts(planes.shape[1], count))[0]
+        sums, found = over(planes.shape[1], count, strip, begin)
         return jnp.stack([jnp.sum(total) for total in sums]), found.reshape(picture.shape)
 
     function.__name__ = pixel.__name__

@@ -36,7 +36,7 @@ class ToldLayer(eqx.Module):
 
     def __call__(self, x: Float[Array, "h w c"], powers: Float[Array, " 2"]) -> Float[Array, "h w k"]:
         """The stencil's sums, beyond the edge of zeros."""
-        at = lambda terms: jnp.sum(powers[:, None] * terms, axis=0)
+        at = lambda terms: held(jnp.sum(powers[:, None] * terms, axis=0))
         weight = self.weight * (1.0 + at(self.factors))[:, None, None, None]
         return stencil_last(weight, x) + (self.bias + at(self.shifts))[None, None]
 

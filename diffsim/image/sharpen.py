@@ -16,7 +16,7 @@ from .box import held, room
 from .colour import LUMA, luma
 from .edges import pad
 from .stencil import stencil
-from .strips import even, own, starts, together
+from .strips import even, over, own, together
 
 ROWS = 16  # of a strip on the way back
 
@@ -61,9 +61,9 @@ def _sharpen(radius: int):
         rows = even(picture.shape[1], ROWS)
 
         @together
-        def part(sums, bar, picture, place):
-            new = own(*place, rows)[None, :, None]
-            share = jnp.where(new, lax.dynamic_slice_in_dim(down, place[1], rows, axis=1), 0.0)
+        def part(sums, bar, picture, wanted, at):
+            new = own(wanted, at, rows)[None, :, None]
+            share = jnp.where(new, lax.dynamic_slice_in_dim(down, at, rows, axis=1), 0.0)
             grey = held(luma(picture)[None] * share)
             bars, changed = _along(bar, taps, 1), _along(bar, slopes, 1)
             wide = held(pad(grey, 0, radius))
@@ -71,13 +71,13 @@ def _sharpen(radius: int):
             detail = held(bar[:, radius:-radius] - _along(held(pad(bars, 0, radius)), taps, 2))
             return (sums[0] + detail * grey, sums[1] + bars * moved + changed * blurred), detail
 
-        def strip(made, place):
-            bar = held(lax.dynamic_slice_in_dim(tall, place[1], rows + 2 * radius, axis=1))
-            sums, detail = part(made[0], bar, lax.dynamic_slice_in_dim(picture, place[1], rows, axis=1), place)
-            return (sums, lax.dynamic_update_slice_in_dim(made[1], detail, place[1], axis=1)), None
+        def strip(made, wanted, at):
+            bar = held(lax.dynamic_slice_in_dim(tall, at, rows + 2 * radius, axis=1))
+            sums, detail = part(made[0], bar, lax.dynamic_slice_in_dim(picture, at, rows, axis=1), wanted, at)
+            return sums, lax.dynamic_update_slice_in_dim(made[1], detail, at, axis=1)
 
         none = jnp.zeros((1, rows, picture.shape[2]), picture.dtype)
-        sums, detail = lax.scan(strip, ((none, none), room(shared)), starts(picture.shape[1], rows))[0]
+        sums, detail = over(picture.shape[1], rows, strip, ((none, none), room(shared)))
         to_amount, to_change = (jnp.sum(x * across) for x in sums)
         weights = jnp.array(LUMA, picture.dtype)[:, None, None] * amount
         found = cotangent + weights * (held(detail) * down * across)

@@ -117,5 +117,15 @@ def _taps_to_other(cotangent, image, other):
     return summed(_correlate_p.bind(image, cotangent), other)
 
 
-_correlate_p = bilinear("correlate", _apply, 4, _correlate_to_image, _correlate_to_weights)
-_taps_p = bilinear("taps", _taps, 3, _taps_to_image, _taps_to_other)
+def _correlated_shape(image: tuple[int, int, int], weights: tuple[int, int, int, int]):
+    (_, height, width), (out, _, rows, columns) = image, weights
+    return out, height - rows + 1, width - columns + 1
+
+
+def _taps_shape(image: tuple[int, int, int], other: tuple[int, int, int]):
+    (channels, height, width), (out, rows, columns) = image, other
+    return out, channels, height - rows + 1, width - columns + 1
+
+
+_correlate_p = bilinear("correlate", _apply, 4, _correlated_shape, _correlate_to_image, _correlate_to_weights)
+_taps_p = bilinear("taps", _taps, 3, _taps_shape, _taps_to_image, _taps_to_other)

@@ -3,7 +3,9 @@
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Bool, Int
 
 from ..solve.whole import compile_whole
@@ -18,6 +20,15 @@ def starts(size: int, part: int) -> tuple[np.ndarray, np.ndarray]:
     """Where parts of so many lines would begin one after the other, and where they do: the last is moved inward."""
     wanted = np.arange(0, size, part)
     return wanted, np.minimum(wanted, size - part)
+
+
+def over(size: int, part: int, step: Callable, carry):
+    """What `step(carry, wanted, start)` makes of `carry` over all parts, at the places that `starts` gives.
+
+    The places are computed from the number of the part: a table of them would be one more program for every loop.
+    """
+    body = lambda i, carry: step(carry, i * part, jnp.minimum(i * part, size - part))
+    return lax.fori_loop(0, -(-size // part), body, carry)
 
 
 def own(wanted: Int[Array, ""], start: Int[Array, ""], part: int) -> Bool[Array, " part"]:
