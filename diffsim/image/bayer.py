@@ -30,7 +30,7 @@ def check_pattern(pattern: str) -> tuple[int, int]:
 
 def mosaic(picture: Float[Pixels, "3 h w"], pattern: str = "RGGB") -> Float[Array, "h w"]:
     """The values that a sensor with this pattern keeps of a picture of even size."""
-    _check_even(picture.shape[1:])
+    check_even(picture.shape[1:])
     row, column = check_pattern(pattern)
     planes = [[1, 1], [1, 1]]
     planes[row][column], planes[1 - row][1 - column] = 0, 2
@@ -40,13 +40,13 @@ def mosaic(picture: Float[Pixels, "3 h w"], pattern: str = "RGGB") -> Float[Arra
 
 def quads(mosaic: Float[Pixels, "h w"]) -> Float[Array, "4 h/2 w/2"]:
     """A mosaic's four sites as pictures of half the size: R, G right of it, G below it, B."""
-    _check_even(mosaic.shape)
+    check_even(mosaic.shape)
     return jnp.stack([mosaic[i::2, j::2] for i in (0, 1) for j in (0, 1)])
 
 
 def picture_quads(picture: Float[Pixels, "3 h w"]) -> Float[Array, "12 h/2 w/2"]:
     """A picture's values by (site, colour) as pictures of half the size."""
-    _check_even(picture.shape[1:])
+    check_even(picture.shape[1:])
     return jnp.concatenate([picture[:, i::2, j::2] for i in (0, 1) for j in (0, 1)])
 
 
@@ -72,6 +72,7 @@ def cut_back(picture: Float[Pixels, "c h2 w2"], pattern: str, size: tuple[int, i
     return jnp.asarray(picture)[:, row : row + size[0], column : column + size[1]]
 
 
-def _check_even(size) -> None:
+def check_even(size: tuple[int, ...]) -> None:
+    """Raises InputError unless both numbers are even."""
     if size[0] % 2 or size[1] % 2:
         raise InputError(f"size {size[0]} x {size[1]}: a colour mosaic takes even numbers of rows and columns")

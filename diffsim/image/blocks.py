@@ -8,10 +8,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Int
 
-from ..solve.whole import compile_whole
 from .adjoint import Function, with_adjoint
 from .box import held, room
-from .strips import even, own, starts
+from .strips import even, own, starts, together
 
 ROWS, COLUMNS = 32, 256  # of a block, at most
 LANES = 8  # numbers that a processor treats at once
@@ -36,8 +35,7 @@ def by_blocks(
     cotangent, place)` gives the plane (h, w) whose sum is the cotangent of the parameter, a number, and the cotangent
     of the picture.
     """
-    # A block is small: dispatched one by one, as jax 0.10 does it, its operations take longer than their arithmetic.
-    stage, adjoint = compile_whole(stage), compile_whole(adjoint)
+    stage, adjoint = together(stage), together(adjoint)
 
     def function(parameter, picture):
         size = _block(picture)

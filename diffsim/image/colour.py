@@ -9,7 +9,8 @@ from jaxtyping import Array, Float
 from .._types import Scalar
 from ..parameters import param
 from .adjoint import with_adjoint
-from .bayer import from_quads, quads
+from .bayer import check_even
+from .box import held
 from .curve import curve
 from .mixing import mixed
 from .pixels import by_strips
@@ -46,9 +47,31 @@ class Balance(eqx.Module):
 
     def __call__(self, mosaic: Float[Array, "h w"]) -> Float[Array, "h w"]:
         """The balanced mosaic: grey has one value in all colours, 0 is black."""
-        sites = (quads(mosaic) - self.black) / (1.0 - self.black)
-        red, green, below, blue = sites
-        return from_quads(jnp.stack([self.red * red, green, below, self.blue * blue])[:, None])[0]
+        check_even(mosaic.shape)
+        return _balanced(jnp.stack([self.black, self.red, self.blue]), mosaic)
+
+
+def _gains(numbers, width: int):
+    """What the values of a row with red ones, and of one with blue ones, are multiplied by."""
+    black, red, blue = numbers
+    one = jnp.ones_like(black)
+    return jnp.tile(jnp.stack([red, one, one, blue]).reshape(2, 2) / (1.0 - black), (1, width // 2))
+
+
+def _balance(numbers, mosaic):
+    rows = mosaic.reshape(-1, 2, mosaic.shape[1])
+    return ((rows - numbers[0]) * held(_gains(numbers, mosaic.shape[1]))).reshape(mosaic.shape)
+
+
+def _balance_adjoint(numbers, mosaic, cotangent):
+    rows, bars = (x.reshape(-1, 2, mosaic.shape[1]) for x in (mosaic, cotangent))
+    gains, pull = jax.vjp(lambda numbers: held(_gains(numbers, mosaic.shape[1])), numbers)
+    (to_numbers,) = pull(jnp.sum(bars * (rows - numbers[0]), axis=0))
+    to_black = jnp.sum(jnp.sum(bars, axis=0) * gains)
+    return to_numbers.at[0].add(-to_black), (bars * gains).reshape(mosaic.shape)
+
+
+_balanced = with_adjoint(_balance, _balance_adjoint)
 
 
 class ColourMatrix(eqx.Module):

@@ -19,6 +19,7 @@ from .stencil import stencil
 from .strips import even, over, own, together
 
 ROWS = 16  # of a strip on the way back
+TOGETHER = 2**15  # pixels of a strip up to which its work is one function
 
 
 class Sharpen(eqx.Module):
@@ -60,20 +61,13 @@ def _sharpen(radius: int):
         tall = held(pad(shared, radius, 0))
         rows = even(picture.shape[1], ROWS)
 
-        @together
-        def part(sums, bar, picture, wanted, at):
-            new = own(wanted, at, rows)[None, :, None]
-            share = jnp.where(new, lax.dynamic_slice_in_dim(down, at, rows, axis=1), 0.0)
-            grey = held(luma(picture)[None] * share)
-            bars, changed = _along(bar, taps, 1), _along(bar, slopes, 1)
-            wide = held(pad(grey, 0, radius))
-            blurred, moved = _along(wide, taps, 2), _along(wide, slopes, 2)
-            detail = held(bar[:, radius:-radius] - _along(held(pad(bars, 0, radius)), taps, 2))
-            return (sums[0] + detail * grey, sums[1] + bars * moved + changed * blurred), detail
+        # The backend refuses to compile large arrays as one function.
+        part = together(_part) if rows * picture.shape[2] <= TOGETHER else _part
 
         def strip(made, wanted, at):
-            bar = held(lax.dynamic_slice_in_dim(tall, at, rows + 2 * radius, axis=1))
-            sums, detail = part(made[0], bar, lax.dynamic_slice_in_dim(picture, at, rows, axis=1), wanted, at)
+            cut = lambda x, more=0: held(lax.dynamic_slice_in_dim(x, at, rows + more, axis=1))
+            share = jnp.where(own(wanted, at, rows)[None, :, None], cut(down), 0.0)
+            sums, detail = part(made[0], cut(tall, 2 * radius), cut(picture), share, taps, slopes)
             return sums, lax.dynamic_update_slice_in_dim(made[1], detail, at, axis=1)
 
         none = jnp.zeros((1, rows, picture.shape[2]), picture.dtype)
@@ -84,6 +78,17 @@ def _sharpen(radius: int):
         return jnp.stack([to_amount, -amount * to_change]), found
 
     return with_adjoint(sharpen, adjoint)
+
+
+def _part(sums, bar, picture, share, taps, slopes):
+    """The sums with those of a strip, and the cotangent of the strip's detail; `bar` has `radius` rows more around."""
+    radius = taps.size // 2
+    grey = held(luma(picture)[None] * share)
+    bars, changed = _along(bar, taps, 1), _along(bar, slopes, 1)
+    wide = held(pad(grey, 0, radius))
+    blurred, moved = _along(wide, taps, 2), _along(wide, slopes, 2)
+    detail = held(bar[:, radius:-radius] - _along(held(pad(bars, 0, radius)), taps, 2))
+    return (sums[0] + detail * grey, sums[1] + bars * moved + changed * blurred), detail
 
 
 def _along(x, taps, axis: int):

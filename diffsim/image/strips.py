@@ -1,6 +1,7 @@
 """Cutting the lines of a picture into parts of one size."""
 
 from collections.abc import Callable
+from functools import wraps
 
 import jax
 import jax.numpy as jnp
@@ -37,5 +38,25 @@ def own(wanted: Int[Array, ""], start: Int[Array, ""], part: int) -> Bool[Array,
 
 
 def together(work: Callable) -> Callable:
-    """What is done with a part, as one native function: as jax 0.11 and later compile the body of a small loop."""
-    return work if jax.__version_info__ >= (0, 11) else compile_whole(work)
+    """What is done with a small part, as one native function: as jax 0.11 and later compile the body of a small loop.
+
+    For a part alone: a batch of parts, for which the backend of jax 0.10 has no such functions, and derivatives of the
+    work are compiled as usual. `work` has no other numbers than its arguments.
+    """
+    if jax.__version_info__ >= (0, 11):
+        return work
+    whole = jax.custom_batching.custom_vmap(compile_whole(work))
+
+    @whole.def_vmap
+    def each(axis_size, batched, *args):
+        axes = jax.tree.map(lambda b: 0 if b else None, batched)
+        found = jax.vmap(work, in_axes=axes, axis_size=axis_size)(*args)
+        return found, jax.tree.map(lambda _: True, found)
+
+    @jax.custom_jvp
+    @wraps(work)
+    def called(*args):
+        return whole(*args)
+
+    called.defjvp(lambda primals, tangents: (called(*primals), jax.jvp(work, primals, tangents)[1]))
+    return called

@@ -63,6 +63,27 @@ def test_stages_in_strips_are_the_same(name, monkeypatch):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("name", ["gamma", "tone curve", "saturation", "guided filter", "sharpen"])
+def test_a_batch_of_pictures_is_what_each_is_with_gradients(name):
+    """So many that jax 0.10 could not compile what is done with a strip of all of them as one function."""
+    stage, _ = jax.tree.map(lambda a: a.astype(jnp.float32), STAGES[name])
+    pictures = jr.uniform(jr.key(1), (64, 3, 64, 64), jnp.float32)
+    slopes = jax.grad(lambda stage, x: jnp.sum(jnp.sin(stage(x))), (0, 1))
+    many, one = jax.jit(jax.vmap(slopes, (None, 0)))(stage, pictures), jax.jit(slopes)(stage, pictures[9])
+    for a, b in zip(jax.tree.leaves(many), jax.tree.leaves(one), strict=True):
+        np.testing.assert_allclose(a[9], b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(16, 2300), (40, 1100)])
+def test_sharpening_a_wide_picture_is_sharpening_a_tall_one(size):
+    """Strips too large for one function, and such as are not: a blur down and across is the same turned around."""
+    stage, x = image.Sharpen(amount=0.5), jr.uniform(jr.key(1), (3, *size))
+    slopes = jax.jit(jax.grad(lambda stage, x: jnp.sum(jnp.sin(stage(x))), (0, 1)))
+    wide, tall = slopes(stage, x), slopes(stage, x.transpose(0, 2, 1))
+    np.testing.assert_allclose(wide[1], tall[1].transpose(0, 2, 1), rtol=1e-11, atol=1e-12)
+    np.testing.assert_allclose(jax.tree.leaves(wide[0]), jax.tree.leaves(tall[0]), rtol=1e-10)
+
+
 def test_balance_undoes_the_sensor():
     camera = image.Camera(bits=None, matrix=tuple(map(tuple, np.eye(3))), tone=False)
     grey = jnp.full((3, 4, 4), 0.5)
