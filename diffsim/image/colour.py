@@ -54,21 +54,24 @@ class Balance(eqx.Module):
 def _gains(numbers, width: int):
     """What the values of a row with red ones, and of one with blue ones, are multiplied by."""
     black, red, blue = numbers
-    one = jnp.ones_like(black)
-    return jnp.tile(jnp.stack([red, one, one, blue]).reshape(2, 2) / (1.0 - black), (1, width // 2))
+    is_red, is_blue = (np.tile(site, (1, width // 2)) for site in ([[1.0, 0.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 1.0]]))
+    kinds = red * is_red + blue * is_blue + (1.0 - is_red - is_blue)
+    return held((kinds / (1.0 - black)).astype(numbers.dtype))
 
 
 def _balance(numbers, mosaic):
     rows = mosaic.reshape(-1, 2, mosaic.shape[1])
-    return ((rows - numbers[0]) * held(_gains(numbers, mosaic.shape[1]))).reshape(mosaic.shape)
+    return ((rows - numbers[0]) * _gains(numbers, mosaic.shape[1])[None]).reshape(mosaic.shape)
 
 
 def _balance_adjoint(numbers, mosaic, cotangent):
     rows, bars = (x.reshape(-1, 2, mosaic.shape[1]) for x in (mosaic, cotangent))
-    gains, pull = jax.vjp(lambda numbers: held(_gains(numbers, mosaic.shape[1])), numbers)
-    (to_numbers,) = pull(jnp.sum(bars * (rows - numbers[0]), axis=0))
-    to_black = jnp.sum(jnp.sum(bars, axis=0) * gains)
-    return to_numbers.at[0].add(-to_black), (bars * gains).reshape(mosaic.shape)
+    by_site = lambda x: jnp.sum(jnp.sum(x, axis=0).reshape(2, -1, 2), axis=1)
+    above, plain, gains = by_site(bars * (rows - numbers[0])), by_site(bars), _gains(numbers, 2)
+    scale = 1.0 / (1.0 - numbers[0])
+    to_black = jnp.sum(gains * (scale * above - plain))
+    to_picture = (bars * _gains(numbers, mosaic.shape[1])[None]).reshape(mosaic.shape)
+    return jnp.stack([to_black, scale * above[0, 0], scale * above[1, 1]]), to_picture
 
 
 _balanced = with_adjoint(_balance, _balance_adjoint)

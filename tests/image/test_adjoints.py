@@ -108,7 +108,17 @@ def grid(numbers, picture):
 
 
 MIXING = jnp.array([-0.5, -0.1, -0.25, -0.3, 0.05, -0.65])
+
+
+def naive_balance(numbers, mosaic):
+    """Site by site."""
+    black, red, blue = numbers
+    light = (mosaic - black) / (1.0 - black)
+    return light.at[::2, ::2].multiply(red).at[1::2, 1::2].multiply(blue)
+
+
 CASES = {
+    "balance": (lambda n, x: image.Balance(*n)(x), naive_balance, jnp.array([0.07, 1.9, 1.6])),
     "colour matrix": (mixed, naive_mixed, MIXING),
     "curve": (curve, naive_curve, STEPS),
     "guided filter": (guided, naive_guided, jnp.array(1e-2)),
@@ -119,7 +129,12 @@ CASES = {
 # No pixel lies on a knot of the curve, where the naive formula has the slope of one side.
 TALL = jnp.concatenate([PICTURE, jr.uniform(jr.key(4), (3, 15, 19))], 1)
 INPUTS = {"curve": PICTURE + 1e-3, "bilateral grid": PICTURE, "sharpen": TALL}
-INPUTS |= {"colour matrix": TALL, "guided filter": TALL, "guided filter, one plane": TALL[1:2]}
+INPUTS |= {
+    "balance": jr.uniform(jr.key(6), (22, 18)),
+    "colour matrix": TALL,
+    "guided filter": TALL,
+    "guided filter, one plane": TALL[1:2],
+}
 
 
 @pytest.fixture(autouse=True)
