@@ -1,5 +1,6 @@
 """Cutting the lines of a picture into parts of one size."""
 
+import sys
 from collections.abc import Callable
 from functools import wraps
 
@@ -9,7 +10,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Int
 
-from ..solve.whole import compile_whole
+from ..solve.whole import compile_small
 
 
 def even(size: int, most: int) -> int:
@@ -45,13 +46,7 @@ def together(work: Callable) -> Callable:
     """
     if jax.__version_info__ >= (0, 11):
         return work
-    whole = jax.custom_batching.custom_vmap(compile_whole(work))
-
-    @whole.def_vmap
-    def each(axis_size, batched, *args):
-        axes = jax.tree.map(lambda b: 0 if b else None, batched)
-        found = jax.vmap(work, in_axes=axes, axis_size=axis_size)(*args)
-        return found, jax.tree.map(lambda _: True, found)
+    whole = compile_small(work, sys.maxsize)
 
     @jax.custom_jvp
     @wraps(work)
