@@ -1,7 +1,8 @@
 """Sums of a picture into cells of place and depth, and reading such a grid, with their adjoints by hand.
 
-A pixel's share in a depth is a hat around it, so that neither way looks anything up. Sums are written out over depths
-and rows, cell row by cell row, which a processor does in wide registers.
+A pixel's share in a depth is a hat around it, so that neither way looks anything up. The grid's cells are widened to
+lines of pixels first: then all there is to do is sums of products of lines, in the picture's own order, cell row by
+cell row, which a processor does in wide registers.
 """
 
 from functools import cache
@@ -12,6 +13,7 @@ from jax import lax
 
 from .adjoint import with_adjoint
 from .box import held, room
+from .strips import together
 
 
 @cache
@@ -21,29 +23,37 @@ def summing(cell: int, depth: int):
     Of the depth (1, h, w) of every pixel and its colours (c, h, w); h and w are multiples of `cell`.
     """
 
+    @together
+    def down(place, colours):
+        hats, ones = _hats(place, depth), np.ones(cell, place.dtype)
+        return jnp.stack([_down(hats, value, ones) for value in (jnp.ones_like(place), *colours)], axis=1)
+
     def cells(place, colours):
         def row(_, at):
             where, values = (_rows(x, at, cell) for x in (place, colours))
-            hats = _hats(where[0], depth)
-            sums = [_down(hats, value, np.ones(cell)) for value in (jnp.ones_like(where[0]), *values)]
-            return None, jnp.stack(sums, axis=1).reshape(depth, -1, where.shape[2] // cell, cell).sum(-1)
+            sums = held(down(where[0], values))
+            return None, _in_cells(sums, cell) @ np.ones(cell, sums.dtype)
 
         _, found = lax.scan(row, None, jnp.arange(0, place.shape[1], cell))
         return jnp.moveaxis(found, 0, 2)
 
-    def adjoint(place, colours, cotangent):
-        def row(made, inputs):
-            at, bars = inputs
-            where, values = (_split(_rows(x, at, cell), cell) for x in (place, colours))
-            bars = bars[:, :, None, None]
-            to_values = [sum(_hat(where[0], d) * bars[d, 1 + c] for d in range(depth)) for c in range(len(values))]
-            along = [bars[d, 0] + sum(bars[d, 1 + c] * value for c, value in enumerate(values)) for d in range(depth)]
-            to_place = _along(where[0], along)
-            return (_written(made[0], [to_place], at), _written(made[1], to_values, at)), None
+    @together
+    def back(place, colours, bars):
+        bars = bars[:, :, None]
+        to_colours = [held(_read(place, bars[:, 1 + c])) for c in range(len(colours))]
+        along = [bar[0] + sum(b * value for b, value in zip(bar[1:], colours, strict=True)) for bar in bars]
+        return held(_slope(place, along))[None], jnp.stack(to_colours)
 
-        starts = jnp.arange(0, place.shape[1], cell)
-        inputs = starts, jnp.moveaxis(held(cotangent), 2, 0)
-        return lax.scan(row, (room(cotangent, place.shape), room(cotangent, colours.shape)), inputs)[0]
+    def adjoint(place, colours, cotangent):
+        lines = held(jnp.repeat(jnp.moveaxis(cotangent, 2, 0), cell, axis=-1))
+
+        def row(made, i):
+            where, values = (_rows(x, i * cell, cell) for x in (place, colours))
+            found = back(where[0], values, held(lax.dynamic_index_in_dim(lines, i, keepdims=False)))
+            return (_written(made[0], found[0], i * cell), _written(made[1], found[1], i * cell)), None
+
+        start = room(cotangent, place.shape), room(cotangent, colours.shape)
+        return lax.scan(row, start, jnp.arange(len(lines)))[0]
 
     return with_adjoint(cells, adjoint)
 
@@ -56,78 +66,117 @@ def reading(cell: int):
     more on all sides. For the way back the sums are found again: a picture of them costs more to keep.
     """
     weights = _between(cell)
+    half = -(-cell // 2)
 
-    def fine(near):
-        """The grid's values at the pixels of one row of cells, as `_split` has them, by depth and colour."""
-        lines = held(jnp.einsum("dcaw,ai->dciw", near, weights.astype(near.dtype)))
-        columns = lines.shape[-1] - 2
-        across = weights.astype(near.dtype)[:, :, None, None]
-        return lambda d, c: sum(lines[d, c, None, :, b : b + columns] * across[b] for b in range(3))
+    def halves(place):
+        """The halves of all rows of cells, each between two lines of the grid: numbers and first rows, and for each row
+        the shares (2, half) of both lines and the weight: the halves of an odd cell share its middle row.
+        """
+        number = np.arange(2 * (place.shape[1] // cell))
+        second = number % 2
+        first = second * (cell - half)
+        later = (first[:, None] + np.arange(half) + 0.5) / cell + 0.5 - second[:, None]
+        shares = np.stack([1.0 - later, later], axis=1).astype(place.dtype)
+        shared = cell % 2 * (first[:, None] + np.arange(half) == cell // 2)
+        return number, number // 2 * cell + first, shares, (1.0 - 0.5 * shared).astype(place.dtype)
 
-    def means(where, at, depth, channels):
+    def widened(grid):
+        """The grid by its rows, straight between the cells of a row: (rows + 2, depth, 1 + c, w)."""
+        columns = grid.shape[3] - 2
+        across = weights.astype(grid.dtype).reshape(3, 1, 1, 1, 1, cell)
+        parts = [grid[..., b : b + columns, None] * across[b] for b in range(3)]
+        return held(jnp.moveaxis(sum(parts), 2, 0).reshape(grid.shape[2], *grid.shape[:2], -1))
+
+    def narrowed(lines):
+        """The adjoint of widening lines (..., w): (..., columns + 2)."""
+        parts = _in_cells(lines, cell)
+        edges = [(0, 0)] * (lines.ndim - 1)
+        return sum(jnp.pad(parts @ weights[b].astype(lines.dtype), [*edges, (b, 2 - b)]) for b in range(3))
+
+    def between(near, shares):
+        """What two lines of the grid are at the rows between them, by colour and depth."""
+        near, shares = near[:, :, :, None], shares[:, :, None]
+        at = lambda d, c: shares[0] * near[0, d, c] + shares[1] * near[1, d, c]
+        return [[at(d, c) for d in range(near.shape[1])] for c in range(near.shape[2])]
+
+    def means(place, at):
         """One over the weight and the mean colours."""
-        hats = [_hat(where, d) for d in range(depth)]
-        weight, *sums = (sum(hat * at(d, c) for d, hat in enumerate(hats)) for c in range(channels))
+        weight, *sums = (_read(place, values) for values in at)
         # A pixel finds itself in the grid; the small number is for one that is alone at the far end of its cell.
         share = held(1.0 / (weight + 1e-6))
         return share, [held(share * total) for total in sums]
 
+    @together
+    def forward(near, shares, place):
+        return jnp.stack(means(place, between(near, shares))[1])
+
     def read(grid, place):
-        depth, channels = grid.shape[:2]
+        lines = widened(grid)
 
-        def row(made, i):
-            where = _split(_rows(place, i * cell, cell), cell)[0]
-            at = fine(lax.dynamic_slice_in_dim(grid, i, 3, axis=2))
-            return _written(made, means(where, at, depth, channels)[1], i * cell), None
+        def part(made, half_row):
+            number, at, shares, _ = half_row
+            near = lax.dynamic_slice_in_dim(lines, (number + 1) // 2, 2)
+            return _written(made, forward(near, shares, _rows(place, at, half)[0]), at), None
 
-        shape = (channels - 1, *place.shape[1:])
-        return lax.scan(row, room(grid, shape), jnp.arange(place.shape[1] // cell))[0]
+        shape = (grid.shape[1] - 1, *place.shape[1:])
+        return lax.scan(part, room(grid, shape), halves(place))[0]
+
+    @together
+    def back(near, shares, once, place, bars):
+        at = between(near, shares)
+        share, found = means(place, at)
+        to_sums = [held(share * bar) for bar in bars]
+        to_sums = [held(-sum(bar * mean for bar, mean in zip(to_sums, found, strict=True))), *to_sums]
+        along = [sum(bar * x for bar, x in zip(to_sums, values, strict=True)) for values in zip(*at, strict=True)]
+        hats = _hats(place, near.shape[1])
+        to_near = [jnp.stack([_down(hats, bar, once * share) for bar in to_sums], axis=1) for share in shares]
+        return jnp.stack(to_near), held(_slope(place, along))[None]
 
     def adjoint(grid, place, cotangent):
-        depth, channels = grid.shape[:2]
+        lines = widened(grid)
 
-        def row(made, i):
-            total, to_places = made
-            whole, bars = (_rows(x, i * cell, cell) for x in (place, cotangent))
-            where, parts = _split(whole, cell)[0], _split(bars, cell)
-            at = fine(lax.dynamic_slice_in_dim(grid, i, 3, axis=2))
-            share, found = means(where, at, depth, channels)
-            to_sums = [held(share * part) for part in parts]
-            to_sums = [held(-sum(bar * mean for bar, mean in zip(to_sums, found, strict=True))), *to_sums]
-            along = [sum(bar * at(d, c) for c, bar in enumerate(to_sums)) for d in range(depth)]
-            to_place = _along(where, along)
-            pulled = _to_near(whole[0], _whole(to_sums), depth, weights)
-            before = held(lax.dynamic_slice_in_dim(total, i, 3, axis=2))
-            total = lax.dynamic_update_slice_in_dim(total, before + pulled, i, axis=2)
-            return (total, _written(to_places, [to_place], i * cell)), None
+        def part(made, half_row):
+            number, at, shares, once = half_row
+            start = (number + 1) // 2
+            near = lax.dynamic_slice_in_dim(lines, start, 2)
+            where, bars = (_rows(x, at, half) for x in (place, cotangent))
+            to_near, to_place = back(near, shares, once, where[0], bars)
+            before = held(lax.dynamic_slice_in_dim(made[0], start, 2))
+            total = lax.dynamic_update_slice_in_dim(made[0], before + narrowed(held(to_near)), start, axis=0)
+            return (total, _written(made[1], to_place, at)), None
 
-        start = jnp.zeros_like(grid), room(cotangent, place.shape)
-        return lax.scan(row, start, jnp.arange(place.shape[1] // cell))[0]
+        start = jnp.zeros_like(jnp.moveaxis(grid, 2, 0)), room(cotangent, place.shape)
+        to_grid, to_places = lax.scan(part, start, halves(place))[0]
+        return jnp.moveaxis(to_grid, 0, 2), to_places
 
     return with_adjoint(read, adjoint)
-
-
-def _to_near(place, bars, depth: int, weights: np.ndarray):
-    """What a row of cells pulls back to its own cells and those beside it: (depth, c, 3, columns + 2)."""
-    hats = _hats(place, depth)
-    sums = [_down(hats, bar, weight) for bar in bars for weight in weights]
-    cell = weights.shape[1]
-    down = jnp.stack(sums, axis=1).reshape(depth, len(bars), 3, -1, cell)
-    across = jnp.einsum("dcawj,jb->dcawb", down, weights.T.astype(down.dtype))
-    edges = [(0, 0)] * 3
-    return sum(jnp.pad(across[..., b], [*edges, (b, 2 - b)]) for b in range(3))
 
 
 def _hat(place, number):
     return jnp.maximum(1.0 - jnp.abs(place - number), 0.0)
 
 
-def _along(place, values):
-    """The slope of what is straight between values at the depths and 0 beyond them; at a depth the mean of both."""
+def _hats(place, depth: int):
+    """The share (depth, rows, w) of every pixel of some rows in every depth."""
+    return held(_hat(place[None], np.arange(depth, dtype=place.dtype)[:, None, None]))
+
+
+def _read(place, values):
+    """What is straight between values at the depths, and falls to 0 beyond them."""
+    return sum(_hat(place, number) * value for number, value in enumerate(values))
+
+
+def _slope(place, values):
+    """The slope of what `_read` reads; at a depth the mean of both."""
     rises = [after - before for before, after in zip([0.0, *values], [*values, 0.0], strict=True)]
     # Half way between two depths within, on a depth itself: there, the hats of both rises are at one half.
     middle = held(0.5 * (jnp.floor(place) + jnp.ceil(place)))
     return sum(_hat(middle, number - 0.5) * rise for number, rise in enumerate(rises))
+
+
+def _down(hats, plane, weights):
+    """The sums (depth, w) of a plane's columns, weighted by row and by hat; written out over the rows."""
+    return held(sum(hats[:, i] * (weights[i] * plane[i])[None] for i in range(len(plane))))
 
 
 def _between(cell: int) -> np.ndarray:
@@ -140,29 +189,11 @@ def _rows(x, at, cell: int):
     return held(lax.dynamic_slice_in_dim(x, at, cell, axis=1))
 
 
-def _split(x, cell: int):
-    """Rows (c, cell, w) by the column's place in its cell: (c, cell, cell, columns).
-
-    The cells' columns come last, so that neighbours in memory meet neighbouring values of the grid.
-    """
-    return held(x.reshape(*x.shape[:2], -1, cell).transpose(0, 3, 1, 2))
+def _written(picture, rows, at):
+    """The picture (c, h, w) with rows at a place."""
+    return lax.dynamic_update_slice_in_dim(picture, rows, at, axis=1)
 
 
-def _whole(planes):
-    """Rows (c, cell, w) of planes that are split."""
-    return held(jnp.stack([held(plane).transpose(1, 2, 0).reshape(plane.shape[1], -1) for plane in planes]))
-
-
-def _written(picture, planes, at):
-    """The picture (c, h, w) with rows at a place from planes that are split."""
-    return lax.dynamic_update_slice_in_dim(picture, _whole(planes), at, axis=1)
-
-
-def _hats(place, depth: int):
-    """The share (depth, cell, w) of every pixel of a row of cells in every depth."""
-    return held(_hat(place[None], np.arange(depth, dtype=place.dtype)[:, None, None]))
-
-
-def _down(hats, plane, weights: np.ndarray):
-    """The sums (depth, w) of a plane's columns, weighted by row and by hat; written out over the rows."""
-    return held(sum(hats[:, i] * (float(weights[i]) * plane[i])[None] for i in np.flatnonzero(weights)))
+def _in_cells(lines, cell: int):
+    """Lines (..., w) by cell: (..., columns, cell)."""
+    return held(lines.reshape(*lines.shape[:-1], -1, cell))

@@ -1,5 +1,7 @@
 """Adjoints written by hand against plain autodiff of naive formulas, in every mode that jax has."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -103,8 +105,8 @@ def guided(smoothing, picture):
     return image.GuidedFilter(smoothing=smoothing, radius=2)(picture)
 
 
-def grid(numbers, picture):
-    return image.BilateralGrid(strength=numbers[0], blur=numbers[1], mix=numbers[2], cell=4, depth=4)(picture)
+def grid(numbers, picture, cell=4):
+    return image.BilateralGrid(strength=numbers[0], blur=numbers[1], mix=numbers[2], cell=cell, depth=4)(picture)
 
 
 MIXING = jnp.array([-0.5, -0.1, -0.25, -0.3, 0.05, -0.65])
@@ -124,16 +126,18 @@ CASES = {
     "guided filter": (guided, naive_guided, jnp.array(1e-2)),
     "guided filter, one plane": (guided, naive_guided, jnp.array(1e-2)),
     "bilateral grid": (grid, naive_grid, jnp.array([0.6, 0.2, 0.1])),
+    "bilateral grid, odd cells": (partial(grid, cell=3), partial(naive_grid, cell=3), jnp.array([0.6, 0.2, 0.1])),
     "sharpen": (lambda n, x: image.Sharpen(amount=n[0], width=n[1], radius=3)(x), naive_sharpen, jnp.array([0.7, 1.3])),
 }
 # No pixel lies on a knot of the curve, where the naive formula has the slope of one side.
 TALL = jnp.concatenate([PICTURE, jr.uniform(jr.key(4), (3, 15, 19))], 1)
-INPUTS = {"curve": PICTURE + 1e-3, "bilateral grid": PICTURE, "sharpen": TALL}
+INPUTS = {"curve": PICTURE + 1e-3, "bilateral grid": PICTURE, "bilateral grid, odd cells": PICTURE}
 INPUTS |= {
     "balance": jr.uniform(jr.key(6), (22, 18)),
     "colour matrix": TALL,
     "guided filter": TALL,
     "guided filter, one plane": TALL[1:2],
+    "sharpen": TALL,
 }
 
 
