@@ -12,7 +12,7 @@ from .adjoint import Function, with_adjoint
 from .box import held, room
 from .strips import even, own, starts, together
 
-ROWS, COLUMNS = 32, 256  # of a block, at most
+ROWS, COLUMNS = 96, 256  # of a block, at most; rows of all its planes together
 LANES = 8  # numbers that a processor treats at once
 
 
@@ -67,8 +67,8 @@ def by_blocks(
 
 def _block(picture) -> tuple[int, int]:
     """The rows and columns of a block: all blocks have one size, and whole registers of columns."""
-    height, width = picture.shape[1:]
-    return even(height, ROWS), min(width, -(-even(width, COLUMNS) // LANES) * LANES)
+    planes, height, width = picture.shape
+    return even(height, max(1, ROWS // planes)), min(width, -(-even(width, COLUMNS) // LANES) * LANES)
 
 
 def _starts(picture):

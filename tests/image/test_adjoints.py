@@ -144,7 +144,7 @@ INPUTS |= {
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Blocks and strips no larger than a pixel's reach, in a picture of several, of which the last are moved inward."""
-    monkeypatch.setattr(blocks, "ROWS", 3)
+    monkeypatch.setattr(blocks, "ROWS", 9)
     monkeypatch.setattr(blocks, "COLUMNS", 8)
     monkeypatch.setattr(sharpen, "ROWS", 4)
     monkeypatch.setattr("diffsim.image.curve.STRIP", 100)
