@@ -34,8 +34,8 @@ def _whole(weights, image):
 
 def _wide(weights, image):
     rows, columns = (size // 2 for size in weights.shape[2:])
-    # Held, so that layers of one shape are widened by one program, whatever makes their pictures.
-    return jnp.pad(held(image), ((rows, rows), (columns, columns), (0, 0)))
+    # Held, so that layers of one shape are widened by one program, whatever makes their pictures and reads them.
+    return held(jnp.pad(held(image), ((rows, rows), (columns, columns), (0, 0))))
 
 
 def _pulled(weights, image, bar):
@@ -50,7 +50,8 @@ stencil_last = with_adjoint(_whole, _pulled)
 
 def kept(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """The same, to be kept for the way back where a chain computes again what is within its stages."""
-    return checkpoint_name(x, KEPT)
+    # Held, so that nothing computes it again that needs it, and layers of one shape end in one program.
+    return held(checkpoint_name(x, KEPT))
 
 
 @jax.custom_jvp
@@ -82,7 +83,7 @@ def to_pixels(image: Float[Array, "h w 4c"]) -> Float[Array, "2h 2w c"]:
 
 def _apply(image, weights):
     if weights.shape[2:] == (1, 1):
-        return image @ weights[:, :, 0, 0].T
+        return held(image @ weights[:, :, 0, 0].T)
     if jax.__version_info__ >= (0, 11):
         return _convolved(image, weights)
     # On a CPU XLA's convolution then takes some times as long as products of matrices.

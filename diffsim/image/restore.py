@@ -34,11 +34,15 @@ class ToldLayer(eqx.Module):
         self.bias = jnp.zeros(outputs)
         self.factors, self.shifts = jnp.zeros((2, outputs)), jnp.zeros((2, outputs))
 
+    def told(self, powers: Float[Array, " 2"]) -> tuple[Float[Array, "k c n n"], Float[Array, " k"]]:
+        """The stencil and the offsets at this level."""
+        at = lambda terms: held(jnp.sum(powers[:, None] * terms, axis=0))
+        return self.weight * (1.0 + at(self.factors))[:, None, None, None], self.bias + at(self.shifts)
+
     def __call__(self, x: Float[Array, "h w c"], powers: Float[Array, " 2"]) -> Float[Array, "h w k"]:
         """The stencil's sums, beyond the edge of zeros."""
-        at = lambda terms: held(jnp.sum(powers[:, None] * terms, axis=0))
-        weight = self.weight * (1.0 + at(self.factors))[:, None, None, None]
-        return stencil_last(weight, x) + (self.bias + at(self.shifts))[None, None]
+        weight, offset = self.told(powers)
+        return stencil_last(weight, x) + offset[None, None]
 
 
 class Restore(eqx.Module):
@@ -88,16 +92,16 @@ class Restore(eqx.Module):
 
     def inside(self, mosaic: Float[Array, "h w"]) -> Float[Array, "3 h w"]:
         """The picture of a mosaic whose sizes are multiples of four and which is not mirrored: worse at its border."""
-        sites = to_quads(mosaic[..., None])
-        values = stencil_last(jnp.asarray(LINEAR, sites.dtype), sites) + self._change(sites)
-        # Else both parts would be kept for the way back, to be added again.
-        return to_pixels(held(values)).transpose(2, 0, 1)
-
-    def _change(self, sites):
-        powers = jnp.stack([self.level, self.level**2])
-        fine = rectified(self.first(sites, powers))
+        sites, powers = to_quads(mosaic[..., None]), jnp.stack([self.level, self.level**2])
+        # Malvar's filters look at the same sites as the first layer: as one stencil with it, the sites are read once.
+        weight, offset = self.first.told(powers)
+        found = stencil_last(jnp.concatenate([weight, jnp.asarray(LINEAR, sites.dtype)]), sites)
+        fine = rectified(found[..., : offset.size] + offset[None, None])
+        start = held(found[..., offset.size :])
         coarse = rectified(self.down(to_quads(fine), powers))
         for before, after in self.blocks:
             coarse = kept(coarse + after(rectified(before(coarse, powers)), powers))
-        both = rectified(to_pixels(self.up(coarse, powers)) + fine)
-        return self.last(rectified(self.merge(both, powers)), powers)
+        fine = rectified(to_pixels(self.up(coarse, powers)) + fine)
+        change = self.last(rectified(self.merge(fine, powers)), powers)
+        # Else both parts would be kept for the way back, to be added again.
+        return to_pixels(held(start + change)).transpose(2, 0, 1)
