@@ -63,7 +63,7 @@ def test_stages_in_strips_are_the_same(name, monkeypatch):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("name", ["gamma", "tone curve", "saturation", "guided filter", "sharpen"])
+@pytest.mark.parametrize("name", ["gamma", "tone curve", "saturation", "guided filter", "sharpen", "bilateral grid"])
 def test_a_batch_of_pictures_is_what_each_is_with_gradients(name):
     """So many that jax 0.10 could not compile what is done with a strip of all of them as one function."""
     stage, _ = jax.tree.map(lambda a: a.astype(jnp.float32), STAGES[name])
@@ -75,9 +75,10 @@ def test_a_batch_of_pictures_is_what_each_is_with_gradients(name):
 
 
 @pytest.mark.parametrize("size", [(16, 2300), (40, 1100)])
-def test_sharpening_a_wide_picture_is_sharpening_a_tall_one(size):
-    """Strips too large for one function, and such as are not: a blur down and across is the same turned around."""
-    stage, x = image.Sharpen(amount=0.5), jr.uniform(jr.key(1), (3, *size))
+@pytest.mark.parametrize("stage", [image.Sharpen(amount=0.5), image.BilateralGrid()], ids=["sharpen", "bilateral grid"])
+def test_a_wide_picture_is_treated_as_a_tall_one(stage, size):
+    """Strips too large for one function, and such as are not; both stages are the same turned around."""
+    x = jr.uniform(jr.key(1), (3, *size))
     slopes = jax.jit(jax.grad(lambda stage, x: jnp.sum(jnp.sin(stage(x))), (0, 1)))
     wide, tall = slopes(stage, x), slopes(stage, x.transpose(0, 2, 1))
     np.testing.assert_allclose(wide[1], tall[1].transpose(0, 2, 1), rtol=1e-11, atol=1e-12)
