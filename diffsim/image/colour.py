@@ -121,11 +121,9 @@ def _lit(numbers, planes):
     toe, rate, a, slope = numbers
 
     def lit(x):
-        straight = x <= toe
-        # The power has no slope at 0, where it is not used: it sees the toe there. Not by a maximum, whose adjoint
-        # would look for pixels on the toe to share their slopes.
-        power = (1.0 + a) * jnp.exp(rate * jnp.log(jnp.where(straight, toe, x))) - a
-        return jnp.where(straight, slope * x, power)
+        # The power has no slope at 0, where it is not used: it sees the toe there.
+        power = (1.0 + a) * jnp.exp(rate * jnp.log(jnp.maximum(x, toe))) - a
+        return jnp.where(x <= toe, slope * x, power)
 
     return [lit(x) for x in planes]
 
