@@ -129,7 +129,7 @@ def reading(cell: int):
         to_sums = [held(-sum(bar * mean for bar, mean in zip(to_sums, found, strict=True))), *to_sums]
         along = [sum(bar * x for bar, x in zip(to_sums, values, strict=True)) for values in zip(*at, strict=True)]
         hats = _hats(place, near.shape[1])
-        to_near = [jnp.stack([_down(hats, bar, once * share) for bar in to_sums], axis=1) for share in shares]
+        to_near = [jnp.stack([_down(hats, bar, once * rows) for bar in to_sums], axis=1) for rows in shares]
         return jnp.stack(to_near), held(_slope(place, along))[None]
 
     def adjoint(grid, place, cotangent):
