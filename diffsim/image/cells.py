@@ -31,8 +31,7 @@ def summing(cell: int, depth: int):
     def cells(place, colours):
         def row(_, at):
             where, values = (_rows(x, at, cell) for x in (place, colours))
-            sums = held(down(where[0], values))
-            return None, _in_cells(sums, cell) @ np.ones(cell, sums.dtype)
+            return None, _in_cells(down(where[0], values), cell) @ np.ones(cell, place.dtype)
 
         _, found = lax.scan(row, None, jnp.arange(0, place.shape[1], cell))
         return jnp.moveaxis(found, 0, 2)
@@ -65,66 +64,27 @@ def reading(cell: int):
     Sums of colours over that of the weights, both straight between the centres of the cells; the grid has one cell
     more on all sides. For the way back the sums are found again: a picture of them costs more to keep.
     """
-    weights = _between(cell)
     half = -(-cell // 2)
-
-    def halves(place):
-        """The halves of all rows of cells, each between two lines of the grid: numbers and first rows, and for each row
-        the shares (2, half) of both lines and the weight: the halves of an odd cell share its middle row.
-        """
-        number = np.arange(2 * (place.shape[1] // cell))
-        second = number % 2
-        first = second * (cell - half)
-        later = (first[:, None] + np.arange(half) + 0.5) / cell + 0.5 - second[:, None]
-        shares = np.stack([1.0 - later, later], axis=1).astype(place.dtype)
-        shared = cell % 2 * (first[:, None] + np.arange(half) == cell // 2)
-        return number, number // 2 * cell + first, shares, (1.0 - 0.5 * shared).astype(place.dtype)
-
-    def widened(grid):
-        """The grid by its rows, straight between the cells of a row: (rows + 2, depth, 1 + c, w)."""
-        columns = grid.shape[3] - 2
-        across = weights.astype(grid.dtype).reshape(3, 1, 1, 1, 1, cell)
-        parts = [grid[..., b : b + columns, None] * across[b] for b in range(3)]
-        return held(jnp.moveaxis(sum(parts), 2, 0).reshape(grid.shape[2], *grid.shape[:2], -1))
-
-    def narrowed(lines):
-        """The adjoint of widening lines (..., w): (..., columns + 2)."""
-        parts = _in_cells(lines, cell)
-        edges = [(0, 0)] * (lines.ndim - 1)
-        return sum(jnp.pad(parts @ weights[b].astype(lines.dtype), [*edges, (b, 2 - b)]) for b in range(3))
-
-    def between(near, shares):
-        """What two lines of the grid are at the rows between them, by colour and depth."""
-        near, shares = near[:, :, :, None], shares[:, :, None]
-        at = lambda d, c: shares[0] * near[0, d, c] + shares[1] * near[1, d, c]
-        return [[at(d, c) for d in range(near.shape[1])] for c in range(near.shape[2])]
-
-    def means(place, at):
-        """One over the weight and the mean colours."""
-        weight, *sums = (_read(place, values) for values in at)
-        # A pixel finds itself in the grid; the small number is for one that is alone at the far end of its cell.
-        share = held(1.0 / (weight + 1e-6))
-        return share, [held(share * total) for total in sums]
 
     @together
     def forward(near, shares, place):
-        return jnp.stack(means(place, between(near, shares))[1])
+        return jnp.stack(_means(place, _at_rows(near, shares))[1])
 
     def read(grid, place):
-        lines = widened(grid)
+        lines = _widened(grid, cell)
 
         def part(made, half_row):
-            number, at, shares, _ = half_row
-            near = lax.dynamic_slice_in_dim(lines, (number + 1) // 2, 2)
+            line, at, shares, _ = half_row
+            near = lax.dynamic_slice_in_dim(lines, line, 2)
             return _written(made, forward(near, shares, _rows(place, at, half)[0]), at), None
 
         shape = (grid.shape[1] - 1, *place.shape[1:])
-        return lax.scan(part, room(grid, shape), halves(place))[0]
+        return lax.scan(part, room(grid, shape), _halves(place, cell))[0]
 
     @together
     def back(near, shares, once, place, bars):
-        at = between(near, shares)
-        share, found = means(place, at)
+        at = _at_rows(near, shares)
+        share, found = _means(place, at)
         to_sums = [held(share * bar) for bar in bars]
         to_sums = [held(-sum(bar * mean for bar, mean in zip(to_sums, found, strict=True))), *to_sums]
         along = [sum(bar * x for bar, x in zip(to_sums, values, strict=True)) for values in zip(*at, strict=True)]
@@ -133,23 +93,68 @@ def reading(cell: int):
         return jnp.stack(to_near), held(_slope(place, along))[None]
 
     def adjoint(grid, place, cotangent):
-        lines = widened(grid)
+        lines = _widened(grid, cell)
 
         def part(made, half_row):
-            number, at, shares, once = half_row
-            start = (number + 1) // 2
-            near = lax.dynamic_slice_in_dim(lines, start, 2)
+            line, at, shares, once = half_row
+            near = lax.dynamic_slice_in_dim(lines, line, 2)
             where, bars = (_rows(x, at, half) for x in (place, cotangent))
             to_near, to_place = back(near, shares, once, where[0], bars)
-            before = held(lax.dynamic_slice_in_dim(made[0], start, 2))
-            total = lax.dynamic_update_slice_in_dim(made[0], before + narrowed(held(to_near)), start, axis=0)
+            before = held(lax.dynamic_slice_in_dim(made[0], line, 2))
+            total = lax.dynamic_update_slice_in_dim(made[0], before + _narrowed(to_near, cell), line, axis=0)
             return (total, _written(made[1], to_place, at)), None
 
         start = jnp.zeros_like(jnp.moveaxis(grid, 2, 0)), room(cotangent, place.shape)
-        to_grid, to_places = lax.scan(part, start, halves(place))[0]
+        to_grid, to_places = lax.scan(part, start, _halves(place, cell))[0]
         return jnp.moveaxis(to_grid, 0, 2), to_places
 
     return with_adjoint(read, adjoint)
+
+
+def _halves(place, cell: int):
+    """The halves of all rows of cells, each between two lines of the grid: the first of these and the first row.
+
+    And for each row of a half the shares (2, half) of both lines and the weight: the halves of an odd cell share its
+    middle row.
+    """
+    half = -(-cell // 2)
+    number = np.arange(2 * (place.shape[1] // cell))
+    second = number % 2
+    first = second * (cell - half)
+    later = (first[:, None] + np.arange(half) + 0.5) / cell + 0.5 - second[:, None]
+    shares = np.stack([1.0 - later, later], axis=1).astype(place.dtype)
+    shared = cell % 2 * (first[:, None] + np.arange(half) == cell // 2)
+    return (number + 1) // 2, number // 2 * cell + first, shares, (1.0 - 0.5 * shared).astype(place.dtype)
+
+
+def _widened(grid, cell: int):
+    """The grid by its rows, straight between the cells of a row: (rows + 2, depth, 1 + c, w)."""
+    columns = grid.shape[3] - 2
+    across = _between(cell).astype(grid.dtype).reshape(3, 1, 1, 1, 1, cell)
+    parts = [grid[..., b : b + columns, None] * across[b] for b in range(3)]
+    return held(jnp.moveaxis(sum(parts), 2, 0).reshape(grid.shape[2], *grid.shape[:2], -1))
+
+
+def _narrowed(lines, cell: int):
+    """The adjoint of widening lines (..., w): (..., columns + 2)."""
+    parts, across = _in_cells(lines, cell), _between(cell).astype(lines.dtype)
+    edges = [(0, 0)] * (lines.ndim - 1)
+    return sum(jnp.pad(parts @ across[b], [*edges, (b, 2 - b)]) for b in range(3))
+
+
+def _at_rows(near, shares):
+    """What two lines of the grid are at the rows between them, by colour and depth."""
+    near, shares = near[:, :, :, None], shares[:, :, None]
+    at = lambda d, c: shares[0] * near[0, d, c] + shares[1] * near[1, d, c]
+    return [[at(d, c) for d in range(near.shape[1])] for c in range(near.shape[2])]
+
+
+def _means(place, at):
+    """One over the weight and the mean colours."""
+    weight, *sums = (_read(place, values) for values in at)
+    # A pixel finds itself in the grid; the small number is for one that is alone at the far end of its cell.
+    share = held(1.0 / (weight + 1e-6))
+    return share, [held(share * total) for total in sums]
 
 
 def _hat(place, number):
