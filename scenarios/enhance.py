@@ -36,7 +36,7 @@ from diffsim.image.judging import best_classical, developed, even, example, expo
 Task = Literal["noisy", "demosaic"]
 Level = Literal["low", "middle", "high"]
 
-STEPS_A_MINUTE = {"noisy": 1900, "demosaic": 5000}  # on two cores
+STEPS_A_MINUTE = {"noisy": 2700, "demosaic": 5000}  # on two cores
 CAMERA = sensor.CAMERA
 
 

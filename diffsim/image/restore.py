@@ -13,7 +13,6 @@ from .box import held
 from .deep import kept, rectified, stencil_last, to_pixels, to_quads
 from .demosaic import LINEAR
 
-BLOCKS = 2  # at half the quads' size
 MIRRORED = 12  # pixels beyond an edge, a multiple of four
 
 
@@ -55,9 +54,9 @@ class Restore(eqx.Module):
 
     first: ToldLayer
     down: ToldLayer
-    blocks: tuple[tuple[ToldLayer, ToldLayer], ...]
+    before: ToldLayer
+    after: ToldLayer
     up: ToldLayer
-    merge: ToldLayer
     last: ToldLayer
     level: Scalar = param(0.0, bounds=(-3.0, 3.0))
 
@@ -65,15 +64,12 @@ class Restore(eqx.Module):
         if len(widths) != 2:
             raise InputError(f"widths={widths}: give two, of the channels on the quads and on the quads of quads")
         fine, coarse = widths
-        keys = iter(jr.split(key, 5 + 2 * BLOCKS))
+        keys = iter(jr.split(key, 6))
         self.first = ToldLayer(4, fine, key=next(keys))
         self.down = ToldLayer(4 * fine, coarse, 1, key=next(keys))
-        self.blocks = tuple(
-            (ToldLayer(coarse, coarse, key=next(keys)), ToldLayer(coarse, coarse, gain=0.3, key=next(keys)))
-            for _ in range(BLOCKS)
-        )
+        self.before = ToldLayer(coarse, coarse, key=next(keys))
+        self.after = ToldLayer(coarse, coarse, gain=0.3, key=next(keys))
         self.up = ToldLayer(coarse, 4 * fine, 1, key=next(keys))
-        self.merge = ToldLayer(fine, fine, key=next(keys))
         # Nothing is added before training: the other stages find the camera's constants first.
         self.last = ToldLayer(fine, 12, gain=0.0, key=next(keys))
         self.level = jnp.zeros(())
@@ -99,9 +95,8 @@ class Restore(eqx.Module):
         fine = rectified(found[..., : offset.size] + offset[None, None])
         start = held(found[..., offset.size :])
         coarse = rectified(self.down(to_quads(fine), powers))
-        for before, after in self.blocks:
-            coarse = kept(coarse + after(rectified(before(coarse, powers)), powers))
+        coarse = kept(coarse + self.after(rectified(self.before(coarse, powers)), powers))
         fine = rectified(to_pixels(self.up(coarse, powers)) + fine)
-        change = self.last(rectified(self.merge(fine, powers)), powers)
+        change = self.last(fine, powers)
         # Else both parts would be kept for the way back, to be added again.
         return to_pixels(held(start + change)).transpose(2, 0, 1)
