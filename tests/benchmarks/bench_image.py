@@ -1,18 +1,21 @@
 """CPU time, compile time and memory of every image stage and of the whole chain, forward and with gradients.
 
-    python tests/benchmarks/bench_image.py [--megapixels 1] [--stage NAME] [--torch] [--fresh]
+    python tests/benchmarks/bench_image.py [--megapixels 1] [--stage NAME] [--torch | --compile] [--fresh]
 
 CPU milliseconds per megapixel in single precision: the least of five rounds, each the mean of some runs. The gradient
 is the picture together with the pull-back of a given picture to the stage's input and all its parameters: what a stage
 does within a chain. Memory is what the compiled program sets aside beside its arguments.
 Memory that is freed is kept by the process; with --fresh the allocator gives it back to the system and fetches it anew.
-With --torch the rows that PyTorch and kornia have too run beside them in turns, in this process.
+With --torch the rows that PyTorch and kornia have too run beside them in turns, in this process. With --compile nothing
+runs, and the table is of the CPU seconds of tracing and compiling; the allocator is left as it is, since the one heap
+of all threads makes those that compile wait for each other.
 """
 
 import argparse
 import ctypes
 import importlib.util
 import time
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -97,15 +100,20 @@ def programs(stage, x):
     return (forward, (arrays, x)), (both, (arrays, x, jr.normal(jr.key(2), shape, jnp.float32)))
 
 
-def measure(stage, x) -> list[float]:
-    """CPU ms forward and with gradient, compile seconds of the latter, MB of memory of both."""
-    row = []
+def compile_seconds(stage, x) -> list[float]:
+    """CPU seconds of tracing and compiling, forward and with gradient."""
+    return [program(function, *args)[1] for function, args in programs(stage, x)]
+
+
+def measure(stage, x, size: float) -> list[float]:
+    """For each of `size` megapixels: CPU ms forward and with gradient, their ratio, MB of memory of both."""
+    times, sizes = [], []
     for function, args in programs(stage, x):
-        made, seconds = program(function, *args)
+        made, _ = program(function, *args)
         memory = made.memory_analysis()
-        size = (memory.temp_size_in_bytes + memory.output_size_in_bytes) / 1e6 if memory else np.nan
-        row.append((cpu_ms(lambda p=made, a=args: jax.block_until_ready(p(*a))), seconds, size))
-    return [row[0][0], row[1][0], row[1][1], row[0][2], row[1][2]]
+        sizes.append((memory.temp_size_in_bytes + memory.output_size_in_bytes) / 1e6 / size if memory else np.nan)
+        times.append(cpu_ms(lambda p=made, a=args: jax.block_until_ready(p(*a))) / size)
+    return [*times, times[1] / times[0], *sizes]
 
 
 def beside_torch(x, size: float, only: str) -> None:
@@ -126,31 +134,37 @@ def beside_torch(x, size: float, only: str) -> None:
         print(f"{name:30s} {ours:10.1f} {others:10.1f} {others / ours:10.1f}", flush=True)
 
 
-def table(picture, size: float, only: str) -> None:
-    """Prints a row for every stage."""
-    heads = ("forward ms", "+ gradient", "ratio", "compile s", "MB", "MB grad")
+def table(heads: tuple[str, ...], row, picture, only: str) -> None:
+    """Prints `row(stage, input)` for every stage."""
     print(f"{'stage':30s} " + " ".join(f"{head:>10s}" for head in heads))
     for name, (stage, channels) in cases().items():
         if only in name:
-            x = picture[:channels] if channels else image.mosaic(picture)
-            ahead, both, seconds, memory, memory_both = measure(stage, x)
-            row = (ahead / size, both / size, both / ahead, seconds, memory / size, memory_both / size)
-            print(f"{name:30s} " + " ".join(f"{value:10.1f}" for value in row), flush=True)
+            values = row(stage, picture[:channels] if channels else image.mosaic(picture))
+            print(f"{name:30s} " + " ".join(f"{value:10.1f}" for value in values), flush=True)
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--megapixels", type=float, default=1.0)
     parser.add_argument("--stage", default="")
-    parser.add_argument("--torch", action="store_true")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--torch", action="store_true")
+    kind.add_argument("--compile", action="store_true")
     parser.add_argument("--fresh", action="store_true")
     options = parser.parse_args()
-    if not options.fresh:
+    if not (options.fresh or options.compile):
         keep_memory()
     side = round(np.sqrt(options.megapixels * 1e6) / 16) * 16
     picture = jr.uniform(jr.key(1), (3, side, side), jnp.float32)
-    print(f"per MP, at {side} x {side}")
-    (beside_torch if options.torch else table)(picture, side * side / 1e6, options.stage)
+    size = side * side / 1e6
+    print(f"{side} x {side} pixels" + ("" if options.compile else "; per MP"))
+    if options.compile:
+        table(("forward s", "+ gradient"), compile_seconds, picture, options.stage)
+    elif options.torch:
+        beside_torch(picture, size, options.stage)
+    else:
+        heads = ("forward ms", "+ gradient", "ratio", "MB", "MB grad")
+        table(heads, partial(measure, size=size), picture, options.stage)
 
 
 if __name__ == "__main__":
