@@ -69,8 +69,8 @@ def load(path: Path | str) -> tuple[str, Chain]:
     """The task and the chain in a file that `save` wrote; raises InputError for any other."""
     try:
         return _load(Path(path).read_bytes())
-    except InputError:
-        raise
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read, {error.strerror}") from error
     except Exception as error:  # the ways in which a zip archive can be damaged are many
@@ -101,5 +101,5 @@ def _load(data: bytes) -> tuple[str, Chain]:
     chain = untrained(about["task"], tuple(about["widths"]), key=jr.key(0))
     chain = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32) if eqx.is_inexact_array(x) else x, chain)
     if values.keys() != parameters(chain).keys():
-        raise InputError("the parameters are not those of this chain")
+        raise InputError("the parameters are not those of this chain, as of another version; train again")
     return about["task"], replace(chain, values)

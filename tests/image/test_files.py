@@ -1,5 +1,7 @@
 """Picture files and trained parameters: round trips, files made by others, damage, bad requests."""
 
+import json
+
 import jax
 import jax.random as jr
 import numpy as np
@@ -116,6 +118,10 @@ def test_files_without_parameters_are_named(tmp_path):
         trained.load(tmp_path / "a.npz")
     with pytest.raises(ds.InputError, match="cannot be read"):
         trained.load(tmp_path / "b.npz")
+    about = json.dumps({"task": "noisy", "widths": (2, 2)})
+    np.savez(tmp_path / "c.npz", about=np.array(about), **{"stages.demosaic.merge.weight": np.zeros((2, 2, 3, 3))})
+    with pytest.raises(ds.InputError, match=r"c\.npz: the parameters are not those of this chain"):
+        trained.load(tmp_path / "c.npz")
     with pytest.raises(ds.InputError, match="task='other'"):
         trained.trained("other")
     with pytest.raises(ds.InputError, match=r"widths=\(4,\): give two"):
