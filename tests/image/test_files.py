@@ -119,7 +119,7 @@ def test_files_without_parameters_are_named(tmp_path):
     with pytest.raises(ds.InputError, match="cannot be read"):
         trained.load(tmp_path / "b.npz")
     about = json.dumps({"task": "noisy", "widths": (2, 2)})
-    np.savez(tmp_path / "c.npz", about=np.array(about), **{"stages.demosaic.merge.weight": np.zeros((2, 2, 3, 3))})
+    np.savez(tmp_path / "c.npz", about=np.array(about), merge=np.zeros((2, 2, 3, 3)))
     with pytest.raises(ds.InputError, match=r"c\.npz: the parameters are not those of this chain"):
         trained.load(tmp_path / "c.npz")
     with pytest.raises(ds.InputError, match="task='other'"):
