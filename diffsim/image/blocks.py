@@ -35,27 +35,32 @@ def by_blocks(
     cotangent, place)` gives the plane (h, w) whose sum is the cotangent of the parameter, a number, and the cotangent
     of the picture.
     """
-    stage, adjoint = together(stage), together(adjoint)
 
     def function(parameter, picture):
         size = _block(picture)
 
+        @together
+        def block(parameter, picture, start):
+            return stage(parameter, _cut(picture, start, size, halo), _place(picture, start, size, halo))
+
         def step(made, start):
-            found = stage(parameter, _cut(picture, start, size, halo), _place(picture, start, size, halo))
-            return lax.dynamic_update_slice(made, held(found), (0, *start)), None
+            return lax.dynamic_update_slice(made, held(block(parameter, picture, start)), (0, *start)), None
 
         return lax.scan(step, room(picture), _starts(picture)[1])[0]
 
     def back(parameter, picture, cotangent):
         size = _block(picture)
 
-        def step(made, starts):
-            wanted, start = starts
+        @together
+        def block(parameter, picture, cotangent, wanted, start):
             part, bar = (_cut(x, start, size, halo) for x in (picture, cotangent))
             plane, found = adjoint(parameter, part, bar, _place(picture, start, size, halo))
             rows, columns = map(own, wanted, start, size)
-            sums = made[0] + (rows.astype(plane.dtype) @ held(plane)) * columns
-            return (sums, lax.dynamic_update_slice(made[1], held(found), (0, *start))), None
+            return (rows.astype(plane.dtype) @ held(plane)) * columns, found
+
+        def step(made, starts):
+            sums, found = block(parameter, picture, cotangent, *starts)
+            return (made[0] + sums, lax.dynamic_update_slice(made[1], held(found), (0, *starts[1]))), None
 
         first = (jnp.zeros(size[1], picture.dtype), room(cotangent))
         sums, to_picture = lax.scan(step, first, _starts(picture))[0]
@@ -81,11 +86,11 @@ def _cut(picture, start, size, halo: int):
     """The block of a picture with its halo, zero beyond the picture's edge."""
     most = [min(n + 2 * halo, full) for n, full in zip(size, picture.shape[1:], strict=True)]
     first = [jnp.clip(s - halo, 0, full - n) for s, n, full in zip(start, most, picture.shape[1:], strict=True)]
-    part = held(lax.dynamic_slice(picture, (0, *first), (picture.shape[0], *most)))
+    part = lax.dynamic_slice(picture, (0, *first), (picture.shape[0], *most))
     room = held(jnp.zeros((picture.shape[0], *(n + 4 * halo for n in size)), picture.dtype))
     at = (f - s + 2 * halo for f, s in zip(first, start, strict=True))
     placed = held(lax.dynamic_update_slice(room, part, (0, *at)))
-    return held(placed[:, halo : size[0] + 3 * halo, halo : size[1] + 3 * halo])
+    return placed[:, halo : size[0] + 3 * halo, halo : size[1] + 3 * halo]
 
 
 def _place(picture, start, size, halo: int) -> Place:

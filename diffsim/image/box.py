@@ -24,7 +24,7 @@ def box(image: Float[Array, "c h w"], radius: int) -> Float[Array, "c h w"]:
 
 def sums(image: Float[Array, "c h w"], radius: int) -> Float[Array, "c h-2r w-2r"]:
     """The sums over the squares of `box` that lie within the picture: down, then across."""
-    return _runs(_runs(image, 2 * radius + 1, 1), 2 * radius + 1, 2)
+    return _runs(held(_runs(image, 2 * radius + 1, 1)), 2 * radius + 1, 2)
 
 
 def _runs(x, count: int, axis: int):
@@ -35,7 +35,7 @@ def _runs(x, count: int, axis: int):
     reach = size + short * (runs - 1)
     few = held(sum(part(x, i, reach) for i in range(short)))
     total = sum(part(few, i * short, size) for i in range(runs))
-    return held(sum((part(x, i, size) for i in range(short * runs, count)), start=total))
+    return sum((part(x, i, size) for i in range(short * runs, count)), start=total)
 
 
 def counted(size: int, radius: int) -> np.ndarray:

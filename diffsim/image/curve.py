@@ -62,7 +62,8 @@ def _steps_bar(count: int, picture, cotangent):
     segments = np.arange(count, dtype=picture.dtype)[:, None]
 
     @together
-    def more(sums, x, bar, wanted, at):
+    def more(sums, values, bars, wanted, at):
+        x, bar = (lax.dynamic_slice_in_dim(a, at, size) for a in (values, bars))
         bar = jnp.where(own(wanted, at, size), bar, 0.0)
         pairs = list(zip(*(held(a).reshape(lines, 1, -1) for a in (count * x, bar)), strict=True))
         within = sum(jnp.clip(x - segments, 0.0, 1.0) * bar for x, bar in pairs)
@@ -71,7 +72,7 @@ def _steps_bar(count: int, picture, cotangent):
         return [total + new for total, new in zip(sums, (within, below, above), strict=True)]
 
     def add(sums, wanted, at):
-        return more(sums, *(lax.dynamic_slice_in_dim(a, at, size) for a in (values, bars)), wanted, at)
+        return more(sums, values, bars, wanted, at)
 
     start = [jnp.zeros((rows, size // lines), picture.dtype) for rows in (count, 1, 1)]
     within, below, above = (x.sum(1) for x in over(values.size, size, add, start))

@@ -48,13 +48,13 @@ def _guided(radius: int):
     def adjoint(smoothing, picture, cotangent, place):
         guide, near, (averages, level, share, slopes) = _lines(smoothing, picture, place, radius)
         bars = held(cotangent * _shares(place, radius, 0))
-        to_offsets = sums(bars, radius)
-        to_products = held((sums(held(guide * bars), radius) - level * to_offsets) * share)
+        to_offsets = held(sums(bars, radius))
+        to_products = held((sums(guide * bars, radius) - level * to_offsets) * share)
         to_variance = held(-_dot(to_products, slopes))
         to_level = held(-_dot(to_offsets, slopes) - _dot(to_products, averages) - 2.0 * level * to_variance)
         weights = jnp.array(GUIDES[len(picture)], picture.dtype)[:, None, None]
         straight = sums(held((to_offsets - level * to_products + weights * to_level) * near), radius)
-        by_guide = sums(held((to_products + weights * to_variance) * near), radius)
+        by_guide = held(sums(held((to_products + weights * to_variance) * near), radius))
         own = _shares(place, radius, halo)
         to_guide = held(_dot(inner(cotangent), sums(slopes, radius)) * own + _dot(inner(picture), by_guide))
         found = straight + inner(guide) * by_guide + weights * to_guide
@@ -67,7 +67,7 @@ def _lines(smoothing, picture, place, radius: int):
     """The guide, one over the pixels in every window, and the lines of the guide that the planes are there."""
     near = held(_shares(place, radius, radius))
     guide = held(_guide(picture))
-    averages, products = held(sums(picture, radius) * near), held(sums(held(guide * picture), radius) * near)
+    averages, products = held(sums(picture, radius) * near), held(sums(guide * picture, radius) * near)
     level = held(_guide(averages))
     share = held(1.0 / (_guide(products) - level * level + smoothing))
     return guide, near, (averages, level, share, held((products - level * averages) * share))

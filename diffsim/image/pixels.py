@@ -37,15 +37,15 @@ def by_strips(pixel: Pixel) -> Function:
         spread = tuple(jnp.broadcast_to(number, (count,)) for number in numbers)
 
         @together
-        def pull(sums, spread, part, bar, wanted, at):
+        def pull(sums, spread, planes, bars, wanted, at):
+            part, bar = (tuple(held(lax.dynamic_slice_in_dim(x, at, count, axis=1))) for x in (planes, bars))
             to_numbers, to_planes = jax.vjp(pixel, spread, part)[1](list(bar))
             new = own(wanted, at, count)
             return [total + jnp.where(new, more, 0.0) for total, more in zip(sums, to_numbers, strict=True)], to_planes
 
         def strip(made, wanted, at):
             sums, found = made
-            part, bar = (tuple(held(lax.dynamic_slice_in_dim(x, at, count, axis=1))) for x in (planes, bars))
-            sums, to_planes = pull(sums, spread, part, bar, wanted, at)
+            sums, to_planes = pull(sums, spread, planes, bars, wanted, at)
             # One plane after the other: each is a loop of its own, without a question of which it is.
             for c, plane in enumerate(to_planes):
                 found = lax.dynamic_update_slice(found, plane[None], (c, at))

@@ -42,7 +42,8 @@ def together(work: Callable) -> Callable:
     """What is done with a small part, as one native function: as jax 0.11 and later compile the body of a small loop.
 
     For a part alone: a batch of parts, for which the backend of jax 0.10 has no such functions, and derivatives of the
-    work are compiled as usual. `work` has no other numbers than its arguments.
+    work are compiled as usual. `work` has no other numbers than its arguments, and cuts its part out of the whole
+    itself: beforehand it would be one more small program for every part.
     """
     if jax.__version_info__ >= (0, 11):
         return work
