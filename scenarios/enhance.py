@@ -50,7 +50,7 @@ def steps_in(minutes: float, task: Task) -> int:
 def train(
     *,
     task: Task = "noisy",
-    minutes: float = 0.75,
+    minutes: float = 0.6,
     seed: int = 0,
     widths: tuple[int, ...] = (),
     save: Path | None = None,

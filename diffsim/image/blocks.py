@@ -44,7 +44,7 @@ def by_blocks(
             return stage(parameter, _cut(picture, start, size, halo), _place(picture, start, size, halo))
 
         def step(made, start):
-            return lax.dynamic_update_slice(made, held(block(parameter, picture, start)), (0, *start)), None
+            return lax.dynamic_update_slice(made, block(parameter, picture, start), (0, *start)), None
 
         return lax.scan(step, room(picture), _starts(picture)[1])[0]
 
@@ -60,7 +60,7 @@ def by_blocks(
 
         def step(made, starts):
             sums, found = block(parameter, picture, cotangent, *starts)
-            return (made[0] + sums, lax.dynamic_update_slice(made[1], held(found), (0, *starts[1]))), None
+            return (made[0] + sums, lax.dynamic_update_slice(made[1], found, (0, *starts[1]))), None
 
         first = (jnp.zeros(size[1], picture.dtype), room(cotangent))
         sums, to_picture = lax.scan(step, first, _starts(picture))[0]
