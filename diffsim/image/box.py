@@ -1,6 +1,8 @@
 """Sums and means over windows, whose adjoints are such sums again."""
 
+from functools import reduce
 from math import isqrt
+from operator import add
 
 import jax.numpy as jnp
 import numpy as np
@@ -34,8 +36,8 @@ def _runs(x, count: int, axis: int):
     part = lambda y, at, n: lax.slice_in_dim(y, at, at + n, axis=axis)
     reach = size + short * (runs - 1)
     few = held(sum(part(x, i, reach) for i in range(short)))
-    total = sum(part(few, i * short, size) for i in range(runs))
-    return sum((part(x, i, size) for i in range(short * runs, count)), start=total)
+    total = reduce(add, [part(few, i * short, size) for i in range(runs)])
+    return reduce(add, [part(x, i, size) for i in range(short * runs, count)], total)
 
 
 def counted(size: int, radius: int) -> np.ndarray:
