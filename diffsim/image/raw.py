@@ -11,6 +11,10 @@ from .._extras import extra
 from .bayer import check_pattern
 from .pictures import check_extension
 
+# Linear sRGB to the colours of the standard observer, IEC 61966-2-1.
+SRGB_TO_XYZ = np.array(
+    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+)
 RAW = (".dng", ".nef", ".cr2", ".cr3", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw")
 
 
@@ -98,8 +102,17 @@ def _gains(file) -> tuple[float, float, float]:
 
 def _matrix(file) -> np.ndarray:
     """Balanced camera colours to linear sRGB: white stays white, whatever the light."""
-    # LibRaw makes it of the file's own matrix or, for a known camera, of its table; `rgb_xyz_matrix` is of the latter.
-    matrix = np.asarray(file.color_matrix, float)[:, :3]
-    if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-9:
+    # `color_matrix` is made of the file's own matrix, `rgb_xyz_matrix` is that of LibRaw's table: zeros without one.
+    own = np.asarray(file.color_matrix, float)[:, :3]
+    seen = np.asarray(file.rgb_xyz_matrix, float)[:3] @ SRGB_TO_XYZ
+    if _invertible(own):
+        matrix = own
+    elif _invertible(seen):
+        matrix = np.linalg.inv(seen / seen.sum(axis=1, keepdims=True))
+    else:
         return np.eye(3)
     return matrix / matrix.sum(axis=1, keepdims=True)
+
+
+def _invertible(matrix) -> bool:
+    return bool(np.isfinite(matrix).all()) and abs(np.linalg.det(matrix)) > 1e-9

@@ -1,5 +1,6 @@
 """Raws: plain mosaics and digital negatives, whose constants come from the file, up to the developed picture."""
 
+import struct
 import sys
 
 import jax.numpy as jnp
@@ -10,14 +11,13 @@ import tifffile
 import diffsim as ds
 from diffsim import image
 from diffsim.image import sensor, training
+from diffsim.image.raw import SRGB_TO_XYZ
 
 RNG = np.random.default_rng(0)
-# Linear sRGB to the colours of the standard observer (IEC 61966-2-1), and these to the colours of two cameras.
-SRGB_TO_XYZ = np.array(
-    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.119192, 0.9503041]]
-)
+# The colours of the standard observer to those of two cameras, and of one that is sold (Adobe's matrix for it).
 SEES_SRGB = np.linalg.inv(SRGB_TO_XYZ)
 SEES_MIXED = np.array([[0.7, -0.2, -0.05], [-0.4, 1.25, 0.12], [-0.05, 0.2, 0.6]])
+SEES_D850 = np.array([[1.0405, -0.3755, -0.1270], [-0.5461, 1.3787, 0.1793], [-0.1040, 0.2015, 0.6785]])
 
 
 def to_srgb(to_camera):
@@ -91,6 +91,73 @@ def test_the_matrix_is_that_of_the_file(tmp_path):
     np.testing.assert_array_equal(bare, np.eye(3))
 
 
+def nef(path, mosaic, pattern, model, gains=None):
+    """Writes a raw as Nikon's cameras do, without compression; white balance as in its maker's note, if `gains`."""
+    kinds = {1: "B", 3: "H", 4: "I", 5: "I"}
+
+    def directory(at, entries):
+        head, more = struct.pack("<H", len(entries)), b""
+        for tag, kind, values in entries:
+            data = values if isinstance(values, bytes) else struct.pack(f"<{len(values)}{kinds[kind]}", *values)
+            count = len(data) // {3: 2, 4: 4, 5: 8}.get(kind, 1)
+            if len(data) > 4:
+                data, more = struct.pack("<I", at + 6 + 12 * len(entries) + len(more)), more + data
+            head += struct.pack("<HHI", tag, kind, count) + data.ljust(4, b"\0")
+        return head + bytes(4) + more
+
+    data = mosaic.astype("<u2").tobytes()
+    first, raw, camera, pixels = 8, 512, 1024, 2048
+    height, width = mosaic.shape
+    colours = ["RGB".index(c) for c in pattern]
+    sizes = [(256, 4, [width]), (257, 4, [height]), (258, 3, [16]), (259, 3, [1]), (262, 3, [32803])]
+    strips = [(273, 4, [pixels]), (277, 3, [1]), (278, 4, [height]), (279, 4, [len(data)])]
+    note = [(1, 7, b"0210")]
+    if gains is not None:
+        numbers = [round(256 * gain) for gain in (gains[0], gains[2], gains[1], gains[1])]
+        note.append((12, 5, [x for number in numbers for x in (number, 256)]))
+    note = b"Nikon\0\2\x10\0\0" + b"II*\0\x08\0\0\0" + directory(8, note)
+    parts = {
+        0: b"II*\0" + struct.pack("<I", first),
+        first: directory(
+            first, [(271, 2, b"NIKON CORPORATION\0"), (272, 2, model), (330, 4, [raw]), (34665, 4, [camera])]
+        ),
+        raw: directory(raw, [(254, 4, [0]), *sizes, *strips, (33421, 3, [2, 2]), (33422, 1, colours)]),
+        camera: directory(camera, [(37500, 7, note)]),
+        pixels: data,
+    }
+    file = bytearray(pixels + len(data))
+    for at, part in parts.items():
+        file[at : at + len(part)] = part
+    path.write_bytes(file)
+    return path
+
+
+@pytest.mark.parametrize("pattern", image.PATTERNS)
+def test_a_known_cameras_raw_has_the_colours_of_its_table(pattern, tmp_path):
+    values = RNG.integers(0, 2**16, (32, 48))
+    found = image.read_raw(nef(tmp_path / "a.nef", values, pattern, b"NIKON D850\0", gains=(2.0, 1.0, 1.5)))
+    assert found.pattern == pattern
+    np.testing.assert_allclose(found.mosaic, values / 65535.0, atol=1e-6)
+    np.testing.assert_allclose(found.gains, (2.0, 1.0, 1.5), rtol=1e-6)
+    np.testing.assert_allclose(found.matrix, to_srgb(SEES_D850), atol=1e-4)
+
+
+def test_a_known_cameras_daylight_is_white_and_its_colours_come_back(tmp_path):
+    # Without a white balance in the file; the light of sRGB, and one colour, as this camera sees them.
+    colour = np.array([0.6, 0.3, 0.2])
+    white, seen = (SEES_D850 @ SRGB_TO_XYZ @ np.stack([np.ones(3), colour], axis=1)).T
+    mosaic = image.mosaic(np.broadcast_to((0.5 * seen / white.max())[:, None, None], (3, 32, 48)))
+    raw = image.read_raw(nef(tmp_path / "a.nef", np.round(65535 * np.asarray(mosaic)), "RGGB", b"NIKON D850\0"))
+    mean = lambda y, x: raw.mosaic[y::2, x::2].mean()
+    balanced = np.array(raw.gains) * [mean(0, 0), mean(0, 1), mean(1, 1)]
+    np.testing.assert_allclose(raw.matrix @ balanced / (0.5 * white[1] / white.max()), colour, rtol=1e-3)
+
+
+def test_an_unknown_cameras_colours_stay(tmp_path):
+    raw = image.read_raw(nef(tmp_path / "a.nef", RNG.integers(0, 2**16, (32, 48)), "RGGB", b"NIKON NOBODY\0"))
+    np.testing.assert_array_equal(raw.matrix, np.eye(3))
+
+
 def test_raws_that_cannot_be_decoded_are_named(tmp_path):
     (tmp_path / "a.dng").write_bytes(b"II*\0 and no more")
     with pytest.raises(ds.InputError, match="cannot be decoded"):
@@ -107,28 +174,33 @@ def test_a_missing_extra_is_named(tmp_path, monkeypatch):
 
 
 CAMERAS = {
-    "RGGB": {"black": 64, "white": 1023, "gains": (2.0, 1.0, 1.5), "to_camera": SEES_SRGB},
-    "GBRG": {"black": 2048, "white": 15300, "gains": (1.4, 1.0, 2.3), "to_camera": SEES_MIXED},
+    "a.dng": ("RGGB", {"black": 64, "white": 1023, "gains": (2.0, 1.0, 1.5), "to_camera": SEES_SRGB}),
+    "b.dng": ("GBRG", {"black": 2048, "white": 15300, "gains": (1.4, 1.0, 2.3), "to_camera": SEES_MIXED}),
+    "c.nef": ("BGGR", {"black": 0, "white": 65535, "gains": (1.8, 1.0, 1.3), "to_camera": SEES_D850}),
 }
 
 
-def test_two_cameras_negatives_of_a_scene_are_developed_alike(tmp_path, scenario):
+def test_three_cameras_raws_of_a_scene_are_developed_alike(tmp_path, scenario):
     # Smooth, so that it does not matter where which colour was seen.
     scene = image.box(jnp.asarray(training.held_out()["china.jpg"][:, 40:120, 60:162]), 3)
     pictures = []
-    for pattern, constants in CAMERAS.items():
+    for name, (pattern, constants) in CAMERAS.items():
         red, _, blue = constants["gains"]
         # Each sees colours in its own way, through filters and with numbers of its own.
         camera = image.Camera(red=red, blue=blue, matrix=tuple(map(tuple, to_srgb(constants["to_camera"]))))
         seen = image.mosaic(sensor.camera_colours(scene, camera), pattern)
         stored = np.round(constants["black"] + (constants["white"] - constants["black"]) * seen)
         # One row and column less: no whole number of quads.
-        path = dng(tmp_path / f"{pattern}.dng", stored[:79, :101], pattern, **constants)
-        out = tmp_path / f"{pattern}.png"
+        path, stored = tmp_path / name, stored[:79, :101]
+        if path.suffix == ".dng":
+            dng(path, stored, pattern, **constants)
+        else:
+            nef(path, stored, pattern, b"NIKON D850\0", constants["gains"])
+        out = path.with_suffix(".png")
         done = scenario("enhance", "apply", path, out, "--noise", "low", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         pictures.append(image.read_picture(out))
     assert pictures[0].shape == (3, 79, 101)
-    for picture in pictures:
+    for i, picture in enumerate(pictures):
         assert image.psnr(picture, np.asarray(scene[:, :79, :101])) > 33
-    assert image.psnr(*pictures) > 40
+        assert image.psnr(picture, pictures[i - 1]) > 40
