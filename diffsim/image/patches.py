@@ -50,12 +50,12 @@ def draw(patches: UInt8[Array, "n 3 s s"], *, key: PRNGKeyArray, saturation: flo
 
 
 def mean_over(
-    function, patches: UInt8[Array, "n 3 s s"], count: int, *, key: PRNGKeyArray, saturation: float = 1.6
+    function, patches: UInt8[Array, "n 3 s s"], keys: PRNGKeyArray, *, saturation: float = 1.6
 ) -> Float[Array, ""]:
-    """The mean of `function(picture, key)` over `count` random patches, one after the other: each fits the cache."""
+    """The mean of `function(picture, key)` over random patches, one for each key, in turn: each fits the cache."""
 
     def one(key):
         drawn, noise = jr.split(key)
         return function(draw(patches, key=drawn, saturation=saturation), noise)
 
-    return jnp.mean(jax.lax.map(one, jr.split(key, count)))
+    return jnp.mean(jax.lax.map(one, keys))

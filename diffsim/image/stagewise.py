@@ -2,19 +2,17 @@
 
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 from jaxtyping import Array, PRNGKeyArray
 
 from .._errors import InputError
 from ..parameters import parameters, trainable
-from ..train.fit import fit
 from . import patches
 from .bayer import mosaic
 from .chain import Chain
 from .colour import root
 from .sensor import CAMERA, camera_colours, to_srgb
 from .trained import told
-from .training import BATCH, CONSTANTS, CONSTANTS_RATE, noisy_raw, on_patches, orthogonal, schedule, weighed
+from .training import CONSTANTS, CONSTANTS_RATE, fit_patches, noisy_raw, on_patches, orthogonal, schedule, weighed
 
 
 def one_by_one(chain: Chain, squares: Array, steps: int, *, key: PRNGKeyArray) -> Chain:
@@ -27,7 +25,8 @@ def one_by_one(chain: Chain, squares: Array, steps: int, *, key: PRNGKeyArray) -
         free = trainable((chain, squares), f"0.stages.{name}")
         count = network if name == "demosaic" else few
         optimizer = orthogonal(count) if name == "demosaic" else schedule(count, CONSTANTS_RATE)
-        (chain, _), _ = fit(stage_loss(name), (chain, squares), optimizer, jr.split(key, count), train=free)
+        loss, model = stage_loss(name), (chain, squares)
+        (chain, _), _ = fit_patches(loss, model, optimizer, steps=count, key=key, train=free)
     return chain
 
 
@@ -46,7 +45,7 @@ def _learned(chain: Chain) -> list[str]:
 def stage_loss(name: str):
     """The loss of one stage alone, against what the camera itself has at its place."""
 
-    def loss(model, key):
+    def loss(model, keys):
         chain, squares = model
 
         def one(picture, key):
@@ -56,7 +55,7 @@ def stage_loss(name: str):
             found = jax.lax.stop_gradient(_upto(informed, name, given))
             return weighed(informed.stages[name](found) - _target(name, picture), noise)
 
-        return patches.mean_over(one, squares, BATCH, key=key)
+        return patches.mean_over(one, squares, keys)
 
     return loss
 

@@ -1,6 +1,7 @@
 """What chains are trained on and by: photographs at hand, losses, the rate of learning."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 import jax
@@ -71,23 +72,23 @@ def orthogonal(steps: int, rate: float = 1e-2) -> optax.GradientTransformation:
     )
 
 
-def clean_loss(model: tuple[Chain, Array], key: PRNGKeyArray) -> Float[Array, ""]:
+def clean_loss(model: tuple[Chain, Array], keys: PRNGKeyArray) -> Float[Array, ""]:
     """The mean squared error of demosaicking a batch; the patches are a part of the model that does not train."""
     chain, squares = model
-    return patches.mean_over(lambda x, _: _mean_square(chain(mosaic(x)) - x), squares, BATCH, key=key)
+    return patches.mean_over(lambda x, _: _mean_square(chain(mosaic(x)) - x), squares, keys)
 
 
-def noise_free_loss(model: tuple[Chain, Array], key: PRNGKeyArray) -> Float[Array, ""]:
+def noise_free_loss(model: tuple[Chain, Array], keys: PRNGKeyArray) -> Float[Array, ""]:
     """The mean over a batch of noise-free raws of the logarithm of the mean squared error.
 
     The logarithm gives most weight to smooth patches, where what demosaicking cannot know does not hide the constants.
     """
     chain, squares = model
     one = lambda picture, _: jnp.log(_mean_square(chain(expose(picture)) - picture) + 1e-5)
-    return patches.mean_over(one, squares, BATCH, key=key)
+    return patches.mean_over(one, squares, keys)
 
 
-def noisy_loss(model: tuple[Chain, Array], key: PRNGKeyArray) -> Float[Array, ""]:
+def noisy_loss(model: tuple[Chain, Array], keys: PRNGKeyArray) -> Float[Array, ""]:
     """The mean squared error over a batch of raws, each by what is usual at its level of noise: fair to all levels."""
     chain, squares = model
 
@@ -95,7 +96,7 @@ def noisy_loss(model: tuple[Chain, Array], key: PRNGKeyArray) -> Float[Array, ""
         given, noise = noisy_raw(picture, key)
         return weighed(on_patches(told(chain, noise))(given) - picture, noise)
 
-    return patches.mean_over(one, squares, BATCH, key=key)
+    return patches.mean_over(one, squares, keys)
 
 
 def train(
@@ -109,14 +110,22 @@ def train(
     """
     saved = (lambda part: None) if state is None else state
     first, second = jr.split(key)
-    keys = jr.split(second, steps)
+    learn = partial(fit_patches, steps=steps, key=second, checkpoint=saved("fit"))
     if task == "demosaic":
-        (chain, _), history = fit(clean_loss, (chain, squares), schedule(steps, 4e-3), keys, checkpoint=saved("fit"))
+        (chain, _), history = learn(clean_loss, (chain, squares), schedule(steps, 4e-3))
         return chain, history
     model = (with_constants(chain, squares, key=first, checkpoint=saved("constants")), squares)
     free = frozen(model, "0.stages.balance", "0.stages.colour")
-    (chain, _), history = fit(noisy_loss, model, orthogonal(steps), keys, train=free, checkpoint=saved("fit"))
+    (chain, _), history = learn(noisy_loss, model, orthogonal(steps), train=free)
     return chain, history
+
+
+def fit_patches(loss: Callable, model, optimizer, *, steps: int, key: PRNGKeyArray, **options) -> tuple:
+    """`fit` of a loss over batches of random patches, shared among the most devices that divide a batch."""
+    keys = jax.vmap(lambda key: jr.split(key, BATCH))(jr.split(key, steps))
+    found = jax.devices()
+    count = max(n for n in range(1, min(BATCH, len(found)) + 1) if BATCH % n == 0)
+    return fit(loss, model, optimizer, keys, devices=found[:count] if count > 1 else None, **options)
 
 
 def with_constants(chain: Chain, squares: Array, *, key: PRNGKeyArray, checkpoint=None) -> Chain:
@@ -126,9 +135,10 @@ def with_constants(chain: Chain, squares: Array, *, key: PRNGKeyArray, checkpoin
     learns beside them takes over what they are for. Sharpening stays as it is: it would make up for the filters.
     """
     model = (chain.replace(demosaic=malvar), squares)
-    keys, free = jr.split(key, CONSTANTS), frozen(model, "0.stages.sharpen")
-    optimizer = schedule(CONSTANTS, CONSTANTS_RATE)
-    (found, _), _ = fit(noise_free_loss, model, optimizer, keys, train=free, checkpoint=checkpoint)
+    free, optimizer = frozen(model, "0.stages.sharpen"), schedule(CONSTANTS, CONSTANTS_RATE)
+    (found, _), _ = fit_patches(
+        noise_free_loss, model, optimizer, steps=CONSTANTS, key=key, train=free, checkpoint=checkpoint
+    )
     return found.replace(demosaic=chain.stages["demosaic"])
 
 

@@ -1,5 +1,8 @@
 """Training of the noisy chain: its constants are found first, and both ways of the ablation take the same steps."""
 
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -46,12 +49,11 @@ def test_constants_are_the_cameras_before_the_network_learns(chain, squares, see
 def test_one_by_one_takes_as_many_steps_as_all_together(chain, squares, steps, monkeypatch):
     counts = []
 
-    def fit(loss, model, optimizer, batches, *, train, checkpoint=None):
+    def fit(loss, model, optimizer, batches, *, train, devices, checkpoint=None):
         counts.append(len(batches))
         return model, None
 
-    for module in (training, stagewise):
-        monkeypatch.setattr(module, "fit", fit)
+    monkeypatch.setattr(training, "fit", fit)
     training.train("noisy", chain, squares, steps, key=jr.key(0))
     assert counts == [training.CONSTANTS, steps]
     counts.clear()
@@ -61,3 +63,31 @@ def test_one_by_one_takes_as_many_steps_as_all_together(chain, squares, steps, m
     assert counts == [few, network, few, few, few, few, few]
     assert 0 < few <= 100
     assert network >= 3 * few
+
+
+DEVICES = """
+import jax
+jax.config.update("jax_num_cpu_devices", 3)
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from diffsim.image import trained, training
+
+chain = trained.untrained("demosaic", (4,), key=jr.key(0))
+squares = jr.randint(jr.key(1), (20, 3, 32, 32), 0, 256).astype(jnp.uint8)
+histories, fit = [], training.fit
+for one in (False, True):
+    def on(*arguments, devices, **options):
+        assert len(devices) == 2  # three do not divide a batch of eight
+        return fit(*arguments, devices=None if one else devices, **options)
+    training.fit = on
+    histories.append(training.train("demosaic", chain, squares, 6, key=jr.key(2))[1].loss)
+# Another order of summation, in single precision.
+np.testing.assert_allclose(*histories, rtol=1e-4)
+"""
+
+
+def test_devices_share_the_batches_of_a_training():
+    # The number of devices is fixed when a process starts to use them.
+    done = subprocess.run([sys.executable, "-c", DEVICES], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
