@@ -1,77 +1,75 @@
-"""The noisy chain's stages trained in their order, each alone: what training them together is measured against."""
+"""The noisy chain's stages trained one after the other, each alone: what training them together is measured against."""
 
-import jax
+from functools import partial
+
 import jax.numpy as jnp
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._errors import InputError
 from ..parameters import parameters, trainable
-from . import patches
 from .bayer import mosaic
 from .chain import Chain
+from .classical import malvar
 from .colour import root
 from .sensor import CAMERA, camera_colours, to_srgb
-from .trained import told
-from .training import CONSTANTS, CONSTANTS_RATE, fit_patches, noisy_raw, on_patches, orthogonal, schedule, weighed
+from .training import (
+    CONSTANTS,
+    CONSTANTS_RATE,
+    finished,
+    fit_patches,
+    noise_free_loss,
+    noisy_loss,
+    orthogonal,
+    schedule,
+)
 
 
-def one_by_one(chain: Chain, squares: Array, steps: int, *, key: PRNGKeyArray) -> Chain:
-    """The chain whose stages were trained in their order, each alone, in as many steps as `train` takes in all.
+def one_by_one(chain: Chain, squares: Array, steps: int, *, key: PRNGKeyArray, own_targets: bool = False) -> Chain:
+    """The chain whose stages were trained one after the other, in as many steps as `train` takes in all.
 
-    The stages beside the network have few parameters: `shares` says how many of the steps they get.
+    Data and losses are those of `train`: the constants learn from noise-free raws with Malvar's filters in the
+    network's place, then the network from noisy ones, sharpening last. What a stage is to make of a raw is what `train`
+    asks of the chain, the finished picture; with `own_targets` it is what the camera has at the stage's place, which
+    only a simulated camera can tell. `shares` says how the steps are divided.
     """
     network, few = shares(chain, steps)
-    for name in _learned(chain):
-        free = trainable((chain, squares), f"0.stages.{name}")
-        count = network if name == "demosaic" else few
-        optimizer = orthogonal(count) if name == "demosaic" else schedule(count, CONSTANTS_RATE)
-        loss, model = stage_loss(name), (chain, squares)
-        (chain, _), _ = fit_patches(loss, model, optimizer, steps=count, key=key, train=free)
-    return chain
+    alone = partial(_alone, squares=squares, key=key, own_targets=own_targets)
+    restore = chain.stages["demosaic"]
+    chain = chain.replace(demosaic=malvar)
+    for name in [name for name in _small(chain) if name != "sharpen"]:
+        chain = alone(chain, name, noise_free_loss, schedule(few, CONSTANTS_RATE), few)
+    chain = alone(chain.replace(demosaic=restore), "demosaic", noisy_loss, orthogonal(network), network)
+    return alone(chain, "sharpen", noisy_loss, schedule(few, CONSTANTS_RATE), few)
 
 
 def shares(chain: Chain, steps: int) -> tuple[int, int]:
     """The steps of the network and of each other stage when they train one by one, in all those of `train`."""
-    total, others = CONSTANTS + steps, len(_learned(chain)) - 1
+    total, others = CONSTANTS + steps, len(_small(chain))
     few = min(CONSTANTS // 3, total // (2 * others))
     return total - others * few, few
 
 
-def _learned(chain: Chain) -> list[str]:
-    """The names of the stages that have parameters."""
-    return [name for name in chain.stages if parameters(chain.stages[name])]
+def _small(chain: Chain) -> list[str]:
+    """The names of the stages with parameters, but for the network."""
+    return [name for name in chain.stages if name != "demosaic" and parameters(chain.stages[name])]
 
 
-def stage_loss(name: str):
-    """The loss of one stage alone, against what the camera itself has at its place."""
-
-    def loss(model, keys):
-        chain, squares = model
-
-        def one(picture, key):
-            # The stages before are done learning.
-            given, noise = noisy_raw(picture, key)
-            informed = on_patches(told(chain, noise))
-            found = jax.lax.stop_gradient(_upto(informed, name, given))
-            return weighed(informed.stages[name](found) - _target(name, picture), noise)
-
-        return patches.mean_over(one, squares, keys)
-
-    return loss
+def _alone(chain: Chain, name: str, loss, optimizer, steps: int, *, squares, key, own_targets: bool) -> Chain:
+    """The chain with one stage trained, all others as they are."""
+    part, target = (_upto(chain, name), partial(own_target, name)) if own_targets else (chain, finished)
+    model = (part, squares)
+    free = trainable(model, f"0.stages.{name}")
+    (part, _), _ = fit_patches(partial(loss, target=target), model, optimizer, steps=steps, key=key, train=free)
+    return chain.replace(**{name: part.stages[name]})
 
 
-def _upto(chain: Chain, name: str, x):
-    """What the stages before `name` make of a raw."""
-    for before, stage in chain.stages.items():
-        if before == name:
-            return x
-        x = stage(x)
-    raise InputError(f"no stage {name!r}")
+def _upto(chain: Chain, last: str) -> Chain:
+    names = list(chain.stages)
+    return Chain(remat=chain.remat, **{name: chain.stages[name] for name in names[: names.index(last) + 1]})
 
 
-def _target(name: str, picture):
-    """The true picture after a stage: of the mosaic, of the camera's colours, of light, or the finished one."""
+def own_target(name: str, picture: Float[Array, "3 s s"]) -> Float[Array, "..."]:
+    """What the camera has after a stage: the mosaic, the camera's colours, those of light, or the finished picture."""
     seen = camera_colours(picture, CAMERA) * jnp.array([CAMERA.red, 1.0, CAMERA.blue], picture.dtype)[:, None, None]
     linear = jnp.einsum("ij,jhw->ihw", jnp.array(CAMERA.matrix, picture.dtype), seen)
-    places = {"balance": mosaic(seen), "demosaic": root(seen), "colour": linear}
-    return places.get(name, to_srgb(linear) if name == "gamma" else picture)
+    places = {"balance": mosaic(seen), "demosaic": root(seen), "colour": linear, "gamma": to_srgb(linear)}
+    return places.get(name, picture)

@@ -78,23 +78,29 @@ def clean_loss(model: tuple[Chain, Array], keys: PRNGKeyArray) -> Float[Array, "
     return patches.mean_over(lambda x, _: _mean_square(chain(mosaic(x)) - x), squares, keys)
 
 
-def noise_free_loss(model: tuple[Chain, Array], keys: PRNGKeyArray) -> Float[Array, ""]:
+def finished(picture: Float[Array, "3 s s"]) -> Float[Array, "3 s s"]:
+    """What a chain is to make of a raw of the picture: the picture."""
+    return picture
+
+
+def noise_free_loss(model: tuple[Chain, Array], keys: PRNGKeyArray, target: Callable = finished) -> Float[Array, ""]:
     """The mean over a batch of noise-free raws of the logarithm of the mean squared error.
 
     The logarithm gives most weight to smooth patches, where what demosaicking cannot know does not hide the constants.
     """
     chain, squares = model
-    one = lambda picture, _: jnp.log(_mean_square(chain(expose(picture)) - picture) + 1e-5)
+    one = lambda picture, _: jnp.log(_mean_square(chain(expose(picture)) - target(picture)) + 1e-5)
     return patches.mean_over(one, squares, keys)
 
 
-def noisy_loss(model: tuple[Chain, Array], keys: PRNGKeyArray) -> Float[Array, ""]:
+def noisy_loss(model: tuple[Chain, Array], keys: PRNGKeyArray, target: Callable = finished) -> Float[Array, ""]:
     """The mean squared error over a batch of raws, each by what is usual at its level of noise: fair to all levels."""
     chain, squares = model
 
     def one(picture, key):
-        given, noise = noisy_raw(picture, key)
-        return weighed(on_patches(told(chain, noise))(given) - picture, noise)
+        given, noise = _noisy_raw(picture, key)
+        difference = on_patches(told(chain, noise))(given) - target(picture)
+        return _mean_square(difference) / 2.0 ** (GROWTH * level(noise))
 
     return patches.mean_over(one, squares, keys)
 
@@ -152,7 +158,7 @@ def on_patches(chain: Chain) -> Chain:
     return chain.replace(demosaic=cast(Restore, chain.stages["demosaic"]).inside)
 
 
-def noisy_raw(picture: Float[Array, "3 s s"], key: PRNGKeyArray) -> tuple[Float[Array, "s s"], Float[Array, " 2"]]:
+def _noisy_raw(picture: Float[Array, "3 s s"], key: PRNGKeyArray) -> tuple[Float[Array, "s s"], Float[Array, " 2"]]:
     """A raw of the picture at a random level of noise, and its noise."""
     strength, noise = jr.split(key)
     times = 2.0 ** jr.uniform(strength, (), picture.dtype, -SPAN, SPAN)
@@ -163,8 +169,3 @@ def noisy_raw(picture: Float[Array, "3 s s"], key: PRNGKeyArray) -> tuple[Float[
 
 def _mean_square(difference):
     return jnp.mean(difference[..., BORDER:-BORDER, BORDER:-BORDER] ** 2)
-
-
-def weighed(difference: Float[Array, "..."], noise: Float[Array, " 2"]) -> Float[Array, ""]:
-    """The mean square without the border, as a part of what is usual at this noise."""
-    return _mean_square(difference) / 2.0 ** (GROWTH * level(noise))

@@ -1,8 +1,9 @@
-"""Training of the noisy chain: its constants are found first, and both ways of the ablation take the same steps."""
+"""Training of the noisy chain: its constants are found first, and the ways of the ablation take the same steps."""
 
 import subprocess
 import sys
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 
 import diffsim as ds
-from diffsim.image import patches, stagewise, trained, training
+from diffsim.image import Balance, ColourMatrix, patches, sensor, stagewise, trained, training
+from diffsim.image.colour import square
 from diffsim.image.sensor import CAMERA
 
 WIDTHS = (4, 4)
@@ -60,9 +62,32 @@ def test_one_by_one_takes_as_many_steps_as_all_together(chain, squares, steps, m
     stagewise.one_by_one(chain, squares, steps, key=jr.key(0))
     assert sum(counts) == training.CONSTANTS + steps
     network, few = stagewise.shares(chain, steps)
-    assert counts == [few, network, few, few, few, few, few]
+    assert counts == [few, few, few, few, few, network, few]
     assert 0 < few <= 100
     assert network >= 3 * few
+
+
+@pytest.mark.parametrize("own_targets", [False, True])
+def test_one_by_one_trains_every_stage(chain, squares, own_targets):
+    found = stagewise.one_by_one(chain, squares, 20, key=jr.key(0), own_targets=own_targets)
+    before, after = ds.parameters(chain), ds.parameters(found)
+    assert before.keys() == after.keys()
+    stay = {name for name in before if np.array_equal(before[name].value, after[name].value)}
+    assert stay == {"stages.demosaic.level"}  # which is given, not learned
+
+
+def test_what_the_camera_has_at_a_place_is_what_its_own_stage_makes_of_the_place_before(squares):
+    """Stages with the camera's own constants, which are known, one after the other."""
+    picture = 0.1 + 0.7 * squares[0].astype(jnp.float32) / 255
+    target = lambda name: stagewise.own_target(name, picture)
+    balance = Balance(*jnp.array([CAMERA.black, CAMERA.red, CAMERA.blue]))
+    mixing = jnp.array([CAMERA.matrix[i][j] for i in range(3) for j in range(3) if i != j])
+    colour = eqx.tree_at(lambda c: c.mixing, ColourMatrix(), mixing)
+    np.testing.assert_allclose(balance(sensor.expose(picture)), target("balance"), atol=1e-4)  # of 14 bits
+    np.testing.assert_allclose(colour(square(target("demosaic"))), target("colour"), atol=1e-5)
+    toned = 3 * target("gamma") ** 2 - 2 * target("gamma") ** 3
+    np.testing.assert_allclose(toned, target("tone"), atol=1e-5)
+    np.testing.assert_array_equal(target("tone"), picture)
 
 
 DEVICES = """
