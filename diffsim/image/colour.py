@@ -13,7 +13,7 @@ from .bayer import check_even
 from .box import held
 from .curve import curve
 from .mixing import mixed
-from .pixels import by_strips
+from .pixels import by_strips, summed
 
 LUMA = (0.2126, 0.7152, 0.0722)  # of linear sRGB, ITU-R BT.709
 
@@ -66,9 +66,8 @@ def _balance(numbers, mosaic):
 
 def _balance_adjoint(numbers, mosaic, cotangent):
     rows, bars = (x.reshape(-1, 2, mosaic.shape[1]) for x in (mosaic, cotangent))
-    by_site = lambda x: jnp.sum(jnp.sum(x, axis=0).reshape(2, -1, 2), axis=1)
-    above, plain, gains = by_site(bars * (rows - numbers[0])), by_site(bars), _gains(numbers, 2)
-    scale = 1.0 / (1.0 - numbers[0])
+    above, plain = (jnp.sum(x.reshape(2, -1, 2), axis=1) for x in summed([bars * (rows - numbers[0]), bars]))
+    gains, scale = _gains(numbers, 2), 1.0 / (1.0 - numbers[0])
     to_black = jnp.sum(gains * (scale * above - plain))
     to_picture = (bars * _gains(numbers, mosaic.shape[1])[None]).reshape(mosaic.shape)
     return jnp.stack([to_black, scale * above[0, 0], scale * above[1, 1]]), to_picture

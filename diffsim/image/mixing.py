@@ -1,19 +1,12 @@
-"""A colour matrix on every pixel, with its adjoint by hand.
-
-The six sums of its gradient are one reduction: of all loops that XLA's CPU backend makes, only such a one has several
-results, and it reads picture and cotangent once.
-"""
+"""A colour matrix on every pixel, with its adjoint by hand."""
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax import lax
 from jaxtyping import Array, Float
 
 from .adjoint import with_adjoint
 from .box import held
-
-LINES, PLACES = 8, 128  # of a block of pixels: lines that are added up at once, in registers, and what they hold
+from .pixels import summed
 
 
 def _mixed(entries: Float[Array, " 6"], picture: Float[Array, "3 h w"]) -> Float[Array, "3 h w"]:
@@ -33,22 +26,13 @@ def _colours(entries, planes):
 
 
 def _adjoint(entries, picture, cotangent):
-    picture, cotangent = held(picture), held(cotangent)
-    found = jax.vjp(lambda planes: _colours(entries, planes), tuple(picture))[1](list(cotangent))[0]
-    planes, bars = (x.reshape(3, -1) for x in (picture, cotangent))
-    whole = planes.shape[1] - planes.shape[1] % (LINES * PLACES)
-    sums = _sums(planes[:, :whole], bars[:, :whole], (LINES, PLACES))
-    return sums + _sums(planes[:, whole:], bars[:, whole:], (1, 1)), jnp.stack(found)
-
-
-def _sums(planes, bars, block: tuple[int, int]):
-    """The sums over all pixels of what every entry adds to a colour, times the cotangent there."""
-    (red, green, blue), bars = (x.reshape(3, -1, *block) for x in (planes, bars))
+    planes, bars = held(picture), held(cotangent)
+    found = jax.vjp(lambda planes: _colours(entries, planes), tuple(planes))[1](list(bars))[0]
+    red, green, blue = planes
+    # What every entry adds to a colour, times the cotangent there.
     added = [(green - red, blue - red), (red - green, blue - green), (red - blue, green - blue)]
     products = [bar * one for bar, pair in zip(bars, added, strict=True) for one in pair]
-    add = lambda sums, more: [a + b for a, b in zip(sums, more, strict=True)]
-    sums = lax.reduce(products, [np.zeros((), planes.dtype)] * len(products), add, (1,))
-    return jnp.stack([jnp.sum(x) for x in sums])
+    return jnp.stack([jnp.sum(row) for row in summed(products)]), jnp.stack(found)
 
 
 mixed = with_adjoint(_mixed, _adjoint)

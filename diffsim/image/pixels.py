@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array
 
@@ -17,6 +18,7 @@ from .box import held, room
 from .strips import over, own, together
 
 STRIP = 2**13  # pixels of a strip
+ROWS = 8  # rows that are added up at once, in registers
 
 Pixel = Callable[[Sequence[Array], Sequence[Array]], list[Array]]
 
@@ -57,3 +59,16 @@ def by_strips(pixel: Pixel) -> Function:
 
     function.__name__ = pixel.__name__
     return with_adjoint(function, adjoint)
+
+
+def summed(products: Sequence[Array]) -> list[Array]:
+    """The sums of pictures of one shape over their rows: of each the row that is left.
+
+    They are one reduction: of all loops that XLA's CPU backend makes, only such a one has several results, and it reads
+    once what the products are made of.
+    """
+    whole = products[0].shape[0] // ROWS * ROWS
+    blocks = [x[:whole].reshape(-1, ROWS, *x.shape[1:]) for x in products]
+    add = lambda sums, more: [a + b for a, b in zip(sums, more, strict=True)]
+    sums = lax.reduce(blocks, [np.zeros((), x.dtype) for x in blocks], add, (1,))
+    return [jnp.sum(a, axis=0) + jnp.sum(x[whole:], axis=0) for a, x in zip(sums, products, strict=True)]

@@ -148,7 +148,6 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(blocks, "COLUMNS", 8)
     monkeypatch.setattr(sharpen, "ROWS", 4)
     monkeypatch.setattr("diffsim.image.curve.STRIP", 100)
-    monkeypatch.setattr("diffsim.image.mixing.PLACES", 5)
 
 
 @pytest.mark.parametrize("name", CASES)
