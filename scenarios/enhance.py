@@ -39,6 +39,7 @@ Level = Literal["low", "middle", "high"]
 
 STEPS_A_MINUTE = {"noisy": 2250, "demosaic": 5000}  # on two cores
 CAMERA = sensor.CAMERA
+PLAIN = (".bin", ".raw")  # files of the values of a mosaic and nothing else
 
 
 def steps_in(minutes: float, task: Task) -> int:
@@ -134,6 +135,7 @@ def apply(
         white: stored value of white in a plain mosaic; by default the greatest possible.
         stored: bits per pixel of a plain mosaic.
     """
+    pictures.check_extension(source, (*pictures.READ, *raw.RAW, *PLAIN))
     pictures.check_output(out)
     began = time.perf_counter()
     chain = trained.chosen("noisy", parameters)
@@ -142,7 +144,7 @@ def apply(
         level = sensor.LEVELS[noise] if noise else sensor.CLEAN
         picture = run_tiles(trained.told(chain, level), np.asarray(exposed(scene, jnp.array(level), jr.key(0))))
     else:
-        if source.suffix.lower() in (".bin", ".raw"):
+        if source.suffix.lower() in PLAIN:
             given = raw.read_binary(source, (rows, columns), pattern, bits=stored, black=black, white=white)
         else:
             given = image.read_raw(source)

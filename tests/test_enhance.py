@@ -64,6 +64,7 @@ def test_apply_writes_a_picture_of_a_picture(folder, tmp_path, enhance):
     ("words", "message"),
     [
         (("apply", "none.png", "out.png"), "none.png: no such file"),
+        (("apply", "a.gif", "out.png"), "unknown extension '.gif'; known are .png, .tif"),
         (("apply", "a.png", "."), "is a folder"),
         (("apply", "a.png", "out.gif"), "unknown extension '.gif'"),
         (("apply", "m.raw", "out.png", "--rows", "3", "--columns", "4"), "has 96 bytes, but 3 x 4"),
