@@ -1,5 +1,7 @@
 """A colour matrix on every pixel, with its adjoint by hand."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -28,7 +30,8 @@ def _colours(entries, planes):
 def _adjoint(entries, picture, cotangent):
     planes, bars = held(picture), held(cotangent)
     found = jax.vjp(lambda planes: _colours(entries, planes), tuple(planes))[1](list(bars))[0]
-    red, green, blue = planes
+    # Sixteen neighbours to a row, where the size allows: what is added up at once then lies together.
+    (red, green, blue), bars = ([plane.reshape(-1, math.gcd(plane.size, 16)) for plane in x] for x in (planes, bars))
     # What every entry adds to a colour, times the cotangent there.
     added = [(green - red, blue - red), (red - green, blue - green), (red - blue, green - blue)]
     products = [bar * one for bar, pair in zip(bars, added, strict=True) for one in pair]
