@@ -9,6 +9,8 @@ from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+from .._errors import InputError
+
 _linear = Primitive("linear_map")
 _linear.multiple_results = True
 
@@ -17,7 +19,8 @@ def linear_map(forward: Callable, backward: Callable, residuals: list, inputs: l
     """`forward(residuals, inputs)`, linear in `inputs`, with `backward(residuals, cotangents)` as its transpose.
 
     All four are lists of arrays; neither function may close over arrays that are being traced. Reverse mode, `vmap`
-    and forward mode over either of the two work; so `jax.hessian` does.
+    and forward mode over either of the two work; so `jax.hessian` does. Reverse mode over a derivative raises
+    InputError.
     """
     return _linear.bind(*residuals, *inputs, forward=forward, backward=backward, count=len(residuals))
 
@@ -44,12 +47,34 @@ def _jvp(primals, tangents, **rule):
     if all(type(t) is ad.Zero for t in tangents[:count]):
         inputs = [ad.instantiate_zeros(t) for t in tangents[count:]]
         return out, _linear.bind(*primals[:count], *inputs, **rule)
-    return out, jvp_of_moving(functools.partial(_call, **rule), primals, tangents)[1]
+    return out, _of_residuals(primals, tangents, **rule)
+
+
+def _of_residuals(primals, tangents, **rule) -> list:
+    """The tangents where residuals move too: again a linear map, of their tangents, but one without a transpose."""
+    moving = [i for i, t in enumerate(tangents) if type(t) is not ad.Zero]
+
+    def forward(primals, directions):
+        return _along(functools.partial(_call, **rule), primals, moving, directions)[1]
+
+    return linear_map(forward, _refused, list(primals), [tangents[i] for i in moving])
+
+
+def _refused(residuals, cotangents):
+    raise InputError(
+        "reverse mode over a derivative through a solve is not supported: use jax.hessian, jax.jacfwd(jax.grad(f)) or "
+        "jax.jvp of jax.grad(f), which take the outer derivative in forward mode"
+    )
 
 
 def jvp_of_moving(function: Callable, primals, tangents):
     """Value and tangent of `function(*primals)`, without work for tangents that are zero by their kind."""
     moving = [i for i, t in enumerate(tangents) if type(t) is not ad.Zero]
+    return _along(function, primals, moving, [tangents[i] for i in moving])
+
+
+def _along(function: Callable, primals, moving: list[int], directions):
+    """Value and tangent of `function(*primals)` as the `moving` ones of its arguments go along `directions`."""
 
     def along(*moved):
         args = list(primals)
@@ -57,7 +82,7 @@ def jvp_of_moving(function: Callable, primals, tangents):
             args[i] = value
         return function(*args)
 
-    return jax.jvp(along, tuple(primals[i] for i in moving), tuple(tangents[i] for i in moving))
+    return jax.jvp(along, tuple(primals[i] for i in moving), tuple(directions))
 
 
 def _transpose(cotangents, *args, forward, backward, count):

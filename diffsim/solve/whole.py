@@ -6,6 +6,7 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.experimental.xla_metadata import set_xla_metadata
 
@@ -51,6 +52,7 @@ def compile_small(function: Callable, size: int) -> Callable:
     Its loops are over so many bytes (`size`); what else it is given, such as a record of states, does not count.
     """
     call = jax.custom_batching.custom_vmap(compile_whole(function))
+    alone = jax.custom_jvp(call)
 
     @call.def_vmap
     def each(axis_size, batched, *args):
@@ -62,7 +64,34 @@ def compile_small(function: Callable, size: int) -> Callable:
         out = many(*args)
         return out, jax.tree.map(lambda _: True, out)
 
-    return call
+    @alone.defjvp
+    def tangents(primals, tangents):
+        out = alone(*primals)
+        rates = iter(_rates(function, size, primals, tangents))
+        filled = lambda x: next(rates) if eqx.is_inexact_array(x) else np.zeros(jnp.shape(x), jax.dtypes.float0)
+        return out, jax.tree.map(filled, out)
+
+    return alone
+
+
+def _rates(function: Callable, size: int, primals, tangents) -> list:
+    """The tangents of the real arrays of `function(*primals)`, by a program of their own.
+
+    The derivative of a call that is marked may have arguments that are of no use to it, which ends the process.
+    """
+    leaves, tree = jax.tree.flatten(primals)
+    real = [i for i, x in enumerate(leaves) if eqx.is_inexact_array(x)]
+    directions = jax.tree.leaves(tangents)
+
+    def along(leaves, directions):
+        def moving(*numbers):
+            given = dict(zip(real, numbers, strict=True))
+            return function(*jax.tree.unflatten(tree, [given.get(i, x) for i, x in enumerate(leaves)]))
+
+        _, rates = jax.jvp(moving, [leaves[i] for i in real], directions)
+        return [rate for rate in jax.tree.leaves(rates) if rate.dtype != jax.dtypes.float0]
+
+    return compile_small(along, 2 * size)(leaves, [directions[i] for i in real])
 
 
 def _using(args, result):
