@@ -14,6 +14,7 @@ from jax.flatten_util import ravel_pytree
 from .._errors import InputError
 from .._types import Scalar, Vector
 from .guard import choose
+from .jumps import unwrapped
 from .moving import freeze
 from .path import Path, as_dense, as_saved
 from .prepare import on_vectors, stepper
@@ -34,7 +35,7 @@ class ReplayAdjoint(dfx.AbstractAdjoint):
     `memory` is that of `diffsim.evolve`; "two_levels" is for solves that save at `t0` and `t1` alone.
 
     Raises InputError for an event (use `diffsim.evolve`), for terms other than one `ODETerm`, for solvers that may
-    look back further than one step, and without `max_steps`.
+    look back further than one step, for a controller with `jump_ts`, and without `max_steps`.
     """
 
     memory: Memory = eqx.field(static=True, default="auto")
@@ -42,6 +43,9 @@ class ReplayAdjoint(dfx.AbstractAdjoint):
     def loop(self, *, terms, solver, stepsize_controller, event, saveat, t0, t1, max_steps, init_state, args, **others):
         """diffrax's loop with a record of its steps; what it saved has the derivatives of a replay."""
         _check(terms, solver, event, max_steps)
+        _, landings = unwrapped(stepsize_controller, t0.dtype)
+        if landings.jumps is not None:
+            raise InputError("ReplayAdjoint has no derivative in jump_ts: use diffsim.integrate with this controller")
         y0, unravel = ravel_pytree(init_state.y)
         terms = dfx.ODETerm(_explicit_field(terms, t0, init_state.y, args))
         saveat = _explicit_constants(saveat, t0, init_state.y, args)

@@ -11,8 +11,9 @@ from jax import lax
 from jaxtyping import Array
 
 from .._types import Flag, Scalar, State
-from .guard import Guard
+from .guard import Guard, Past
 from .implicit import Slopes
+from .jumps import Landings, room
 from .moving import freeze
 from .status import Status
 from .step import Point, Stepper
@@ -29,11 +30,34 @@ class Problem(NamedTuple):
     dt0: Scalar | None
     max_steps: int
     whole: bool  # compile its loops whole
+    direction: Scalar | float = 1.0  # in which time runs: -1.0 is backward
+    landings: Landings = Landings(None, None)
+    past: Past | None = None  # of the guards, where it is known
+    hint: Scalar | None = None  # the first step, where one is known and finite
+
+
+def finest(problem: Problem, t: Scalar) -> Scalar:
+    """The smallest step from `t` that the number format of times resolves."""
+    eps = jnp.finfo(t.dtype).eps
+    return 4 * eps * jnp.maximum(jnp.abs(t), eps * jnp.abs(problem.t1))
+
+
+def fitted(problem: Problem, t: Scalar, h: Scalar) -> Scalar:
+    """A step from `t` of about size `h` that ends where its time says, not beyond a landing or `t1`."""
+    left = jnp.minimum(problem.direction * (problem.t1 - t), room(problem.landings, t, problem.direction))
+    # The time after the step is rounded. What is left of the step after that is what the state must go.
+    h = problem.direction * ((t + problem.direction * jnp.maximum(h, finest(problem, t))) - t)
+    return jnp.minimum(h, left)
 
 
 def steady(problem: Problem) -> bool:
     """Whether the steps are the same whatever becomes of the state: a batch then takes them together."""
-    return not problem.guards and isinstance(problem.controller, dfx.ConstantStepSize | dfx.StepTo)
+    return not problem.guards and is_fixed(problem.controller)
+
+
+def is_fixed(controller) -> bool:
+    """Whether a step size controller takes steps that were prescribed."""
+    return isinstance(controller, dfx.ConstantStepSize | dfx.StepTo)
 
 
 class Attempt(NamedTuple):
@@ -42,12 +66,13 @@ class Attempt(NamedTuple):
     end: Point
     slopes: Slopes | None  # of an implicit method's stages
     accept: Flag
-    h_next: Scalar
+    wish: Scalar  # the step that the controller would take next
     controller: Any
 
 
 def attempt(problem: Problem, still: Problem, start: Point, h: Scalar, time: Scalar, controller) -> Attempt:
     """The attempt at so much `time` of a step `h` from `start`; `still` is the problem held constant."""
+    time = still.direction * time
     stages = problem.stepper.stages(start, time)
     end, error = problem.stepper.step(start, time, stages)
     # A step into a region where the field is undefined must be refused, not compared with NaN.
@@ -58,15 +83,15 @@ def attempt(problem: Problem, still: Problem, start: Point, h: Scalar, time: Sca
 
 
 def _judge(still: Problem, here: Point, there: Point, h, error, controller):
-    """The step size controller's verdict on a step, and the next step, cut to end at `t1`."""
+    """The step size controller's verdict on a step, and the next step that it would take."""
     steering, order = _rooted(still.controller, still.stepper.error_order)
+    # For a controller time runs forward.
+    begun, ended = still.direction * here.t, still.direction * there.t
     accept, t0, t1, _, controller, _ = steering.adapt_step_size(
-        here.t, there.t, here.y, there.y, still.stepper.args, error, order, controller
+        begun, ended, here.y, there.y, still.stepper.args, error, order, controller
     )
-    # From the difference and not the sum, so that a tiny step is not lost beside a large time.
-    h_next = jnp.minimum(t1 - t0, still.t1 - jnp.where(accept, there.t, here.t))
     # A controller of constant steps answers with Python's True.
-    return jnp.asarray(accept), freeze(jnp.asarray(h_next, h.dtype)), controller
+    return jnp.asarray(accept), freeze(jnp.asarray(t1 - t0, h.dtype)), controller
 
 
 def _rooted(controller, order) -> tuple[Any, Any]:
@@ -82,11 +107,10 @@ def _rooted(controller, order) -> tuple[Any, Any]:
     return dataclasses.replace(controller, norm=root, error_order=1.0), 1.0
 
 
-def health(accept, reached: tuple[Point, Array], h, t1, status):
-    """The status after a step: failed once an accepted state or guard is not finite, or the step has vanished."""
+def health(accept, reached: tuple[Point, Array], h: Scalar, finest: Scalar, status):
+    """The status after a step `h`: failed once an accepted state or guard is not finite, or one so fine is refused."""
     broken = ~all_finite(reached)
-    eps = jnp.finfo(h.dtype).eps
-    vanished = ~accept & (h <= eps * jnp.maximum(jnp.abs(reached[0].t), eps * jnp.abs(t1)))
+    vanished = ~accept & (h <= 2 * finest)
     status = jnp.where(vanished, jnp.where(broken, Status.NON_FINITE, Status.STEP_LIMIT), status)
     return jnp.where(accept & broken, Status.NON_FINITE, status)
 

@@ -8,18 +8,17 @@ import diffrax as dfx
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
-from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from .._errors import InputError
-from .._types import Args, Count, Scalar, State, Vector
+from .._types import Args, Count, Flag, Scalar, State, Vector
 from .attempt import Problem, all_finite, steady
 from .checks import check_field, check_state
-from .guard import Guard, Phase, next_watch
+from .guard import Guard, Past, Phase, next_watch
+from .jumps import over, unwrapped
 from .locate import Stage, hold, settle
-from .march import March, advance, begin, rows
+from .march import March, advance, ahead, begin, rows
 from .moving import freeze
 from .prepare import as_vector, on_vectors, stepper, with_plain_norm
 from .program import traced_once
@@ -27,6 +26,8 @@ from .record import Memory, Record, blank, plan
 from .replay import End, replay
 from .status import Status
 from .step import Point
+from .times import check_options, check_time, direction_of, sensible
+from .undefined import defined
 from .whole import compile_small
 
 Mode = Literal["any", "forward"]
@@ -68,7 +69,9 @@ def evolve(
     mode: Mode = "any",
     memory: Memory = "auto",
 ) -> Arrival:
-    """The end of one phase: the earliest crossing of any of its guards after `t0`, at most `t1`.
+    """The end of one phase: the earliest crossing of any of its guards from `t0` on, at most `t1`.
+
+    Time runs backward where `t1` lies before `t0`; guards then cross in the direction in which they are met.
 
     The vector field is that of `phase`, `dy/dt = phase.field(t, y, args)`; `y0` is any pytree of real arrays.
     `ts` asks for states at these times. Any diffrax one-step solver and step size controller may be given.
@@ -87,12 +90,47 @@ def evolve(
     nothing is solved for again.
 
     Status: GUARD_NOT_FOUND if the phase has guards and `t1` came first, GRAZING if the guard is only touched,
-    STEP_LIMIT, NON_FINITE (constant steps go on to `t1` none the less). Raises InputError for a guard that is not real,
-    or a field that does not return the structure of `y0`.
+    STEP_LIMIT, NON_FINITE (constant steps go on to `t1` none the less), INVALID_INPUT for times or step sizes that make
+    no sense. Raises InputError for a guard that is not real, a field that does not return the structure of `y0`, and
+    times, steps and tolerances that make no sense where they are known.
     """
+    return run_phase(phase, t0, y0, args, t1, ts, solver, controller, dt0, max_steps, mode, memory)[0]
+
+
+class After(NamedTuple):
+    """What the phase after an event needs to know: the sides its guards were on, and the step that was taken last."""
+
+    side: Float[Array, " guards"]
+    h: Scalar
+
+
+def run_phase(
+    phase: Phase,
+    t0,
+    y0: State,
+    args: Args,
+    t1,
+    ts,
+    solver=SOLVER,
+    controller=CONTROLLER,
+    dt0=None,
+    max_steps: int = 1024,
+    mode: Mode = "any",
+    memory: Memory = "auto",
+    *,
+    direction: Scalar | float | None = None,
+    past: Past | None = None,
+    hint: Scalar | None = None,
+) -> tuple[Arrival, After]:
+    """The arrival of `evolve`, and what a phase after it needs; `past` and `hint` are from the phase before."""
     if mode not in ("any", "forward"):
         raise InputError(f'mode={mode!r}: use "any" or "forward"')
+    check_options(controller, dt0, max_steps)
+    if direction is None:
+        direction = direction_of(t0, t1)
     t0, t1, y0, ts = _as_arrays(t0, t1, y0, ts)
+    controller, landings = unwrapped(controller, t0.dtype)
+    valid = sensible(t0, t1, controller, dt0)
     check_field(phase.field, t0, y0, args)
     y0, unravel = as_vector(y0)
     phase = _vector_phase(phase, t0, y0, unravel, args)
@@ -101,9 +139,23 @@ def evolve(
         # With tangents and a search for events the loop is long to compile, and stages written out gain little.
         step = step._replace(small=False)
     whole = mode == "any" and not (phase.guards or phase.limits) and step.is_light(y0)
-    problem = Problem(step, phase.guards, phase.limits, with_plain_norm(controller), t1, dt0, max_steps, whole)
+    controller = with_plain_norm(controller)
+    problem = Problem(step, phase.guards, phase.limits, controller, t1, dt0, max_steps, whole, direction, landings)
+    problem = problem._replace(past=past, hint=hint)
     march, end = _end(problem, t0, y0, mode, memory, ts is not None)
-    return _arrive(phase, problem, unravel, march, end, ts)
+    arrival = _arrive(phase, problem, unravel, march, end, ts)
+    h = march.h if march.natural is None else jnp.maximum(march.h, march.natural)
+    return _only_if(valid, arrival), After(march.search.sight.side, freeze(h))
+
+
+def _only_if(valid: Flag | None, arrival: Arrival) -> Arrival:
+    """The arrival of a solve whose times and options make sense; otherwise nothing but a status."""
+    if valid is None:
+        return arrival
+    t, y, next_y, ys = (defined(valid, x) for x in (arrival.t, arrival.y, arrival.next_y, arrival.ys))
+    status = jnp.where(valid, arrival.status, Status.INVALID_INPUT)
+    guard = jnp.where(valid, arrival.guard, -1)
+    return arrival._replace(t=t, y=y, next_y=next_y, ys=ys, status=status, guard=guard)
 
 
 def _end(problem: Problem, t0: Scalar, y0: Vector, mode: Mode, memory: Memory, keep_path: bool):
@@ -116,7 +168,8 @@ def _end(problem: Problem, t0: Scalar, y0: Vector, mode: Mode, memory: Memory, k
 
     def run(arrays, t0, y0):
         problem = eqx.combine(arrays, static)
-        record = blank(y0, rows(problem), stride, stages) if keep_path or not forward else None
+        jumps = problem.landings.jumps is not None
+        record = blank(y0, rows(problem), stride, stages, jumps) if keep_path or not forward else None
         return advance(problem, begin(problem, problem.stepper.point(t0, y0), record))
 
     run = functools.partial(compile_small(run, y0.size * y0.dtype.itemsize) if problem.whole else run, arrays)
@@ -126,8 +179,13 @@ def _end(problem: Problem, t0: Scalar, y0: Vector, mode: Mode, memory: Memory, k
         return march, End(march.point.t, march.point.y, *path)
     march = freeze(run(freeze(t0), freeze(y0)))
     options = {"keep_path": keep_path, "jacobians": jacobians, "whole": problem.whole, "steady": steady(problem)}
+    options |= {"jumps": problem.landings.jumps, "direction": problem.direction}
     end = replay(problem.stepper, t0, y0, march.record, march.point.t, march.point.y, **options)
-    return march._replace(point=problem.stepper.point(end.t, end.y)), end
+    point = problem.stepper.point(end.t, end.y)
+    if march.jump is not None:
+        behind = jnp.where(ahead(problem, march), march.jump, -1)
+        point = over(problem.stepper, end.t, end.y, problem.landings.jumps, behind, problem.direction)
+    return march._replace(point=point), end
 
 
 def _arrive(phase, problem, unravel, march: March, last: End, ts) -> Arrival:
@@ -137,10 +195,10 @@ def _arrive(phase, problem, unravel, march: March, last: End, ts) -> Arrival:
     next_y = unravel(point.y)
     if phase.guards:
         found = search.stage == Stage.FOUND
-        end = settle(problem.stepper, phase.guards, point, search, found, problem.t1)
+        end = settle(problem.stepper, phase.guards, point, search, found, problem.t1, problem.direction)
         guard = jnp.where(found, search.guard, -1)
         next_y = _reset(phase.guards, search.guard, end, unravel, problem.stepper.args)
-        next_y = jax.tree.map(lambda x: jnp.where(found, x, jnp.nan), next_y)
+        next_y = defined(found, next_y)
         status = jnp.where(found & search.grazing, Status.GRAZING, status)
         status = jnp.where((status == Status.FINISHED) & ~found, Status.GUARD_NOT_FOUND, status)
         # The points of the march were looked at when they were reached.
@@ -149,9 +207,10 @@ def _arrive(phase, problem, unravel, march: March, last: End, ts) -> Arrival:
         end = hold(problem.stepper, point, problem.t1)
     ys = None
     if ts is not None and march.record is not None:
-        ys = jax.vmap(unravel)(_states_at(problem, last, march.record, end.t, ts))
-    here = freeze(end)
-    lowest = freeze(next_watch(phase.limits, march.watch, here, here.t - freeze(point.t), problem.stepper.args).lowest)
+        ys = jax.vmap(unravel)(_states_at(problem, point, last, march.record, end.t, ts))
+    here, direction = freeze(end), problem.direction
+    h = direction * (here.t - freeze(point.t))
+    lowest = freeze(next_watch(phase.limits, march.watch, here, h, problem.stepper.args, direction).lowest)
     return Arrival(end.t, unravel(end.y), next_y, guard, status, march.attempts, lowest, ys)
 
 
@@ -162,24 +221,27 @@ def _reset(guards: tuple[Guard, ...], guard, end: Point, unravel, args) -> State
     return lax.switch(guard, [lambda p, r=r: r(p.t, p.y, args) for r in resets], end)
 
 
-def _states_at(problem: Problem, last: End, record: Record, t_end, ts) -> Float[Array, "times n"]:
+def _states_at(problem: Problem, point: Point, last: End, record: Record, t_end, ts) -> Float[Array, "times n"]:
     """States at `ts` by one shortened step each, so that they are as accurate as the solution itself."""
     path_t, path_y = last.path_t, last.path_y
     assert path_t is not None
     assert path_y is not None
-    times = jnp.where(jnp.arange(record.t.shape[0]) < record.count, record.t, jnp.inf)
-    row = jnp.searchsorted(lax.stop_gradient(times), lax.stop_gradient(ts), side="right") - 1
+    direction, stepper, jumps = problem.direction, problem.stepper, problem.landings.jumps
+    times = jnp.where(jnp.arange(record.t.shape[0]) < record.count, direction * record.t, jnp.inf)
+    row = jnp.searchsorted(lax.stop_gradient(times), lax.stop_gradient(direction * ts), side="right") - 1
 
     def state(row, t):
-        after, begun = t >= last.t, row >= 0
+        after, begun = direction * (t - point.t) >= 0, row >= 0
         row = jnp.maximum(row, 0)
-        start_t = jnp.where(after, last.t, path_t[row])
-        start_y = jnp.where(after, last.y, path_y[row])
-        inside = (t <= t_end) & begun | (t == t_end)
+        start_t, start_y = path_t[row], path_y[row]
+        if record.jump is not None:
+            start_t, start_y, _ = over(stepper, start_t, start_y, jumps, record.jump[row], direction)
+        start_t, start_y = jnp.where(after, point.t, start_t), jnp.where(after, point.y, start_y)
+        inside = (direction * (t_end - t) >= 0) & begun | (t == t_end)
         h = jnp.where(inside, t - start_t, 0.0)
-        end, _ = problem.stepper.step(problem.stepper.point(start_t, start_y), h)
+        end, _ = stepper.step(stepper.point(start_t, start_y), h)
         # Constant steps go on from a state that is infinite.
-        return jnp.where(inside & all_finite(end.y), end.y, jnp.nan)
+        return defined(inside & all_finite(end.y), end.y)
 
     return jax.vmap(state)(row, ts)
 
@@ -188,8 +250,8 @@ def _as_arrays(t0, t1, y0, ts):
     """Times and state as arrays of one floating type."""
     y0 = check_state(y0)
     dtype = jnp.result_type(*jax.tree.leaves(y0))
-    if not any(isinstance(t, Tracer) for t in (t0, t1)) and not np.all(np.asarray(t1) >= np.asarray(t0)):
-        raise InputError(f"t1={t1} is before t0={t0}: time runs forward")
+    check_time("t0", t0, dtype)
+    check_time("t1", t1, dtype)
     ts = None if ts is None else jnp.asarray(ts, dtype)
     return jnp.asarray(t0, dtype), jnp.asarray(t1, dtype), y0, ts
 

@@ -22,6 +22,9 @@ class Guard(eqx.Module):
     the state with which the next phase starts (default: unchanged). `to` is the index of the next phase in
     `hybrid`; None ends the trajectory.
 
+    A function that is zero at the start of a phase and moves in the guard's direction crosses there and then. With
+    direction "both" it has to come from a side that is known: in `hybrid`, from the phase before.
+
     Good values: a function with the state's own smoothness (velocity components rather than their angle).
     Breaks when: it returns a boolean, or swings through zero and back much faster than the state changes, so
     that the steps do not see it; then give the controller a `dtmax`.
@@ -50,7 +53,7 @@ class Phase(eqx.Module):
 
 
 class Sight(NamedTuple):
-    """What the guards of a phase show at one point: their values, rates (per second) and sides.
+    """What the guards of a phase show at one point: their values, rates (per second of progress) and sides.
 
     A side is the sign a guard has had since its last crossing, so that a point on the guard has one too.
     """
@@ -102,36 +105,56 @@ def functions(guards: tuple[Guard, ...]) -> tuple[Callable, ...]:
     return tuple(guard.function for guard in guards)
 
 
-def first_sight(guards: tuple[Guard, ...], start: Point, h: Scalar, args: Args) -> Sight:
-    """The guards at the start of a phase; one that starts at zero is on the side it is moving to.
+class Past(NamedTuple):
+    """What came before a phase: the side on which each of its guards was (0: not known), and which one has fired."""
 
-    So a guard does not fire again at its own restart. "At zero" means within sqrt(eps) of a first step `h`. One
-    that rests at zero is on the side from which its crossing counts: to leave it is to cross it.
+    side: Float[Array, " guards"]
+    fired: Bool[Array, " guards"]
+
+    @classmethod
+    def unknown(cls, guards: tuple[Guard, ...], dtype) -> "Past":
+        """Nothing is known of what came before."""
+        return cls(jnp.zeros(len(guards), dtype), jnp.zeros(len(guards), bool))
+
+
+def first_sight(guards, start: Point, h: Scalar, args: Args, direction, past: Past) -> tuple[Sight, Bool[Array, "..."]]:
+    """The guards at the start of a phase, and which of them cross there and then.
+
+    "At zero" means within sqrt(eps) of a step `h`. A guard at zero that has just fired is on the side it is moving to,
+    so that it does not fire again. Any other was on the side of its `past`; where that is not known, on the side from
+    which its crossing counts if it is crossing. One that rests at zero is there too: to leave it is to cross it.
     """
     value, rate = measure(functions(guards), start, args)
-    width = jnp.sqrt(jnp.finfo(value.dtype).eps) * jnp.abs(rate * h)
-    going = jnp.where(rate == 0, wanted_sides(guards), jnp.sign(rate))
-    side = jnp.where(jnp.abs(value) <= width, going, jnp.sign(value))
-    return Sight(value, rate, side)
+    rate = direction * rate
+    wanted = wanted_sides(guards).astype(value.dtype)
+    at_zero = jnp.abs(value) <= jnp.sqrt(jnp.finfo(value.dtype).eps) * jnp.abs(rate * h)
+    going = jnp.where(rate == 0, wanted, jnp.sign(rate))
+    before = jnp.where(past.side != 0, past.side, jnp.where(going == -wanted, wanted, going))
+    before = jnp.where(past.fired | (rate == 0), going, before)
+    side = jnp.where(at_zero, before, jnp.sign(value))
+    crosses = at_zero & (side * rate < 0) & crossed(side, value, wanted)
+    return Sight(value, rate, side), crosses
 
 
-def next_sight(guards: tuple[Guard, ...], point: Point, args: Args) -> Sight:
+def next_sight(guards: tuple[Guard, ...], point: Point, args: Args, direction) -> Sight:
     """The guards at a later point."""
     value, rate = measure(functions(guards), point, args)
+    rate = direction * rate
     return Sight(value, rate, jnp.where(value == 0, jnp.sign(rate), jnp.sign(value)))
 
 
-def first_watch(limits, start: Point, args: Args) -> Watch:
+def first_watch(limits, start: Point, args: Args, direction) -> Watch:
     """The limits at the start of a phase."""
     value, rate = measure(limits, start, args)
-    return Watch(value, rate, value)
+    return Watch(value, direction * rate, value)
 
 
-def next_watch(limits, before: Watch, point: Point, h: Scalar, args: Args) -> Watch:
+def next_watch(limits, before: Watch, point: Point, h: Scalar, args: Args, direction) -> Watch:
     """The limits at a point a time `h` after the one `before`, with the dips between the two."""
     if not limits:
         return before
     value, rate = measure(limits, point, args)
+    rate = direction * rate
     _, dip = extremum(1.0, before.value, before.rate, value, rate, h)
     return Watch(value, rate, jnp.minimum(before.lowest, jnp.minimum(value, dip)))
 

@@ -5,15 +5,19 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from .._errors import InputError
 from .._types import Args, Count, Scalar, State
+from .attempt import is_fixed
 from .checks import check_state
-from .evolve import evolve
-from .guard import Phase
+from .evolve import CONTROLLER, run_phase
+from .guard import Past, Phase
 from .status import Status
+from .times import check_time, direction_of
+from .undefined import defined
 
 
 class Hybrid(NamedTuple):
@@ -54,6 +58,11 @@ def hybrid(
     phases share the structure of `y0`: for phases with states of their own, chain `evolve`. `options` are
     those of `evolve`. One compiled phase serves all events, so the compile time does not depend on how many.
 
+    Events at one time happen one after another, in the order in which their guards are listed: after each reset a guard
+    that is at zero and on its way across, with what it was before in mind, fires at once. The guard that has fired last
+    does not fire again before it has left zero. Derivatives are those of that order. Time runs backward if `t1` lies
+    before `t0`. The step before an event is the first to be tried after it.
+
     Status: FINISHED at `t1` or at an ending guard, EVENT_LIMIT if `max_events` came first, GRAZING where events
     pile up at one time, or as in `evolve`.
     """
@@ -61,16 +70,65 @@ def hybrid(
     _check_targets(phases, first)
     y0 = check_state(y0)
     dtype = jnp.result_type(*jax.tree.leaves(y0))
+    check_time("t0", t0, dtype)
+    check_time("t1", t1, dtype)
+    direction = direction_of(t0, t1)
     t0, ts = jnp.asarray(t0, dtype), None if ts is None else jnp.asarray(ts, dtype)
     blank = jax.tree.map(lambda x: jnp.full((ts.shape[0], *x.shape), jnp.nan), y0) if ts is not None else None
-    start = _Stage(t0, y0, jnp.array(first), jnp.array(0), jnp.array(False), jnp.array(Status.FINISHED), blank)
+    watched = _Watched.of(phases)
+    before = _Before(jnp.zeros(watched.functions, dtype), jnp.array(-1), jnp.array(-1), jnp.full((), jnp.nan, dtype))
+    pile = jnp.zeros((len(phases), watched.most), bool)
+    over, status = jnp.array(False), jnp.array(Status.FINISHED)
+    start = _Stage(t0, y0, jnp.array(first), jnp.array(0), over, status, blank, before, pile)
 
     def next_event(stage, _):
-        return lax.cond(stage.over, _rest, lambda s: _pass(phases, s, args, t1, ts, options), stage)
+        run = lambda s: _pass(phases, watched, s, args, t1, ts, direction, options)
+        return lax.cond(stage.over, _rest, run, stage)
 
     end, (t, y, guard, phase) = lax.scan(jax.checkpoint(next_event), start, length=max_events)
     status = jnp.where(end.over, end.status, Status.EVENT_LIMIT)
-    return Hybrid(t, y, guard, phase, end.events, end.t, end.y, end.phase, status, end.ys)
+    happened = jnp.arange(max_events) < end.events
+    ys = None
+    if ts is not None:
+        ys = jax.tree.map(lambda x: defined(_each(jnp.isfinite(x)), x), end.ys)
+    return Hybrid(*defined(happened, (t, y)), guard, phase, end.events, end.t, end.y, end.phase, status, ys)
+
+
+class _Watched(NamedTuple):
+    """The guards' functions of all phases, each counted once: for each phase, their numbers in the order of its guards.
+
+    So that the side a function was on is known in the next phase too, if that watches it.
+    """
+
+    numbers: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, phases: Sequence[Phase]) -> "_Watched":
+        distinct: list = []
+        for guard in (g for p in phases for g in p.guards):
+            if not any(guard.function is function for function in distinct):
+                distinct.append(guard.function)
+        number = lambda function: next(i for i, other in enumerate(distinct) if other is function)
+        return cls(tuple(tuple(number(g.function) for g in p.guards) for p in phases))
+
+    @property
+    def functions(self) -> int:
+        """How many functions there are."""
+        return 1 + max((n for numbers in self.numbers for n in numbers), default=0)
+
+    @property
+    def most(self) -> int:
+        """The largest number of guards of a phase."""
+        return max(1, *(len(numbers) for numbers in self.numbers))
+
+
+class _Before(NamedTuple):
+    """What a phase is told of the one before: the side of each function (0: not known), what fired, and the step."""
+
+    side: Float[Array, " functions"]
+    phase: Count
+    guard: Count
+    h: Scalar
 
 
 class _Stage(NamedTuple):
@@ -81,6 +139,8 @@ class _Stage(NamedTuple):
     over: Array
     status: Count
     ys: State | None
+    before: _Before
+    pile: Bool[Array, "phases guards"]  # the guards that have fired at the present time
 
 
 def _rest(stage: _Stage):
@@ -89,31 +149,60 @@ def _rest(stage: _Stage):
     return stage, (*nowhere, jnp.array(-1), jnp.array(-1))
 
 
-def _pass(phases, stage: _Stage, args, t1, ts, options):
+def _past(phases, watched: _Watched, index: int, before: _Before) -> Past:
+    """What the phase `index` is told of its guards.
+
+    Where another phase watched the function that fired, its crossing is over.
+    """
+    numbers = np.array(watched.numbers[index], int)
+    fired = jnp.zeros(len(numbers), bool)
+    for other, theirs in enumerate(watched.numbers):
+        for guard, number in enumerate(theirs):
+            same = np.arange(len(numbers)) == guard if other == index else numbers == number
+            fired |= same & (before.phase == other) & (before.guard == guard)
+    return Past(before.side[numbers], fired)
+
+
+def _pass(phases, watched: _Watched, stage: _Stage, args, t1, ts, direction, options):
     """The stage after the phase at hand has run to its event or to the end, and the record of the event."""
 
-    def run(phase, stage):
-        arrival = evolve(phase, stage.t, stage.y, args, t1=t1, ts=ts, **options)
+    def run(index, stage):
+        phase, before = phases[index], stage.before
+        past = _past(phases, watched, index, before) if phase.guards else None
+        hint = before.h if options.get("dt0") is None and not is_fixed(options.get("controller", CONTROLLER)) else None
+        arrival, after = run_phase(
+            phase, stage.t, stage.y, args, t1, ts, direction=direction, past=past, hint=hint, **options
+        )
         to = jnp.array([-1 if g.to is None else g.to for g in phase.guards] or [-1])
-        return arrival, jnp.where(arrival.guard >= 0, to[arrival.guard], -1)
+        side = jnp.zeros_like(before.side).at[np.array(watched.numbers[index], int)].set(after.side)
+        told = _Before(side, stage.phase, arrival.guard, after.h)
+        return arrival, jnp.where(arrival.guard >= 0, to[arrival.guard], -1), told
 
-    arrival, to = lax.switch(stage.phase, [lambda s, p=p: run(p, s) for p in phases], stage)
+    arrival, to, before = lax.switch(stage.phase, [lambda s, i=i: run(i, s) for i in range(len(phases))], stage)
     fired = arrival.guard >= 0
     failed = (arrival.status != Status.FINISHED) & (arrival.status != Status.GUARD_NOT_FOUND)
     # Events nearer to each other than time can tell apart pile up; there is no next one to find.
     near = arrival.t - stage.t <= 64 * jnp.finfo(arrival.t.dtype).eps * jnp.abs(arrival.t)
-    piled = fired & near & (stage.events > 0)
+    here = stage.phase, arrival.guard
+    pile = stage.pile & near
+    piled = fired & pile[here] & (stage.events > 0)
+    pile = pile.at[here].set(fired)
     go_on = fired & (to >= 0) & ~failed & ~piled
     y = jax.tree.map(lambda new, old: jnp.where(fired, new, old), arrival.next_y, arrival.y)
     ys = stage.ys
     if ts is not None:
-        begun = ts >= stage.t
+        begun = direction * (ts - stage.t) >= 0
         ys = jax.tree.map(lambda new, old: jnp.where(_rows(begun, new), new, old), arrival.ys, ys)
     status = jnp.where(failed, arrival.status, jnp.where(piled, Status.GRAZING, Status.FINISHED))
     phase = jnp.where(go_on, to, stage.phase)
-    after = _Stage(arrival.t, y, phase, stage.events + fired, ~go_on, status, ys)
+    after = _Stage(arrival.t, y, phase, stage.events + fired, ~go_on, status, ys, before, pile)
     seen = jax.tree.map(lambda x: jnp.where(fired, x, jnp.nan), (arrival.t, arrival.y))
     return after, (*seen, arrival.guard, jnp.where(fired, stage.phase, -1))
+
+
+def _each(flags):
+    """Whether all numbers of each row are so."""
+    return jnp.all(flags, axis=tuple(range(1, flags.ndim)))
 
 
 def _rows(flags, like):

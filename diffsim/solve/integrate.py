@@ -6,18 +6,17 @@ import diffrax as dfx
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
-from .._errors import InputError
 from .._types import Args, State
 from .adjoint import ReplayAdjoint
 from .attempt import all_finite
 from .checks import check_field, check_state
-from .evolve import SOLVER, Arrival, evolve
+from .evolve import SOLVER, Arrival, run_phase
 from .guard import Phase
 from .status import Status, finished
+from .times import check_options, check_times, direction_of, in_order
+from .undefined import defined
 
 CONTROLLER = dfx.PIDController(rtol=1e-6, atol=1e-9)
 
@@ -37,8 +36,10 @@ def integrate(
 ) -> State | tuple[State, Int[Array, ""]]:
     """The states of `dy/dt = vector_field(t, y, args)` at the times `ts`, beginning with `y0` at `ts[0]`.
 
-    Every leaf of `y0` gains a leading axis of `times`. With `return_status=True` the Status of the trajectory comes
-    beside it. Nothing is raised from compiled code: after a failure the states are NaN from there on.
+    The times increase, or decrease for an integration backward. Every leaf of `y0` gains a leading axis of `times`.
+    With `return_status=True` the Status of the trajectory is returned with it. Nothing is raised from compiled code:
+    after a failure the states are NaN from there on, and so are their derivatives. Times that are traced, and so cannot
+    be checked, end with status INVALID_INPUT if they make no sense.
 
     By default the steps are recorded, and the derivative is that of a replay of the accepted ones: `grad`, `jvp`,
     `hessian` and `vmap` all work (see `evolve`), and a state between two steps comes by a shortened step, as accurate
@@ -46,15 +47,17 @@ def integrate(
     term in place of the vector field, diffrax's own loop and interpolation serve, with that adjoint's limits.
     `solver` (Tsit5), `controller` (PID with rtol 1e-6, atol 1e-9), `dt0` and `max_steps` are diffrax's own.
 
-    Raises InputError for times that do not increase, for states that are not real, and for a vector field that does
-    not return the structure, shapes and dtypes of `y0`.
+    Raises InputError for times that are not finite, in no order or nearer to each other than their format resolves, for
+    states that are not real, and for a vector field that does not return the structure, shapes and dtypes of `y0`.
 
     Good values: smooth problems whose time scales differ by less than about 1e3. Breaks when: the problem is stiff
-    (status STEP_LIMIT; use `diffrax.Kvaerno5()`), or the field jumps at a time (give `controller` a `jump_ts`).
+    (status STEP_LIMIT; use `diffrax.Kvaerno5()`), or the field jumps at a time (give a
+    `diffrax.ClipStepSizeController(controller, jump_ts=...)`, whose times have derivatives too).
     """
     y0 = check_state(y0)
     dtype = jnp.result_type(*jax.tree.leaves(y0))
-    ts = _check_times(ts, dtype)
+    direction, ts = check_times(ts, dtype)
+    check_options(controller, dt0, max_steps if adjoint is None or isinstance(adjoint, ReplayAdjoint) else 1)
     if adjoint is None and not isinstance(vector_field, dfx.AbstractTerm):
         adjoint = ReplayAdjoint()
     if isinstance(adjoint, ReplayAdjoint) and not isinstance(vector_field, dfx.AbstractTerm):
@@ -62,24 +65,29 @@ def integrate(
         dt0 = None if dt0 is None else jnp.asarray(dt0, dtype)
         options = {"solver": solver, "controller": controller, "dt0": dt0, "max_steps": max_steps}
         options["memory"] = adjoint.memory
-        ys, status = _by_evolve(vector_field, y0, ts, args, options)
+        ys, status = _by_evolve(vector_field, y0, ts, args, options, direction)
     else:
         ys, status = _by_diffrax(vector_field, y0, ts, args, solver, controller, adjoint, dt0, max_steps)
     return (ys, status) if return_status else ys
 
 
 @eqx.filter_jit
-def _by_evolve(vector_field, y0, ts, args, options):
+def _by_evolve(vector_field, y0, ts, args, options, direction):
     """States and status of one phase; compiled once for each vector field, so that calls from Python are fast too."""
     between = ts[1:-1] if ts.shape[0] > 2 else None
-    end = evolve(Phase(vector_field), ts[0], y0, args, t1=ts[-1], ts=between, **options)
-    return _in_order(y0, end), end.status
+    if direction is None:
+        direction = direction_of(ts[0], ts[-1])
+    end, _ = run_phase(Phase(vector_field), ts[0], y0, args, ts[-1], between, direction=direction, **options)
+    valid = in_order(ts, direction)
+    status = jnp.where(valid, end.status, Status.INVALID_INPUT)
+    return _in_order(y0, end._replace(status=status)), status
 
 
 def _in_order(y0: State, end: Arrival) -> State:
     """The first state, those in between, and the last if the trajectory came there."""
-    last = jax.tree.map(lambda y: jnp.where(finished(end.status), y, jnp.nan), end.y)
-    parts = (y0, last) if end.ys is None else (y0, end.ys, last)
+    last = defined(finished(end.status), end.y)
+    between = defined(end.status != Status.INVALID_INPUT, end.ys)
+    parts = (y0, last) if between is None else (y0, between, last)
     rows = lambda *parts: jnp.concatenate([x.reshape(-1, *parts[0].shape) for x in parts])
     return jax.tree.map(rows, *parts)
 
@@ -104,19 +112,8 @@ def _by_diffrax(vector_field, y0, ts, args, solver, controller, adjoint, dt0, ma
         throw=False,
     )
     # diffrax leaves infinity where it did not arrive; NaN cannot be mistaken for a result.
-    ys = jax.tree.map(lambda y: jnp.where(jnp.isfinite(y), y, jnp.nan), solution.ys)
+    ys = jax.tree.map(lambda y: defined(jnp.isfinite(y), y), solution.ys)
     return ys, _status(solution)
-
-
-def _check_times(ts, dtype) -> Float[Array, " times"]:
-    if not isinstance(ts, Tracer):
-        values = np.asarray(ts)
-        if values.ndim != 1 or values.size < 2:
-            raise InputError(f"ts has shape {values.shape}: give at least two times in one dimension")
-        if not np.all(np.diff(values) > 0):
-            where = int(np.argmin(np.diff(values) > 0))
-            raise InputError(f"ts must increase: ts[{where}]={values[where]:g}, ts[{where + 1}]={values[where + 1]:g}")
-    return jnp.asarray(ts, dtype)
 
 
 def _status(solution: dfx.Solution) -> Int[Array, ""]:

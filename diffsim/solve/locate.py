@@ -21,6 +21,7 @@ _TURNS = 60  # of Newton's method and bisection
 _NEAR = 0.02  # of the guard's size: a dip that comes so near to zero is looked at
 _TOUCH = 1e-10  # of the guard's size over the step: at a dip so near to zero it touches
 _FLAT = 1e-4  # of the guard's size over the step: it is at a dip if slower than that per step
+_TOGETHER = 2 / 3  # power of eps, of the step: events nearer than that happen in the order of the guards
 _GRAZE = 1e-6  # of the guard's size over the step: slower than that per step, it grazes
 
 
@@ -58,6 +59,18 @@ def fresh(sight: Sight, h: Scalar) -> Search:
     none, zero = jnp.array(0), jnp.zeros_like(h)
     size = jnp.abs(sight.value)
     return Search(jnp.array(int(Stage.SWEEP)), zero, sight, h, h, nothing, size, none, none, zero, jnp.array(False))
+
+
+def opening(sight: Sight, crosses: Bool[Array, " guards"], h: Scalar) -> Search:
+    """The search at the start of a phase: over at once, with the first of the guards, if any cross there."""
+    search = fresh(sight, h)
+    if not crosses.size:
+        return search
+    guard = jnp.argmax(crosses)
+    found = search._replace(
+        stage=jnp.array(int(Stage.FOUND)), time=jnp.zeros_like(h), guard=guard, rate=sight.rate[guard]
+    )
+    return choose(jnp.any(crosses), found, search)
 
 
 @jax.jit
@@ -103,7 +116,7 @@ def _dip(search: Search, here: Sight) -> tuple[Flag, Scalar]:
 def _narrow(search: Search, here: Sight, crossing, h: Scalar) -> Search:
     """The bracket after a look within it or at its end: Newton's method, kept inside by bisection.
 
-    Of the guards that have crossed, the one with the earliest estimate is followed.
+    Of the guards that have crossed, the one with the earliest estimate is followed; of several at one time the first.
     """
     some = jnp.any(crossing)
     low, high = jnp.where(some, search.low, search.time), jnp.where(some, search.time, search.high)
@@ -111,7 +124,8 @@ def _narrow(search: Search, here: Sight, crossing, h: Scalar) -> Search:
     newton = search.time - here.value / jnp.where(here.rate == 0, jnp.nan, here.rate)
     inside = past & (newton >= low) & (newton <= high)
     estimates = jnp.where(inside, newton, jnp.where(past, 0.5 * (low + high), jnp.inf))
-    guard = jnp.argmin(estimates)
+    tie = jnp.finfo(h.dtype).eps ** _TOGETHER * h
+    guard = jnp.argmax(estimates <= jnp.min(estimates) + tie)
     guard, time = apart(guard, estimates[guard])
     # Newton's method squares the error, so that after a change this small only rounding is left.
     closed = jnp.abs(time - search.time) <= jnp.finfo(h.dtype).eps ** (2 / 3) * h
@@ -130,15 +144,17 @@ def _narrow(search: Search, here: Sight, crossing, h: Scalar) -> Search:
     )
 
 
-def settle(stepper: Stepper, guards: tuple[Guard, ...], start: Point, search: Search, found: Flag, t1: Scalar) -> Point:
+def settle(
+    stepper: Stepper, guards: tuple[Guard, ...], start: Point, search: Search, found: Flag, t1: Scalar, direction
+) -> Point:
     """The event of a search, its time after `start` a constant, as a differentiable point; or, if none, that at `t1`.
 
-    That time is a root of the guard, found before; without an event it is zero, a root of the time left. Newton's
-    method with a constant slope leaves its value as it is and makes one more order of derivatives right with each
-    turn: three of them serve up to the third.
+    Time runs in `direction`, 1 or -1. The delay is a root of the guard, found before; without an event it is zero, a
+    root of the time left. Newton's method with a constant slope leaves its value as it is and makes one more order of
+    derivatives right with each turn: three of them serve up to the third.
     """
     # A guard that grazes has no derivative; its status says so, and the value stays finite.
-    rate = freeze(jnp.where(found & (search.rate != 0), search.rate, 1.0))
+    rate = freeze(jnp.where(found & (search.rate != 0), direction * search.rate, 1.0))
 
     def newton(carry, _):
         delay, _ = carry
@@ -147,7 +163,7 @@ def settle(stepper: Stepper, guards: tuple[Guard, ...], start: Point, search: Se
         left = jnp.where(found, lax.dynamic_index_in_dim(value, search.guard, keepdims=False), end.t - t1)
         return (delay - (left - lax.stop_gradient(left)) / rate, end), None
 
-    delay, *begun = moving_together([jnp.where(found, freeze(search.time), 0.0), *start])
+    delay, *begun = moving_together([jnp.where(found, direction * freeze(search.time), 0.0), *start])
     (_, end), _ = lax.scan(newton, (delay, Point(*begun)), length=4)
     return end
 

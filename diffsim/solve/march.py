@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import diffrax as dfx
 import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
@@ -10,8 +11,9 @@ from jax import lax
 
 from .._apart import apart
 from .._types import Count, Flag, Scalar
-from .attempt import Attempt, Problem, all_finite, attempt, health, steady
+from .attempt import Attempt, Problem, all_finite, attempt, finest, fitted, health, steady
 from .guard import (
+    Past,
     Watch,
     choose,
     first_sight,
@@ -20,7 +22,8 @@ from .guard import (
     next_watch,
     wanted_sides,
 )
-from .locate import Search, Stage, fresh, look
+from .jumps import jump_at, over
+from .locate import Search, Stage, fresh, look, opening
 from .moving import freeze, moving_together
 from .record import Record, write
 from .scalars import entries
@@ -41,6 +44,8 @@ class March(NamedTuple):
     status: Count
     attempts: Count
     record: Record | None
+    natural: Scalar | None = None  # the step that the controller would take, if there are landings that cut it
+    jump: Count | None = None  # that behind which the step begins, -1 for none, if there are jumps
 
 
 def rows(problem: Problem) -> int:
@@ -51,36 +56,50 @@ def rows(problem: Problem) -> int:
 def begin(problem: Problem, start: Point, record: Record | None) -> March:
     """The march at the start of a phase, with the record to write its steps to, if any."""
     still, here = freeze(problem), freeze(start)
-    stepper = still.stepper
-    end, controller = problem.controller.init(
-        stepper.term,
-        here.t,
-        still.t1,
-        here.y,
-        still.dt0,
-        stepper.args,
-        stepper.solver.func,
-        stepper.error_order,
-    )
-    h = freeze(jnp.asarray(jnp.minimum(end, still.t1) - here.t, here.t.dtype))
-    sight = first_sight(still.guards, here, h, stepper.args)
+    stepper, landings, jump = still.stepper, still.landings, None
+    if landings.jumps is not None:
+        jump = jump_at(landings.jumps, here.t, still.direction)
+        start = over(problem.stepper, *start[:2], problem.landings.jumps, jump, still.direction)
+        here = freeze(start)
+    wish, controller = first_step(still, here)
+    if still.hint is not None:
+        wish = jnp.where(jnp.isfinite(still.hint), still.hint, wish)
+    h = fitted(still, here.t, wish)
+    past = still.past or Past.unknown(still.guards, here.t.dtype)
+    sight, crosses = first_sight(still.guards, here, jnp.maximum(h, wish), stepper.args, still.direction, past)
     healthy = jnp.isfinite(h) & all_finite((here, sight.value))
     return March(
         point=start,
         h=h,
         controller=controller,
-        search=fresh(sight, h),
-        watch=first_watch(still.limits, here, stepper.args),
+        search=opening(sight, crosses & healthy, h),
+        watch=first_watch(still.limits, here, stepper.args, still.direction),
         status=jnp.where(healthy, Status.FINISHED, Status.NON_FINITE),
         attempts=jnp.array(0),
         record=record,
+        natural=wish if landings.any else None,
+        jump=jump,
     )
 
 
-def _ahead(problem: Problem, march: March) -> Flag:
+def first_step(still: Problem, here: Point) -> tuple[Scalar, Any]:
+    """The size of the first step that the controller would take, and the controller's state."""
+    stepper, direction = still.stepper, still.direction
+    term = stepper.term
+    if not isinstance(direction, float) or direction != 1.0:
+        # For a controller time runs forward.
+        term = dfx.ODETerm(lambda t, y, args: direction * stepper.term.vf(direction * t, y, args))
+    begun = direction * here.t
+    end, controller = still.controller.init(
+        term, begun, direction * still.t1, here.y, still.dt0, stepper.args, stepper.solver.func, stepper.error_order
+    )
+    return freeze(jnp.asarray(end - begun, here.t.dtype)), controller
+
+
+def ahead(problem: Problem, march: March) -> Flag:
     """Whether the final time is still to come."""
     t, t1 = march.point.t, problem.t1
-    return t1 - t > 4 * jnp.finfo(t.dtype).eps * jnp.maximum(jnp.abs(t), jnp.abs(t1))
+    return problem.direction * (t1 - t) > 4 * jnp.finfo(t.dtype).eps * jnp.maximum(jnp.abs(t), jnp.abs(t1))
 
 
 def advance(problem: Problem, march: March) -> March:
@@ -99,7 +118,7 @@ def advance(problem: Problem, march: March) -> March:
         # Whatever ceased to be finite has remained so.
         status = jnp.where(all_finite(freeze(march.point)), march.status, Status.NON_FINITE)
         march = march._replace(status=status)
-    cut_short = _ahead(problem, march) & (march.status == Status.FINISHED) & (march.search.stage != Stage.FOUND)
+    cut_short = ahead(problem, march) & (march.status == Status.FINISHED) & (march.search.stage != Stage.FOUND)
     return march._replace(status=jnp.where(cut_short, Status.STEP_LIMIT, march.status))
 
 
@@ -118,7 +137,7 @@ def _while_active(problem: Problem, onward: Callable, march: March) -> March:
 
 def _active(problem: Problem, march: March) -> Flag:
     """Whether there are steps to take and looks to make."""
-    active = _ahead(problem, march) & (march.attempts < problem.max_steps)
+    active = ahead(problem, march) & (march.attempts < problem.max_steps)
     if not steady(problem):
         active &= march.status == Status.FINISHED
     if problem.guards:
@@ -147,7 +166,7 @@ def _one_step(problem: Problem, still: Problem, march: March) -> March:
     """The march after one attempted step, in a phase without guards."""
     active, h = _active(problem, march), march.h
     tried = attempt(problem, still, march.point, h, h, march.controller)
-    return _after(still, march, tried, _outcome(still, active, tried.accept, True), ())
+    return _after(problem, still, march, tried, _outcome(still, active, tried.accept, True), ())
 
 
 def _one_look(problem: Problem, still: Problem, march: March) -> March:
@@ -158,30 +177,45 @@ def _one_look(problem: Problem, still: Problem, march: March) -> March:
     """
     h, search, active = march.h, march.search, _active(problem, march)
     tried = attempt(problem, still, march.point, h, search.time, march.controller)
-    sight = next_sight(still.guards, freeze(tried.end), still.stepper.args)
+    sight = next_sight(still.guards, freeze(tried.end), still.stepper.args, still.direction)
     looked = look(search, sight, h, wanted_sides(still.guards))
     outcome = _outcome(still, active & (search.time == h), tried.accept, looked.stage == Stage.CLEAR)
-    begun = fresh(choose(outcome.taken, sight, search.sight), tried.h_next)
-    search = choose(outcome.settled, begun, choose(active, looked, search))
-    return _after(still, march, tried, outcome, (sight.value,))._replace(search=search)
+    after = _after(problem, still, march, tried, outcome, (sight.value,))
+    if still.landings.jumps is not None:
+        # Behind a jump the guards have other rates, and keep their sides.
+        behind = next_sight(still.guards, freeze(after.point), still.stepper.args, still.direction)
+        sight = sight._replace(value=behind.value, rate=behind.rate)
+    begun = fresh(choose(outcome.taken, sight, search.sight), after.h)
+    return after._replace(search=choose(outcome.settled, begun, choose(active, looked, search)))
 
 
-def _after(still: Problem, march: March, tried: Attempt, outcome: _Outcome, seen: tuple) -> March:
+def _after(problem: Problem, still: Problem, march: March, tried: Attempt, outcome: _Outcome, seen: tuple) -> March:
     """The march after an attempt, of which `seen` must be finite too."""
     start, h, there = march.point, march.h, freeze(tried.end)
     whole, taken, settled = outcome
-    watch = next_watch(still.limits, march.watch, there, h, still.stepper.args)
+    watch = next_watch(still.limits, march.watch, there, h, still.stepper.args, still.direction)
     status = march.status
     if not steady(still):
-        status = health(tried.accept, (there, *seen), tried.h_next, still.t1, status)
+        status = health(tried.accept, (there, *seen), h, finest(still, start.t), status)
+    record = march.record
+    if record is not None:
+        record = write(record, start.t, still.direction * jnp.where(taken, h, 0.0), start.y, tried.slopes, march.jump)
+    point, natural, jump = choose(taken, tried.end, start), tried.wish, march.jump
+    if march.natural is not None:
+        # A landing has cut the step that was natural here.
+        natural = jnp.where(taken, jnp.maximum(tried.wish, march.natural), tried.wish)
+    if still.landings.jumps is not None:
+        jump = jnp.where(taken, jump_at(still.landings.jumps, there.t, still.direction), jump)
+        behind = jnp.where(taken & ahead(still, march._replace(point=there)), jump, -1)
+        point = over(problem.stepper, *point[:2], problem.landings.jumps, behind, still.direction)
     return march._replace(
-        point=choose(taken, tried.end, start),
-        h=jnp.where(settled, tried.h_next, h),
+        point=point,
+        h=jnp.where(settled, fitted(still, freeze(point.t), natural), h),
         controller=choose(settled, tried.controller, march.controller),
         watch=choose(taken, watch, march.watch),
         status=jnp.where(whole, status, march.status),
         attempts=march.attempts + settled,
-        record=None
-        if march.record is None
-        else write(march.record, start.t, jnp.where(taken, h, 0.0), start.y, tried.slopes),
+        record=record,
+        natural=None if march.natural is None else jnp.where(settled, natural, march.natural),
+        jump=jump,
     )

@@ -11,6 +11,7 @@ from jax.custom_derivatives import SymbolicZero
 from jax.flatten_util import ravel_pytree
 
 from .._errors import InputError
+from .undefined import defined
 from .undivided import Program, undivided
 
 
@@ -76,6 +77,12 @@ def _in_turn(function: Callable, axes: list) -> Callable:
     return rows
 
 
+def _along(columns, direction):
+    """The derivative in a direction. Where it does not exist it is NaN, but of no effect on what does not use it."""
+    unknown = jnp.isnan(columns)
+    return defined(~jnp.any(unknown, axis=-1), jnp.where(unknown, 0.0, columns) @ direction)
+
+
 def _served(function: Callable, leaves: list, axes: list):
     """The value of `function` of arrays, with a rule that takes the columns of its Jacobian along.
 
@@ -103,7 +110,7 @@ def _served(function: Callable, leaves: list, axes: list):
         def product(columns, *direction):
             direction, _ = ravel_pytree(direction)
             # The tangent of an integer output is an empty placeholder, the same in every direction.
-            return jax.tree.map(lambda c: c @ direction if eqx.is_inexact_array(c) else c[..., 0], columns)
+            return jax.tree.map(lambda c: _along(c, direction) if eqx.is_inexact_array(c) else c[..., 0], columns)
 
         value, columns = undivided(_in_turn(with_columns, axes), *primals)
         by_row = [axes[i] for i in moving]

@@ -4,7 +4,7 @@ import math
 from typing import Literal, NamedTuple, get_args
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from .._errors import InputError
 from .._types import Count, Scalar, Vector
@@ -22,6 +22,7 @@ class Record(NamedTuple):
 
     `y` holds the state before every `stride`-th attempt; where that is not each, it has one row more than it needs.
     Where it is each, `slopes` may hold those of the stages of an implicit method, so that they need not be found again.
+    `jump` is the index of the jump of the field behind which an attempt begins, -1 for none.
     """
 
     t: Float[Array, " rows"]
@@ -29,6 +30,7 @@ class Record(NamedTuple):
     y: Float[Array, "kept n"]
     count: Count
     slopes: Float[Array, "rows stages n"] | None = None
+    jump: Int[Array, " rows"] | None = None
 
     @property
     def stride(self) -> int:
@@ -61,22 +63,24 @@ def plan(memory: Memory, like: Vector, rows: int, stages: int, *, keep_path: boo
     return Plan(1, memory == "jacobians" or (memory == "auto" and not (whole or stages) and like.size <= _FEW))
 
 
-def blank(like: Vector, rows: int, stride: int = 1, stages: int = 0) -> Record:
+def blank(like: Vector, rows: int, stride: int = 1, stages: int = 0, jumps: bool = False) -> Record:
     """An empty record for attempts of states `like`, with the slopes of so many stages each."""
     if stride == 1:
         rows += -(rows - _BESIDE) % _APART
     kept = -(-rows // stride)
     zeros = jnp.zeros(kept * stride, like.dtype)
     slopes = jnp.zeros((rows, stages, like.size), like.dtype) if stages and stride == 1 else None
-    return Record(zeros, zeros, jnp.zeros((kept + (stride > 1), like.size), like.dtype), jnp.array(0), slopes)
+    jump = jnp.full(kept * stride, -1) if jumps else None
+    return Record(zeros, zeros, jnp.zeros((kept + (stride > 1), like.size), like.dtype), jnp.array(0), slopes, jump)
 
 
-def write(record: Record, t: Scalar, h: Scalar, y: Vector, slopes: Slopes | None) -> Record:
-    """The record with one more attempt, of size `h` (zero: refused) from the state `y` at `t`."""
+def write(record: Record, t: Scalar, h: Scalar, y: Vector, slopes: Slopes | None, jump: Count | None = None) -> Record:
+    """The record with one more attempt, of size `h` (zero: refused) from the state `y` at `t`, behind a `jump`."""
     i = record.count
     ys = put_some(record.y, i, record.stride, y)
     kept = record.slopes if slopes is None or record.slopes is None else put(record.slopes, i, slopes)
-    return Record(put(record.t, i, t), put(record.h, i, h), ys, i + 1, kept)
+    jumps = record.jump if record.jump is None or jump is None else put(record.jump, i, jump)
+    return Record(put(record.t, i, t), put(record.h, i, h), ys, i + 1, kept, jumps)
 
 
 def put_some(rows: Array, attempt: Count, stride: int, value: Array) -> Array:

@@ -40,20 +40,23 @@ def replay(
     jacobians: bool,
     whole: bool,
     steady: bool = False,
+    jumps: Float[Array, " jumps"] | None = None,
+    direction: Scalar | float = 1.0,
 ) -> End:
     """The end (t, y) of the recorded steps from (t0, y0), with derivatives in t0, y0 and the field's arrays.
 
     The values are those recorded, at no further cost. The derivative is that of the discrete solution with the
     sizes of its accepted steps held fixed: one loop over them forward for tangents, or backward for cotangents, in
     which a step is taken again from its recorded state; or its Jacobian, for many steps at once. Refused steps are
-    never differentiated; `steady` says that there are none.
+    never differentiated; `steady` says that there are none. The derivative in the times of `jumps` is that of steps
+    which end there, wherever they are.
     """
-    moving, rest = eqx.partition((t0, y0, stepper), eqx.is_inexact_array)
+    moving, rest = eqx.partition((t0, y0, stepper, jumps), eqx.is_inexact_array)
     fixed, static = eqx.partition(rest, eqx.is_array)
     leaves, tree = jax.tree.flatten(moving)
     # One number for a whole batch, so that its members are stepped together.
     record = record._replace(count=eqxi.unvmap_max(record.count))
-    held, held_tree = jax.tree.flatten((fixed, record))
+    held, held_tree = jax.tree.flatten((fixed, record, direction))
     size = y0.size * y0.dtype.itemsize
     small = (lambda loop: compile_small(loop, size)) if whole else (lambda loop: loop)
 
@@ -65,15 +68,15 @@ def replay(
         def rule(primals, tangents):
             leaves, held, end = primals
             live = [i for i, x in enumerate(tangents[0]) if not isinstance(x, SymbolicZero)]
-            fixed, record = jax.tree.unflatten(held_tree, held)
+            fixed, record, direction = jax.tree.unflatten(held_tree, held)
             # For derivatives of derivatives the value and the recorded states have derivatives too.
             value = known(True)(leaves, held, End(end.t, end.y, record.t, record.y))
-            held = jax.tree.leaves((fixed, record._replace(t=value.path_t, y=value.path_y)))
+            held = jax.tree.leaves((fixed, record._replace(t=value.path_t, y=value.path_y), direction))
 
             def steps(residuals):
-                fixed, record = jax.tree.unflatten(held_tree, residuals[len(leaves) :])
+                fixed, record, direction = jax.tree.unflatten(held_tree, residuals[len(leaves) :])
                 restore = lambda leaves: eqx.combine(jax.tree.unflatten(tree, leaves), fixed, static)
-                return Steps(residuals[: len(leaves)], live, restore, record, keep_path, jacobians, steady)
+                return Steps(residuals[: len(leaves)], live, restore, record, keep_path, jacobians, steady, direction)
 
             tangent = _carried(steps, [*leaves, *held], [tangents[0][i] for i in live], small, jacobians)
             return value if keep_path else End(value.t, value.y), tangent
@@ -83,6 +86,8 @@ def replay(
 
     path = (record.t, record.y) if keep_path else ()
     end = known(keep_path)(leaves, held, End(t, y, *path))
+    if jumps is not None:
+        return end
     # Steps of fixed sizes begin as much later as the first: said so, whoever holds t0 fixed pays nothing for it.
     later = t0 - lax.stop_gradient(t0)
     return End(t + later, end.y, record.t + later if keep_path else None, end.path_y)

@@ -14,6 +14,8 @@ _EXPLANATIONS = (
     "guard not found: the final time came before any guard was crossed; raise t1 or check the guard's sign",
     "grazing: the guard is touched rather than crossed, or events pile up; the event time has no derivative",
     "event limit: max_events was reached before t1; raise max_events",
+    "invalid input: a time that is not finite, times that are not in order or nearer to each other than their number "
+    "format resolves, or a tolerance or step size that is negative or not finite; correct it, or use float64",
 )
 
 
@@ -26,6 +28,7 @@ class Status(enum.IntEnum):
     GUARD_NOT_FOUND = 3
     GRAZING = 4
     EVENT_LIMIT = 5
+    INVALID_INPUT = 6
 
     @property
     def explanation(self) -> str:

@@ -10,6 +10,7 @@ from jax import lax
 from .._apart import apart
 from .._types import Count, Scalar, Vector
 from .implicit import Slopes, Stages
+from .jumps import over
 from .record import Record, put_some
 from .rows import put, row
 from .step import Stepper
@@ -20,7 +21,7 @@ _CHUNK = 64  # steps linearised together
 class Steps(NamedTuple):
     """Recorded steps as a function of those of the `leaves` that are being differentiated, the `live` ones.
 
-    The first two leaves are the initial time and state; `restore` gives those and the stepper back.
+    The first two leaves are the initial time and state; `restore` gives those, the stepper and the times of jumps back.
     """
 
     leaves: list
@@ -30,15 +31,24 @@ class Steps(NamedTuple):
     keep_path: bool
     jacobians: bool
     steady: bool  # no step was refused, and one of size zero leaves its state as it is
+    direction: Scalar | float = 1.0
 
-    def step(self, t: Scalar, y: Vector, live: list, h: Scalar, slopes: Slopes | None) -> tuple[Scalar, Vector]:
-        """Time and state a step `h` after (t, y), by its stages if their slopes are known."""
+    def step(
+        self, t: Scalar, y: Vector, live: list, h: Scalar, slopes: Slopes | None, jump: Count | None
+    ) -> tuple[Scalar, Vector]:
+        """Time and state a step `h` after (t, y), behind a jump if there is one, by its stages if these are known."""
         leaves = list(self.leaves)
         for i, leaf in zip(self.live, live, strict=True):
             leaves[i] = leaf
-        stepper: Stepper = self.restore(leaves)[2]
-        end, _ = stepper.step(stepper.point(t, y), h, None if slopes is None else Stages(slopes))
+        stepper: Stepper
+        _, _, stepper, jumps = self.restore(leaves)
+        start = stepper.point(t, y) if jump is None else over(stepper, t, y, jumps, jump, self.direction)
+        end, _ = stepper.step(start, h, None if slopes is None else Stages(slopes))
         return end.t, end.y
+
+    def jump(self, i: Count) -> Count | None:
+        """That behind which an attempt begins, if there are any."""
+        return None if self.record.jump is None else row(self.record.jump, i)
 
     def slopes(self, i: Count) -> Slopes | None:
         """Those of the stages of an attempt, if they were recorded."""
@@ -79,17 +89,18 @@ def tangents(steps: Steps, inputs: list) -> list:
     given = dict(zip(steps.live, inputs, strict=True))
     start = given.get(0, jnp.zeros_like(t)), given.get(1, jnp.zeros_like(y))
 
-    def take(point, h, slopes):
-        along = lambda t, y, live: steps.step(t, y, live, h, slopes)
+    def take(point, h, slopes, jump):
+        along = lambda t, y, live: steps.step(t, y, live, h, slopes, jump)
         return jax.jvp(along, (*point[0], steps.values), (*point[1], inputs))
 
     def body(i, carry):
         point, path = carry
         if path is not None:
             path = put(path[0], i, point[1][0]), put_some(path[1], i, record.stride, point[1][1])
-        h = row(record.h, i)
-        slopes = steps.slopes(i)
-        return steps.where_taken(h, lambda point: take(point, h, slopes), point), path
+        h, slopes, jump = row(record.h, i), steps.slopes(i), steps.jump(i)
+        # The recorded time, which behind a jump is not the sum of the steps.
+        point = ((row(record.t, i), point[0][1]), point[1]) if jump is not None else point
+        return steps.where_taken(h, lambda point: take(point, h, slopes, jump), point), path
 
     path = (jnp.zeros_like(record.t), jnp.zeros_like(record.y)) if steps.keep_path else None
     (_, end), path = lax.fori_loop(0, record.count, body, (((t, y), start), path))
@@ -113,11 +124,11 @@ def _pull(steps: Steps, path: list, i: Count, y: Vector, slopes: Slopes | None, 
     # Outside the condition, within which all that is mapped over takes a place of its own for each member.
     t, h, y = apart(row(steps.record.t, i), row(steps.record.h, i), y)
     slopes = None if slopes is None else apart(slopes)[0]
-    stride = steps.record.stride
+    stride, jump = steps.record.stride, steps.jump(i)
 
     def pull(carry):
         (bar_t, bar_y), bars = carry
-        _, transpose = jax.vjp(lambda t, y, live: steps.step(t, y, live, h, slopes), t, y, steps.values)
+        _, transpose = jax.vjp(lambda t, y, live: steps.step(t, y, live, h, slopes, jump), t, y, steps.values)
         bar_t, bar_y, more = transpose((bar_t, bar_y))
         return (bar_t, bar_y), jax.tree.map(jnp.add, bars, more)
 
@@ -142,7 +153,7 @@ def _in_stretches(steps: Steps, path: list, carry):
 
     def ahead(y, i):
         t, h = row(record.t, i), row(record.h, i)
-        return steps.where_taken(h, lambda y: steps.step(t, y, steps.values, h, None)[1], y), y
+        return steps.where_taken(h, lambda y: steps.step(t, y, steps.values, h, None, steps.jump(i))[1], y), y
 
     def stretch(which, carry):
         rows = which * stride + jnp.arange(stride)
@@ -171,9 +182,10 @@ def _chunk(steps: Steps, path: list, rows, carry):
     taken = (rows >= 0) & (record.h[rows] != 0)
     # In place of a step that was refused stands one that was taken, so that its numbers are sound.
     safe = jnp.where(taken, rows, jnp.argmax(record.h != 0))
-    t, y, h, slopes = jax.tree.map(lambda x: x[safe], (record.t, record.y, record.h, record.slopes))
-    each = jax.vmap(steps.step, in_axes=(0, 0, None, 0, 0))
-    _, transpose = jax.vjp(lambda t, y, live: each(t, y, live, h, slopes), t, y, steps.values)
+    kept = record.t, record.y, record.h, record.slopes, record.jump
+    t, y, h, slopes, jump = jax.tree.map(lambda x: x[safe], kept)
+    each = jax.vmap(steps.step, in_axes=(0, 0, None, 0, 0, 0))
+    _, transpose = jax.vjp(lambda t, y, live: each(t, y, live, h, slopes, jump), t, y, steps.values)
     basis = jnp.broadcast_to(jnp.eye(y.shape[1], dtype=y.dtype)[:, None], (y.shape[1], *y.shape))
     in_t, in_y, _ = jax.vmap(transpose)((jnp.zeros(basis.shape[:2], t.dtype), basis))
 

@@ -39,7 +39,7 @@ def ends(solver, controller, dt0, dtype, adjoint):
     ts = jnp.array([0.0, 3.0], dtype)
 
     def loss(y0, p):
-        options = {"solver": solver, "controller": controller, "dt0": dt0, "max_steps": 512, "adjoint": adjoint}
+        options = {"solver": solver, "controller": controller, "dt0": dt0, "max_steps": 4096, "adjoint": adjoint}
         last = jax.tree.map(lambda rows: rows[-1], integrate(field, y0, ts, p, **options))
         return sum(jnp.sum(x**2) for x in jax.tree.leaves(last))
 

@@ -1,0 +1,96 @@
+"""Times, step sizes and tolerances: errors where their values are known, a flag where they are being traced."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Float
+
+from .._errors import InputError
+from .._types import Flag, Scalar
+
+_APART = 4  # units of eps * |t|: nearer times are not told apart
+
+
+def check_time(name: str, t, dtype) -> None:
+    """Raises InputError for a time that is not one finite real number."""
+    kind = jnp.result_type(t)
+    if not (jnp.issubdtype(kind, jnp.floating) or jnp.issubdtype(kind, jnp.integer)):
+        raise InputError(f"{name} has dtype {kind}: give a time as a real number")
+    if not isinstance(t, Tracer) and not np.all(np.isfinite(np.asarray(t))):
+        raise InputError(f"{name}={t}: give a finite time")
+
+
+def check_times(ts, dtype) -> tuple[float | None, Float[Array, " times"]]:
+    """The direction in which times run, 1 or -1 (None while they are traced), and the times in the state's `dtype`."""
+    check_time("ts", 0.0 if not isinstance(ts, Tracer) and np.asarray(ts).dtype.kind in "fiu" else ts, dtype)
+    if isinstance(ts, Tracer):
+        if ts.ndim != 1 or ts.size < 2:
+            raise InputError(f"ts has shape {ts.shape}: give at least two times in one dimension")
+        return None, jnp.asarray(ts, dtype)
+    values = np.asarray(ts)
+    if values.ndim != 1 or values.size < 2:
+        raise InputError(f"ts has shape {values.shape}: give at least two times in one dimension")
+    if not np.all(np.isfinite(values)):
+        where = int(np.argmin(np.isfinite(values)))
+        raise InputError(f"ts[{where}]={values[where]}: give finite times")
+    direction = 1.0 if values[-1] >= values[0] else -1.0
+    if not np.all(direction * np.diff(values) > 0):
+        where, word = int(np.argmin(direction * np.diff(values) > 0)), "increase" if direction > 0 else "decrease"
+        pair = f"ts[{where}]={values[where]:g}, ts[{where + 1}]={values[where + 1]:g}"
+        raise InputError(f"ts must {word}: {pair}")
+    steps, rounded = np.diff(values), np.diff(values.astype(dtype))
+    if np.any(np.abs(rounded - steps) > 0.01 * np.abs(steps)):
+        where = int(np.argmax(np.abs(rounded - steps) / np.abs(steps)))
+        raise InputError(
+            f"ts[{where + 1}] - ts[{where}] = {steps[where]:g} cannot be told in {dtype} at a time of "
+            f"{values[where]:g}: count the times from the first, or use float64"
+        )
+    return direction, jnp.asarray(ts, dtype)
+
+
+def direction_of(t0, t1) -> Scalar | float:
+    """1 where `t1` is not before `t0`, else -1; a Python number where it is the same for all."""
+    if any(isinstance(t, Tracer) for t in (t0, t1)):
+        dtype = jnp.result_type(t0, t1, float)
+        return jnp.where(jnp.asarray(t1) < jnp.asarray(t0), -1.0, 1.0).astype(dtype)
+    backward = np.asarray(t1) < np.asarray(t0)
+    return -1.0 if np.all(backward) else 1.0
+
+
+def in_order(ts: Float[Array, " times"], direction) -> Flag:
+    """Whether times are finite, run in `direction`, and are far enough from each other to be told apart."""
+    apart = direction * jnp.diff(ts) > _APART * jnp.finfo(ts.dtype).eps * jnp.maximum(jnp.abs(ts[1:]), jnp.abs(ts[:-1]))
+    return jnp.all(jnp.isfinite(ts)) & jnp.all(apart)
+
+
+def check_options(controller, dt0, max_steps) -> None:
+    """Raises InputError for options of a solve that make no sense, where their values are known."""
+    if not isinstance(max_steps, int | np.integer) or isinstance(max_steps, bool) or max_steps < 1:
+        raise InputError(f"max_steps={max_steps}: give a whole number of steps, at least 1")
+    for name, value in _numbers(controller, dt0):
+        known = None if isinstance(value, Tracer) else np.asarray(value)
+        if known is not None and not np.all(known >= 0 if name != "dt0" else (known > 0) & np.isfinite(known)):
+            what = "a step size is positive, also backward in time" if name == "dt0" else "a tolerance is not negative"
+            raise InputError(f"{name}={value}: {what}")
+
+
+def sensible(t0: Scalar, t1: Scalar, controller, dt0) -> Flag | None:
+    """Whether times, tolerances and step size make sense; None where all of them are known, and have been checked."""
+    flags = [jnp.isfinite(t) for t in (t0, t1) if isinstance(t, Tracer)]
+    finest = _APART * jnp.finfo(t0.dtype).eps * jnp.maximum(jnp.abs(t0), jnp.abs(t1))
+    for name, value in _numbers(controller, dt0):
+        if name == "dt0":
+            flags.append((jnp.asarray(value) > finest) & jnp.isfinite(value) | (t0 == t1))
+        elif isinstance(value, Tracer):
+            flags.append(jnp.all(value >= 0))
+    return jnp.all(jnp.stack(flags)) if flags else None
+
+
+def _numbers(controller, dt0):
+    """Step size and tolerances by name."""
+    if dt0 is not None:
+        yield "dt0", dt0
+    for name in ("rtol", "atol"):
+        for value in jax.tree.leaves(getattr(controller, name, None)):
+            yield name, value

@@ -1,0 +1,41 @@
+"""Numbers that do not exist: NaN in value and derivative, and of no effect on what does not use them."""
+
+import jax
+import jax.numpy as jnp
+
+from .._types import Flag, State
+from .linear import linear_map
+
+
+def defined(ok: Flag, tree: State) -> State:
+    """The tree where `ok`, elsewhere NaN with a derivative that is NaN too, in both modes.
+
+    A cotangent of zero remains zero, so that a loss which leaves a failed trajectory out has the gradient of the rest.
+    `ok` is a boolean for all, or one for each row of the leaves.
+    """
+    return jax.tree.map(lambda x: _defined(ok, x), tree)
+
+
+def _rows(ok, like):
+    return jnp.reshape(ok, jnp.shape(ok) + (1,) * (jnp.ndim(like) - jnp.ndim(ok)))
+
+
+@jax.custom_jvp
+def _defined(ok, x):
+    return jnp.where(_rows(ok, x), x, jnp.nan)
+
+
+@_defined.defjvp
+def _tangent(primals, tangents):
+    ok, x = primals
+    return _defined(ok, x), linear_map(_forward, _backward, [ok], [tangents[1]])[0]
+
+
+def _forward(residuals, inputs):
+    (ok,), (tangent,) = residuals, inputs
+    return [jnp.where(_rows(ok, tangent), tangent, jnp.nan)]
+
+
+def _backward(residuals, cotangents):
+    (ok,), (cotangent,) = residuals, cotangents
+    return [jnp.where(_rows(ok, cotangent) | (cotangent == 0), cotangent, jnp.nan)]
