@@ -1,6 +1,6 @@
 """The doctor: the operation, its line, stage and step, where a value or an adjoint first stops being finite."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 

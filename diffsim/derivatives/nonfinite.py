@@ -33,7 +33,10 @@ class Way(NamedTuple):
         return Way(join(self.stage, operation.scope), (*self.steps, *numbers))
 
 
-def fault_of_value(program: Program, values: Sequence[Any], way: Way = Way()) -> Fault | None:
+START = Way()
+
+
+def fault_of_value(program: Program, values: Sequence[Any], way: Way = START) -> Fault | None:
     """Returns the fault of a program whose results are not all finite; None where there is none to be found."""
     guilty = {slot for slot in program.results if not finite(values[slot])}
     found = None
@@ -61,7 +64,7 @@ def fault_of_adjoint(
     values: Sequence[Any],
     seeds: Sequence[Any],
     live: Sequence[bool] | None = None,
-    way: Way = Way(),
+    way: Way = START,
 ) -> Fault | None:
     """Returns the fault of a program whose values are finite, from the results' adjoints back to the `live` inputs.
 

@@ -91,8 +91,11 @@ class Place(NamedTuple):
     solver: bool = False
 
 
-def program_of(closed: core.ClosedJaxpr, fold: Fold = False, at: Place = Place()) -> Program:
-    """Returns the operations of a jaxpr that stands `at` a place, equal ones merged, those that change nothing left out.
+NOWHERE = Place()
+
+
+def program_of(closed: core.ClosedJaxpr, fold: Fold = False, at: Place = NOWHERE) -> Program:
+    """Returns the operations of a jaxpr `at` a place, equal ones merged, those that change nothing left out.
 
     Calls of jitted functions are opened, unless `fold` is True or has the function's name. Functions with
     their own derivative and loops stay one operation each: opened, they would be differentiated otherwise.
