@@ -10,17 +10,21 @@ import numpy as np
 
 from .._errors import InputError
 from .differences import Sweep, ridders
-from .doctor import diagnose
+from .doctor import Finding, diagnose
 from .events import Crossing
 from .evidence import Evidences, more_evidence
 from .probes import Inputs, Probes, choose, split
+from .program import Stuck
 from .silent import silent_change
 from .slopes import along, differences, forward, reverse, scalar_format, steps_for, value_along, value_of
-from .suspects import narrows, suspects
+from .suspects import Suspect, narrows, search
 from .table import plain, table
 from .verdict import SEVERITY, Evidence, Row, judge, place
 
 MODES = ("reverse", "forward")
+
+SUSPECT = ("inconclusive", "disagrees", "zero?")
+"""The verdicts whose cause is searched for among the operations."""
 
 COARSE = np.array([2.0, 1.0])
 """Steps that carry an entry past zero: where all derivatives are exactly zero, jumps are looked for there."""
@@ -142,19 +146,46 @@ def check_gradients(
 
 
 def _located(inputs: Inputs, f: Callable[..., Any], args: tuple[Any, ...], rows: list[Row]) -> list[Row]:
-    """The rows with suspects for those that do not agree, and a doubt where a coarser format is on the way."""
-    found, narrow = [], narrows(inputs)
-    finding = diagnose(f, *args) if any(row.verdict == "non-finite" for row in rows) else None
+    """The rows with suspects for those that do not agree, and a doubt where a coarser format is on the way.
+
+    The evidence stands whatever becomes of the search for a cause: where there is none to be found, a note says so.
+    """
+    narrow = narrows(inputs)
+    if not narrow and all(row.verdict == "agrees" for row in rows):
+        return rows
+    finding, reason = _diagnosed(f, args) if any(row.verdict == "non-finite" for row in rows) else (None, "")
+    suspects, stuck = _searched(inputs) if narrow or any(row.verdict in SUSPECT for row in rows) else (None, "")
+    found = []
     for number, row in enumerate(rows):
-        known: list[Any] = [finding] if finding else []
-        if row.verdict != "non-finite":
-            known = suspects(inputs, number) if narrow or row.verdict != "agrees" else []
+        known: list[Any] = [finding] if finding and row.verdict == "non-finite" else []
+        if suspects and row.verdict != "non-finite":
+            known = suspects(number)
         if row.verdict == "agrees":
             known = [suspect for suspect in known if "narrows" in suspect.reason]
             row = replace(row, verdict="inconclusive") if known else row
         hard = [suspect for suspect in known if getattr(suspect, "hard", True)] or known
-        found.append(replace(row, suspects=tuple(map(str, hard[:5]))))
+        row = replace(row, suspects=tuple(map(str, hard[:5])))
+        if row.verdict != "agrees" and not hard:
+            why = reason if row.verdict == "non-finite" else stuck or "no operation on its way is known to spoil it"
+            row = replace(row, notes=(*row.notes, f"cause not located: {why}"))
+        found.append(row)
     return found
+
+
+def _diagnosed(f: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Finding | None, str]:
+    """Where a function first stops being finite; or None, and why that is not known."""
+    try:
+        return diagnose(f, *args), "value and reverse mode are finite"
+    except InputError as error:
+        return None, str(error)
+
+
+def _searched(inputs: Inputs) -> tuple[Callable[[int], list[Suspect]] | None, str]:
+    """The search for suspects; or None, and why there is none."""
+    try:
+        return search(inputs), ""
+    except Stuck as stuck:
+        return None, str(stuck)
 
 
 def _gather(number: int, inputs: Inputs, probes: Probes, known: Mapping[str, np.ndarray], points: Sweep) -> Evidence:

@@ -1,6 +1,6 @@
 """The doctor: the operation, its line, stage and step, where a value or an adjoint first stops being finite."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._errors import InputError
-from .inside import Step, finite, scan_of, steps
-from .local import NO_RULE, moves, pull
-from .probes import split
-from .program import Operation, Program, join, program_of, trace
+from .inside import finite
+from .local import moves
+from .nonfinite import Fault, fault_of_adjoint, fault_of_value
+from .probes import Inputs, split
+from .program import Stuck, program_of, trace
+from .source import first_line
 
 REMEDIES = {
     "sqrt": "its derivative is infinite at 0: use derivatives.safe.sqrt, or choose the argument before the root",
@@ -27,6 +29,7 @@ REMEDIES = {
     "exp": "overflow: subtract the largest exponent first, as jax.nn.logsumexp does",
     "mul": "0 times infinity, or overflow: look at the factors",
     "sub": "infinity minus infinity, or overflow: look at the terms",
+    "select_n": "NaN is chosen here on purpose, as by a solve that failed: look at its status",
     "custom_vjp_call": "the rule of this function gives it: call jax.grad on the function alone",
     "custom_jvp_call": "the rule of this function gives it: call jax.grad on the function alone",
 }
@@ -37,7 +40,8 @@ class Finding:
     """Where something first stops being finite: in an "input", in a "value", or in an "adjoint".
 
     `stage` is the path of `jax.named_scope`s and functions, `steps` the numbers of the loops' steps from the
-    outermost in, `operands` the numbers that the operation met.
+    outermost in, `operands` the numbers that the operation met. Where the place cannot be found, `operation` is
+    "not located" and `remedy` says why.
     """
 
     kind: Literal["input", "value", "adjoint"]
@@ -49,119 +53,75 @@ class Finding:
     remedy: str
 
     def __str__(self) -> str:
+        if self.operation == NOT_LOCATED:
+            return f"first non-finite {self.kind}: {NOT_LOCATED}: {self.remedy}"
         place = f" at {self.source}" if self.source else ""
         place += f" in {self.stage}" if self.stage else ""
         place += f", step {', '.join(map(str, self.steps))}" if self.steps else ""
         return f"first non-finite {self.kind}: {self.operation}({self.operands}){place}: {self.remedy}"
 
 
+NOT_LOCATED = "not located"
+
+
 def diagnose(f: Callable[..., Any], *args: Any) -> Finding | None:
     """Returns where `f(*args)` first stops being finite, or if its value is finite its gradient; None if nowhere.
 
-    Only what reaches the result counts: infinities that a later operation handles are none. Loops are followed
-    step by step. `f` returns one number or a tree of arrays; the gradient is that of their sum.
+    Only what reaches the result counts: infinities that a later operation handles are none. Loops and solves are
+    followed step by step. `f` returns one number or a tree of arrays; the gradient is that of their sum. Where a
+    value or gradient is not finite and no operation can be blamed, the finding is "not located" and says why.
+
+    Raises InputError where there is nothing to differentiate, and where the value is finite and jax has no reverse
+    mode for `f`.
     """
     inputs = split(f, args)
     for name, leaf in zip(inputs.names, inputs.leaves, strict=True):
         if not finite(leaf):
             return Finding("input", name, "", "", (), show(leaf), "give finite numbers")
-    program = program_of(trace(inputs.call, inputs.leaves))
-    values = program.run(inputs.leaves)
-    if not all(finite(values[slot]) for slot in program.results):
-        return _value(program, values, "", ())
-    seeds = [jnp.ones_like(values[slot]) if moves(values[slot]) else None for slot in program.results]
-    return _adjoint(program, values, seeds, "", ())
-
-
-def _value(program: Program, values: Sequence[Any], stage: str, taken: tuple[int, ...]) -> Finding | None:
-    """The finding within a program whose results are not all finite."""
-    guilty = {slot for slot in program.results if not finite(values[slot])}
-    found = None
-    for operation in reversed(program.operations):
-        if guilty & set(operation.outputs):
-            bad = {s for s in operation.operands if s not in program.constants and not finite(values[s])}
-            guilty |= bad
-            found = found if bad else operation
-    if found is None:
+    closed = trace(inputs.call, inputs.leaves)
+    outputs, back, reason = _reverse(inputs)
+    if all(map(finite, outputs)) and back is not None and all(map(finite, back)):
         return None
-    operands, here = [values[slot] for slot in found.operands], join(stage, found.scope)
-    for step in steps(found, operands):
-        if not all(map(finite, step.outputs)):
-            inside = step.program()
-            deeper = _value(inside, inside.run(step.inputs), here, _numbered(taken, step))
-            return deeper or _finding("value", found, operands, here, taken)
-    return _finding("value", found, operands, here, taken)
-
-
-def _adjoint(program: Program, values, seeds: Sequence[Any], stage: str, taken: tuple[int, ...]) -> Finding | None:
-    """The finding within a program whose values are finite; None where all adjoints are finite too."""
-    bars: dict[int, Any] = {}
-    for slot, seed in zip(program.results, seeds, strict=True):
-        bars[slot] = seed if slot not in bars or seed is None else bars[slot] + seed
-    active = set(program.inputs)
-    for operation in program.operations:
-        active |= set(operation.outputs) if active & set(operation.operands) else set()
-    for operation in reversed(program.operations):
-        if not active & set(operation.operands) or not any(bars.get(s) is not None for s in operation.outputs):
-            continue
-        operands = [values[slot] for slot in operation.operands]
-        mine = [bars.get(s) if bars.get(s) is not None else jnp.zeros_like(values[s]) for s in operation.outputs]
-        for slot, share in zip(operation.operands, _pull(operation, operands, mine), strict=True):
-            if share is not None and slot in active:
-                bars[slot] = share if bars.get(slot) is None else bars[slot] + share
-                if not finite(bars[slot]):
-                    return _deeper(operation, operands, mine, join(stage, operation.scope), taken)
-    return None
-
-
-def _pull(operation: Operation, operands: list[Any], adjoints: list[Any]) -> list[Any]:
-    """The contributions to an operation's operands; raises InputError where jax has no rule for them."""
+    kind: Any = "adjoint" if all(map(finite, outputs)) else "value"
     try:
-        return pull(operation, operands, adjoints)
-    except NO_RULE as error:
-        at = f" at {operation.source}" if operation.source else ""
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"{operation.name}{at} has no reverse mode ({reason}): the value is finite") from error
+        program = program_of(closed)
+        values = program.run(inputs.leaves)
+        if kind == "value":
+            fault = fault_of_value(program, values)
+        else:
+            seeds = [jnp.ones_like(values[slot]) if moves(values[slot]) else None for slot in program.results]
+            fault = fault_of_adjoint(program, values, seeds)
+    except Stuck as stuck:
+        if kind == "adjoint" and back is None:
+            raise InputError(f"{stuck}: the value is finite") from stuck
+        return Finding(kind, NOT_LOCATED, "", "", (), "", str(stuck))
+    if fault is None and back is None and kind == "adjoint":
+        raise InputError(f"f has no reverse mode ({reason}): the value is finite")
+    return _finding(kind, fault)
 
 
-def _deeper(operation: Operation, operands, adjoints, stage: str, taken: tuple[int, ...]) -> Finding:
-    """The finding on an operation whose adjoints turn non-finite, from inside it where it has an inside."""
-    here = _finding("adjoint", operation, operands, stage, taken)
-    if "branches" in operation.params:
-        step = next(steps(operation, operands))
-        inside = step.program()
-        return _adjoint(inside, inside.run(step.inputs), adjoints, stage, taken) or here
-    if "length" in operation.params and "jaxpr" in operation.params:
-        return _scan(operation, operands, adjoints, stage, taken) or here
-    return here
+def _reverse(inputs: Inputs) -> tuple[list[Any], list[Any] | None, str]:
+    """The outputs and the gradient of their sum, as jax has them; or None, and why it has no gradient."""
+    flat = lambda leaves: jax.tree.leaves(inputs.call(leaves))
+
+    def both(leaves):
+        outputs, back = jax.vjp(flat, leaves)
+        seeds = [jnp.ones_like(x) if moves(x) else np.zeros(jnp.shape(x), jax.dtypes.float0) for x in outputs]
+        return outputs, back(seeds)[0]
+
+    try:
+        return *jax.jit(both)(inputs.leaves), ""
+    except Exception as error:  # any kind: rules of users raise what they like
+        return jax.jit(flat)(inputs.leaves), None, first_line(error)
 
 
-def _scan(operation: Operation, operands, adjoints, stage: str, taken: tuple[int, ...]) -> Finding | None:
-    """The finding in the step of a scan, followed backwards, at which the adjoint of the carry stops being finite."""
-    scan = scan_of(operation, operands)
-    carried = len(scan.carry)
-    bars, rows = list(adjoints[:carried]), adjoints[carried:]
-    body = Operation(operation.name, operation.kind, lambda *x: tuple(scan.call(*x)), (), (), (), {}, "", "")
-    for step in list(steps(operation, operands))[::-1]:
-        seeds = [*bars, *(row[step.number] for row in rows)]
-        back = pull(body, step.inputs, seeds)
-        if not all(map(finite, back)):
-            known = [seed if moves(x) else None for seed, x in zip(seeds, step.outputs, strict=True)]
-            inside = step.program()
-            return _adjoint(inside, inside.run(step.inputs), known, stage, _numbered(taken, step))
-        moved = back[len(scan.constants) : len(scan.constants) + carried]
-        bars = [jnp.zeros_like(x) if bar is None else bar for bar, x in zip(moved, scan.carry, strict=True)]
-    return None
-
-
-def _numbered(taken: tuple[int, ...], step: Step) -> tuple[int, ...]:
-    return taken if step.number is None else (*taken, step.number)
-
-
-def _finding(kind: Any, operation: Operation, operands, stage: str, taken: tuple[int, ...]) -> Finding:
-    numbers = ", ".join(map(show, operands))
+def _finding(kind: Any, fault: Fault | None) -> Finding:
+    if fault is None:
+        why = "each operation by itself is finite; compiled together they are not"
+        return Finding(kind, NOT_LOCATED, "", "", (), "", why)
+    operation, numbers = fault.operation, ", ".join(map(show, fault.operands))
     remedy = REMEDIES.get(operation.name) or REMEDIES.get(operation.kind, "look at its operands there")
-    return Finding(kind, operation.name, operation.source, stage, taken, numbers, remedy)
+    return Finding(kind, operation.name, operation.source, fault.stage, fault.steps, numbers, remedy)
 
 
 def show(value: Any) -> str:

@@ -8,10 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from .program import Operation, Program, program_of
+from .program import Operation, Place, Program, Stuck, program_of
 
 MOST = 100_000
 """Steps of a loop that are followed."""
+
+BODIES = ("call_jaxpr", "call", "program", "jaxpr", "fun_jaxpr")
+"""Under which name an operation has its body: functions with rules of their own, and calls."""
 
 
 class Step(NamedTuple):
@@ -24,10 +27,11 @@ class Step(NamedTuple):
     inside: core.ClosedJaxpr
     inputs: list[Any]
     outputs: list[Any]
+    at: Place = Place()
 
     def program(self) -> Program:
         """Returns the step's operations."""
-        return program_of(self.inside)
+        return program_of(self.inside, at=self.at)
 
 
 class Scan(NamedTuple):
@@ -44,8 +48,19 @@ class Scan(NamedTuple):
 def steps(operation: Operation, operands: Sequence[Any]) -> Iterator[Step]:
     """Yields the steps of a loop in their order, the branch that is taken, or the body of a custom function.
 
-    Nothing for an operation that has no function inside.
+    Nothing for an operation that has no function inside. Raises Stuck where the function inside cannot be run.
     """
+    at = Place("", operation.source, operation.solver)
+    try:
+        for step in _steps(operation, operands):
+            yield step._replace(at=at)
+    except Stuck:
+        raise
+    except Exception as error:  # any kind: what is inside may call back to Python, which raises what it likes
+        raise Stuck(operation, "cannot be run step by step", error) from error
+
+
+def _steps(operation: Operation, operands: Sequence[Any]) -> Iterator[Step]:
     params = operation.params
     if "branches" in params:
         chosen = int(np.clip(int(operands[0]), 0, len(params["branches"]) - 1))
@@ -54,12 +69,31 @@ def steps(operation: Operation, operands: Sequence[Any]) -> Iterator[Step]:
         yield from _while(params, list(operands))
     elif "length" in params and "jaxpr" in params:
         yield from _scan(scan_of(operation, operands))
-    elif isinstance(params.get("call_jaxpr"), core.ClosedJaxpr):
-        yield _once(params["call_jaxpr"], operands)
+    elif callable(params.get("forward")):
+        yield _linear(params, operands)
+    else:
+        inside = (params.get(name) for name in BODIES)
+        for body in [body for body in inside if isinstance(body, core.ClosedJaxpr)][:1]:
+            yield _once(body, operands)
+
+
+def inside_inputs(operation: Operation, flags: Sequence[bool], count: int) -> list[bool]:
+    """Returns what of a step's inputs is flagged in the first step, by the flags of the operation's operands.
+
+    The operands of a loop begin with those of its test, which the step does not have.
+    """
+    return list(flags[operation.params.get("cond_nconsts", 0) :]) if len(flags) >= count else [any(flags)] * count
+
+
+def _linear(params: dict[str, Any], operands: Sequence[Any]) -> Step:
+    """The body of a linear map that is given as a function of its residuals and its inputs."""
+    count = params["count"]
+    body = jax.make_jaxpr(lambda *x: params["forward"](list(x[:count]), list(x[count:])))(*operands)
+    return _once(body, operands)
 
 
 def _once(inside: core.ClosedJaxpr, operands: Sequence[Any]) -> Step:
-    return Step(None, inside, list(operands), core.jaxpr_as_fun(inside)(*operands))
+    return Step(None, inside, list(operands), jax.jit(core.jaxpr_as_fun(inside))(*operands))
 
 
 def _while(params: dict[str, Any], operands: list[Any]) -> Iterator[Step]:

@@ -1,18 +1,16 @@
 """A function as a list of its operations, each of which can be called and differentiated by itself."""
 
-import inspect
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
 from .._errors import InputError
+from .source import first_line, in_solver, source_of
 
 Fold = bool | Collection[str]
 Slot = int
@@ -20,7 +18,6 @@ Slot = int
 CALLS = ("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat2")
 """Operations that only call others, so that opening them changes neither values nor derivatives."""
 
-LIBRARIES = tuple(str(Path(inspect.getfile(package)).parent) for package in (jax, eqx))
 COMMUTE = ("add", "mul", "max", "min", "add_any", "and", "or")
 
 
@@ -28,7 +25,8 @@ COMMUTE = ("add", "mul", "max", "min", "add_any", "and", "or")
 class Operation:
     """One operation: its name, its kind (jax's primitive), what it reads and writes (slots, and the outputs' ranks).
 
-    `scope` is the path of `jax.named_scope`s and called functions around it, `source` the line as file:line.
+    `scope` is the path of `jax.named_scope`s and called functions around it, `source` the line as file:line; `solver`
+    says that a solver wrote the operation, on behalf of that line.
     """
 
     name: str
@@ -40,6 +38,16 @@ class Operation:
     params: dict[str, Any]
     scope: str
     source: str
+    solver: bool = False
+
+
+class Stuck(Exception):
+    """An operation that cannot be run, or differentiated, by itself; the text says which, and why."""
+
+    def __init__(self, operation: Operation, what: str, error: Exception):
+        at = f" at {operation.source}" if operation.source else ""
+        self.where = f"{operation.name}{at}"
+        super().__init__(f"{self.where} {what} ({first_line(error)})")
 
 
 @dataclass
@@ -58,7 +66,7 @@ class Program:
         return self.size - 1
 
     def run(self, values: Sequence[Any]) -> list[Any]:
-        """Returns the value of every slot for these inputs."""
+        """Returns the value of every slot for these inputs; raises Stuck at an operation that cannot be run alone."""
         slots: list[Any] = [None] * self.size
         for slot, value in (*zip(self.inputs, values, strict=True), *self.constants.items()):
             slots[slot] = value
@@ -69,11 +77,25 @@ class Program:
 
 
 def _call(operation: Operation, slots: Sequence[Any]) -> tuple[Any, ...]:
-    return operation.call(*(slots[slot] for slot in operation.operands))
+    try:
+        return operation.call(*(slots[slot] for slot in operation.operands))
+    except Exception as error:  # any kind: an operation that calls back to Python raises what it likes
+        raise Stuck(operation, "cannot be run by itself", error) from error
 
 
-def program_of(closed: core.ClosedJaxpr, fold: Fold = False) -> Program:
-    """Returns the operations of a jaxpr, equal ones merged, those that change nothing left out.
+class Place(NamedTuple):
+    """Where operations stand that say nothing of it themselves: see `Operation`."""
+
+    scope: str = ""
+    source: str = ""
+    solver: bool = False
+
+
+NOWHERE = Place()
+
+
+def program_of(closed: core.ClosedJaxpr, fold: Fold = False, at: Place = NOWHERE) -> Program:
+    """Returns the operations of a jaxpr `at` a place, equal ones merged, those that change nothing left out.
 
     Calls of jitted functions are opened, unless `fold` is True or has the function's name. Functions with
     their own derivative and loops stay one operation each: opened, they would be differentiated otherwise.
@@ -81,7 +103,7 @@ def program_of(closed: core.ClosedJaxpr, fold: Fold = False) -> Program:
     builder = _Builder(Program(), fold)
     builder.program.inputs = [builder.program.new() for _ in closed.jaxpr.invars]
     constants = [builder.constant(value) for value in closed.consts]
-    builder.program.results = builder.add(closed.jaxpr, constants, builder.program.inputs, ("", ""))
+    builder.program.results = builder.add(closed.jaxpr, constants, builder.program.inputs, at)
     return _alive(builder.program)
 
 
@@ -110,37 +132,55 @@ class _Builder:
             self.program.constants[self.known[key][0]] = jnp.asarray(value) if array is not None else value
         return self.known[key][0]
 
-    def add(self, jaxpr: core.Jaxpr, constants: Sequence[Slot], inputs: Sequence[Slot], at: tuple[str, str]):
-        """Appends the operations of a jaxpr that is called `at` a scope and a line; returns its results' slots."""
+    def add(self, jaxpr: core.Jaxpr, constants: Sequence[Slot], inputs: Sequence[Slot], at: Place):
+        """Appends the operations of a jaxpr that is called `at` a place; returns its results' slots."""
         place = dict(zip(jaxpr.constvars, constants, strict=True)) | dict(zip(jaxpr.invars, inputs, strict=True))
         read = lambda atom: self.constant(atom.val) if isinstance(atom, core.Literal) else place[atom]
         for equation in jaxpr.eqns:
             operands = [read(atom) for atom in equation.invars]
-            here = join(at[0], str(equation.source_info.name_stack)), source_of(equation) or at[1]
+            scope, solver = join(at.scope, str(equation.source_info.name_stack)), in_solver(equation)
+            here = Place(scope, source_of(equation) or at.source, at.solver if solver is None else solver)
             place |= dict(zip(equation.outvars, self._equation(equation, operands, here), strict=True))
         return [read(atom) for atom in jaxpr.outvars]
 
-    def _equation(self, equation: core.JaxprEqn, operands: list[Slot], at: tuple[str, str]) -> Sequence[Slot]:
+    def _equation(self, equation: core.JaxprEqn, operands: list[Slot], at: Place) -> Sequence[Slot]:
         if _idle(equation):
             return operands[:1]
         name = name_of(equation)
         inner: Any = equation.params.get("jaxpr") or equation.params.get("call_jaxpr")
         if equation.primitive.name in CALLS and not (self.fold is True or (self.fold and name in self.fold)):
             constants = [self.constant(value) for value in getattr(inner, "consts", ())]
-            inside = (join(at[0], name) if "name" in equation.params else at[0], at[1])
+            inside = at._replace(scope=join(at.scope, name) if "name" in equation.params else at.scope)
             return self.add(getattr(inner, "jaxpr", inner), constants, operands, inside)
         call = caller(equation)
-        if not equation.effects and all(slot in self.program.constants for slot in operands):
-            return [self.constant(value) for value in call(*(self.program.constants[slot] for slot in operands))]
-        key = (name, tuple(sorted(operands) if name in COMMUTE else operands), str(equation.params))
+        known = None if equation.effects else _of_constants(call, [self.program.constants.get(s) for s in operands])
+        if known is not None:
+            return [self.constant(value) for value in known]
+        key = (name, tuple(sorted(operands) if name in COMMUTE else operands), _identity(equation.params))
         if key not in self.known or equation.effects:
             self.known[key] = tuple(self.program.new() for _ in equation.outvars)
             ranks = tuple(_rank(variable) for variable in equation.outvars)
-            operation = Operation(
-                name, equation.primitive.name, call, tuple(operands), self.known[key], ranks, equation.params, *at
+            kind, outputs = equation.primitive.name, self.known[key]
+            self.program.operations.append(
+                Operation(name, kind, call, tuple(operands), outputs, ranks, equation.params, *at)
             )
-            self.program.operations.append(operation)
         return self.known[key]
+
+
+def _of_constants(call: Callable[..., tuple[Any, ...]], operands: list[Any]) -> tuple[Any, ...] | None:
+    """The results of an operation on constants; None where an operand is none, or where it cannot be run."""
+    if any(operand is None for operand in operands):
+        return None
+    try:
+        return call(*operands)
+    except Exception:  # any kind: it stays an operation, which says when it is run what it raises
+        return None
+
+
+def _identity(params: dict[str, Any]) -> Any:
+    """What two operations of one name must share to be the same: functions are the same only where they are one."""
+    named = {key: value if callable(value) else str(value) for key, value in params.items()}
+    return tuple((key, id(value) if callable(value) else value) for key, value in sorted(named.items()))
 
 
 def join(*parts: str) -> str:
@@ -176,16 +216,6 @@ def caller(equation: core.JaxprEqn) -> Callable[..., tuple[Any, ...]]:
         return tuple(result) if equation.primitive.multiple_results else (result,)
 
     return call
-
-
-def source_of(equation: core.JaxprEqn) -> str:
-    """Returns the innermost line of the caller's own code as file:line (in a notebook cell:line), or ""."""
-    traceback = equation.source_info.traceback
-    for frame in traceback.frames if traceback is not None else ():
-        if not frame.file_name.startswith((*LIBRARIES, str(Path(__file__).parent))):
-            name = "cell" if "ipykernel" in frame.file_name else Path(frame.file_name).name
-            return f"{name}:{frame.line_num}"
-    return ""
 
 
 def _is_key(value: Any) -> bool:

@@ -1,6 +1,6 @@
 """Suspects: the operations on the way from one parameter to the result that can spoil its derivative."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,10 +9,10 @@ import numpy as np
 from jax.extend import core
 
 from .differences import directional_difference, natural_size
-from .inside import steps
-from .local import moves, pull
+from .inside import inside_inputs, steps
+from .local import live_slots, moves, pull
 from .probes import Inputs
-from .program import Operation, Program, join, program_of, trace
+from .program import Operation, Program, Stuck, join, program_of, trace
 
 CUTS = {
     "stop_gradient": "stops the derivative",
@@ -32,6 +32,8 @@ CUTS = {
 COMPARISONS = ("gt", "lt", "ge", "le", "eq", "ne")
 HARD = ("rule", "stop_gradient", "narrowing", "cast", "round", "floor", "ceil", "sign", "argmax", "argmin")
 """What spoils a derivative for sure, in the order in which it is told; the others only may."""
+SOFT = ("comparison", *(name for name in CUTS if name not in HARD), "later")
+"""What may spoil a derivative, in the order in which it is told: a jump, a kink, what a loop reaches later."""
 
 
 @dataclass(frozen=True)
@@ -49,16 +51,23 @@ class Suspect:
         return f"{self.operation}{place}{f' in {self.stage}' if self.stage else ''}: {self.reason}"
 
 
-def suspects(inputs: Inputs, number: int) -> list[Suspect]:
-    """Returns the suspects between input `number` and the result, those that spoil the derivative for sure first.
+def search(inputs: Inputs) -> Callable[[int], list[Suspect]]:
+    """Returns the function from an input's number to the suspects between it and the result, the surest first.
 
-    Functions with a derivative of their own are tried against differences, at the values that they meet.
+    Functions with a derivative of their own are tried against differences, at the values that they meet. Raises
+    Stuck where the function has an operation that cannot be run by itself.
     """
     program = program_of(trace(inputs.call, inputs.leaves))
-    found = _search(program, program.run(inputs.leaves), {program.inputs[number]}, "")
-    unique = list({(kind, s.operation, s.source): (kind, s) for kind, s in found}.values())
-    order = lambda pair: HARD.index(pair[0]) if pair[0] in HARD else len(HARD)
-    return [suspect for _, suspect in sorted(unique, key=order)]
+    values = program.run(inputs.leaves)
+    live = live_slots(program, values, [True] * len(program.inputs))
+
+    def suspects(number: int) -> list[Suspect]:
+        found = _search(program, values, {program.inputs[number]}, live, "")
+        unique = list({(kind, s.operation, s.source): (kind, s) for kind, s in found}.values())
+        order = lambda pair: HARD.index(pair[0]) if pair[0] in HARD else len(HARD) + SOFT.index(pair[0])
+        return [suspect for _, suspect in sorted(unique, key=order)]
+
+    return suspects
 
 
 def narrows(inputs: Inputs) -> bool:
@@ -80,28 +89,68 @@ def _narrows(jaxpr: core.Jaxpr) -> bool:
     return False
 
 
-def _search(program: Program, values: Sequence[Any], active: set[int], stage: str) -> Iterator[tuple[str, Suspect]]:
-    """Yields kinds and suspects among the operations on `active` values, which it follows."""
+def _search(
+    program: Program, values: Sequence[Any], active: set[int], live: set[int], stage: str
+) -> Iterator[tuple[str, Suspect]]:
+    """Yields kinds and suspects among the operations on `active` values, which it follows.
+
+    Of a solver's own operations only what it calls is looked at: its step control compares and holds constant on
+    purpose. `live` are the values that carry a derivative.
+    """
     for operation in program.operations:
         if not active & set(operation.operands):
             continue
         operands = [values[slot] for slot in operation.operands]
         here = join(stage, operation.scope)
         active |= set(operation.outputs)
-        kind, reason = _judge(operation, operands, [slot in active for slot in operation.operands])
+        moving = [slot in active for slot in operation.operands]
+        detached = any(slot in active - live and moves(values[slot]) for slot in operation.operands)
+        given = [slot in live for slot in operation.operands]
+        kind, reason = "", ""
+        if not operation.solver or operation.kind.startswith("custom_"):
+            kind, reason = _judge(operation, operands, moving, None if detached else given)
         if kind:
             yield kind, Suspect(operation.name, operation.source, here, reason, kind in HARD)
-        for step in [] if kind == "rule" else steps(operation, operands):
-            inside = step.program()
-            given = operation.operands[1:] if "branches" in operation.params else operation.operands
-            known = step.number is None and len(given) == len(inside.inputs)
-            moving = {a for a, b in zip(inside.inputs, given, strict=True) if b in active} if known else inside.inputs
-            yield from _search(inside, inside.run(step.inputs), set(moving), here)
-            break  # a loop's first step has the operations of all; in a later one anything may have been reached
+        if kind != "rule":
+            yield from _inside(operation, operands, moving, here)
 
 
-def _judge(operation: Operation, operands: Sequence[Any], active: Sequence[bool]) -> tuple[str, str]:
-    """What kind of suspect an operation is, and why; two empty strings where it is none."""
+def _inside(operation: Operation, operands, active: Sequence[bool], stage: str) -> Iterator[tuple[str, Suspect]]:
+    """The suspects in the first step of an operation that has a function inside; none where that cannot be run.
+
+    A loop's first step has the operations of all. Its carry depends in a later step on more than it does in the
+    first: what is suspected for that alone comes last.
+    """
+    given = active[1:] if "branches" in operation.params else active
+    try:
+        step = next(steps(operation, operands), None)
+        if step is None:
+            return
+        inside = step.program()
+        values = inside.run(step.inputs)
+    except Stuck:
+        return
+    first = inside_inputs(operation, given, len(inside.inputs))
+    reached = [True] * len(inside.inputs) if step.number is not None else first
+    seen = set()
+    for flags in (first, reached):
+        moving = {slot for slot, is_active in zip(inside.inputs, flags, strict=True) if is_active}
+        live = live_slots(inside, values, flags)
+        for kind, suspect in _search(inside, values, moving, live, stage):
+            later = flags is not first and not suspect.hard
+            if (suspect.operation, suspect.source) not in seen:
+                yield ("later" if later else kind), suspect
+            seen.add((suspect.operation, suspect.source))
+        if reached == first:
+            return
+
+
+def _judge(operation: Operation, operands, active: Sequence[bool], live: Sequence[bool] | None) -> tuple[str, str]:
+    """What kind of suspect an operation is, and why; two empty strings where it is none.
+
+    A rule of its own is judged by the operands that are `live`; not where that is None, as for a function that is
+    given a root that was searched for elsewhere: its value does not show what its rule is the derivative of.
+    """
     name, params = operation.name, operation.params
     floats = [x for x, is_active in zip(operands, active, strict=True) if is_active and moves(x)]
     if not floats:
@@ -115,13 +164,26 @@ def _judge(operation: Operation, operands: Sequence[Any], active: Sequence[bool]
     if name in COMPARISONS:
         return "comparison", "compares: nothing is known of how the outcome would change"
     if operation.kind.startswith("custom_"):
-        return ("", "") if _rule_is_right(operation, operands) else ("rule", "its own rule is wrong here")
+        wrong = live is not None and any(live) and not _rule_is_right(operation, operands, live)
+        return ("rule", "its own rule is wrong here") if wrong else ("", "")
     return (name, CUTS[name]) if name in CUTS else ("", "")
 
 
-def _rule_is_right(operation: Operation, operands: Sequence[Any]) -> bool:
-    """Whether the derivative that a function brings along agrees with differences, along random directions."""
-    chosen = [k for k, x in enumerate(operands) if moves(x) and np.size(x)]
+def _rule_is_right(operation: Operation, operands: Sequence[Any], live: Sequence[bool]) -> bool:
+    """Whether the derivative that a function brings along agrees with differences, along random directions.
+
+    True too where it cannot be tried by itself: nothing speaks against it.
+    """
+    try:
+        return _agrees_with_differences(operation, operands, live)
+    except Exception:  # any kind: rules of users, and what they call, raise what they like
+        return True
+
+
+def _agrees_with_differences(operation: Operation, operands: Sequence[Any], live: Sequence[bool]) -> bool:
+    chosen = [k for k, x in enumerate(operands) if live[k] and moves(x) and np.size(x)]
+    if not chosen:
+        return True
     random = np.random.default_rng(0)
     signs = [random.choice([-1.0, 1.0], np.shape(operands[k])) for k in chosen]
     directions = [jnp.asarray(sign * natural_size(operands[k])) for sign, k in zip(signs, chosen, strict=True)]
@@ -136,7 +198,7 @@ def _rule_is_right(operation: Operation, operands: Sequence[Any]) -> bool:
         return sum(jnp.sum(x * w) for x, w in parts if w is not None)
 
     seeds = [jnp.zeros_like(x) if w is None else w for x, w in zip(outputs, weights, strict=True)]
-    shares = pull(operation, operands, seeds)
+    shares = pull(operation, operands, seeds, live)
     slope = sum(float(jnp.sum(shares[k] * d)) for k, d in zip(chosen, directions, strict=True))
     known = directional_difference(weighted, [jnp.asarray(operands[k]) for k in chosen], directions)
     eps = max(float(jnp.finfo(operands[k].dtype).eps) for k in chosen)
