@@ -21,6 +21,7 @@ from typing import Any
 
 from diffsim._animation import Animation, Disc, Polyline
 from diffsim._errors import InputError
+from diffsim._files import write_text
 from diffsim._plain import show
 from diffsim.derivatives.check import GradientCheck
 from diffsim.derivatives.graph import Graph
@@ -152,10 +153,9 @@ class Report:
             script=f"<script>{_data('_animation.js')}</script>" if moving else "",
         )
 
-    def write(self, path: Path) -> Path:
-        """Returns `path`, where the page is now written."""
-        path.write_text(self.html(), encoding="utf-8")
-        return path
+    def write(self, path: str | Path) -> Path:
+        """Returns `path`, where the page is now written: the whole page, or what was there before."""
+        return write_text(path, self.html())
 
 
 def _image(pixels: Any, text: str) -> str:

@@ -1,8 +1,6 @@
 """Picture files as arrays (3, height, width) of numbers in [0, 1], and back, in 8 and 16 bits."""
 
 import io
-import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +8,7 @@ from jaxtyping import Float
 
 from .._errors import InputError
 from .._extras import extra
+from .._files import check_path, check_writable, write_whole
 from . import _png
 
 READ = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
@@ -60,6 +59,7 @@ def write_picture(path: Path | str, picture: Float[np.ndarray, "3 h w"], bits: i
 
 def check_extension(path: Path, known: tuple[str, ...]) -> None:
     """Raises InputError for a file name that does not end in one of the `known` ways, or a file that is not there."""
+    check_path(path)
     if path.suffix.lower() not in known:
         raise InputError(f"{path}: unknown extension {path.suffix!r}; known are {', '.join(known)}")
     if path.is_dir():
@@ -70,12 +70,9 @@ def check_extension(path: Path, known: tuple[str, ...]) -> None:
 
 def check_output(path: Path) -> None:
     """Raises InputError if no picture could be written to `path`; for use before the work begins."""
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; give the name of a file in it")
+    check_writable(path)
     if path.suffix.lower() not in WRITTEN:
         raise InputError(f"{path}: unknown extension {path.suffix!r}; pictures are written as {', '.join(WRITTEN)}")
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: there is no folder {path.parent}")
 
 
 def read_values(path: Path) -> np.ndarray:
@@ -94,22 +91,6 @@ def read_values(path: Path) -> np.ndarray:
     if values.dtype not in (np.uint8, np.uint16):
         raise InputError(f"{path}: has values of type {values.dtype}; only 8 and 16 bits are known")
     return values
-
-
-def write_whole(path: Path, write) -> Path:
-    """The path, where what `write(file)` wrote now is: moved there when complete, so never in part."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=path.suffix)
-    try:
-        with os.fdopen(handle, "wb") as out:
-            write(out)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(name, 0o666 & ~mask)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
-    return path
 
 
 def _read_with_pillow(path: Path) -> np.ndarray:

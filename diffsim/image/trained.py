@@ -14,11 +14,11 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._errors import InputError
+from .._files import write_whole
 from ..parameters import parameters, replace
 from .chain import Chain
 from .colour import Balance, ColourMatrix, Gamma, Saturation, ToneCurve, root, square
 from .demosaic import Demosaic
-from .pictures import write_whole
 from .restore import Restore
 from .sensor import Noise, level
 from .sharpen import Sharpen

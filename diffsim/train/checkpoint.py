@@ -1,10 +1,7 @@
 """Checkpoints: any state in one file that is there whole or not at all, with a checksum for each leaf."""
 
-import json
 import math
-import os
 import struct
-from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,11 +11,12 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from .._errors import InputError, WorkFailed
+from .._errors import InputError
+from .._files import check_path, check_writable, write_whole
+from .header import FORMAT, Header, read_header, write_header
 from .leaves import Leaf, from_file, is_kept, kind, kind_of, name, named, to_file
 
 MAGIC = b"diffsim state\r\n\x1a"
-FORMAT = 1
 # The length of the header in bytes, and the checksum of that length and the header.
 _LENGTHS = struct.Struct("<II")
 _DAMAGED = "Take another copy of the file, or start anew without it"
@@ -38,34 +36,19 @@ def save(path: str | Path, tree: PyTree) -> None:
     the old state or all of the new one. Other leaves, as functions, are not saved. Two processes must not write to
     the same path at the same time.
 
-    Raises InputError for a path that cannot be a file and for leaves that cannot be told apart or are no numbers,
-    WorkFailed if the disk is full or refuses; the old file is then as it was.
+    Raises InputError for a path that cannot be a regular file, as that of a folder, a device or a pipe, and for leaves
+    that cannot be told apart or are no numbers; WorkFailed if the disk is full or refuses; the old file is then as it
+    was.
     """
-    target = Path(os.path.realpath(path))
-    if not target.parent.is_dir():
-        raise InputError(f"{path}: the folder {target.parent} does not exist; make it first")
-    if target.is_dir():
-        raise InputError(f"{path} is a folder; give the name of a file")
+    check_writable(Path(path))
+    if Path(path).exists() and not Path(path).is_file():
+        raise InputError(f"{path} is no regular file, which a state needs; give the name of a file")
     leaves = {name: to_file(name, leaf) for name, leaf in named(tree).items()}
     pieces = [_bytes(leaf.value) for leaf in leaves.values()]
-    entries = [
-        {
-            "name": name,
-            "shape": leaf.value.shape,
-            "dtype": leaf.value.dtype.name,
-            "key": leaf.key,
-            "crc32": crc32(piece.data),
-        }
-        for (name, leaf), piece in zip(leaves.items(), pieces, strict=True)
-    ]
-    header = json.dumps({"versions": versions(), "leaves": entries}).encode()
+    header = write_header(versions(), leaves, [crc32(piece.data) for piece in pieces])
     length = struct.pack("<I", len(header))
     head = MAGIC + length + struct.pack("<I", crc32(length + header)) + header
-    try:
-        _replace(target, [head, *pieces])
-    except OSError as error:
-        raise WorkFailed(f"{path} was not saved: {error.strerror}. What was there before is as it was") from error
-    _flush_folder(target.parent)
+    write_whole(path, lambda file: [file.write(piece) for piece in (head, *pieces)])
 
 
 def load(path: str | Path, like: PyTree) -> PyTree:
@@ -91,34 +74,41 @@ def fill(path: str | Path, contents: Contents, like: PyTree) -> PyTree:
 
 def read(path: str | Path) -> Contents:
     """All that a file holds, by path and without a tree to compare; raises InputError if any of it is damaged."""
+    return parse(path, read_bytes(path))
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """The bytes of a regular file; raises InputError for anything else, as a pipe, which would never end."""
+    path = Path(path)
+    check_path(path)
     try:
-        data = Path(path).read_bytes()
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path} is no regular file; give the path of a checkpoint")
+        return path.read_bytes()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}; give the path of a checkpoint") from error
-    return parse(path, data)
 
 
 def parse(path: str | Path, data: bytes) -> Contents:
     """All that the bytes of a file hold; raises InputError, which names the `path`, if any of it is damaged."""
     header, offset = _header(path, data)
     leaves = {}
-    for entry in header["leaves"]:
-        dtype, shape = np.dtype(entry["dtype"]), entry["shape"]
-        end = offset + dtype.itemsize * math.prod(shape)
-        piece = data[offset:end]
+    for entry in header.leaves:
+        end = offset + entry.dtype.itemsize * math.prod(entry.shape)
         if end > len(data):
-            raise InputError(f"{path} is cut short: {entry['name']} is not all there. {_DAMAGED}")
-        if crc32(piece) != entry["crc32"]:
-            raise InputError(f"{path} is damaged: {entry['name']} is not what was saved. {_DAMAGED}")
+            raise InputError(f"{path} is cut short: {entry.name} is not all there. {_DAMAGED}")
+        piece = data[offset:end]
+        if crc32(piece) != entry.crc32:
+            raise InputError(f"{path} is damaged: {entry.name} is not what was saved. {_DAMAGED}")
         # A copy: aligned, and the caller's to change.
-        value = np.frombuffer(piece, dtype.newbyteorder("<")).astype(dtype).reshape(shape)
-        leaves[entry["name"]], offset = Leaf(value, entry["key"]), end
+        value = np.frombuffer(piece, entry.dtype.newbyteorder("<")).astype(entry.dtype).reshape(entry.shape)
+        leaves[entry.name], offset = Leaf(value, entry.key), end
     if offset != len(data):
         raise InputError(f"{path} is damaged: {len(data) - offset} bytes follow the last leaf. {_DAMAGED}")
-    return Contents(header["versions"], leaves)
+    return Contents(header.versions, leaves)
 
 
-def _header(path, data: bytes) -> tuple[dict, int]:
+def _header(path, data: bytes) -> tuple[Header, int]:
     """The header of a file, and where its first leaf begins."""
     start = len(MAGIC) + _LENGTHS.size
     if data[: len(MAGIC)] != MAGIC[: len(data)]:
@@ -130,10 +120,7 @@ def _header(path, data: bytes) -> tuple[dict, int]:
     if crc32(data[len(MAGIC) : len(MAGIC) + 4] + text) != crc:
         fault = "is cut short or damaged" if len(text) < length else "is damaged"
         raise InputError(f"{path}: its header {fault}. {_DAMAGED}")
-    header = json.loads(text)
-    if header["versions"]["format"] != FORMAT:
-        raise InputError(f"{path} has format {header['versions']['format']}, this diffsim reads {FORMAT}; use its own")
-    return header, start + length
+    return read_header(path, text), start + length
 
 
 def misfits(contents: Contents, like: PyTree) -> list[str]:
@@ -163,29 +150,3 @@ def versions() -> dict[str, Any]:
 def _bytes(array: np.ndarray) -> np.ndarray:
     """The bytes of an array in the order of its elements, each with its lowest byte first."""
     return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1).view(np.uint8)
-
-
-def _replace(target: Path, pieces: list) -> None:
-    """Writes a file beside the target and renames it, so that a crash at any moment leaves one of the two whole."""
-    partial = target.with_name(f"{target.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            for piece in pieces:
-                file.write(piece)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(target)
-    except OSError:
-        with suppress(OSError):
-            partial.unlink()
-        raise
-
-
-def _flush_folder(folder: Path) -> None:
-    """Makes a new name outlast a power failure, where the system can open a folder to flush it."""
-    with suppress(PermissionError):
-        opened = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(opened)
-        finally:
-            os.close(opened)

@@ -12,8 +12,9 @@ import numpy as np
 from jaxtyping import Bool, Float, PyTree
 
 from .._errors import InputError
+from .._files import partial_of
 from .._types import Model
-from .checkpoint import Contents, fill, misfits, parse, save, versions
+from .checkpoint import Contents, fill, misfits, parse, read_bytes, save, versions
 from .devices import Group, local
 from .leaves import named, to_file
 from .options import Checkpoint, NonFinite
@@ -99,7 +100,9 @@ class Keeper:
         if self.options is None:
             return start
         path = Path(self.options.path)
-        data = self.group.read(lambda: path.read_bytes() if path.exists() else None)
+        if self.group.leads:
+            partial_of(path).unlink(missing_ok=True)  # what a killed fit left half written
+        data = self.group.read(lambda: read_bytes(path) if path.exists() else None)
         if data is None:
             return start
         contents = parse(path, data)
@@ -109,6 +112,8 @@ class Keeper:
         _check(self.options.path, contents, like)
         losses = contents.leaves["losses"].value
         snapshot = fill(self.options.path, contents, like._replace(losses=losses))
+        if losses.shape != start.losses.shape or not 0 <= snapshot.done <= len(losses):
+            raise InputError(f"{path} holds no fit of {len(start.losses)} steps: give another path, or start anew")
         self.saved_step = snapshot.done
         if snapshot.guard is None:
             good = np.flatnonzero(~snapshot.dropped[: snapshot.done])
@@ -143,7 +148,9 @@ class Keeper:
 
 def _check(path, contents: Contents, like: Snapshot) -> None:
     """Raises InputError that says in what the fit in a file differs from the one at hand."""
-    if "origin.steps" not in contents.leaves or "losses" not in contents.leaves or like.origin is None:
+    of_fit = {"losses", *(f"origin.{name}" for name in Origin._fields)}
+    sizes = {name: leaf.value.size for name, leaf in contents.leaves.items() if name.startswith("origin.")}
+    if not of_fit <= contents.leaves.keys() or set(sizes.values()) != {1} or like.origin is None:
         raise InputError(f"{path} holds no fit: give another path, or load it with `load`")
     found = {name: contents.leaves[f"origin.{name}"].value.item() for name in Origin._fields}
     here = like.origin._asdict()

@@ -94,6 +94,94 @@ def test_files_of_another_kind_are_refused(path):
         read(path.with_name("nothing.ckpt"))
 
 
+def sealed(header: bytes, body: bytes = b"") -> bytes:
+    """A file with this header, its checksum right, as somebody with ill intent would write it."""
+    length = struct.pack("<I", len(header))
+    return MAGIC + length + struct.pack("<I", zlib.crc32(length + header)) + header + body
+
+
+def forged(**changes) -> bytes:
+    """A header with one leaf of three numbers, in which something of the leaf is otherwise."""
+    versions = {"format": 1, "diffsim": "0", "jax": "0", "optax": "0"}
+    leaf = {"name": "a", "shape": [3], "dtype": "float64", "key": None, "crc32": zlib.crc32(bytes(24))}
+    return json.dumps({"versions": versions, "leaves": [leaf | changes]}).encode()
+
+
+FORGERIES = {
+    "no JSON": b"{",
+    "deep JSON": b"[" * 100_000,
+    "no object": b"[]",
+    "no versions": b'{"leaves": []}',
+    "versions of another kind": b'{"versions": {"format": 1, "jax": 3}, "leaves": []}',
+    "leaves of another kind": b'{"versions": {"format": 1}, "leaves": {"a": 1}}',
+    "a leaf of another kind": forged().replace(b"[{", b"[7, {"),
+    "a name twice": forged().replace(b"[{", b"[" + forged().partition(b"[")[2][:-2] + b", {"),
+    "a name that is none": forged(name=None),
+    "an endless number": forged().replace(b"[3]", b"[" + b"9" * 5000 + b"]"),
+    "a negative length": forged(shape=[-3]),
+    "a length that is true": forged(shape=[True, 3]),
+    "a fraction": forged(shape=[3.0]),
+    "too many axes": forged(shape=[1] * 100),
+    "beyond memory": forged(shape=[2**50]),
+    "beyond any number": forged(shape=[2**40, 2**40, 2**40]),
+    "empty but beyond any number": forged(shape=[0, 2**40, 2**40, 2**40]),
+    "objects": forged(dtype="object"),
+    "text": forged(dtype="U3"),
+    "text without an end": forged(dtype="U1000000000"),
+    "a structure": forged(dtype="f8,f8,f8"),
+    "no dtype": forged(dtype="float65"),
+    "a dtype that is none": forged(dtype=["float64"]),
+    "a key of another kind": forged(key=3),
+    "a checksum of another kind": forged(crc32="0"),
+}
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+def test_a_forged_header_is_refused(path, name):
+    path.write_bytes(sealed(forged(), bytes(24)))
+    assert np.array_equal(ds.load(path, {"a": np.ones(3)})["a"], np.zeros(3))
+    message = complaint(path, sealed(FORGERIES[name], bytes(24)))
+    assert "header is damaged" in message or "cut short" in message
+    assert len(message) < 400
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_headers_changed_at_random_are_read_or_refused(path, seed):
+    """Bytes that are other, gone or doubled, in a header that is sealed again: never another error."""
+    ds.save(path, STATE)
+    whole = path.read_bytes()
+    start = len(MAGIC) + 8
+    (length,) = struct.unpack_from("<I", whole, len(MAGIC))
+    draw, refused = random.Random(seed), 0
+    for _ in range(500):
+        header = bytearray(whole[start : start + length])
+        for _ in range(draw.randint(1, 3)):
+            at, words = (
+                draw.randrange(len(header)),
+                [b"-", b"9", b'"', b"[", b"]", b"null", b"1e9", bytes([draw.randrange(256)])],
+            )
+            header[at : at + draw.randint(0, 2)] = draw.choice(words)
+        path.write_bytes(sealed(bytes(header), whole[start + length :]))
+        try:
+            ds.load(path, STATE)
+        except ds.InputError:
+            refused += 1
+    assert refused > 300, f"seed {seed}"
+
+
+def test_what_is_no_regular_file_is_neither_replaced_nor_read(path):
+    os.mkfifo(path)
+    with pytest.raises(ds.InputError, match=r"state\.ckpt is no regular file, which a state needs"):
+        ds.save(path, STATE)
+    with pytest.raises(ds.InputError, match="is no regular file; give the path of a checkpoint"):
+        ds.load(path, STATE)
+    assert path.is_fifo()
+    with pytest.raises(ds.InputError, match="is no regular file"):
+        ds.save("/dev/null", STATE)
+    with pytest.raises(ds.InputError, match="has a NUL"):
+        ds.load("a\0b", STATE)
+
+
 def test_a_full_disk_leaves_the_old_file(path):
     small, large = {"a": jnp.arange(3.0)}, {"a": jnp.zeros(100_000)}
     ds.save(path, small)
