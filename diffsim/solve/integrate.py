@@ -87,9 +87,10 @@ def _in_order(y0: State, end: Arrival) -> State:
     """The first state, those in between, and the last if the trajectory came there."""
     last = defined(finished(end.status), end.y)
     between = defined(end.status != Status.INVALID_INPUT, end.ys)
-    parts = (y0, last) if between is None else (y0, between, last)
-    rows = lambda *parts: jnp.concatenate([x.reshape(-1, *parts[0].shape) for x in parts])
-    return jax.tree.map(rows, *parts)
+    if between is None:
+        return jax.tree.map(lambda first, last: jnp.stack([first, last]), y0, last)
+    rows = lambda first, between, last: jnp.concatenate([first[None], between, last[None]])
+    return jax.tree.map(rows, y0, between, last)
 
 
 def _by_diffrax(vector_field, y0, ts, args, solver, controller, adjoint, dt0, max_steps):

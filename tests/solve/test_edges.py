@@ -170,6 +170,15 @@ def test_a_ball_in_a_corner_keeps_within_its_room():
     np.testing.assert_array_equal(out.status, Status.FINISHED)
 
 
+def test_an_array_without_entries_may_be_part_of_a_state():
+    field = lambda t, s, k: {"x": -k * s["x"], "none": s["none"]}
+    states = lambda k: integrate(field, {"x": jnp.array(1.0), "none": jnp.zeros((0, 2))}, jnp.array([0.0, 0.5, 1.0]), k)
+    out = states(jnp.array(2.0))
+    assert out["none"].shape == (3, 0, 2)
+    np.testing.assert_allclose(out["x"], np.exp([0.0, -1.0, -2.0]), rtol=1e-5)
+    np.testing.assert_allclose(jax.grad(lambda k: states(k)["x"][-1])(jnp.array(2.0)), -np.exp(-2.0), rtol=1e-5)
+
+
 def test_events_where_the_state_is_zero_are_all_found():
     # y = (t - a)(t - b)(t - c): each event is a restart from y = 0.
     roots = jnp.array([[-6.0, -2.0, 2.0], [-1.0, 0.0, 1.0], [0.1, 0.2, 3.0], [-7.9, 1.0, 3.9]])
