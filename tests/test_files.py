@@ -74,7 +74,7 @@ def test_folders_and_files_protected_from_writing_are_named(tmp_path, monkeypatc
     with pytest.raises(InputError, match="is protected from writing: give another path, or permit it"):
         write_text(path, "new")
     monkeypatch.setattr(os, "access", lambda where, mode: Path(where) == path)
-    with pytest.raises(InputError, match="the folder .* is protected from writing"):
+    with pytest.raises(InputError, match=r"the folder .* is protected from writing"):
         check_writable(path)
     assert path.read_text() == "old"
 

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import diffrax as dfx
 import equinox as eqx
@@ -111,8 +111,8 @@ def run_phase(
     args: Args,
     t1,
     ts,
-    solver=SOLVER,
-    controller=CONTROLLER,
+    solver: dfx.AbstractSolver = SOLVER,
+    controller: dfx.AbstractStepSizeController = CONTROLLER,
     dt0=None,
     max_steps: int = 1024,
     mode: Mode = "any",
@@ -178,7 +178,12 @@ def _end(problem: Problem, t0: Scalar, y0: Vector, mode: Mode, memory: Memory, k
         path = (march.record.t, march.record.y) if march.record is not None else ()
         return march, End(march.point.t, march.point.y, *path)
     march = freeze(run(freeze(t0), freeze(y0)))
-    options = {"keep_path": keep_path, "jacobians": jacobians, "whole": problem.whole, "steady": steady(problem)}
+    options: dict[str, Any] = {
+        "keep_path": keep_path,
+        "jacobians": jacobians,
+        "whole": problem.whole,
+        "steady": steady(problem),
+    }
     options |= {"jumps": problem.landings.jumps, "direction": problem.direction}
     end = replay(problem.stepper, t0, y0, march.record, march.point.t, march.point.y, **options)
     point = problem.stepper.point(end.t, end.y)

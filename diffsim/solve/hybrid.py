@@ -91,7 +91,8 @@ def hybrid(
     ys = None
     if ts is not None:
         ys = jax.tree.map(lambda x: defined(_each(jnp.isfinite(x)), x), end.ys)
-    return Hybrid(*defined(happened, (t, y)), guard, phase, end.events, end.t, end.y, end.phase, status, ys)
+    event_t, event_y = defined(happened, (t, y))
+    return Hybrid(event_t, event_y, guard, phase, end.events, end.t, end.y, end.phase, status, ys)
 
 
 class _Watched(NamedTuple):

@@ -3,7 +3,6 @@
 from typing import Any, NamedTuple
 
 import diffrax as dfx
-import equinox as eqx
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
@@ -57,12 +56,16 @@ def jump_at(jumps: Float[Array, " jumps"], t: Scalar, direction) -> Int[Array, "
     return jnp.where(jnp.any(near), last, -1)
 
 
-def over(stepper: Stepper, t: Scalar, y: Vector, jumps: Float[Array, " jumps"], index: Count, direction) -> Point:
+def over(
+    stepper: Stepper, t: Scalar, y: Vector, jumps: Float[Array, " jumps"] | None, index: Count, direction
+) -> Point:
     """The point behind the jump `index`, from a state `y` at a time `t` just before it; where that is -1, the point.
 
     Its value is `y`. Its derivative in the jump's time is that of a step with the field before the jump as far as the
     jump, wherever that is: dy/dtau = f(tau-, y) - f(tau+, y) in the end.
     """
+
+    assert jumps is not None
 
     def jump(t, y):
         tau = jumps[index]
@@ -75,11 +78,6 @@ def over(stepper: Stepper, t: Scalar, y: Vector, jumps: Float[Array, " jumps"], 
 
     t, y = lax.cond(index >= 0, jump, lambda t, y: (t, y), t, y)
     return stepper.point(t, y)
-
-
-def moving(landings: Landings) -> Float[Array, " jumps"] | None:
-    """The times of jumps, of which solutions have derivatives."""
-    return landings.jumps if eqx.is_inexact_array(landings.jumps) else None
 
 
 def _unit(t):

@@ -59,7 +59,7 @@ def begin(problem: Problem, start: Point, record: Record | None) -> March:
     stepper, landings, jump = still.stepper, still.landings, None
     if landings.jumps is not None:
         jump = jump_at(landings.jumps, here.t, still.direction)
-        start = over(problem.stepper, *start[:2], problem.landings.jumps, jump, still.direction)
+        start = over(problem.stepper, start.t, start.y, problem.landings.jumps, jump, still.direction)
         here = freeze(start)
     wish, controller = first_step(still, here)
     if still.hint is not None:
@@ -205,9 +205,10 @@ def _after(problem: Problem, still: Problem, march: March, tried: Attempt, outco
         # A landing has cut the step that was natural here.
         natural = jnp.where(taken, jnp.maximum(tried.wish, march.natural), tried.wish)
     if still.landings.jumps is not None:
+        assert jump is not None
         jump = jnp.where(taken, jump_at(still.landings.jumps, there.t, still.direction), jump)
         behind = jnp.where(taken & ahead(still, march._replace(point=there)), jump, -1)
-        point = over(problem.stepper, *point[:2], problem.landings.jumps, behind, still.direction)
+        point = over(problem.stepper, point.t, point.y, problem.landings.jumps, behind, still.direction)
     return march._replace(
         point=point,
         h=jnp.where(settled, fitted(still, freeze(point.t), natural), h),

@@ -48,7 +48,7 @@ def save(path: str | Path, tree: PyTree) -> None:
     header = write_header(versions(), leaves, [crc32(piece.data) for piece in pieces])
     length = struct.pack("<I", len(header))
     head = MAGIC + length + struct.pack("<I", crc32(length + header)) + header
-    write_whole(path, lambda file: [file.write(piece) for piece in (head, *pieces)])
+    write_whole(path, lambda file: [file.write(piece) for piece in (head, *(piece.data for piece in pieces))])
 
 
 def load(path: str | Path, like: PyTree) -> PyTree:

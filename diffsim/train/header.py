@@ -1,4 +1,4 @@
-"""The header of a checkpoint: versions and, of each leaf, its name, shape, dtype and checksum, as JSON that is judged."""
+"""The header of a checkpoint, as JSON that is checked: versions, and name, shape, dtype and checksum of each leaf."""
 
 import json
 import math
@@ -67,7 +67,7 @@ def _entry(path: Any, number: int, found: Any) -> Entry:
     name, shape, key, crc = found["name"], found.get("shape"), found.get("key"), found.get("crc32")
     if not isinstance(shape, list) or len(shape) > AXES or not _is_shape(shape):
         raise _wrong(path, f"{name:.80} has shape {shape!r:.80}")
-    if not _is_count(crc) or not (key is None or isinstance(key, str)):
+    if not isinstance(crc, int) or not _is_count(crc) or not (key is None or isinstance(key, str)):
         raise _wrong(path, f"{name:.80} has checksum {crc!r:.40} and key {key!r:.40}")
     return Entry(name, tuple(shape), _dtype(path, name, found.get("dtype")), key, crc)
 
