@@ -1,4 +1,4 @@
-"""Times at which a vector field jumps: steps end just before each and start anew behind it."""
+"""Times at which a vector field jumps: steps end just before each and start again after it."""
 
 from typing import Any, NamedTuple
 
