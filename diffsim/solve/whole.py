@@ -112,7 +112,9 @@ def _using(args, result):
             return x
         # One number of it is enough, and spares a copy.
         first = _first(x)
-        return lax.dynamic_update_slice(x, jnp.where(never, jnp.zeros_like(first), first), (0,) * x.ndim)
+        # The other number always differs: of two equal constants the compiler takes one, and forgets the arguments.
+        other = (first == 0).astype(first.dtype)
+        return lax.dynamic_update_slice(x, jnp.where(never, other, first), (0,) * x.ndim)
 
     return jax.tree.map(tie, result)
 
