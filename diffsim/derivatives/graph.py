@@ -14,7 +14,7 @@ from jaxtyping import PyTree
 from .._errors import InputError
 from .._plain import plain
 from .local import adjoints, moves, tangents
-from .probes import split
+from .probes import floats_as_arrays, split
 from .program import Fold, Program, Slot, program_of, trace
 from .slopes import scalar_format
 
@@ -127,7 +127,7 @@ def _names(f: Callable[..., Any], args: tuple[Any, ...]) -> list[str]:
         given = [f"{k}{i}" for k, v in bound.items() for i in (range(len(v)) if _starred(f, k) else [""])]
     except (TypeError, ValueError):
         given = [f"x{number}" for number in range(len(args))]
-    moving = eqx.filter(args, lambda leaf: eqx.is_inexact_array(leaf) and leaf.size > 0)
+    moving = eqx.filter(floats_as_arrays(args), lambda leaf: eqx.is_inexact_array(leaf) and leaf.size > 0)
     names = []
     for path, _ in jax.tree_util.tree_leaves_with_path(moving):
         inner = jax.tree_util.keystr(path[1:], simple=True, separator=".")

@@ -59,6 +59,7 @@ def split(f: Callable[..., Any], args: tuple[Any, ...]) -> Inputs:
                 f"args[{number}] is {arg.dtype}{list(arg.shape)}: pass floating-point numbers to "
                 "differentiate by, or close over it where it is data"
             )
+    args = floats_as_arrays(args)
     moving, rest = eqx.partition(args, lambda leaf: eqx.is_inexact_array(leaf) and leaf.size > 0)
     paths, structure = jax.tree_util.tree_flatten_with_path(moving)
     names = [_name(path, single=len(args) == 1) for path, _ in paths]
@@ -68,8 +69,15 @@ def split(f: Callable[..., Any], args: tuple[Any, ...]) -> Inputs:
             raise InputError(f"{name} is {leaf.dtype}: pass its real and imaginary parts as two arrays")
     if not leaves:
         kinds = ", ".join(sorted({type(leaf).__name__ for leaf in jax.tree.leaves(args)})) or "nothing"
-        raise InputError(f"args has no floating-point array (found {kinds}): pass parameters as jnp.asarray(...)")
+        raise InputError(f"args has no floating-point numbers (found {kinds}): pass parameters such as 1.5 or an array")
     return Inputs(names, leaves, lambda x: f(*eqx.combine(jax.tree.unflatten(structure, x), rest)))
+
+
+def floats_as_arrays(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Returns the arguments with Python's floats as parameters: each that is an argument, all if there are no arrays."""
+    convert = lambda x: jnp.asarray(x) if isinstance(x, float) else x
+    args = tuple(convert(arg) for arg in args)
+    return args if any(map(eqx.is_inexact_array, jax.tree.leaves(args))) else jax.tree.map(convert, args)
 
 
 def _name(path: tuple[Any, ...], *, single: bool) -> str:

@@ -9,24 +9,25 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from .._errors import InputError
 from .._types import Args, Count, Flag, Scalar, State, Vector
 from .attempt import Problem, all_finite, steady
 from .checks import check_field, check_state
-from .guard import Guard, Past, Phase, next_watch
+from .guard import Guard, Past, Phase, next_watch, traced_phases
 from .jumps import over, unwrapped
 from .locate import Stage, hold, settle
 from .march import March, advance, ahead, begin, rows
 from .moving import freeze
 from .prepare import as_vector, on_vectors, stepper, with_plain_norm
-from .program import traced_once
 from .record import Memory, Record, blank, plan
 from .replay import End, replay
 from .status import Status
 from .step import Point
 from .times import check_options, check_time, direction_of, sensible
+from .traced import Traced
 from .undefined import defined
 from .whole import compile_small
 
@@ -94,7 +95,19 @@ def evolve(
     no sense. Raises InputError for a guard that is not real, a field that does not return the structure of `y0`, and
     times, steps and tolerances that make no sense where they are known.
     """
-    return run_phase(phase, t0, y0, args, t1, ts, solver, controller, dt0, max_steps, mode, memory)[0]
+    check_options(controller, dt0, max_steps)
+    direction = direction_of(t0, t1)
+    t0, t1, y0, ts = _as_arrays(t0, t1, y0, ts)
+    (phase,), args = traced_phases((phase,), t0, y0, args)
+    dt0 = None if dt0 is None else jnp.asarray(dt0, t0.dtype)
+    options = {"solver": solver, "controller": controller, "dt0": dt0, "max_steps": max_steps, "mode": mode}
+    run = run_phase if is_traced() else _compiled_phase
+    return run(phase, t0, y0, args, t1, ts, direction=direction, memory=memory, **options)[0]
+
+
+def is_traced() -> bool:
+    """Whether this is part of a program that JAX is tracing, to be compiled with it."""
+    return isinstance(jnp.zeros(()), Tracer)
 
 
 class After(NamedTuple):
@@ -118,17 +131,13 @@ def run_phase(
     mode: Mode = "any",
     memory: Memory = "auto",
     *,
-    direction: Scalar | float | None = None,
+    direction: Scalar | float,
     past: Past | None = None,
     hint: Scalar | None = None,
 ) -> tuple[Arrival, After]:
     """The arrival of `evolve`, and what a phase after it needs; `past` and `hint` are from the phase before."""
     if mode not in ("any", "forward"):
         raise InputError(f'mode={mode!r}: use "any" or "forward"')
-    check_options(controller, dt0, max_steps)
-    if direction is None:
-        direction = direction_of(t0, t1)
-    t0, t1, y0, ts = _as_arrays(t0, t1, y0, ts)
     controller, landings = unwrapped(controller, t0.dtype)
     valid = sensible(t0, t1, controller, dt0)
     check_field(phase.field, t0, y0, args)
@@ -143,19 +152,12 @@ def run_phase(
     problem = Problem(step, phase.guards, phase.limits, controller, t1, dt0, max_steps, whole, direction, landings)
     problem = problem._replace(past=past, hint=hint)
     march, end = _end(problem, t0, y0, mode, memory, ts is not None)
-    arrival = _arrive(phase, problem, unravel, march, end, ts)
+    arrival = _arrive(phase, problem, unravel, march, end, ts, valid)
     h = march.h if march.natural is None else jnp.maximum(march.h, march.natural)
-    return _only_if(valid, arrival), After(march.search.sight.side, freeze(h))
+    return arrival, After(march.search.sight.side, freeze(h))
 
 
-def _only_if(valid: Flag | None, arrival: Arrival) -> Arrival:
-    """The arrival of a solve whose times and options make sense; otherwise nothing but a status."""
-    if valid is None:
-        return arrival
-    t, y, next_y, ys = (defined(valid, x) for x in (arrival.t, arrival.y, arrival.next_y, arrival.ys))
-    status = jnp.where(valid, arrival.status, Status.INVALID_INPUT)
-    guard = jnp.where(valid, arrival.guard, -1)
-    return arrival._replace(t=t, y=y, next_y=next_y, ys=ys, status=status, guard=guard)
+_compiled_phase = eqx.filter_jit(run_phase)
 
 
 def _end(problem: Problem, t0: Scalar, y0: Vector, mode: Mode, memory: Memory, keep_path: bool):
@@ -193,13 +195,17 @@ def _end(problem: Problem, t0: Scalar, y0: Vector, mode: Mode, memory: Memory, k
     return march._replace(point=point), end
 
 
-def _arrive(phase, problem, unravel, march: March, last: End, ts) -> Arrival:
-    """The arrival at the end of the march: at the event found, or at the point reached."""
+def _arrive(phase, problem, unravel, march: March, last: End, ts, valid: Flag | None) -> Arrival:
+    """The arrival at the end of the march: at the event found, or at the point reached.
+
+    Nothing but a status if times and options are not `valid`; None says that they are.
+    """
     point, search, status = march.point, march.search, march.status
     guard = jnp.array(-1)
     next_y = unravel(point.y)
     if phase.guards:
         found = search.stage == Stage.FOUND
+        found = found if valid is None else found & valid
         end = settle(problem.stepper, phase.guards, point, search, found, problem.t1, problem.direction)
         guard = jnp.where(found, search.guard, -1)
         next_y = _reset(phase.guards, search.guard, end, unravel, problem.stepper.args)
@@ -210,6 +216,10 @@ def _arrive(phase, problem, unravel, march: March, last: End, ts) -> Arrival:
         status = jnp.where((status == Status.FINISHED) & ~all_finite(end), Status.NON_FINITE, status)
     else:
         end = hold(problem.stepper, point, problem.t1)
+    if valid is not None:
+        t, y = defined(valid, (end.t, end.y))
+        end = end._replace(t=t, y=y)
+        status = jnp.where(valid, status, Status.INVALID_INPUT)
     ys = None
     if ts is not None and march.record is not None:
         ys = jax.vmap(unravel)(_states_at(problem, point, last, march.record, end.t, ts))
@@ -268,7 +278,7 @@ def _vector_phase(phase: Phase, t0, y0: Vector, unravel: Callable, args) -> Phas
     """
 
     def explicit(function):
-        return traced_once(lambda t, y, args: function(t, unravel(y), args), t0, y0, args)
+        return Traced.of(lambda t, y, args: function(t, unravel(y), args), t0, y0, args)
 
     guards = tuple(
         Guard(explicit(g.function), g.direction, None if g.reset is None else explicit(g.reset), g.to)

@@ -1,6 +1,6 @@
 """Phases and guards: what a hybrid system is made of, and how a guard's crossing shows within a step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import equinox as eqx
@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float
 from .._errors import InputError
 from .._types import Args, Flag, Scalar
 from .step import Point
+from .traced import Traced, as_arrays
 
 _DIRECTIONS = {"rising": -1.0, "falling": 1.0, "both": 0.0}
 
@@ -50,6 +51,28 @@ class Phase(eqx.Module):
     field: Callable
     guards: tuple[Guard, ...] = ()
     limits: tuple[Callable, ...] = ()
+
+
+def traced_phases(phases: Sequence[Phase], t: Scalar, y, args: Args) -> tuple[tuple[Phase, ...], Args]:
+    """The phases with each of their functions traced as it is now, and the arguments with their floats as arrays.
+
+    Floats by which a function decides what to do remain Python's.
+    """
+
+    def convert(args):
+        explicit = lambda function: Traced.of(function, t, y, args)
+        guard = lambda g: Guard(explicit(g.function), g.direction, g.reset and explicit(g.reset), g.to)
+        return tuple(
+            Phase(explicit(p.field), tuple(map(guard, p.guards)), tuple(map(explicit, p.limits))) for p in phases
+        )
+
+    arrays = as_arrays(args)
+    try:
+        return convert(arrays), arrays
+    except TypeError:
+        if not any(isinstance(x, float) for x in jax.tree.leaves(args)):
+            raise
+        return convert(args), args
 
 
 class Sight(NamedTuple):

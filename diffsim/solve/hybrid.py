@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,10 +14,10 @@ from .._errors import InputError
 from .._types import Args, Count, Scalar, State
 from .attempt import is_fixed
 from .checks import check_state
-from .evolve import CONTROLLER, run_phase
-from .guard import Past, Phase
+from .evolve import CONTROLLER, is_traced, run_phase
+from .guard import Past, Phase, traced_phases
 from .status import Status
-from .times import check_time, direction_of
+from .times import check_options, check_time, direction_of
 from .undefined import defined
 
 
@@ -73,9 +74,20 @@ def hybrid(
     check_time("t0", t0, dtype)
     check_time("t1", t1, dtype)
     direction = direction_of(t0, t1)
-    t0, ts = jnp.asarray(t0, dtype), None if ts is None else jnp.asarray(ts, dtype)
-    blank = jax.tree.map(lambda x: jnp.full((ts.shape[0], *x.shape), jnp.nan), y0) if ts is not None else None
+    check_options(options.get("controller", CONTROLLER), options.get("dt0"), options.get("max_steps", 1))
+    t0, t1, ts = (None if t is None else jnp.asarray(t, dtype) for t in (t0, t1, ts))
+    if options.get("dt0") is not None:
+        options["dt0"] = jnp.asarray(options["dt0"], dtype)
     watched = _Watched.of(phases)
+    phases, args = traced_phases(phases, t0, y0, args)
+    run = _run if is_traced() else _compiled
+    return run(phases, watched, y0, args, t0, t1, ts, direction, first, max_events, options)
+
+
+def _run(phases, watched: "_Watched", y0: State, args, t0, t1, ts, direction, first, max_events, options) -> Hybrid:
+    """The events and the end of a system whose functions have been traced."""
+    dtype = t0.dtype
+    blank = jax.tree.map(lambda x: jnp.full((ts.shape[0], *x.shape), jnp.nan), y0) if ts is not None else None
     before = _Before(jnp.zeros(watched.functions, dtype), jnp.array(-1), jnp.array(-1), jnp.full((), jnp.nan, dtype))
     pile = jnp.zeros((len(phases), watched.most), bool)
     over, status = jnp.array(False), jnp.array(Status.FINISHED)
@@ -93,6 +105,9 @@ def hybrid(
         ys = jax.tree.map(lambda x: defined(_each(jnp.isfinite(x)), x), end.ys)
     event_t, event_y = defined(happened, (t, y))
     return Hybrid(event_t, event_y, guard, phase, end.events, end.t, end.y, end.phase, status, ys)
+
+
+_compiled = eqx.filter_jit(_run)
 
 
 class _Watched(NamedTuple):

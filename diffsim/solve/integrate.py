@@ -13,7 +13,7 @@ from .adjoint import ReplayAdjoint
 from .attempt import all_finite
 from .checks import check_field, check_state
 from .evolve import SOLVER, Arrival, run_phase
-from .guard import Phase
+from .guard import Phase, traced_phases
 from .status import Status, finished
 from .times import check_options, check_times, direction_of, in_order
 from .undefined import defined
@@ -65,19 +65,20 @@ def integrate(
         dt0 = None if dt0 is None else jnp.asarray(dt0, dtype)
         options = {"solver": solver, "controller": controller, "dt0": dt0, "max_steps": max_steps}
         options["memory"] = adjoint.memory
-        ys, status = _by_evolve(vector_field, y0, ts, args, options, direction)
+        (phase,), args = traced_phases((Phase(vector_field),), ts[0], y0, args)
+        ys, status = _by_evolve(phase, y0, ts, args, options, direction)
     else:
         ys, status = _by_diffrax(vector_field, y0, ts, args, solver, controller, adjoint, dt0, max_steps)
     return (ys, status) if return_status else ys
 
 
 @eqx.filter_jit
-def _by_evolve(vector_field, y0, ts, args, options, direction):
-    """States and status of one phase; compiled once for each vector field, so that calls from Python are fast too."""
+def _by_evolve(phase, y0, ts, args, options, direction):
+    """States and status of one phase; compiled once for all vector fields that are the same program."""
     between = ts[1:-1] if ts.shape[0] > 2 else None
     if direction is None:
         direction = direction_of(ts[0], ts[-1])
-    end, _ = run_phase(Phase(vector_field), ts[0], y0, args, ts[-1], between, direction=direction, **options)
+    end, _ = run_phase(phase, ts[0], y0, args, ts[-1], between, direction=direction, **options)
     valid = in_order(ts, direction)
     status = jnp.where(valid, end.status, Status.INVALID_INPUT)
     return _in_order(y0, end._replace(status=status)), status

@@ -22,6 +22,8 @@ def linear_map(forward: Callable, backward: Callable, residuals: list, inputs: l
     and forward mode over either of the two work; so `jax.hessian` does. Reverse mode over a derivative raises
     InputError.
     """
+    # Compiled functions are traced once, however often JAX goes through a map to batch, differentiate and lower it.
+    forward, backward = jax.jit(forward), jax.jit(backward)
     return _linear.bind(*residuals, *inputs, forward=forward, backward=backward, count=len(residuals))
 
 
@@ -105,7 +107,7 @@ def _batch(args, axes, *, forward, backward, count):
             for x, axis in zip(results, moved, strict=True)
         ]
 
-    out = _linear.bind(*args, forward=each_forward, backward=each_backward, count=count)
+    out = linear_map(each_forward, each_backward, list(args[:count]), list(args[count:]))
     return out, [0] * len(out)
 
 

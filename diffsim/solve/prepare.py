@@ -13,9 +13,10 @@ from jax.flatten_util import ravel_pytree
 from .._apart import apart
 from .._errors import InputError
 from .._types import Args, Scalar, State, Vector
-from .program import is_plain, operations, traced_once
+from .program import is_plain, operations
 from .scalars import can_be_written_out, entries
 from .step import Stepper
+from .traced import Traced
 
 _MANY = 1024  # numbers of a state
 _FEW = 16  # numbers in each array of a field that is written out
@@ -42,7 +43,7 @@ def on_vectors(field: Callable, t0: Scalar, y0: Vector, unravel: Callable, args:
     # Arrays of many dimensions are best computed as such: fused with the vector, they lose their shape.
     shaped = _apart_tree if y0.size > _MANY else lambda y: y
     flat = lambda t, y, args: as_vector(shaped(field(t, shaped(unravel(y)), args)))[0]
-    return traced_once(flat, t0, y0, args)
+    return Traced.of(flat, t0, y0, args)
 
 
 def as_vector(tree: State) -> tuple[Vector, Callable]:

@@ -19,14 +19,6 @@ unvmap_max while write_row xor
 """
 
 
-def traced_once(function: Callable, *like) -> Callable:
-    """`function` of arguments like these, with whatever it closes over made explicit, as one traced program.
-
-    Explicit constants can be held constant. However many calls of it a solve has, it is transformed and lowered once.
-    """
-    return eqx.filter_jit(eqx.filter_closure_convert(function, *like))
-
-
 def operations(function: Callable, *args) -> list[str]:
     """The names of the primitive operations of `function(*args)`, those inside its loops and calls included."""
     program, _, _ = eqx.filter_make_jaxpr(function)(*args)

@@ -13,7 +13,11 @@ def defined(ok: Flag, tree: State) -> State:
     A cotangent of zero remains zero, so that a loss which leaves a failed trajectory out has the gradient of the rest.
     `ok` is a boolean for all, or one for each row of the leaves.
     """
-    return jax.tree.map(lambda x: _defined(ok, x), tree)
+    leaves, structure = jax.tree.flatten(tree)
+    if len(leaves) > 1 and not any(jnp.ndim(x) for x in leaves) and len({jnp.result_type(x) for x in leaves}) == 1:
+        # Single numbers together: one operation for all of them.
+        return jax.tree.unflatten(structure, jnp.unstack(_defined(ok, jnp.stack(leaves))))
+    return jax.tree.unflatten(structure, [_defined(ok, x) for x in leaves])
 
 
 def _rows(ok, like):

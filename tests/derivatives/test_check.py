@@ -161,7 +161,7 @@ def test_table_and_json():
         (lambda x: None, (jnp.array(1.0),), "f returns None"),
         (lambda x: x * 1.0, (jnp.array(2),), r"args\[0\] is int64\[\]: pass floating-point"),
         (lambda x: x.real, (jnp.array(2j),), "real and imaginary parts"),
-        (lambda x: x, (2.0,), "no floating-point array .found float."),
+        (lambda x: x, ("two",), "no floating-point numbers .found str."),
         (lambda x: x, jnp.array(2.0), "pass a tuple"),
     ],
 )

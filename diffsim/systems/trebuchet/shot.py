@@ -15,6 +15,7 @@ from ...solve.evolve import Arrival, Mode, evolve
 from ...solve.guard import Guard, Phase
 from ...solve.modes import few_inputs
 from ...solve.status import Status
+from ...solve.undefined import defined
 from . import machine as m
 from .machine import Direction, Flight, Slide, Swing, Trebuchet
 
@@ -144,16 +145,16 @@ def throw(
     release, impact = c.swing.next_y, c.flight.y
     possible = p.h_pivot < p.l_long
     landed = possible & (c.flight.status == Status.FINISHED)
-    lost = lambda x: jnp.where(landed, x, jnp.nan)
+    t_impact, impact = defined(landed, (c.flight.t, impact))
     tension, clearance = jnp.minimum(c.slide.lowest, c.swing.lowest) if check else jnp.full(2, jnp.nan)
     return Throw(
-        range=lost(impact.x),
+        range=impact.x,
         t_liftoff=_reached(c.slide, possible),
         t_release=_reached(c.swing, possible),
-        t_impact=lost(c.flight.t),
+        t_impact=t_impact,
         v_release=jnp.hypot(release.vx, release.vy),
         release=release,
-        impact=Flight(*(lost(x) for x in impact)),
+        impact=impact,
         tension=tension,
         clearance=clearance,
         status=_status(p, c, tension, clearance),
@@ -161,7 +162,7 @@ def throw(
 
 
 def _reached(phase: Arrival, possible) -> Scalar:
-    return jnp.where(possible & (phase.status == Status.FINISHED), phase.t, jnp.nan)
+    return defined(possible & (phase.status == Status.FINISHED), phase.t)
 
 
 def _status(p: Trebuchet, c: _Chain, tension, clearance) -> Count:

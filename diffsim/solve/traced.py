@@ -1,0 +1,176 @@
+"""Traced functions that compare equal where they are the same program, so that like calls share what is compiled."""
+
+import dataclasses
+import functools
+import types
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.extend as jex
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, PyTree
+
+_SMALL = 1024  # bytes of a constant that is compared by its numbers
+
+
+class Traced(eqx.Module):
+    """`function` of arguments like those given, as a program and the arrays that it closes over.
+
+    Two of them have equal programs if they apply the same operations, with the same Python numbers, in the same order.
+    So a function is recognised that is defined again in each call, and one is not taken for the same that has since
+    closed over another number. A function within a custom derivative is compared by its code and what it closes over.
+    """
+
+    constants: list[Array]
+    program: "_Program" = eqx.field(static=True)
+
+    @classmethod
+    def of(cls, function: Callable, *args: PyTree) -> "Traced":
+        """The function as it is now: JAX's own tracing remembers a function by its identity."""
+        arrays, rest = eqx.partition(args, eqx.is_array)
+        leaves, tree = jax.tree.flatten(arrays)
+        flat = lambda *leaves: function(*eqx.combine(jax.tree.unflatten(tree, leaves), rest))
+        traced, shape = jax.make_jaxpr(flat, return_shape=True)(*leaves)
+        return cls(as_arrays(traced.consts), _Program(traced.jaxpr, tree, jax.tree.structure(shape)))
+
+    def __call__(self, *args: PyTree) -> PyTree[Array]:
+        leaves, tree = jax.tree.flatten(eqx.filter(args, eqx.is_array))
+        if tree != self.program.inputs:
+            raise TypeError(f"traced with arguments {self.program.inputs}, called with {tree}")
+        return jax.tree.unflatten(self.program.outputs, _run(self.program, self.constants, leaves))
+
+
+def as_arrays(tree: PyTree) -> PyTree:
+    """The tree with Python's floats as arrays, also those that are being differentiated; they stay weakly typed."""
+
+    def convert(x):
+        if isinstance(x, float):
+            return jnp.asarray(x)
+        # `jax.grad` of a Python number hands on one that is a number within.
+        return x * 1 if isinstance(x, Tracer) and x.weak_type and jnp.issubdtype(x.dtype, jnp.floating) else x
+
+    return jax.tree.map(convert, tree)
+
+
+class _Program:
+    """A program without its constants, with the structures of its arguments and results."""
+
+    def __init__(self, jaxpr: jex.core.Jaxpr, inputs, outputs):
+        self.jaxpr, self.inputs, self.outputs = jaxpr, inputs, outputs
+        self._key = _key_of_program(jaxpr), inputs, outputs
+        self._hash = hash(self._key)
+
+    def __eq__(self, other) -> bool:
+        return isinstance(other, _Program) and self._hash == other._hash and self._key == other._key
+
+    def __hash__(self) -> int:
+        return self._hash
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _run(program: _Program, constants: list[Array], leaves: list[Array]) -> list[Array]:
+    """The results of a program; however many calls of it a solve has, it is transformed and lowered once."""
+    return jex.core.jaxpr_as_fun(jex.core.ClosedJaxpr(program.jaxpr, constants))(*leaves)
+
+
+class _Identical:
+    """An object that equals nothing but itself; it is kept alive, so that no other takes its place in memory."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __eq__(self, other) -> bool:
+        return isinstance(other, _Identical) and self.value is other.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+def _key_of_program(jaxpr: jex.core.Jaxpr) -> tuple:
+    """What a program does, with its variables numbered in the order in which they appear."""
+    numbers: dict[Any, int] = {}
+
+    def name(atom):
+        if isinstance(atom, jex.core.Literal):
+            return "literal", atom.aval, _key(atom.val)
+        return numbers[atom]
+
+    def define(variables) -> tuple:
+        for variable in variables:
+            numbers[variable] = len(numbers)
+        return tuple(variable.aval for variable in variables)
+
+    inputs = define([*jaxpr.constvars, *jaxpr.invars])
+    equations = []
+    for equation in jaxpr.eqns:
+        operands = tuple(name(atom) for atom in equation.invars)
+        params = tuple((key, _key(value)) for key, value in sorted(equation.params.items()))
+        equations.append((equation.primitive, operands, params, define(equation.outvars)))
+    return inputs, tuple(equations), tuple(name(atom) for atom in jaxpr.outvars)
+
+
+def _key(value, within: tuple = ()) -> Any:
+    """A hashable that is equal for two parameters of an operation if these mean the same."""
+    key = functools.partial(_key, within=(*within, id(value)))
+    if id(value) in within:
+        return "recursion", within.index(id(value))
+    if isinstance(value, jex.core.Jaxpr):
+        return _key_of_program(value)
+    if isinstance(value, jex.core.ClosedJaxpr):
+        return _key_of_program(value.jaxpr), tuple(key(x) for x in value.consts)
+    if isinstance(value, Tracer):
+        return _Identical(value)
+    if isinstance(value, np.ndarray | np.generic | jax.Array):
+        small = value.nbytes <= _SMALL and not jax.dtypes.issubdtype(value.dtype, jax.dtypes.extended)
+        return (value.shape, value.dtype, np.asarray(value).tobytes()) if small else _Identical(value)
+    if isinstance(value, tuple | list):
+        return type(value), tuple(key(x) for x in value)
+    if isinstance(value, dict):
+        return tuple((key(name), key(x)) for name, x in value.items())
+    if isinstance(value, types.FunctionType):
+        return _key_of_function(value, key)
+    if isinstance(value, functools.partial):
+        return key(value.func), key(value.args), key(value.keywords)
+    return _key_of_object(value, key)
+
+
+def _key_of_function(function: types.FunctionType, key: Callable) -> tuple:
+    """Its code, its defaults and what it closes over; JAX's own functions close over memories of their calls too."""
+    cells = [_content(cell) for cell in function.__closure__ or ()]
+    if function.__module__.startswith("jax."):
+        cells = [content for content in cells if not isinstance(content, dict)]
+    defaults = function.__defaults__, function.__kwdefaults__
+    return function.__code__, _Identical(function.__globals__), key(cells), key(defaults)
+
+
+def _content(cell: types.CellType):
+    try:
+        return cell.cell_contents
+    except ValueError:  # it is still empty
+        return None
+
+
+def _key_of_object(value, key: Callable) -> Any:
+    kind = type(value)
+    if kind.__name__ == "WrappedFun":  # a function that JAX has given a new form of arguments, step by step
+        return key(value.f), key(value.transforms)
+    if isinstance(value, types.MethodType):
+        return key(value.__func__), key(value.__self__)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return kind, tuple(key(getattr(value, field.name, None)) for field in dataclasses.fields(value))
+    if isinstance(value, float):
+        return float, value.hex()  # tells -0.0 from 0.0, and takes NaN for NaN
+    by_value = kind.__eq__ is not object.__eq__
+    if by_value and kind.__hash__ is not None:
+        try:
+            hash(value)
+        except TypeError:
+            return _Identical(value)
+        return kind, value
+    # Notes that JAX takes while it traces: where it is, and what came out.
+    notes = kind is object or kind.__module__.startswith(("jax.", "jaxlib."))
+    return kind if notes else _Identical(value)
