@@ -15,9 +15,14 @@ Both data sets in scenarios/data are generated, as their first lines say. Expect
 0.012 N m s within their intervals; drag coefficient 0.9 within its own.
 """
 
+from diffsim import cli
+
+if __name__ == "__main__":
+    cli.check_arguments(__file__)  # and answer bad ones before JAX is imported, which takes a second
+
 import functools
 from pathlib import Path
-from typing import Literal, cast
+from typing import Annotated, Literal, cast
 
 import jax
 
@@ -29,8 +34,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import diffsim as ds
-from diffsim import cli, plot, report
-from diffsim.measurements import read_measurements
+from diffsim import plot, report
+from diffsim.measurements import read_measurements, remarks
 from diffsim.systems.pendulum import Pendulum, State, pendulum
 from diffsim.systems.trebuchet import FAST, Trebuchet, throw
 
@@ -74,7 +79,9 @@ def measured(model: Swing, data):
     return swing(model, ts)[np.isfinite(seen)] - seen[np.isfinite(seen)]
 
 
-def fit_pendulum(*, data: Path = DATA / "pendulum.csv", mass: float = 1.0, length: float = 1.0, run: cli.Run) -> dict:
+def fit_pendulum(
+    *, data: cli.InFile = DATA / "pendulum.csv", mass: cli.Positive = 1.0, length: cli.Positive = 1.0, run: cli.Run
+) -> dict:
     """Fit length, friction and start of a pendulum to measured angles, write the report.
 
     Args:
@@ -117,10 +124,10 @@ def summary(found: ds.Belief, history: ds.History) -> dict:
 
 def begin_page(title: str, data: Path, run: cli.Run, found: ds.Belief, result: dict) -> report.Report:
     """A page with the settings, the origin of the data and the table of parameters."""
-    remarks = [line.lstrip("# ") for line in data.read_text(encoding="utf-8-sig").splitlines() if line.startswith("#")]
-    page = report.Report(title, remarks[0] if remarks else f"Fitted to {data.name}")
+    said = remarks(data)
+    page = report.Report(title, said[0] if said else f"Fitted to {data.name}")
     page.settings(run.settings)
-    for remark in remarks:
+    for remark in said:
         page.text(remark)
     columns = ["parameter", "value", "unit", "standard deviation", f"{LEVEL:.0%} from", "to", "remark"]
     rows = [[r.path, r.value, r.unit, r.std, r.low, r.high, r.remark] for r in found.rows(LEVEL)]
@@ -185,7 +192,7 @@ def misses(model: Trebuchet, data):
     return ranges(model, shots) - seen
 
 
-def drag(*, data: Path = DATA / "throws.csv", start: float = 0.5, run: cli.Run) -> dict:
+def drag(*, data: cli.InFile = DATA / "throws.csv", start: cli.Positive = 0.5, run: cli.Run) -> dict:
     """Fit the drag coefficient of the default trebuchet's ball to observed ranges, write the report.
 
     Args:
@@ -216,7 +223,13 @@ def drag(*, data: Path = DATA / "throws.csv", start: float = 0.5, run: cli.Run) 
     return result
 
 
-def generate(out: Path, *, of: Literal["pendulum", "throws"] = "pendulum", rows: int = 0, seed: int = 0) -> dict:
+def generate(
+    out: cli.OutFile,
+    *,
+    of: Literal["pendulum", "throws"] = "pendulum",
+    rows: Annotated[int, cli.Within(0, 100_000)] = 0,
+    seed: cli.Seed = 0,
+) -> dict:
     """Make up measurements with noise and gaps, and write them with a remark that says so.
 
     Args:
@@ -225,8 +238,8 @@ def generate(out: Path, *, of: Literal["pendulum", "throws"] = "pendulum", rows:
         rows: how many; 0 stands for 240 angles or 24 throws.
         seed: of the noise and the gaps.
     """
-    if rows < 0 or seed < 0 or 0 < rows < ROWS[of]:
-        raise ds.InputError(f"rows={rows}, seed={seed}: give at least {ROWS[of]} rows and no negative seed")
+    if 0 < rows < ROWS[of]:
+        raise ds.InputError(f"rows={rows}: give at least {ROWS[of]}, or 0")
     rng = np.random.default_rng(seed)
     make = made_up_angles if of == "pendulum" else made_up_throws
     header, columns, words = make(rng, rows or (240 if of == "pendulum" else 24))

@@ -13,10 +13,15 @@ than 1 m/s, tilted by less than 0.1 rad, with fuel left. Straight above the spot
 Expected: 99% of unseen starts for each training seed, on 1.08 times the least fuel, after some 15 s of CPU time each.
 """
 
+from diffsim import cli
+
+if __name__ == "__main__":
+    cli.check_arguments(__file__)  # and answer bad ones before JAX is imported, which takes a second
+
 import time
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 
@@ -30,7 +35,7 @@ import numpy as np
 import optax
 
 import diffsim as ds
-from diffsim import cli, control, plot, report
+from diffsim import control, plot, report
 from diffsim.systems.rocket import GIMBAL, GROUND, Rocket, State, best_ignition, outline, rocket, vertical_burn
 
 MACHINE = Rocket()
@@ -132,15 +137,13 @@ def measured(policy, starts) -> dict:
     }
 
 
-def train(*, seed: int = 0, policies: int = 5, run: cli.ResumableRun) -> dict:
+def train(*, seed: cli.Seed = 0, policies: cli.Count = 5, run: cli.ResumableRun) -> dict:
     """Train policies with several seeds, judge each on 1,000 unseen starts, write the report.
 
     Args:
         seed: of the first policy's weights and starts; the others follow.
         policies: how many to train.
     """
-    if policies < 1 or seed < 0:
-        raise ds.InputError(f"policies={policies}, seed={seed}: give at least one policy and no negative seed")
     trained, rows = [], []
     for number in range(seed, seed + policies):
         began = time.process_time()
@@ -222,7 +225,7 @@ def policy_of(path: Path | None, seed: int):
     return control.finite(ds.load(path, network(jr.key(0)))) if path else learn(seed)[0]
 
 
-def evaluate(*, policy: Path | None = None, seeds: str = "0:10", seed: int = 0) -> dict:
+def evaluate(*, policy: cli.InFile | None = None, seeds: cli.Seeds = "0:10", seed: cli.Seed = 0) -> dict:
     """Judge one policy from 100 starts for each seed.
 
     Args:
@@ -234,7 +237,9 @@ def evaluate(*, policy: Path | None = None, seeds: str = "0:10", seed: int = 0) 
     return {"starts": len(starts), **measured(policy_of(policy, seed), starts)}
 
 
-def animate(out: Path, *, policy: Path | None = None, seed: int = 0) -> dict:
+def animate(
+    out: Annotated[Path, cli.Writes((".gif",))], *, policy: cli.InFile | None = None, seed: cli.Seed = 0
+) -> dict:
     """A landing from an unseen start, as an animated GIF.
 
     Args:

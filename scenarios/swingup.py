@@ -13,9 +13,15 @@ within 0.2 rad of upright over the last 2 s of 10, and the cart on its track of 
 Expected: 64 of 64 starts for 10 of 10 training seeds, after some 5 s of training each.
 """
 
+from diffsim import cli
+
+if __name__ == "__main__":
+    cli.check_arguments(__file__)  # and answer bad ones before JAX is imported, which takes a second
+
 import time
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import jax
 
@@ -29,7 +35,7 @@ import numpy as np
 import optax
 
 import diffsim as ds
-from diffsim import cli, control, plot, report, scenes
+from diffsim import control, plot, report, scenes
 from diffsim.systems.cartpole import FORCE, TRACK, CartPole, State, cartpole
 
 MACHINE = CartPole()
@@ -124,7 +130,13 @@ def hanging(seed: int, count: int = STARTS):
     return control.draw_starts(jr.key(seed), 1, count, NEAR, WIDE, share=0.0, around=HANGING)[0]
 
 
-def train(*, seed: int = 0, policies: int = 10, horizon: int = HORIZON, run: cli.ResumableRun) -> dict:
+def train(
+    *,
+    seed: cli.Seed = 0,
+    policies: cli.Count = 10,
+    horizon: Annotated[int, cli.Within(1, 10_000)] = HORIZON,
+    run: cli.ResumableRun,
+) -> dict:
     """Train policies with several seeds, judge each on 64 hanging starts, write the report.
 
     Args:
@@ -132,8 +144,6 @@ def train(*, seed: int = 0, policies: int = 10, horizon: int = HORIZON, run: cli
         policies: how many to train.
         horizon: decisions that the loss looks ahead.
     """
-    if policies < 1 or seed < 0 or horizon < 1:
-        raise ds.InputError(f"policies={policies}, seed={seed}, horizon={horizon}: give at least 1, 0 and 1")
     starts, far = control.draw_starts(jr.key(0), 1, 64, ABOUT, WIDE, around=HANGING)[0], max(horizon, STEPS)
     growths = control.growths(partial(costs, length=far), network(jr.key(seed)), starts, DECAY[0])
     growths["decaying"].warn(horizon)
@@ -214,7 +224,7 @@ def policy_of(path: Path | None, seed: int):
     return control.finite(ds.load(path, network(jr.key(0)))) if path else learn(seed)[0]
 
 
-def evaluate(*, policy: Path | None = None, seeds: str = "0:64", seed: int = 0) -> dict:
+def evaluate(*, policy: cli.InFile | None = None, seeds: cli.Seeds = "0:64", seed: cli.Seed = 0) -> dict:
     """Judge one policy from hanging starts, one for each seed.
 
     Args:
@@ -233,7 +243,9 @@ def evaluate(*, policy: Path | None = None, seeds: str = "0:64", seed: int = 0) 
     }
 
 
-def animate(out: Path, *, policy: Path | None = None, seed: int = 0) -> dict:
+def animate(
+    out: Annotated[Path, cli.Writes((".gif",))], *, policy: cli.InFile | None = None, seed: cli.Seed = 0
+) -> dict:
     """The swing up from hanging at rest, as an animated GIF.
 
     Args:

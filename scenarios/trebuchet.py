@@ -14,9 +14,15 @@ Published elsewhere: 300 s of training for a mean miss of 0.3% in a simulator of
 below 0.1% of fresh reachable targets after some seconds of training.
 """
 
+from diffsim import cli
+
+if __name__ == "__main__":
+    cli.check_arguments(__file__)  # and answer bad ones before JAX is imported, which takes a second
+
 import functools
 import time
 from pathlib import Path
+from typing import Annotated
 
 import jax
 
@@ -31,7 +37,7 @@ import numpy as np
 import optimistix as optx
 
 import diffsim as ds
-from diffsim import cli, plot, report
+from diffsim import plot, report
 from diffsim.systems import trebuchet
 from diffsim.systems.trebuchet import FAST, ThrowStatus, Trebuchet, drawing, throw
 from diffsim.table import read_table, write_table
@@ -123,7 +129,13 @@ def learn(model, data, steps: int, state: Path):
     return model, history
 
 
-def train(*, seed: int = 0, targets: int = 512, steps: int = 60, run: cli.ResumableRun) -> dict:
+def train(
+    *,
+    seed: cli.Seed = 0,
+    targets: Annotated[int, cli.Within(1, 100_000)] = 512,
+    steps: Annotated[int, cli.Within(1, 10_000)] = 60,
+    run: cli.ResumableRun,
+) -> dict:
     """Train the aimer through the simulator, judge it on 1,000 fresh targets, write the report.
 
     Args:
@@ -243,10 +255,10 @@ def animation(machine: Trebuchet, frames: int = 150) -> report.Animation:
 
 def throw_once(
     *,
-    angle: float = 45.0,
-    mass: float = float(MACHINE.m_weight),
-    wind: float = 0.0,
-    sling: float = float(MACHINE.l_sling),
+    angle: cli.Finite = 45.0,
+    mass: cli.Positive = 44.492875573300005,
+    wind: cli.Finite = 0.0,
+    sling: cli.Positive = 2.0826984,
 ) -> dict:
     """One shot at the tight tolerance.
 
@@ -268,7 +280,7 @@ def throw_once(
 aim_compiled = jax.jit(ds.compile_whole(lambda p, target: trebuchet.aim(p, target, *MASSES)))
 
 
-def aim(*, distance: float = 60.0, wind: float = 0.0, angle: float = 32.0) -> dict:
+def aim(*, distance: cli.Positive = 60.0, wind: cli.Finite = 0.0, angle: cli.Finite = 32.0) -> dict:
     """The counterweight that hits one target, by Newton's method through the simulator.
 
     Args:
@@ -276,8 +288,6 @@ def aim(*, distance: float = 60.0, wind: float = 0.0, angle: float = 32.0) -> di
         wind: along the throw, m/s.
         angle: release angle, degrees; near 32 the machine reaches farthest.
     """
-    if not distance > 0 or not np.isfinite(wind):
-        raise ds.InputError(f"distance={distance}, wind={wind}: give a distance above zero and a finite wind")
     angle_rad = np.deg2rad(angle)
     nearest, farthest = exact_throws(angle_rad, np.array(MASSES), wind).range
     if not nearest <= distance <= farthest:
@@ -312,7 +322,7 @@ RESULTS = {"case", "slack", "status", "flight_time", *OUTPUTS} | {
 }
 
 
-def sweep(machines: Path, out: Path, *, gradients: bool = False) -> dict:
+def sweep(machines: cli.InFile, out: cli.OutFile, *, gradients: bool = False) -> dict:
     """Throw every row of a table of machines and write the table with ranges, times and statuses.
 
     Args:
@@ -341,7 +351,13 @@ def sweep(machines: Path, out: Path, *, gradients: bool = False) -> dict:
     return {"rows": len(counted)} | {kind: counted.count(kind) for kind in sorted(set(counted))}
 
 
-def animate(out: Path, *, distance: float = 60.0, wind: float = 0.0, angle: float = 32.0) -> dict:
+def animate(
+    out: Annotated[Path, cli.Writes((".gif",))],
+    *,
+    distance: cli.Positive = 60.0,
+    wind: cli.Finite = 0.0,
+    angle: cli.Finite = 32.0,
+) -> dict:
     """A throw that hits a target, as an animated GIF.
 
     Args:

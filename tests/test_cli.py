@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from diffsim import _config, cli
+from diffsim import _config, _parse, cli
 from diffsim._errors import WorkFailed
 from diffsim._plain import plain, show
 
@@ -194,7 +194,7 @@ def test_written_settings_load_again(call):
 
 def test_settings_round_trip_through_toml(tmp_path):
     settings = {"text": 'a "quote"\n\x7f\té', "none": None, "tiny": 1e-300, "big": 1e22, "path": Path("a b")}
-    parameters = cli._parameters(_takes_anything)
+    parameters = _parse._parameters(_takes_anything)
     path = tmp_path / "config.toml"
     path.write_text(_config.toml(settings), encoding="utf-8")
     assert _config.read(path, parameters) == settings
@@ -274,7 +274,7 @@ def test_help_lists_the_sub_commands_and_the_default_flags(call):
 def test_figure_returns_its_path(tmp_path):
     class Figure:
         def savefig(self, path, **_):
-            path.write_bytes(b"png")
+            path.write(b"png")
 
     path = cli.Run(tmp_path, {}).figure("loss", Figure())
     assert path == tmp_path / "figures" / "loss.png"
