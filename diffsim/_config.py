@@ -58,11 +58,13 @@ def of_run(folder: Path) -> Path:
 
 
 def check_same(folder: Path, given: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    """Raises InputError if a run is to go on with other settings than it was begun with."""
+    """Raises InputError if a run is resumed with other settings than it was started with."""
     for name, value in given.items():
         if settings[name] != value:
             found = f"{name} is {show(value)} there, here {show(settings[name])}"
-            raise InputError(f"--resume {folder} goes on with its own settings: {found}; leave that out, or begin anew")
+            raise InputError(
+                f"--resume {folder} uses the settings of its run: {found}; leave that out, or begin a new run"
+            )
 
 
 def toml(settings: Mapping[str, Any]) -> str:

@@ -11,20 +11,20 @@ import tyro
 from . import _config
 from ._errors import InputError
 from ._run import ResumableRun, Run, check_own
-from ._values import check_makable, check_values
+from ._values import check_folder_can_be_made, check_values
 
 Job = Callable[..., Mapping[str, Any] | None]
 
 _Config = Annotated[Path | None, tyro.conf.arg(metavar="FILE.toml", help="settings to start from")]
 _Json = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help="print one JSON object")]
 _Runs = Annotated[Path, tyro.conf.arg(metavar="DIR", help="where the run folder is made")]
-_Resume = Annotated[Path | None, tyro.conf.arg(metavar="RUN", help="folder of a run to go on with")]
+_Resume = Annotated[Path | None, tyro.conf.arg(metavar="RUN", help="folder of a run to resume")]
 
 
 class Request(NamedTuple):
     """What a command line asks for: the job's place among the others, its settings, and what is done with its result.
 
-    `runs` is where a new run folder is made, `resume` the folder of an old one to go on with.
+    `runs` is where a new run folder is made, `resume` the folder of an old one to resume.
     """
 
     script: Path
@@ -36,7 +36,7 @@ class Request(NamedTuple):
     resume: Path | None
 
 
-def judge(jobs: Sequence[Job], words: Sequence[str]) -> Request:
+def parse(jobs: Sequence[Job], words: Sequence[str]) -> Request:
     """What the words ask for. Raises InputError, or SystemExit after tyro's help or complaint."""
     for word in words:
         if not _is_text(word):
@@ -54,7 +54,7 @@ def judge(jobs: Sequence[Job], words: Sequence[str]) -> Request:
         get_type_hints(job, include_extras=True), {**settings, **dict.fromkeys(run_parameter(job)), "return": None}
     )
     if runs is not None and resume is None:
-        check_makable(runs)
+        check_folder_can_be_made(runs)
     return Request(script, jobs.index(job), own[1], settings, as_json, runs, resume)
 
 
@@ -94,14 +94,14 @@ def _overview(jobs: Sequence[Job]) -> str:
 def _parse(job: Job, words: Sequence[str], prog: str, description: str | None, own: tuple[str, str]) -> dict[str, Any]:
     """Returns the job's settings, and beside them `json` and `runs`: flags over file over defaults.
 
-    `own` are the names of scenario and sub-command, which a run to go on with must have been begun by.
+    `own` are the names of scenario and sub-command, by which a resumed run must have been started.
     """
     parameters = _parameters(job)
     runs = run_parameter(job)
     resumable = ResumableRun in runs.values()
     file, old = _config.named_path(words, "--config"), _config.named_path(words, "--resume") if resumable else None
     if file and old:
-        raise InputError("--config and --resume exclude each other: a run goes on with its own settings")
+        raise InputError("--config and --resume exclude each other: a resumed run has its own settings")
     if old:
         check_own(old, *own)
         file = _config.of_run(old)

@@ -57,13 +57,13 @@ class Run:
 
 @dataclass(frozen=True)
 class ResumableRun(Run):
-    """A run that can go on after it was broken off: what its parts save is in its folder.
+    """A run that can be resumed after it was interrupted: what its parts save is in its folder.
 
     A sub-command with a parameter annotated `cli.ResumableRun` has the flag `--resume RUN`. It then does all of its
     work again with the same settings, in the same folder; its fits, whose checkpoints are at `state`, do not.
 
-    The metrics of a run that is resumed are told again. Until there are as many as before, the old ones stay in their
-    place: they are not lost if the run fails or is killed again.
+    A resumed run writes its metrics again, to a second file. The first file stays until the second has as many lines:
+    no metric is lost if the run fails or is killed again.
     """
 
     def state(self, part: str = "fit") -> Path:
@@ -71,20 +71,20 @@ class ResumableRun(Run):
         return self.folder / f"{part}.ckpt"
 
     def metric(self, **values: Any) -> None:
-        """Appends one JSON object to `metrics.jsonl`, or to what takes its place; non-finite numbers become strings."""
+        """Appends one JSON object to `metrics.jsonl`, or to the file that is to replace it."""
         super().metric(**values)
         again = partial_of(self.folder / METRICS)
         if again.exists() and _lines(again) >= _lines(self.folder / METRICS):
             self.finish()
 
     def finish(self) -> None:
-        """Puts the metrics that were told again in the place of the old ones."""
+        """Replaces the old metrics by those of this attempt."""
         again = partial_of(self.folder / METRICS)
         if again.exists():
             again.replace(self.folder / METRICS)
 
     def clear(self) -> None:
-        """Removes the metrics of an attempt that came less far than the run before."""
+        """Removes the metrics of an attempt that wrote fewer than the run before."""
         partial_of(self.folder / METRICS).unlink(missing_ok=True)
 
     def _metrics(self) -> Path:
@@ -101,13 +101,13 @@ def check_own(folder: Path, scenario: str, command: str) -> None:
         versions = json.loads((folder / "versions.json").read_text(encoding="utf-8"))
         begun = versions["scenario"], versions["command"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        raise InputError(f"--resume {folder}: versions.json does not tell whose run it is; begin a new one") from None
+        raise InputError(f"--resume {folder}: versions.json does not name its scenario; begin a new run") from None
     if begun != (scenario, command):
         raise InputError(f"--resume {folder} is a run of {' '.join(map(str, begun))}, not of {scenario} {command}")
 
 
 def resumed_run(folder: Path, scenario: str, command: str, settings: Mapping[str, Any]) -> ResumableRun:
-    """Returns the run in an old folder; what a killed process left half written there is cleared."""
+    """Returns the run in an old folder, without the partial files that a killed process left there."""
     check_own(folder, scenario, command)
     clear_partial(folder)
     if (folder / METRICS).exists():

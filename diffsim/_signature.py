@@ -13,7 +13,7 @@ from typing import Any
 LIGHT = {"__future__", "collections.abc", "dataclasses", "enum", "math", "pathlib", "typing"}
 
 
-def stand_ins(path: Path) -> list[Callable]:
+def stubs(path: Path) -> list[Callable]:
     """The functions that the script hands to `cli.main`, each without a body; none if the source does not show them.
 
     A script whose signatures need more than light modules, as a default that is computed, shows none.

@@ -1,4 +1,4 @@
-"""Standard streams that fail, and the interrupt from the keyboard, answered without a traceback."""
+"""Standard streams that fail, and the interrupt from the keyboard, without a traceback."""
 
 import os
 import signal
@@ -8,8 +8,8 @@ from contextlib import suppress
 from typing import Any, TextIO
 
 
-class _Tolerant:
-    """A stream that falls silent once it cannot be written, as on a full disk: no work is lost for a line of text."""
+class _WithoutWriteErrors:
+    """A stream that discards what it cannot write, as on a full disk: no work is lost for a line of text."""
 
     def __init__(self, stream: TextIO):
         self._stream = stream
@@ -18,24 +18,24 @@ class _Tolerant:
         try:
             return self._stream.write(text)
         except (OSError, ValueError):
-            settle(self._stream)
+            flush_or_discard(self._stream)
             return len(text)
 
     def flush(self) -> None:
-        settle(self._stream)
+        flush_or_discard(self._stream)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
 
-def tolerant(stream: TextIO | None) -> Any:
-    """The stream, made to fall silent where it would fail; that of nothing if it is closed."""
+def without_write_errors(stream: TextIO | None) -> Any:
+    """The stream, which now discards what it cannot write; a stream to nowhere if it is closed."""
     if stream is None:
         return open(os.devnull, "w")
-    return stream if isinstance(stream, _Tolerant) else _Tolerant(stream)
+    return stream if isinstance(stream, _WithoutWriteErrors) else _WithoutWriteErrors(stream)
 
 
-def settle(stream: TextIO | None) -> None:
+def flush_or_discard(stream: TextIO | None) -> None:
     """Flushes a stream or, if that fails, points it at nothing, so that the flush at exit does not fail again."""
     if stream is None:
         return
@@ -46,28 +46,28 @@ def settle(stream: TextIO | None) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-_answers: list[Any] = []
+_handlers: list[Any] = []
 
 
-def interruptible(answer: Callable[[], object] | None) -> None:
-    """Has Ctrl-C end the process by `answer()`, whatever runs; by KeyboardInterrupt again where there is none.
+def on_interrupt(handler: Callable[[], object] | None) -> None:
+    """Makes Ctrl-C call `handler()`, which ends the process; with None, raise KeyboardInterrupt again.
 
-    An import may take a KeyboardInterrupt for an error of its own. Interrupts that are ignored, as those of a process
+    An import may catch a KeyboardInterrupt as an error of its own. Interrupts that are ignored, as those of a process
     in the background, stay so.
     """
-    if answer is None:
-        if _answers and signal.getsignal(signal.SIGINT) is _answers[-1]:
+    if handler is None:
+        if _handlers and signal.getsignal(signal.SIGINT) is _handlers[-1]:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        _answers.clear()
+        _handlers.clear()
         return
 
     def end(*_: Any) -> None:
         try:
-            answer()
+            handler()
         except SystemExit as ended:
-            sys.stdout and settle(sys.stdout)
+            sys.stdout and flush_or_discard(sys.stdout)
             os._exit(ended.code if isinstance(ended.code, int) else 1)
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, end)
-        _answers.append(end)
+        _handlers.append(end)

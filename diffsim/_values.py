@@ -1,6 +1,6 @@
-"""What the values of a command line may be: marks in the annotations of a sub-command's parameters.
+"""What the values of a command line may be: constraints in the annotations of a sub-command's parameters.
 
-    def train(*, policies: Annotated[int, Within(1, 1000)] = 20, out: Annotated[Path, Writes(".gif")]) -> dict: ...
+    def train(*, policies: Annotated[int, Within(1, 1000)] = 20, out: Annotated[Path, WritableFile((".gif",))]): ...
 
 They are judged with the arguments, before any work begins and before JAX is imported.
 """
@@ -21,7 +21,7 @@ MOST_SEEDS = 100_000
 
 
 @runtime_checkable
-class Mark(Protocol):
+class Constraint(Protocol):
     """What is said of a value in its annotation."""
 
     def check(self, name: str, value: Any) -> None:
@@ -49,7 +49,7 @@ class Within:
 
 
 @dataclass(frozen=True)
-class NotZero:
+class NonZero:
     """A finite number other than zero."""
 
     def check(self, name: str, value: Any) -> None:
@@ -59,17 +59,17 @@ class NotZero:
 
 @dataclass(frozen=True)
 class Each:
-    """Values that are each as a mark says."""
+    """Values that are each as a constraint says."""
 
-    mark: "Mark"
+    constraint: "Constraint"
 
     def check(self, name: str, value: Any) -> None:
         for item in value:
-            self.mark.check(name, item)
+            self.constraint.check(name, item)
 
 
 @dataclass(frozen=True)
-class Reads:
+class ReadableFile:
     """The path of a file that is there; with `suffixes`, one whose name ends in one of them."""
 
     suffixes: tuple[str, ...] = ()
@@ -86,7 +86,7 @@ class Reads:
 
 
 @dataclass(frozen=True)
-class Folder:
+class ExistingFolder:
     """The path of a folder that is there."""
 
     def check(self, name: str, value: Path) -> None:
@@ -96,7 +96,7 @@ class Folder:
 
 
 @dataclass(frozen=True)
-class Writes:
+class WritableFile:
     """The path of a file that can be written; with `suffixes`, one whose name ends in one of them."""
 
     suffixes: tuple[str, ...] = ()
@@ -127,8 +127,8 @@ def seed_range(text: str) -> range:
     return range(int(first), int(last))
 
 
-InFile: TypeAlias = Annotated[Path, Reads()]
-OutFile: TypeAlias = Annotated[Path, Writes()]
+InFile: TypeAlias = Annotated[Path, ReadableFile()]
+OutFile: TypeAlias = Annotated[Path, WritableFile()]
 Seed: TypeAlias = Annotated[int, Within(0, LAST_SEED)]
 Seeds: TypeAlias = Annotated[str, SeedRange()]
 Count: TypeAlias = Annotated[int, Within(1, 1_000_000)]
@@ -137,16 +137,16 @@ Positive: TypeAlias = Annotated[float, Within(0.0, above=True)]
 
 
 def check_values(hints: dict[str, Any], values: dict[str, Any]) -> None:
-    """Raises InputError for the first value that a mark in its annotation does not allow."""
+    """Raises InputError for the first value that a constraint in its annotation does not allow."""
     for name, hint in hints.items():
-        for mark in _marks(hint):
+        for constraint in _constraints(hint):
             if values[name] is not None:
-                mark.check(name.replace("_", "-"), values[name])
+                constraint.check(name.replace("_", "-"), values[name])
         for path in _paths(values[name]):
             check_path(path)
 
 
-def check_makable(folder: Path) -> None:
+def check_folder_can_be_made(folder: Path) -> None:
     """Raises InputError if a folder is not there and could not be made, or not be written into."""
     check_path(folder)
     there = folder.absolute()
@@ -158,13 +158,13 @@ def check_makable(folder: Path) -> None:
         raise InputError(f"{folder}: the folder {there} is protected from writing: give another")
 
 
-def _marks(hint: Any) -> Iterator[Mark]:
+def _constraints(hint: Any) -> Iterator[Constraint]:
     if get_origin(hint) is Annotated:
-        yield from (mark for mark in hint.__metadata__ if isinstance(mark, Mark))
+        yield from (constraint for constraint in hint.__metadata__ if isinstance(constraint, Constraint))
         hint = hint.__origin__
     if get_origin(hint) in (Union, UnionType):
         for part in get_args(hint):
-            yield from _marks(part)
+            yield from _constraints(part)
 
 
 def _paths(value: Any) -> Iterator[Path]:

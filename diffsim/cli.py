@@ -10,13 +10,13 @@ and ends with
         cli.main(train, throw)
 
 What a value may be stands in its annotation: `Seed`, `Seeds`, `Count`, `Finite`, `Positive`, `InFile`, `OutFile`, or a
-type with a mark, as in `Annotated[int, cli.Within(1, 100)]` and `Annotated[Path, cli.Writes((".gif",))]`. A script that
-begins with
+type with a constraint, as in `Annotated[int, cli.Within(1, 100)]` and `Annotated[Path, cli.WritableFile((".gif",))]`. A
+script that begins with
 
     if __name__ == "__main__":
         cli.check_arguments(__file__)
 
-answers `--help` and bad arguments before it imports JAX, which takes a second.
+prints its help and reports bad arguments before it imports JAX, which takes a second.
 """
 
 import json
@@ -30,22 +30,22 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from ._errors import InputError, WorkFailed
 from ._plain import plain, show
 from ._run import ResumableRun, Run, new_run, resumed_run
-from ._signature import stand_ins
-from ._streams import interruptible, settle, tolerant
+from ._signature import stubs
+from ._streams import flush_or_discard, on_interrupt, without_write_errors
 from ._values import (
     Count,
     Each,
+    ExistingFolder,
     Finite,
-    Folder,
     InFile,
-    NotZero,
+    NonZero,
     OutFile,
     Positive,
-    Reads,
+    ReadableFile,
     Seed,
     Seeds,
     Within,
-    Writes,
+    WritableFile,
     seed_range,
 )
 
@@ -55,19 +55,19 @@ if TYPE_CHECKING:
 __all__ = [
     "Count",
     "Each",
+    "ExistingFolder",
     "Finite",
-    "Folder",
     "InFile",
-    "NotZero",
+    "NonZero",
     "OutFile",
     "Positive",
-    "Reads",
+    "ReadableFile",
     "ResumableRun",
     "Run",
     "Seed",
     "Seeds",
     "Within",
-    "Writes",
+    "WritableFile",
     "check_arguments",
     "main",
     "seed_range",
@@ -84,13 +84,13 @@ def check_arguments(script: str | Path, argv: Sequence[str] | None = None) -> No
     with one line, and so does a device in `JAX_PLATFORMS` that is not there. Signatures that the source alone does not
     show, as with a default that is computed, are judged by `main`.
     """
-    sys.stderr = tolerant(sys.stderr)
-    interruptible(lambda: _fail(INTERRUPTED, "interrupted"))
-    sys.excepthook = _import_failed
-    jobs = stand_ins(Path(script))
+    sys.stderr = without_write_errors(sys.stderr)
+    on_interrupt(lambda: _fail(INTERRUPTED, "interrupted"))
+    sys.excepthook = _exit_on_import_error
+    jobs = stubs(Path(script))
     if jobs:
-        with _answered():
-            _judge(jobs, argv)
+        with _exit_on_error():
+            _request(jobs, argv)
 
 
 def main(*jobs: "Job", argv: Sequence[str] | None = None) -> NoReturn:
@@ -108,31 +108,31 @@ def main(*jobs: "Job", argv: Sequence[str] | None = None) -> NoReturn:
     # OpenBLAS, which JAX loads with its first factorisation, has threads that wait for one another at full load; for
     # matrices as small as a scenario's one is as fast, and several times faster where other programs run.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    before, sys.stderr = sys.stderr, tolerant(sys.stderr)
-    interruptible(None)
+    before, sys.stderr = sys.stderr, without_write_errors(sys.stderr)
+    on_interrupt(None)
     sys.excepthook = sys.__excepthook__
     try:
-        with _answered():
-            _run(jobs, _judge(jobs, argv))
-            print(end="", flush=True)  # here, so that a closed pipe is met while it can be answered
+        with _exit_on_error():
+            _run(jobs, _request(jobs, argv))
+            print(end="", flush=True)  # here, so that a closed pipe is met where it is caught
         sys.exit(DONE)
     finally:
         sys.stderr = before
 
 
-def _judge(jobs: Sequence[Callable], argv: Sequence[str] | None) -> "Request":
-    from ._parse import judge  # here, for it takes half of the time to the first word
+def _request(jobs: Sequence[Callable], argv: Sequence[str] | None) -> "Request":
+    from ._parse import parse  # here, for it takes half of the time to the first word
 
-    return judge(jobs, list(sys.argv[1:] if argv is None else argv))
+    return parse(jobs, list(sys.argv[1:] if argv is None else argv))
 
 
 @contextmanager
-def _answered() -> Iterator[None]:
-    """Answers what can go wrong with one line on standard error and an exit code."""
+def _exit_on_error() -> Iterator[None]:
+    """Turns exceptions that are no bugs into one line on standard error and an exit code."""
     try:
         yield
     except BrokenPipeError:
-        settle(sys.stdout)
+        flush_or_discard(sys.stdout)
         sys.exit(PIPE_CLOSED)
     except InputError as error:
         _fail(BAD_ARGUMENTS, error)
@@ -143,11 +143,11 @@ def _answered() -> Iterator[None]:
     except KeyboardInterrupt:
         _fail(INTERRUPTED, "interrupted")
     except (MemoryError, RuntimeError) as error:
-        _answer_of_the_machine(error)
+        _exit_on_missing_resource(error)
         raise
 
 
-def _answer_of_the_machine(error: BaseException) -> None:
+def _exit_on_missing_resource(error: BaseException) -> None:
     """Ends the process if there is no memory left, or no such device."""
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
         _fail(FAILED, f"memory ran out: ask for less. {str(error)[:200]}")
@@ -156,12 +156,12 @@ def _answer_of_the_machine(error: BaseException) -> None:
         _fail(BAD_ARGUMENTS, f"JAX_PLATFORMS={wish}: {str(error)[:300]}; leave it unset, or name a device that is here")
 
 
-def _import_failed(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-    """Answers an exception between `check_arguments` and `main`, where no other code stands around it."""
+def _exit_on_import_error(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """Reports an exception between `check_arguments` and `main`, where no other code stands around it."""
     if isinstance(error, KeyboardInterrupt):
         _fail(INTERRUPTED, "interrupted")
     if isinstance(error, MemoryError | RuntimeError):
-        _answer_of_the_machine(error)
+        _exit_on_missing_resource(error)
     if isinstance(error, InputError):
         _fail(BAD_ARGUMENTS, error)
     sys.__excepthook__(kind, error, trace)
@@ -199,7 +199,7 @@ def _print(result: Mapping[str, Any], as_json: bool) -> None:
 
 
 def _fail(code: int, reason: object) -> NoReturn:
-    settle(sys.stdout)
+    flush_or_discard(sys.stdout)
     print(f"error: {' '.join(str(reason).split())}", file=sys.stderr, flush=True)
     sys.exit(code)
 

@@ -224,7 +224,7 @@ def evaluate(*, policy: cli.InFile | None = None, seeds: cli.Seeds = TEST, seed:
 
 
 def animate(
-    out: Annotated[Path, cli.Writes((".gif",))], *, policy: cli.InFile | None = None, seed: cli.Seed = 0
+    out: Annotated[Path, cli.WritableFile((".gif",))], *, policy: cli.InFile | None = None, seed: cli.Seed = 0
 ) -> dict:
     """An episode from a tilted pole, as an animated GIF.
 

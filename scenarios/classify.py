@@ -117,7 +117,7 @@ def descend(model, data, steps: int, rate: float):
 
 def train(
     *,
-    data: Annotated[Path, cli.Folder()] | None = None,
+    data: Annotated[Path, cli.ExistingFolder()] | None = None,
     seeds: cli.Count = 3,
     training: cli.Count = 8000,
     test: cli.Count = 2000,
@@ -249,7 +249,7 @@ def by_hand(*, seed: cli.Seed = 0) -> dict:
 
 
 def activations(
-    *, data: Annotated[Path, cli.Folder()] | None = None, updates: Updates = 1800, seed: cli.Seed = 0
+    *, data: Annotated[Path, cli.ExistingFolder()] | None = None, updates: Updates = 1800, seed: cli.Seed = 0
 ) -> dict:
     """Test accuracy of the network with each hidden activation.
 

@@ -177,10 +177,10 @@ def write_report(run, rows, errors, costs, graph, result) -> None:
 
 
 def graph(
-    out: Annotated[Path, cli.Writes((".svg", ".png", ".pdf"))],
+    out: Annotated[Path, cli.WritableFile((".svg", ".png", ".pdf"))],
     *,
     x1: cli.Finite = POINT[0],
-    x2: Annotated[float, cli.NotZero()] = POINT[1],
+    x2: Annotated[float, cli.NonZero()] = POINT[1],
 ) -> dict:
     """The computational graph of the two-variable example, drawn to a file; its tables are printed.
 

@@ -60,7 +60,7 @@ def train(
     minutes: Minutes = 0.7,
     seed: cli.Seed = 0,
     widths: Annotated[tuple[int, ...], cli.Each(cli.Within(1, 1024))] = (),
-    save: Annotated[Path, cli.Writes((".npz",))] | None = None,
+    save: Annotated[Path, cli.WritableFile((".npz",))] | None = None,
     run: cli.ResumableRun,
 ) -> dict:
     """Train a chain through all its stages, judge it on photographs held out, write the report.
@@ -91,7 +91,7 @@ def train(
 
 
 def evaluate(
-    folder: Annotated[Path, cli.Folder()],
+    folder: Annotated[Path, cli.ExistingFolder()],
     *,
     task: Task = "demosaic",
     parameters: cli.InFile | None = None,
@@ -119,7 +119,7 @@ def evaluate(
 
 def apply(
     source: cli.InFile,
-    out: Annotated[Path, cli.Writes((".png", ".tif", ".tiff", ".jpg", ".jpeg"))],
+    out: Annotated[Path, cli.WritableFile((".png", ".tif", ".tiff", ".jpg", ".jpeg"))],
     *,
     parameters: cli.InFile | None = None,
     bits: Literal[8, 16] = 8,

@@ -243,7 +243,7 @@ def evaluate(
 
 
 def animate(
-    out: Annotated[Path, cli.Writes((".gif",))], *, policy: cli.InFile | None = None, seed: cli.Seed = 0
+    out: Annotated[Path, cli.WritableFile((".gif",))], *, policy: cli.InFile | None = None, seed: cli.Seed = 0
 ) -> dict:
     """A flight in an unseen wind, as an animated GIF.
 

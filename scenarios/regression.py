@@ -339,7 +339,7 @@ def draw_surface(hidden: int):
     return plot.field_map(axis, axis, grid, *names, paths=paths)
 
 
-def surfaces(out: Annotated[Path, cli.Writes((".svg", ".png", ".pdf"))], *, hidden: Literal[1, 2] = 1) -> dict:
+def surfaces(out: Annotated[Path, cli.WritableFile((".svg", ".png", ".pdf"))], *, hidden: Literal[1, 2] = 1) -> dict:
     """Loss surface of a neuron or of a small network, with paths of three optimisers, drawn to a file.
 
     Args:

@@ -238,7 +238,7 @@ def evaluate(*, policy: cli.InFile | None = None, seeds: cli.Seeds = "0:10", see
 
 
 def animate(
-    out: Annotated[Path, cli.Writes((".gif",))], *, policy: cli.InFile | None = None, seed: cli.Seed = 0
+    out: Annotated[Path, cli.WritableFile((".gif",))], *, policy: cli.InFile | None = None, seed: cli.Seed = 0
 ) -> dict:
     """A landing from an unseen start, as an animated GIF.
 

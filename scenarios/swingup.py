@@ -244,7 +244,7 @@ def evaluate(*, policy: cli.InFile | None = None, seeds: cli.Seeds = "0:64", see
 
 
 def animate(
-    out: Annotated[Path, cli.Writes((".gif",))], *, policy: cli.InFile | None = None, seed: cli.Seed = 0
+    out: Annotated[Path, cli.WritableFile((".gif",))], *, policy: cli.InFile | None = None, seed: cli.Seed = 0
 ) -> dict:
     """The swing up from hanging at rest, as an animated GIF.
 

@@ -352,7 +352,7 @@ def sweep(machines: cli.InFile, out: cli.OutFile, *, gradients: bool = False) ->
 
 
 def animate(
-    out: Annotated[Path, cli.Writes((".gif",))],
+    out: Annotated[Path, cli.WritableFile((".gif",))],
     *,
     distance: cli.Positive = 60.0,
     wind: cli.Finite = 0.0,

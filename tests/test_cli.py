@@ -448,16 +448,16 @@ def test_a_resume_that_fails_leaves_the_metrics(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = Path(json.loads(call("--json")[1])["run"])
     metrics = run / "metrics.jsonl"
-    told = metrics.read_bytes()
+    before = metrics.read_bytes()
     Path("again").touch()
     for step in ("0", "1"):
         Path("fails").write_text(step)
         (run / "fit.ckpt.partial").write_bytes(b"half")
         assert call("--resume", run) == (1, "", "error: broken off\n")
-        assert metrics.read_bytes() == told
+        assert metrics.read_bytes() == before
         assert sorted(path.name for path in run.iterdir()) == ["config.toml", "metrics.jsonl", "versions.json"]
     code, _, complaint = call("another", "--resume", run)
-    assert (code, metrics.read_bytes()) == (2, told)
+    assert (code, metrics.read_bytes()) == (2, before)
     assert f"--resume {run} is a run of test_cli resumable, not of test_cli another" in complaint
     Path("fails").unlink()
     assert call("--resume", run)[0] == 0

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from diffsim import cli
-from diffsim._signature import job_names, stand_ins
+from diffsim._signature import job_names, stubs
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = {path.stem: path for path in sorted((ROOT / "scenarios").glob("*.py"))}
@@ -23,7 +23,7 @@ def judged(capsys, tmp_path, monkeypatch):
 
     def run(name, *words):
         with pytest.raises(SystemExit) as ended:
-            cli.main(*stand_ins(SCRIPTS[name]), argv=list(map(str, words)))
+            cli.main(*stubs(SCRIPTS[name]), argv=list(map(str, words)))
         return ended.value.code, capsys.readouterr().err
 
     return run
@@ -31,7 +31,7 @@ def judged(capsys, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_the_source_tells_what_the_functions_take(name, module_of):
-    module, empty = module_of(name), stand_ins(SCRIPTS[name])
+    module, empty = module_of(name), stubs(SCRIPTS[name])
     jobs = [getattr(module, job) for job in job_names(SCRIPTS[name])]
     assert len(empty) == len(jobs) > 0
     for short, whole in zip(empty, jobs, strict=True):
@@ -146,4 +146,4 @@ def test_a_script_whose_signatures_need_more_is_judged_when_it_runs(tmp_path):
         "cli.main(job)\n",
     ):
         (tmp_path / "script.py").write_text(text)
-        assert stand_ins(tmp_path / "script.py") == []
+        assert stubs(tmp_path / "script.py") == []
