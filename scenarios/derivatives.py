@@ -190,7 +190,7 @@ def graph(
         x2: second variable, not 0.
     """
     found = ds.computational_graph(two, jnp.asarray(x1), jnp.asarray(x2))
-    plot.graph(found).savefig(out)
+    plot.save_figure(plot.graph(found), out)
     return {"file": str(out), "nodes": len(found.nodes), "tables": f"\n{found}"}
 
 

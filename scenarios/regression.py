@@ -346,7 +346,7 @@ def surfaces(out: Annotated[Path, cli.WritableFile((".svg", ".png", ".pdf"))], *
         out: the picture to write: .png, .svg or .pdf.
         hidden: 1 for one sigmoid neuron, 2 for a network of two tanh neurons.
     """
-    draw_surface(hidden).savefig(out)
+    plot.save_figure(draw_surface(hidden), out)
     return {"file": str(out)}
 
 

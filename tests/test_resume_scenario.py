@@ -43,7 +43,7 @@ def test_a_run_that_was_killed_goes_on_bit_for_bit(killed, tmp_path, scenario):
         done = scenario("cartpole", "train", *words, "--json", cwd=tmp_path)
         if "--seed" in words:
             assert done.returncode == 2
-            assert "goes on with its own settings: seed is 0 there, here 1" in done.stderr
+            assert "uses the settings of its run: seed is 0 there, here 1" in done.stderr
         else:
             assert done.returncode == 0, done.stderr
             assert json.loads(done.stdout.splitlines()[-1])["run"] == str(killed)
