@@ -35,6 +35,7 @@ import numpy as np
 
 import diffsim as ds
 from diffsim import plot, report
+from diffsim._files import write_text
 from diffsim.measurements import read_measurements, remarks
 from diffsim.systems.pendulum import Pendulum, State, pendulum
 from diffsim.systems.trebuchet import FAST, Trebuchet, throw
@@ -43,7 +44,7 @@ DATA = Path(__file__).with_name("data")
 MACHINE = Trebuchet()  # whose throws are observed
 LEVEL = 0.9  # of intervals and bands
 ROWS = {"pendulum": 12, "throws": 4}  # measurements that a fit needs
-LONG = 4000  # rows at most: the solver stops at each, and has 4,096 steps
+LONG = 4000  # rows of a fit at most: each is a step whose state the gradient keeps
 CONTROLLER = dfx.PIDController(rtol=1e-8, atol=1e-10)
 FITTED = ("machine.length", "machine.friction", "angle", "rate")
 TRUE_DRAG, TRUE_NOISE = 0.9, {"pendulum": 0.03, "throws": 0.4}  # of the generated data: rad, m
@@ -58,12 +59,18 @@ class Swing(eqx.Module):
     rate: ds.Scalar = ds.param(0.0, "rad/s")
 
 
-def swing(model: Swing, ts):
-    """The angle (rad) at each of the times (s)."""
+def solve(model: Swing, ts):
+    """The angle (rad) at each of the times (s), and the status of the solve."""
     field = lambda t, s, machine: pendulum(machine, s)
-    start = State(model.angle, model.rate)
-    states = ds.integrate(field, start, ts, model.machine, controller=CONTROLLER)
-    return cast(State, states).angle
+    start, most = State(model.angle, model.rate), max(4096, 4 * len(ts))  # a step ends at each of the times
+    options = {"controller": CONTROLLER, "max_steps": most, "return_status": True}
+    states, status = ds.integrate(field, start, ts, model.machine, **options)
+    return cast(State, states).angle, status
+
+
+def swing(model: Swing, ts):
+    """The angle (rad) at each of the times (s), NaN after a solve that failed."""
+    return solve(model, ts)[0]
 
 
 def deviations(model: Swing, data):
@@ -118,7 +125,9 @@ def summary(found: ds.Belief, history: ds.History) -> dict:
     rows = {row.path.split(".")[-1]: row for row in found.rows(LEVEL)}
     values = {name: row.value for name, row in rows.items()}
     stds = {f"{name}_std": None if np.isnan(row.std) else row.std for name, row in rows.items()}
-    rest = {"noise": float(found.noise), "loss": float(losses[-1]), "at_bound": list(history.at_bound)}
+    # The losses after the last iteration are NaN, so that a finite last one means that the iterations ran out.
+    rest = {"noise": float(found.noise), "loss": float(losses[-1]), "converged": not np.isfinite(history.loss[-1])}
+    rest |= {"at_bound": list(history.at_bound)}
     return values | stds | rest
 
 
@@ -245,7 +254,7 @@ def generate(
     header, columns, words = make(rng, rows or (240 if of == "pendulum" else 24))
     lines = [f"# Generated, not measured: {words}, normal noise of {TRUE_NOISE[of]}, seed {seed}", header]
     lines += [",".join("" if np.isnan(x) else f"{x:.6g}" for x in row) for row in np.column_stack(columns)]
-    out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_text(out, "\n".join(lines) + "\n")
     return {"file": str(out), "rows": len(lines) - 2}
 
 
@@ -254,7 +263,10 @@ def made_up_angles(rng, rows: int):
     machine = ds.replace(Pendulum(), {"length": 0.65, "friction": 0.012})
     true = Swing(machine, jnp.asarray(1.1), jnp.asarray(-0.4))
     ts = 0.05 * np.arange(rows)
-    seen = np.asarray(swing(true, ts)) + TRUE_NOISE["pendulum"] * rng.normal(size=rows)
+    angles, status = jax.jit(solve)(true, ts)
+    if not ds.finished(status):
+        raise ds.WorkFailed(f"the pendulum's motion was not solved: {ds.Status(int(status)).explanation}")
+    seen = np.asarray(angles) + TRUE_NOISE["pendulum"] * rng.normal(size=rows)
     seen[1:][((rng.random(rows) < 0.1) | ((ts > 4.0) & (ts < 4.5)))[1:]] = np.nan
     return "time,angle", (ts, seen), "a pendulum of 0.65 m, 1 kg, friction 0.012 N m s, started at 1.1 rad, -0.4 rad/s"
 
@@ -264,6 +276,9 @@ def made_up_throws(rng, rows: int):
     angles, masses = rng.uniform(*ANGLES, rows), rng.uniform(*MASSES, rows)
     machine = ds.replace(MACHINE, {"Cd": TRUE_DRAG})
     seen = np.asarray(jax.jit(ranges)(machine, np.column_stack([np.deg2rad(angles), masses])))
+    failed = int(np.sum(~np.isfinite(seen)))
+    if failed:
+        raise ds.WorkFailed(f"{failed} of {rows} throws have no range: give another seed")
     seen = seen + TRUE_NOISE["throws"] * rng.normal(size=rows)
     return "angle_deg,m_weight,range", (angles, masses, seen), f"throws of the default trebuchet, drag {TRUE_DRAG}"
 

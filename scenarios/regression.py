@@ -248,6 +248,11 @@ def bound(
         return jnp.max(excess(path, x, y)[1:] / bound_of(x, y, w, eta, steps))
 
     ratios = np.asarray(ratio(jr.split(jr.key(seed), problems)))
+    if not np.isfinite(ratios).all():
+        count = int(np.sum(~np.isfinite(ratios)))
+        raise ds.WorkFailed(
+            f"{count} of {problems} problems have a loss or bound that is not finite: give another seed"
+        )
     return {"problems": problems, "violations": int(np.sum(ratios > 1)), "closest_to_the_bound": float(ratios.max())}
 
 
@@ -300,6 +305,10 @@ def sine(
         start = 0.1 * jr.normal(jr.key(0), (4,))
         path = along(lambda w, g=by_hand: (w - step * g(w),), (start,), steps)
         automatic = along(lambda w, f=value: (w - step * jax.grad(f)(w),), (start,), steps)
+        if not jnp.isfinite(path[-1]).all():
+            raise ds.WorkFailed(
+                f"{name}: gradient descent diverges with step={step:g}; give a smaller one, such as 1e-6"
+            )
         best = normal_equations(matrix, y)
         gap = jnp.max(jnp.abs(by_hand(start) - jax.grad(value)(start))) / jnp.max(jnp.abs(by_hand(start)))
         result |= {

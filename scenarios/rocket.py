@@ -92,14 +92,15 @@ def fly(policy, start, parts: int = 1) -> tuple[Flight, Flight]:
     return ds.rollout(move, Flight(s, decide(policy, s), jnp.array(True)), length=STEPS)
 
 
-def land(last: Flight, **options) -> State:
-    """The state at touchdown after the last decision; in the air if the flight was too long."""
-    return ds.evolve(ds.Phase(field, (GROUND,)), 0.0, last.s, last.held, t1=DT, **options).y
+def land(last: Flight, **options) -> ds.Arrival:
+    """The touchdown after the last decision; GUARD_NOT_FOUND, and a state in the air, if the flight was too long."""
+    return ds.evolve(ds.Phase(field, (GROUND,)), 0.0, last.s, last.held, t1=DT, **options)
 
 
 def cost(policy, start):
     """What one flight costs: the errors at its touchdown, linear where they are large, and its fuel."""
-    end = land(fly(policy, start)[0], **IN_TRAINING)
+    # A flight that was too long costs the errors of its last state; one that failed is NaN, which `fit` refuses.
+    end = land(fly(policy, start)[0], **IN_TRAINING).y
     errors = jnp.stack(end._replace(vz=end.vz + SINK)[:6]) / SIZE
     return jnp.sqrt(1 + jnp.sum(errors**2)) - 1 + (start[6] - end.mass) / FUEL
 
@@ -119,21 +120,31 @@ def learn(seed: int, state: Path | None = None):
 
 @eqx.filter_jit
 def judge(policy, starts):
-    """The ends of flights from starts of shape (n, 7) in the exact motion: states of shape (n, 7)."""
-    return jax.vmap(lambda start: jnp.stack(land(fly(policy, start, parts=4)[0])))(starts)
+    """The ends of flights from starts of shape (n, 7) in the exact motion: states of shape (n, 7), and statuses."""
+    ends = jax.vmap(lambda start: land(fly(policy, start, parts=4)[0]))(starts)
+    return jnp.stack(ends.y, axis=1), ends.status
 
 
 def measured(policy, starts) -> dict:
-    """Landings from starts of shape (n, 7), medians at touchdown, and fuel beside the least from above the spot."""
+    """Landings from starts of shape (n, 7), medians at touchdown, and fuel beside the least from above the spot.
+
+    Flights without a touchdown are no landings; they are counted, and left out of the medians.
+    """
     high = starts * VERTICAL
-    ends, down = np.asarray(judge(policy, starts)), judge(policy, high)
+    (ends, status), (down, down_status) = judge(policy, starts), judge(policy, high)
     best = jax.vmap(lambda start, end: best_ignition(MACHINE, State(*start), -end[4]).time)(high, down)
-    soft = np.all(np.abs(ends[:, :6]) < LIMITS, axis=1) & (ends[:, 6] > float(MACHINE.dry))
+    ends, touched, straight = np.asarray(ends), np.asarray(ds.finished(status)), np.asarray(ds.finished(down_status))
+    if not touched.any() or not straight.any():
+        raise ds.WorkFailed(f"no flight of {len(starts)} touched down, {ds.count_statuses(status)}: train longer")
+    soft = touched & np.all(np.abs(ends[:, :6]) < LIMITS, axis=1) & (ends[:, 6] > float(MACHINE.dry))
+    fuel = np.asarray((high - down)[:, 6] / (MACHINE.thrust / MACHINE.exhaust * best))
     return {
         "landings": int(np.sum(soft)),
-        "sink_m_s": float(-np.nanmedian(ends[:, 4])),
-        "offset_m": float(np.nanmedian(np.abs(ends[:, 0]))),
-        "fuel_over_least": float(np.median((high - down)[:, 6] / (MACHINE.thrust / MACHINE.exhaust * best))),
+        "sink_m_s": float(-np.median(ends[touched, 4])),
+        "offset_m": float(np.median(np.abs(ends[touched, 0]))),
+        "fuel_over_least": float(np.median(fuel[straight])),
+        "without_touchdown": int(np.sum(~touched)),
+        "without_touchdown_from_above": int(np.sum(~straight)),
     }
 
 
@@ -182,7 +193,7 @@ def write_report(run, policy, losses, result) -> None:
 def flown(policy, start):
     """States after each decision, from then on that of the touchdown, and the lines to draw, (steps, 2, 2, 2)."""
     last, path = fly(policy, start)
-    s = jax.tree.map(lambda along, end: jnp.where(path.aloft, along, end), path.s, land(last))
+    s = jax.tree.map(lambda along, end: jnp.where(path.aloft, along, end), path.s, land(last).y)
     throttle = jnp.where(path.aloft, path.held[:, 0], 0.0)
     return s, jax.vmap(lambda *now: outline(MACHINE, *now))(s, throttle, path.held[:, 1])
 

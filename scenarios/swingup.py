@@ -99,16 +99,18 @@ def learn(seed: int, horizon: int = HORIZON, state: Path | None = None):
 
 
 @eqx.filter_jit
-def exact_swing(policy, start) -> State:
-    """The states of a swing by steps of adaptive size, to 1e-9, with the same decisions."""
+def exact_swing(policy, start):
+    """The states of a swing by steps of adaptive size, to 1e-9, with the same decisions; and each solve's status."""
     controller = dfx.PIDController(rtol=1e-9, atol=1e-9)
     span = jnp.array([0.0, DT])
 
-    def move(s, _):
-        after = ds.integrate(field, s, span, force(policy, s), controller=controller, max_steps=256)
-        return jax.tree.map(lambda x: x[-1], after)
+    def move(now, _):
+        s, _ = now
+        options = {"controller": controller, "max_steps": 256, "return_status": True}
+        after, status = ds.integrate(field, s, span, force(policy, s), **options)
+        return jax.tree.map(lambda x: x[-1], after), status
 
-    return ds.rollout(move, State(*start), length=STEPS)[1]
+    return ds.rollout(move, (State(*start), jnp.array(ds.Status.FINISHED)), length=STEPS)[1]
 
 
 def succeeds(s: State):
@@ -119,10 +121,15 @@ def succeeds(s: State):
 
 @eqx.filter_jit
 def judge(policy, starts):
-    """For each start of shape (n, 4): success, success in the exact motion, and how far the two ever part (rad)."""
-    quick, exact = (jax.vmap(lambda x, way=way: way(policy, x))(starts) for way in (swing, exact_swing))
+    """For each start of shape (n, 4): success, success in the exact motion, how far the two ever part (rad), solved.
+
+    An exact motion that is not solved to its end is no success, and parts by NaN.
+    """
+    quick = jax.vmap(lambda x: swing(policy, x))(starts)
+    exact, statuses = jax.vmap(lambda x: exact_swing(policy, x))(starts)
     apart = jnp.max(jnp.abs(quick.angle - exact.angle), axis=1)
-    return jax.vmap(succeeds)(quick), jax.vmap(succeeds)(exact), apart
+    solved = jnp.all(ds.finished(statuses), axis=1)
+    return jax.vmap(succeeds)(quick), jax.vmap(succeeds)(exact) & solved, apart, solved
 
 
 def hanging(seed: int, count: int = STARTS):
@@ -147,18 +154,19 @@ def train(
     starts, far = control.draw_starts(jr.key(0), 1, 64, ABOUT, WIDE, around=HANGING)[0], max(horizon, STEPS)
     growths = control.growths(partial(costs, length=far), network(jr.key(seed)), starts, DECAY[0])
     growths["decaying"].warn(horizon)
-    losses, good, seconds, parting = [], [], [], []
+    losses, good, seconds, parting, failed = [], [], [], [], 0
     for number in range(seed, seed + policies):
         began = time.process_time()
         policy, history = learn(number, horizon, run.state(f"fit-{number}"))
         seconds.append(time.process_time() - began)
-        quick, exact, apart = judge(policy, hanging(TEST + number))
+        quick, exact, apart, solved = judge(policy, hanging(TEST + number))
+        failed += int(jnp.sum(~solved))
         if number == seed:
             ds.save(run.folder / "policy.ckpt", policy)
             first = policy
         losses.append(history.loss)
         good.append(int(exact.sum()))
-        parting.append(float(jnp.median(apart)))
+        parting.append(float(jnp.nanmedian(apart)))
         run.metric(seed=number, good=good[-1], good_in_our_steps=int(quick.sum()), cpu_seconds=seconds[-1])
         run.say(f"seed {number}: {good[-1]} of {STARTS} starts after {seconds[-1]:.1f} s CPU")
     result = {
@@ -168,6 +176,7 @@ def train(
         "cpu_seconds_median": float(np.median(seconds)),
         "cpu_seconds_worst": max(seconds),
         "angles_apart_rad_median": float(np.median(parting)),
+        "failed_solves": failed,
         "useful_horizon_without_decay": growths["true"].useful,
     }
     write_report(run, first, np.stack(losses), growths, result)
@@ -234,12 +243,13 @@ def evaluate(*, policy: cli.InFile | None = None, seeds: cli.Seeds = "0:64", see
     """
     numbers = cli.seed_range(seeds)
     starts = jnp.concatenate([hanging(2 * TEST + number, 1) for number in numbers])
-    quick, exact, apart = judge(policy_of(policy, seed), starts)
+    quick, exact, apart, solved = judge(policy_of(policy, seed), starts)
     return {
         "starts": len(starts),
         "good": int(exact.sum()),
         "good_in_our_steps": int(quick.sum()),
-        "angles_apart_rad_median": float(jnp.median(apart)),
+        "angles_apart_rad_median": float(jnp.nanmedian(apart)),
+        "failed_solves": int(jnp.sum(~solved)),
     }
 
 

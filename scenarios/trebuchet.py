@@ -94,12 +94,21 @@ def exact_throws(angles, masses, winds):
     return jax.tree.map(lambda *rows: np.concatenate(rows)[: len(shots)], *results)
 
 
+def check_landed(throws) -> None:
+    """Raises WorkFailed, with the first throw's reason, unless all throws have a range."""
+    failed = np.flatnonzero(~np.isfinite(throws.range))
+    if failed.size:
+        reason = ThrowStatus(int(throws.status[failed[0]])).explanation
+        raise ds.WorkFailed(f"{failed.size} of {len(throws.range)} throws have no range: {reason}")
+
+
 def reach() -> tuple[np.ndarray, np.ndarray]:
     """Winds (m/s) and the greatest range (m) that the heaviest weight reaches in each."""
     winds, angles = np.linspace(*WINDS, 41), np.linspace(np.deg2rad(5), np.deg2rad(55), 51)
     grid = [x.ravel() for x in np.meshgrid(winds, angles, indexing="ij")]
-    ranges = exact_throws(grid[1], MASSES[1], grid[0]).range
-    return winds, ranges.reshape(winds.size, -1).max(axis=1)
+    throws = exact_throws(grid[1], MASSES[1], grid[0])
+    check_landed(throws)
+    return winds, throws.range.reshape(winds.size, -1).max(axis=1)
 
 
 def draw_targets(key, count: int, reaches) -> np.ndarray:
@@ -108,11 +117,16 @@ def draw_targets(key, count: int, reaches) -> np.ndarray:
     many = np.column_stack(
         [jr.uniform(near, (3 * count,), minval=DISTANCES[0], maxval=DISTANCES[1]), 5.0 * jr.normal(far, (3 * count,))]
     )
-    return many[many[:, 0] < 0.97 * np.interp(many[:, 1], *reaches)][:count]
+    chosen = many[many[:, 0] < 0.97 * np.interp(many[:, 1], *reaches)][:count]
+    if len(chosen) < count:
+        raise ds.WorkFailed(
+            f"{len(chosen)} of {count} targets are within reach of the machine: give another seed, or more targets"
+        )
+    return chosen
 
 
 def judge(model, targets) -> tuple[np.ndarray, np.ndarray]:
-    """Relative misses at tight tolerance, without sign, and the controls (angle, mass) used."""
+    """Relative misses at tight tolerance, without sign, NaN of a failed throw; and the controls (angle, mass) used."""
     controls = np.array(jax.jit(jax.vmap(model))(jnp.asarray(targets)))
     controls[:, 1] = np.exp(controls[:, 1])
     throws = exact_throws(controls[:, 0], controls[:, 1], targets[:, 1])
@@ -150,11 +164,15 @@ def train(
     model, history = learn(network(weights), data, steps, run.state())
     test = draw_targets(fresh, 1000, reaches)
     miss, _ = judge(model, test)
+    landed = miss[np.isfinite(miss)]
+    if not landed.size:
+        raise ds.WorkFailed(f"none of the {len(test)} throws at fresh targets has a range: train longer")
     result = {
-        "mean_miss": float(miss.mean()),
-        "median_miss": float(np.median(miss)),
-        "worst_miss": float(miss.max()),
+        "mean_miss": float(landed.mean()),
+        "median_miss": float(np.median(landed)),
+        "worst_miss": float(landed.max()),
         "fresh_targets": len(test),
+        "failed_throws": len(test) - len(landed),
         "training_seconds": history.seconds,
         "compile_seconds": history.compile_seconds,
         "published_miss": PUBLISHED["mean miss"],
@@ -289,7 +307,9 @@ def aim(*, distance: cli.Positive = 60.0, wind: cli.Finite = 0.0, angle: cli.Fin
         angle: release angle, degrees; near 32 the machine reaches farthest.
     """
     angle_rad = np.deg2rad(angle)
-    nearest, farthest = exact_throws(angle_rad, np.array(MASSES), wind).range
+    ends = exact_throws(angle_rad, np.array(MASSES), wind)
+    check_landed(ends)
+    nearest, farthest = ends.range
     if not nearest <= distance <= farthest:
         raise ds.InputError(
             f"distance={distance:g} m is out of reach: at {angle:g} degrees and wind {wind:g} m/s this machine "
@@ -304,6 +324,7 @@ def aim(*, distance: cli.Positive = 60.0, wind: cli.Finite = 0.0, angle: cli.Fin
         raise ds.WorkFailed(f"came to a miss of {float(hit.miss):.1e} of {distance:g} m after {int(hit.throws)} throws")
     mass = float(hit.mass)
     final = exact_throws(angle_rad, np.array([mass]), wind)
+    check_landed(final)
     return {
         "mass": mass,
         "angle": angle,
@@ -348,7 +369,11 @@ def sweep(machines: cli.InFile, out: cli.OutFile, *, gradients: bool = False) ->
     status = [ThrowStatus(int(s)).name.lower() for s in np.asarray(throws.status)]
     write_table(out, table, results, status, keep=("case",))
     counted = ["bad_input" if i in table.bad else s for i, s in enumerate(status)]
-    return {"rows": len(counted)} | {kind: counted.count(kind) for kind in sorted(set(counted))}
+    found = {"rows": len(counted)} | {kind: counted.count(kind) for kind in sorted(set(counted))}
+    if gradients:
+        good = [i for i in range(len(counted)) if np.isfinite(results["range"][i]) and i not in table.bad]
+        found["rows_without_gradient"] = int(np.sum(~np.isfinite(slopes[good]).all(axis=1)))
+    return found
 
 
 def animate(
