@@ -28,10 +28,14 @@ def read(path: Path, parameters: Mapping[str, inspect.Parameter]) -> dict[str, A
     `OSError` for a file that cannot be read.
     """
     check_path(path)
-    if path.exists() and (path.is_dir() or path.stat().st_size > LARGEST):
-        raise InputError(f"{path} is a folder, or too large for a file of settings: give another")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: give a file of settings")
+    with path.open("rb") as file:  # which may be a pipe, or a device without an end
+        data = file.read(LARGEST + 1)
+    if len(data) > LARGEST:
+        raise InputError(f"{path} has more than {LARGEST} bytes, too many for a file of settings: give another")
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        table = tomllib.loads(data.decode("utf-8-sig").replace("\r\n", "\n"))
     except RecursionError:
         raise InputError(f"{path} is not a file of settings: it is nested too deep") from None
     except ValueError as error:  # TOML or UTF-8 that is none, or a number of thousands of digits

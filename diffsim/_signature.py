@@ -6,6 +6,7 @@ themselves, of which the name, the signature and the docstring are kept and the 
 """
 
 import ast
+import copy
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -50,24 +51,16 @@ def _named(tree: ast.Module) -> list[str]:
 def _empty(node: ast.FunctionDef) -> ast.FunctionDef:
     """The function with nothing in its body but a docstring."""
     text = ast.get_docstring(node, clean=False)
-    body: list[ast.stmt] = [ast.copy_location(ast.Expr(ast.Constant(text)), node.body[0])]
-    return ast.copy_location(
-        ast.FunctionDef(
-            name=node.name,
-            args=node.args,
-            body=body,
-            decorator_list=node.decorator_list,
-            returns=node.returns,
-            type_params=[],
-        ),
-        node,
-    )
+    short = copy.copy(node)
+    short.body = [ast.copy_location(ast.Expr(ast.Constant(text)), node.body[0])]
+    return short
 
 
 def _needed(tree: ast.Module, jobs: list[ast.FunctionDef]) -> Iterator[ast.stmt]:
     """The imports of light modules, and the assignments on which the signatures depend."""
     assigned = {name: node for node in tree.body for name in _targets(node)}
-    used, waiting = set(), [node for job in jobs for node in (job.args, job.returns) if node is not None]
+    used: set[int] = set()
+    waiting: list[ast.AST] = [node for job in jobs for node in (job.args, job.returns) if node is not None]
     while waiting:
         for node in ast.walk(waiting.pop()):
             if isinstance(node, ast.Name) and node.id in assigned and id(assigned[node.id]) not in used:

@@ -65,7 +65,7 @@ def on_interrupt(handler: Callable[[], object] | None) -> None:
         try:
             handler()
         except SystemExit as ended:
-            sys.stdout and flush_or_discard(sys.stdout)
+            flush_or_discard(sys.stdout)
             os._exit(ended.code if isinstance(ended.code, int) else 1)
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:

@@ -292,7 +292,9 @@ def _draw(axes: Axes, shape: Shape, frame: int, alpha: float) -> Line2D | Circle
     if isinstance(shape, Polyline):
         (artist,) = axes.plot([], [], color=colour(shape.colour), linewidth=shape.width)
     else:
-        artist = axes.add_patch(Circle((0.0, 0.0), shape.radius, color=colour(shape.colour), linewidth=0))
+        size = max(np.ptp(axes.get_xlim()), np.ptp(axes.get_ylim()))
+        artist = Circle((0.0, 0.0), shape.drawn_radius(size), color=colour(shape.colour), linewidth=0)
+        axes.add_patch(artist)
     artist.set(alpha=alpha, zorder=3)
     _move(artist, shape, frame)
     return artist

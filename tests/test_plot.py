@@ -182,6 +182,14 @@ def test_the_frames_of_a_gif_are_what_a_full_drawing_gives(tmp_path):
     assert tuple(frame[0, 0]) == (255, 255, 255)
 
 
+def test_a_disc_has_one_radius_on_the_page_and_in_a_figure():
+    extent = (0.0, 60.0, -1.0, 20.0)
+    shapes = [Disc(PATH, 0.01), Disc(PATH, 2.0)]
+    drawn_shapes = [patch.radius for patch in plot.polylines(shapes, extent=extent, frames=[0]).axes[0].patches]
+    assert drawn_shapes == [shape["radius"] for shape in Animation(TIMES, shapes, extent=extent).data()["shapes"]]
+    assert drawn_shapes == [0.2, 2.0]  # a three-hundredth of the width at least
+
+
 def test_the_axes_of_a_gif_are_drawn_once(tmp_path, monkeypatch):
     draws, draw = [], FigureCanvasAgg.draw
     monkeypatch.setattr(FigureCanvasAgg, "draw", lambda canvas: (draws.append(canvas), draw(canvas)))

@@ -1,6 +1,8 @@
 """Failed solves in scenarios: an error in one line, or a number in the result."""
 
+import errno
 import json
+import os
 from types import SimpleNamespace
 
 import jax
@@ -39,6 +41,17 @@ def test_measurements_of_a_failed_solve_are_not_written(command, module_of, monk
     monkeypatch.setattr(identify, "ranges", lambda model, shots: jnp.nan * shots[:, 0])
     failed(command("identify", "generate", "a.csv", "--of", "throws"), "24 of 24 throws have no range")
     assert not (tmp_path / "a.csv").exists()
+
+
+def test_measurements_are_written_whole_or_not_at_all(command, module_of, monkeypatch, tmp_path):
+    def full_disk(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (tmp_path / "a.csv").write_text("old")
+    monkeypatch.setattr(os, "fsync", full_disk)
+    failed(command("identify", "generate", "a.csv"), "a.csv was not saved: No space left on device")
+    assert (tmp_path / "a.csv").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
 
 
 @pytest.mark.parametrize(("count", "converged"), [(3, True), (5, False)])
