@@ -1,4 +1,4 @@
-"""Tables of text in CSV files, read and judged: encoding, separator, columns, cells; and written whole."""
+"""Tables of text in CSV files, read and checked: encoding, separator, columns, cells; and written whole."""
 
 import csv
 import io

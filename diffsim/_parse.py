@@ -1,4 +1,4 @@
-"""A command line as the settings of one of a script's sub-commands, judged: types, values, files, folders."""
+"""A command line as the checked settings of one of a script's sub-commands: types, values, files, folders."""
 
 import difflib
 import inspect

@@ -1,6 +1,6 @@
 """The sub-commands of a script as its source has them, without importing what the script imports.
 
-The arguments of a command line are judged by these before JAX is imported, which takes a second. Of the script only
+The arguments of a command line are checked by these before JAX is imported, which takes a second. Of the script only
 that is executed which the signatures need: imports of light modules, assignments to names, and the functions
 themselves, of which the name, the signature and the docstring are kept and the body is not.
 """
@@ -30,7 +30,7 @@ def stubs(path: Path) -> list[Callable]:
     space: dict[str, Any] = {"__name__": path.stem, "__file__": str(path)}
     try:
         exec(compile(module, str(path), "exec"), space)
-    except Exception:  # whatever a script may do there: it is judged when it runs
+    except Exception:  # whatever a script may do there: it is checked when it runs
         return []
     return [space[name] for name in names]
 

@@ -2,7 +2,7 @@
 
     def train(*, policies: Annotated[int, Within(1, 1000)] = 20, out: Annotated[Path, WritableFile((".gif",))]): ...
 
-They are judged with the arguments, before any work begins and before JAX is imported.
+They are checked with the arguments, before any work begins and before JAX is imported.
 """
 
 import math

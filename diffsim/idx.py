@@ -19,7 +19,7 @@ def read_idx(path: Path) -> np.ndarray:
     """Returns the array in an IDX file of bytes, gzipped or not.
 
     The file has two zeros, the type 8, the number of axes, their lengths (big-endian), then the numbers; the lengths
-    are judged before anything is unpacked. Raises InputError for anything else, for damaged gzip data, for a file that
+    are checked before anything is unpacked. Raises InputError for anything else, for damaged gzip data, for a file that
     was cut off and for one without numbers.
     """
     check_path(path)

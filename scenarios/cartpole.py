@@ -16,7 +16,7 @@ seed, after less than 0.1 s of training each; in all about 20 s.
 from diffsim import cli
 
 if __name__ == "__main__":
-    cli.check_arguments(__file__)  # and answer bad ones before JAX is imported, which takes a second
+    cli.check_arguments(__file__)  # before JAX is imported, which takes a second
 
 from functools import cache, partial
 from pathlib import Path

@@ -15,7 +15,7 @@ pictures: 87.30% logistic, 92.40% network. Expected: at least 87.3% and 95%, ove
 from diffsim import cli
 
 if __name__ == "__main__":
-    cli.check_arguments(__file__)  # and answer bad ones before JAX is imported, which takes a second
+    cli.check_arguments(__file__)  # before JAX is imported, which takes a second
 
 from pathlib import Path
 from typing import Annotated

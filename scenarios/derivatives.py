@@ -15,7 +15,7 @@ the value 2.0167 and the derivatives 3.0118 and -13.7240 of the textbook example
 from diffsim import cli
 
 if __name__ == "__main__":
-    cli.check_arguments(__file__)  # and answer bad ones before JAX is imported, which takes a second
+    cli.check_arguments(__file__)  # before JAX is imported, which takes a second
 
 from pathlib import Path
 from typing import Annotated

@@ -22,7 +22,7 @@ the extras `scenarios` and, for raws and TIFF, `raw`.
 from diffsim import cli
 
 if __name__ == "__main__":
-    cli.check_arguments(__file__)  # and answer bad ones before JAX is imported, which takes a second
+    cli.check_arguments(__file__)  # before JAX is imported, which takes a second
 
 import os
 import time

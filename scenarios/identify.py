@@ -18,7 +18,7 @@ Both data sets in scenarios/data are generated, as their first lines say. Expect
 from diffsim import cli
 
 if __name__ == "__main__":
-    cli.check_arguments(__file__)  # and answer bad ones before JAX is imported, which takes a second
+    cli.check_arguments(__file__)  # before JAX is imported, which takes a second
 
 import functools
 from pathlib import Path

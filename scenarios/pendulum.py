@@ -19,7 +19,7 @@ least -140.5 for 19 of 20 training seeds, after 2 to 5 s of training each; `guid
 from diffsim import cli
 
 if __name__ == "__main__":
-    cli.check_arguments(__file__)  # and answer bad ones before JAX is imported, which takes a second
+    cli.check_arguments(__file__)  # before JAX is imported, which takes a second
 
 import time
 from functools import cache, partial

@@ -17,7 +17,7 @@ Expected: at least 99.9% of unseen winds for each training seed, after some 3 s 
 from diffsim import cli
 
 if __name__ == "__main__":
-    cli.check_arguments(__file__)  # and answer bad ones before JAX is imported, which takes a second
+    cli.check_arguments(__file__)  # before JAX is imported, which takes a second
 
 import time
 from functools import cache, partial

@@ -16,7 +16,7 @@ Expected: the bound is never violated; all methods but the first-order ones reac
 from diffsim import cli
 
 if __name__ == "__main__":
-    cli.check_arguments(__file__)  # and answer bad ones before JAX is imported, which takes a second
+    cli.check_arguments(__file__)  # before JAX is imported, which takes a second
 
 from itertools import combinations_with_replacement
 from pathlib import Path

@@ -16,7 +16,7 @@ Expected: 99% of unseen starts for each training seed, on 1.08 times the least f
 from diffsim import cli
 
 if __name__ == "__main__":
-    cli.check_arguments(__file__)  # and answer bad ones before JAX is imported, which takes a second
+    cli.check_arguments(__file__)  # before JAX is imported, which takes a second
 
 import time
 from functools import partial

@@ -16,7 +16,7 @@ Expected: 64 of 64 starts for 10 of 10 training seeds, after some 5 s of trainin
 from diffsim import cli
 
 if __name__ == "__main__":
-    cli.check_arguments(__file__)  # and answer bad ones before JAX is imported, which takes a second
+    cli.check_arguments(__file__)  # before JAX is imported, which takes a second
 
 import time
 from functools import partial

@@ -17,7 +17,7 @@ below 0.1% of fresh reachable targets after some seconds of training.
 from diffsim import cli
 
 if __name__ == "__main__":
-    cli.check_arguments(__file__)  # and answer bad ones before JAX is imported, which takes a second
+    cli.check_arguments(__file__)  # before JAX is imported, which takes a second
 
 import functools
 import time
