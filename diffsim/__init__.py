@@ -1,79 +1,40 @@
-"""diffsim: differentiable simulation on JAX. Physics as plain functions, trained through the solvers."""
+"""diffsim: differentiable simulation on JAX. Physics as plain functions, trained through the solvers.
 
-from . import control as control
-from . import image as image
-from . import systems as systems
-from . import testing as testing
-from ._errors import InputError as InputError
-from ._errors import WorkFailed as WorkFailed
-from ._types import Scalar as Scalar
-from .compilation import cache_compilation as cache_compilation
-from .compilation import count_compilations as count_compilations
-from .derivatives.check import GradientCheck as GradientCheck
-from .derivatives.check import check_gradients as check_gradients
-from .derivatives.doctor import diagnose as diagnose
-from .derivatives.graph import computational_graph as computational_graph
-from .derivatives.stages import StageGraph as StageGraph
-from .derivatives.stages import stage_graph as stage_graph
-from .parameters import Parameter as Parameter
-from .parameters import at_bound as at_bound
-from .parameters import check_bounds as check_bounds
-from .parameters import constrain as constrain
-from .parameters import frozen as frozen
-from .parameters import param as param
-from .parameters import parameters as parameters
-from .parameters import replace as replace
-from .parameters import trainable as trainable
-from .parameters import unconstrain as unconstrain
-from .solve.adjoint import ReplayAdjoint as ReplayAdjoint
-from .solve.evolve import Arrival as Arrival
-from .solve.evolve import evolve as evolve
-from .solve.explain import Explanation as Explanation
-from .solve.explain import explain as explain
-from .solve.guard import Guard as Guard
-from .solve.guard import Phase as Phase
-from .solve.hybrid import Hybrid as Hybrid
-from .solve.hybrid import hybrid as hybrid
-from .solve.integrate import integrate as integrate
-from .solve.lagrange import acceleration as acceleration
-from .solve.modes import few_inputs as few_inputs
-from .solve.rollout import hold as hold
-from .solve.rollout import rollout as rollout
-from .solve.status import Status as Status
-from .solve.status import count_statuses as count_statuses
-from .solve.status import finished as finished
-from .solve.whole import compile_whole as compile_whole
-from .train.batch import in_blocks as in_blocks
-from .train.belief import Band as Band
-from .train.belief import Belief as Belief
-from .train.checkpoint import load as load
-from .train.checkpoint import save as save
-from .train.covariance import belief as belief
-from .train.covariance import laplace as laplace
-from .train.devices import join_processes as join_processes
-from .train.evolution import fit_cma_es as fit_cma_es
-from .train.fit import FitFailed as FitFailed
-from .train.fit import History as History
-from .train.fit import fit as fit
-from .train.horizon import Experiment as Experiment
-from .train.horizon import fit_growing as fit_growing
-from .train.horizon import fit_multiple_shooting as fit_multiple_shooting
-from .train.iterate import FitStatus as FitStatus
-from .train.least_squares import LBFGS as LBFGS
-from .train.least_squares import LEVENBERG_MARQUARDT as LEVENBERG_MARQUARDT
-from .train.least_squares import fit_least_squares as fit_least_squares
-from .train.least_squares import minimise as minimise
-from .train.many import Fits as Fits
-from .train.many import draw_models as draw_models
-from .train.many import fit_many as fit_many
-from .train.network import BoundedMLP as BoundedMLP
-from .train.options import Checkpoint as Checkpoint
-from .train.options import MetricsFile as MetricsFile
-from .train.options import Moment as Moment
-from .train.options import NonFinite as NonFinite
-from .train.options import Stopping as Stopping
-from .train.profile import Profile as Profile
-from .train.profile import profile as profile
-from .train.sensitivity import Sobol as Sobol
-from .train.sensitivity import sensitivities as sensitivities
-from .train.sensitivity import sobol_indices as sobol_indices
+`import diffsim` takes no time: its names (`_public.py`), and with them JAX, are imported when the first is asked for.
+"""
+
+import importlib
+import importlib.util
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ._public import *  # noqa: F403
+
+
+class _Package(ModuleType):
+    """The package, which imports what it is asked for."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+        if name != "parameters" and importlib.util.find_spec(f"{__name__}.{name}") is not None:
+            return importlib.import_module(f"{__name__}.{name}")
+        public = importlib.import_module(f"{__name__}._public")
+        vars(self).update({key: value for key, value in vars(public).items() if not key.startswith("_")})
+        if name not in vars(self):
+            raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+        return vars(self)[name]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # The function `parameters` lies in a module of that name, which an import of the module would put in its place.
+        own = name == "parameters" and isinstance(value, ModuleType)
+        super().__setattr__(name, value.parameters if own else value)
+
+    def __dir__(self) -> list[str]:
+        self.__getattr__("InputError")
+        return sorted(vars(self))
+
+
+sys.modules[__name__].__class__ = _Package

@@ -79,7 +79,7 @@ function setUp(figure) {
   function disc(flat, radius, colour) {
     if (flat[0] === null || flat[1] === null) return;
     pen.globalAlpha = 1; pen.fillStyle = colour;
-    pen.beginPath(); pen.arc(toX(flat[0]), toY(flat[1]), Math.max(1.5, radius * view.scale), 0, 2 * Math.PI); pen.fill();
+    pen.beginPath(); pen.arc(toX(flat[0]), toY(flat[1]), radius * view.scale, 0, 2 * Math.PI); pen.fill();
   }
 
   function draw() {

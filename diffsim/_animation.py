@@ -13,6 +13,8 @@ from diffsim._errors import InputError
 # Okabe and Ito's colours, which colour-blind readers tell apart.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
+SMALLEST = 1 / 300  # radius of a disc as a fraction of the picture
+
 Extent = tuple[float, float, float, float]
 
 
@@ -40,6 +42,10 @@ class Disc:
     centre: ArrayLike
     radius: float
     colour: int = 0
+
+    def drawn_radius(self, size: float) -> float:
+        """Returns the radius in a picture whose longer side is `size`: never too small to be seen."""
+        return max(float(self.radius), SMALLEST * float(size))
 
     def frames(self) -> np.ndarray:
         """Returns the centre, (frames, 1, 2), with one frame for a disc that stands still."""
@@ -125,7 +131,7 @@ def _check(name: str, frames: np.ndarray, counts: set[int]) -> None:
 def _shape_data(shape: Shape, size: float) -> dict[str, Any]:
     frames = [_rounded(frame.ravel(), size) for frame in shape.frames()]
     if isinstance(shape, Disc):
-        return {"colour": colour(shape.colour), "radius": float(shape.radius), "frames": frames}
+        return {"colour": colour(shape.colour), "radius": shape.drawn_radius(size), "frames": frames}
     return {"colour": colour(shape.colour), "width": shape.width, "frames": frames}
 
 

@@ -2,19 +2,23 @@
 
 import argparse
 import difflib
+import functools
 import inspect
 import io
 import json
+import operator
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stderr
 from pathlib import Path
-from typing import Annotated, Any
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
-import tyro
+from ._errors import InputError
+from ._files import check_path
+from ._plain import plain, show
 
-from diffsim._errors import InputError
-from diffsim._plain import plain, show
+LARGEST = 1_000_000  # bytes of a file of settings
 
 
 def read(path: Path, parameters: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
@@ -23,10 +27,19 @@ def read(path: Path, parameters: Mapping[str, inspect.Parameter]) -> dict[str, A
     Raises `InputError` for a file that is not TOML, an unknown name, or a value of the wrong type, and
     `OSError` for a file that cannot be read.
     """
+    check_path(path)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: give a file of settings")
+    with path.open("rb") as file:  # which may be a pipe, or a device without an end
+        data = file.read(LARGEST + 1)
+    if len(data) > LARGEST:
+        raise InputError(f"{path} has more than {LARGEST} bytes, too many for a file of settings: give another")
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not a TOML file: {error}") from error
+        table = tomllib.loads(data.decode("utf-8-sig").replace("\r\n", "\n"))
+    except RecursionError:
+        raise InputError(f"{path} is not a file of settings: it is nested too deep") from None
+    except ValueError as error:  # TOML or UTF-8 that is none, or a number of thousands of digits
+        raise InputError(f"{path} is not a TOML file: {error!s:.200}") from error
     values = {}
     for key, raw in table.items():
         name = key.replace("-", "_")
@@ -44,19 +57,18 @@ def named_path(words: Sequence[str], flag: str) -> Path | None:
 
 
 def of_run(folder: Path) -> Path:
-    """Returns the settings file of a run folder. Raises InputError if there is none."""
-    file = folder / "config.toml"
-    if not file.is_file():
-        raise InputError(f"--resume {folder}: no run is there; give a folder such as runs/<scenario>/<time>-<seed>")
-    return file
+    """Returns the settings file of a run folder."""
+    return folder / "config.toml"
 
 
 def check_same(folder: Path, given: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    """Raises InputError if a run is to go on with other settings than it was begun with."""
+    """Raises InputError if a run is resumed with other settings than it was started with."""
     for name, value in given.items():
         if settings[name] != value:
             found = f"{name} is {show(value)} there, here {show(settings[name])}"
-            raise InputError(f"--resume {folder} goes on with its own settings: {found}; leave that out, or begin anew")
+            raise InputError(
+                f"--resume {folder} uses the settings of its run: {found}; leave that out, or begin a new run"
+            )
 
 
 def toml(settings: Mapping[str, Any]) -> str:
@@ -70,6 +82,8 @@ def _suggestion(name: str, parameters: Mapping[str, inspect.Parameter]) -> str:
 
 
 def _convert(path: Path, key: str, raw: Any, annotation: Any) -> Any:
+    import tyro  # here, for what only writes settings does without
+
     def collect(**values: Any) -> Any:
         return values["value"]
 
@@ -86,9 +100,18 @@ def _convert(path: Path, key: str, raw: Any, annotation: Any) -> Any:
     except SystemExit:
         value = _Misfit
     if not _fits(raw, value):
-        expected = inspect.formatannotation(annotation)
-        raise InputError(f"{path}: {key} = {raw!r} does not fit its type, {expected}")
+        expected = inspect.formatannotation(_bare(annotation))
+        raise InputError(f"{path}: {key} = {raw!r:.80} does not fit its type, {expected}")
     return value
+
+
+def _bare(annotation: Any) -> Any:
+    """The type of an annotation, without the marks that say more of it."""
+    if get_origin(annotation) is Annotated:
+        return _bare(annotation.__origin__)
+    if get_origin(annotation) in (Union, UnionType):
+        return functools.reduce(operator.or_, map(_bare, get_args(annotation)))
+    return annotation
 
 
 class _Misfit:

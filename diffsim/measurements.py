@@ -1,6 +1,5 @@
 """Measurements from a CSV file: rows of numbers, with gaps, that are checked before anything is fitted to them."""
 
-import csv
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from ._csv import number, read_rows
+from ._csv import remarks as remarks
 from ._errors import InputError
 
 
@@ -16,31 +17,26 @@ def read_measurements(
 ) -> dict[str, Float[np.ndarray, " rows"]]:
     """The named columns of a CSV file with a header; lines that begin with # are remarks.
 
-    An empty cell, or `nan`, in a column of `gaps` is a gap, which becomes NaN. Other columns of the file are left out.
+    The file is UTF-8, or UTF-16 with its byte order mark, with commas between cells and points in numbers. An empty
+    cell, or `nan`, in a column of `gaps` is a gap, which becomes NaN. Other columns of the file are left out.
     The column `increasing` must do so from row to row, and there must be `rows` of them at least.
 
     Raises InputError that names the file's line, the column and the value, and says what to do.
     """
-    lines = [
-        (number, line)
-        for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1)
-        if line.strip() and not line.lstrip().startswith("#")
-    ]
-    if not lines:
+    header, cells, numbers = read_rows(path)
+    if not header:
         raise InputError(f"{path} is empty: give a header with {', '.join(columns)}, and rows of numbers")
-    cells = [next(csv.reader([line])) for _, line in lines]
-    header, numbers = [name.strip() for name in cells[0]], [number for number, _ in lines[1:]]
     for name in columns:
         if name not in header:
-            raise InputError(f"{path} has no column {name!r}; it has {', '.join(header)}: rename one, or add it")
-    if len(cells) - 1 < rows:
-        raise InputError(f"{path} has {len(cells) - 1} rows of measurements: give at least {rows}")
+            raise InputError(f"{path} has no column {name!r}; it has {', '.join(header):.200}: rename one, or add it")
+    if len(cells) < rows:
+        raise InputError(f"{path} has {len(cells)} rows of measurements: give at least {rows}")
     found = {name: np.empty(len(numbers)) for name in columns}
-    for index, (number, row) in enumerate(zip(numbers, cells[1:], strict=True)):
+    for index, (line, row) in enumerate(zip(numbers, cells, strict=True)):
         if len(row) != len(header):
-            raise InputError(f"{path}, line {number}: {len(row)} cells under {len(header)} columns: give one for each")
+            raise InputError(f"{path}, line {line}: {len(row)} cells under {len(header)} columns: give one for each")
         for name in columns:
-            found[name][index] = _number(row[header.index(name)], f"{path}, line {number}", name, name in gaps)
+            found[name][index] = _number(row[header.index(name)], f"{path}, line {line}", name, name in gaps)
     if increasing is not None:
         _check_order(path, increasing, found[increasing], numbers)
     for name in gaps:
@@ -53,13 +49,14 @@ def read_measurements(
 def _number(text: str, where: str, name: str, gap: bool) -> float:
     if gap and text.strip().lower() in ("", "nan"):
         return math.nan
+    fault = "is not a number"
     try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
+        value = number(text)
+    except ValueError as error:
+        value, fault = math.nan, str(error)
     if not math.isfinite(value):
         cure = "a finite number, or nothing for a gap" if gap else "a finite number"
-        raise InputError(f"{where}: {name}={text!r} is not a number; give {cure}")
+        raise InputError(f"{where}: {name}={text!r:.60} {fault}; give {cure}")
     return value
 
 

@@ -1,6 +1,6 @@
 """Every figure: each function returns a new matplotlib `Figure` and touches no global state."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import cycle
 from pathlib import Path
@@ -9,25 +9,31 @@ from typing import Any
 import matplotlib
 import numpy as np
 from cycler import cycler
-from matplotlib.animation import PillowWriter
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
 from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike
 
-from diffsim._animation import PALETTE, Animation, Extent, Polyline, Shape, bounds, colour
+from diffsim._animation import PALETTE, Extent, Shape, bounds, colour
+from diffsim._animation import Animation as Animation
+from diffsim._animation import Disc as Disc
+from diffsim._animation import Polyline as Polyline
 from diffsim._belief_plot import fit_band as fit_band
 from diffsim._belief_plot import profile_curve as profile_curve
 from diffsim._errors import InputError
+from diffsim._files import write_whole
+from diffsim._gif import palette_of, write_gif
 from diffsim._graph_plot import graph as graph
 from diffsim._graph_plot import stages as stages
 from diffsim.control.horizon import Growth
 
 STYLE = Path(__file__).with_name("_plot.mplstyle")
 Canvas = tuple[Figure, Axes]
+SAMPLES = 8  # frames from which the colours of a GIF are chosen
 CROWD = 4  # names of curves that fit into the axes; more stand beside them
 
 
@@ -204,6 +210,11 @@ def polylines(
     return figure
 
 
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Returns `path`, where the figure now is, as its extension says: .png, .svg or .pdf; all of it, or nothing new."""
+    return write_whole(path, lambda file: figure.savefig(file, format=path.suffix[1:].lower()))
+
+
 def save_animation(animation: Animation, path: Path, fps: int = 25, *, ground: float | None = None) -> Path:
     """Returns `path`, where the animation is now a GIF that plays in real time.
 
@@ -213,18 +224,38 @@ def save_animation(animation: Animation, path: Path, fps: int = 25, *, ground: f
         raise InputError(f"{path}: an animation can be written as .gif only")
     times = np.asarray(animation.times, float)
     clock = np.arange(times[0], times[-1] + 1 / fps, 1 / fps)
+    chosen = np.searchsorted(times, clock, side="right") - 1
     extent = animation.extent or bounds(animation.shapes, animation.trails)
     with _world(animation.trails, extent, animation.labels, ground) as (figure, axes):
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # laid out once, so that the axes stay where they are
-        writer = PillowWriter(fps=fps)
-        with writer.saving(figure, str(path), dpi=100):
-            for frame in np.searchsorted(times, clock, side="right") - 1:
-                drawn = [_draw(axes, shape, frame, 1.0) for shape in animation.shapes]
-                writer.grab_frame()
-                for artist in drawn:
-                    artist.remove()
-    return path
+        render = _renderer(figure, axes, animation.shapes)
+        samples = [render(frame) for frame in chosen[:: -(-len(chosen) // SAMPLES)]]
+        palette = palette_of(samples, [colour(shape.colour) for shape in animation.shapes])
+        return write_gif(path, map(render, chosen), palette, fps)
+
+
+def _renderer(figure: Figure, axes: Axes, shapes: Sequence[Shape]) -> Callable[[int], np.ndarray]:
+    """Returns a function from a frame's number to its pixels (height, width, 3); only what moves is drawn again."""
+    figure.set_dpi(100)
+    canvas = FigureCanvasAgg(figure)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # laid out once, so that the axes stay where they are
+    drawn = [_draw(axes, shape, 0, 1.0) for shape in shapes]
+    legend = axes.get_legend()
+    above = drawn if legend is None else [*drawn, legend]
+    for artist in above:
+        artist.set_animated(True)
+    canvas.draw()
+    background = canvas.copy_from_bbox(figure.bbox)
+
+    def render(frame: int) -> np.ndarray:
+        canvas.restore_region(background)
+        for artist, shape in zip(drawn, shapes, strict=True):
+            _move(artist, shape, frame)
+        for artist in above:
+            axes.draw_artist(artist)
+        return np.array(canvas.buffer_rgba())[..., :3]
+
+    return render
 
 
 @contextmanager
@@ -256,15 +287,25 @@ def _world(
         yield figure, axes
 
 
-def _draw(axes: Axes, shape: Shape, frame: int, alpha: float) -> Artist:
+def _draw(axes: Axes, shape: Shape, frame: int, alpha: float) -> Line2D | Circle:
     """Returns the shape as drawn; one zorder for all, so that later shapes cover earlier ones."""
+    if isinstance(shape, Polyline):
+        (artist,) = axes.plot([], [], color=colour(shape.colour), linewidth=shape.width)
+    else:
+        size = max(np.ptp(axes.get_xlim()), np.ptp(axes.get_ylim()))
+        artist = Circle((0.0, 0.0), shape.drawn_radius(size), color=colour(shape.colour), linewidth=0)
+        axes.add_patch(artist)
+    artist.set(alpha=alpha, zorder=3)
+    _move(artist, shape, frame)
+    return artist
+
+
+def _move(artist: Line2D | Circle, shape: Shape, frame: int) -> None:
+    """Puts a drawn shape where it is in a frame."""
     frames = shape.frames()
     points = frames[min(frame, len(frames) - 1)]
-    if isinstance(shape, Polyline):
-        (line,) = axes.plot(*points.T, color=colour(shape.colour), linewidth=shape.width)
-        line.set(alpha=alpha, zorder=3)
-        return line
-    known = bool(np.isfinite(points).all())
-    disc = Circle(tuple(points[0]) if known else (0.0, 0.0), shape.radius, visible=known)
-    disc.set(color=colour(shape.colour), linewidth=0, alpha=alpha, zorder=3)
-    return axes.add_patch(disc)
+    if isinstance(artist, Line2D):
+        artist.set_data(*points.T)
+        return
+    finite = bool(np.isfinite(points).all())
+    artist.set(center=tuple(points[0]) if finite else (0.0, 0.0), visible=finite)

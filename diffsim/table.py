@@ -1,6 +1,5 @@
 """Tables of machines: a CSV file whose columns are a model's parameters, one model in each row."""
 
-import csv
 import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ._csv import number, read_rows, write_rows
 from ._errors import InputError
 from ._types import Model
 from .parameters import Parameter, check_bounds, parameters
@@ -33,9 +33,8 @@ def read_table(path: Path, model: Model, degrees: Mapping[str, str], others: Col
     Raises InputError for a file without rows, without an input column, or with a column of another name; a bad
     number spoils its own row only.
     """
-    with path.open(newline="") as file:
-        reader = csv.DictReader(file)
-        rows, names = list(reader), list(reader.fieldnames or [])
+    names, cells, _ = read_rows(path)
+    rows = [dict(zip(names, [*row, *[""] * len(names)], strict=False)) for row in cells]
     if not rows:
         raise InputError(f"{path} has no rows: give a header and at least one machine")
     known = parameters(model)
@@ -44,13 +43,15 @@ def read_table(path: Path, model: Model, degrees: Mapping[str, str], others: Col
     allowed = {*inputs, *others}
     unknown = [name for name in names if name not in allowed and not name.startswith(("d_", "err_"))]
     if unknown:
-        raise InputError(f"{path}: unknown column {unknown[0]!r}; inputs are {', '.join(inputs)}")
+        raise InputError(f"{path}: unknown column {unknown[0]!r:.60}; inputs are {', '.join(inputs)}")
     columns = [name for name in names if name in inputs]
     if not columns:
         raise InputError(f"{path} has no input column; inputs are {', '.join(inputs)}")
     values, bad = np.empty((len(rows), len(columns))), {}
     for i, row in enumerate(rows):
         try:
+            if len(cells[i]) != len(names):
+                raise InputError(f"{len(cells[i])} cells under {len(names)} columns: give one for each")
             values[i] = [_number(name, row[name], *inputs[name]) for name in columns]
         except InputError as error:
             bad[i] = str(error)
@@ -60,9 +61,9 @@ def read_table(path: Path, model: Model, degrees: Mapping[str, str], others: Col
 
 def _number(name: str, text: str | None, parameter: Parameter, scale: float) -> float:
     try:
-        value = float(text or "")
-    except ValueError:
-        raise InputError(f"{name}={text!r} is not a number") from None
+        value = number(text)
+    except ValueError as error:
+        raise InputError(f"{name}={text!r:.60} {error}") from None
     low, high = parameter.bounds
     check_bounds(name, np.asarray(value), (low / scale, high / scale), parameter.unit if scale == 1.0 else "deg")
     return value
@@ -73,15 +74,12 @@ def write_table(
 ) -> None:
     """Writes the table's inputs and the columns in `keep`, the results in full precision, and each row's status.
 
-    A bad row's results are `nan` and its status is what is wrong with it.
+    A bad row's results are `nan` and its status is what is wrong with it. The file is there whole or not at all.
     """
     kept = [name for name in table.rows[0] if name in table.columns or name in keep]
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow([*kept, *results, "status"])
-        for i, row in enumerate(table.rows):
-            bad = i in table.bad
-            numbers = ["nan" if bad else repr(float(column[i])) for column in results.values()]
-            writer.writerow(
-                [*(row[name] for name in kept), *numbers, f"bad_input: {table.bad[i]}" if bad else status[i]]
-            )
+    rows = []
+    for i, row in enumerate(table.rows):
+        bad = i in table.bad
+        numbers = ["nan" if bad else repr(float(column[i])) for column in results.values()]
+        rows.append([*(row[name] for name in kept), *numbers, f"bad_input: {table.bad[i]}" if bad else status[i]])
+    write_rows(path, [*kept, *results, "status"], rows)

@@ -13,8 +13,14 @@ Gymnasium judges: pip install "diffsim[scenarios]". Expected: 500.0, the maximum
 seed, after less than 0.1 s of training each; in all about 20 s.
 """
 
+from diffsim import cli
+
+if __name__ == "__main__":
+    cli.check_arguments(__file__)  # before JAX is imported, which takes a second
+
 from functools import cache, partial
 from pathlib import Path
+from typing import Annotated
 
 import jax
 
@@ -27,7 +33,7 @@ import numpy as np
 import optax
 
 import diffsim as ds
-from diffsim import cli, control, plot, report, scenes
+from diffsim import control, plot, report, scenes
 from diffsim._extras import extra
 from diffsim.systems.cartpole import DT, FORCE, START, STEPS, TILT, TRACK, CartPole, State, fallen, step
 
@@ -102,7 +108,13 @@ def judge(policy, seeds: str) -> np.ndarray:
     return control.episodes(real(len(numbers)), numbers, act)
 
 
-def train(*, seed: int = 0, policies: int = 20, horizon: int = HORIZON, run: cli.ResumableRun) -> dict:
+def train(
+    *,
+    seed: cli.Seed = 0,
+    policies: cli.Count = 20,
+    horizon: Annotated[int, cli.Within(1, 10_000)] = HORIZON,
+    run: cli.ResumableRun,
+) -> dict:
     """Train policies with several seeds, judge each in the real environment, write the report.
 
     Args:
@@ -110,10 +122,6 @@ def train(*, seed: int = 0, policies: int = 20, horizon: int = HORIZON, run: cli
         policies: how many to train.
         horizon: steps that the loss looks ahead.
     """
-    if policies < 1 or seed < 0 or horizon < 1:
-        raise ds.InputError(
-            f"policies={policies}, seed={seed}, horizon={horizon}: give 1 or more, 0 or more, 1 or more"
-        )
     real(1)
     starts = control.draw_starts(jr.key(seed), 1, 64, NEAR, WIDE)[0]
     growth = control.gradient_growth(partial(costs, length=max(horizon, 200)), network(jr.key(seed)), starts)
@@ -200,7 +208,7 @@ def policy_of(path: Path | None, seed: int):
     return control.finite(ds.load(path, network(jr.key(0)))) if path else learn(seed)[0]
 
 
-def evaluate(*, policy: Path | None = None, seeds: str = TEST, seed: int = 0) -> dict:
+def evaluate(*, policy: cli.InFile | None = None, seeds: cli.Seeds = TEST, seed: cli.Seed = 0) -> dict:
     """Judge one policy in the real environment.
 
     Args:
@@ -208,7 +216,6 @@ def evaluate(*, policy: Path | None = None, seeds: str = TEST, seed: int = 0) ->
         seeds: of the environment's resets, FIRST:LAST without the last.
         seed: of the training, where one is trained.
     """
-    cli.seed_range(seeds)
     real(1)
     returns = judge(policy_of(policy, seed), seeds)
     best = int(np.sum(returns == STEPS))
@@ -216,7 +223,9 @@ def evaluate(*, policy: Path | None = None, seeds: str = TEST, seed: int = 0) ->
     return {"episodes": len(returns), **scores, "at_500": best}
 
 
-def animate(out: Path, *, policy: Path | None = None, seed: int = 0) -> dict:
+def animate(
+    out: Annotated[Path, cli.WritableFile((".gif",))], *, policy: cli.InFile | None = None, seed: cli.Seed = 0
+) -> dict:
     """An episode from a tilted pole, as an animated GIF.
 
     Args:

@@ -12,7 +12,13 @@ Expected: by hand, by formula and automatic agree to 1e-12; the error of differe
 the value 2.0167 and the derivatives 3.0118 and -13.7240 of the textbook example. Some 20 s.
 """
 
+from diffsim import cli
+
+if __name__ == "__main__":
+    cli.check_arguments(__file__)  # before JAX is imported, which takes a second
+
 from pathlib import Path
+from typing import Annotated
 
 import jax
 
@@ -23,7 +29,7 @@ import jax.random as jr
 import numpy as np
 
 import diffsim as ds
-from diffsim import cli, plot, report
+from diffsim import plot, report
 from diffsim.derivatives import safe, schemes
 from diffsim.derivatives.complex_step import complex_gradient
 from diffsim.derivatives.costs import growth
@@ -170,7 +176,12 @@ def write_report(run, rows, errors, costs, graph, result) -> None:
     page.write(run.folder / "report.html")
 
 
-def graph(out: Path, *, x1: float = POINT[0], x2: float = POINT[1]) -> dict:
+def graph(
+    out: Annotated[Path, cli.WritableFile((".svg", ".png", ".pdf"))],
+    *,
+    x1: cli.Finite = POINT[0],
+    x2: Annotated[float, cli.NonZero()] = POINT[1],
+) -> dict:
     """The computational graph of the two-variable example, drawn to a file; its tables are printed.
 
     Args:
@@ -178,12 +189,8 @@ def graph(out: Path, *, x1: float = POINT[0], x2: float = POINT[1]) -> dict:
         x1: first variable.
         x2: second variable, not 0.
     """
-    if out.suffix.lower() not in (".svg", ".png", ".pdf"):
-        raise ds.InputError(f"{out}: a graph can be written as .svg, .png or .pdf")
-    if not (np.isfinite(x1) and np.isfinite(x2) and x2 != 0):
-        raise ds.InputError(f"x1={x1}, x2={x2}: give finite numbers, and x2 other than 0: y divides by it")
     found = ds.computational_graph(two, jnp.asarray(x1), jnp.asarray(x2))
-    plot.graph(found).savefig(out)
+    plot.save_figure(plot.graph(found), out)
     return {"file": str(out), "nodes": len(found.nodes), "tables": f"\n{found}"}
 
 

@@ -19,10 +19,15 @@ The parameters that ship were written by `train` itself, by the commands in `dif
 the extras `scenarios` and, for raws and TIFF, `raw`.
 """
 
+from diffsim import cli
+
+if __name__ == "__main__":
+    cli.check_arguments(__file__)  # before JAX is imported, which takes a second
+
 import os
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
@@ -30,12 +35,14 @@ import jax.random as jr
 import numpy as np
 
 import diffsim as ds
-from diffsim import cli, image, plot, report
+from diffsim import image, plot, report
 from diffsim.image import looking, pictures, raw, recovery, sensor, stagewise, trained, training
 from diffsim.image.judging import best_classical, developed, even, example, exposed, judge, judge_each, run_tiles
 
 Task = Literal["noisy", "demosaic"]
 Level = Literal["low", "middle", "high"]
+Minutes = Annotated[float, cli.Within(0.0, 10_000.0, above=True)]
+Size = Annotated[int, cli.Within(0, 100_000)]  # pixels
 
 STEPS_A_MINUTE = {"noisy": 2250, "demosaic": 5000}  # on two cores
 CAMERA = sensor.CAMERA
@@ -44,18 +51,16 @@ PLAIN = (".bin", ".raw")  # files of the values of a mosaic and nothing else
 
 def steps_in(minutes: float, task: Task) -> int:
     """The steps of a training of so many minutes."""
-    if not 0 < minutes < float("inf"):
-        raise ds.InputError(f"minutes={minutes}: give a time above 0")
     return max(1, round(minutes * STEPS_A_MINUTE[task]))
 
 
 def train(
     *,
     task: Task = "noisy",
-    minutes: float = 0.7,
-    seed: int = 0,
-    widths: tuple[int, ...] = (),
-    save: Path | None = None,
+    minutes: Minutes = 0.7,
+    seed: cli.Seed = 0,
+    widths: Annotated[tuple[int, ...], cli.Each(cli.Within(1, 1024))] = (),
+    save: Annotated[Path, cli.WritableFile((".npz",))] | None = None,
     run: cli.ResumableRun,
 ) -> dict:
     """Train a chain through all its stages, judge it on photographs held out, write the report.
@@ -85,7 +90,13 @@ def train(
     return result
 
 
-def evaluate(folder: Path, *, task: Task = "demosaic", parameters: Path | None = None, bm3d: bool = False) -> dict:
+def evaluate(
+    folder: Annotated[Path, cli.ExistingFolder()],
+    *,
+    task: Task = "demosaic",
+    parameters: cli.InFile | None = None,
+    bm3d: bool = False,
+) -> dict:
     """PSNR on every picture of a folder, ours beside bilinear, Malvar, Menon or the classical noisy chains.
 
     The classical noisy chains are given the camera's true constants and, of five strengths, the best on this folder.
@@ -107,17 +118,17 @@ def evaluate(folder: Path, *, task: Task = "demosaic", parameters: Path | None =
 
 
 def apply(
-    source: Path,
-    out: Path,
+    source: cli.InFile,
+    out: Annotated[Path, cli.WritableFile((".png", ".tif", ".tiff", ".jpg", ".jpeg"))],
     *,
-    parameters: Path | None = None,
+    parameters: cli.InFile | None = None,
     bits: Literal[8, 16] = 8,
     noise: Level | None = None,
-    rows: int = 0,
-    columns: int = 0,
+    rows: Size = 0,
+    columns: Size = 0,
     pattern: str = "RGGB",
-    black: float = 0.0,
-    white: float | None = None,
+    black: cli.Finite = 0.0,
+    white: cli.Finite | None = None,
     stored: Literal[8, 16] = 16,
 ) -> dict:
     """Develop a raw into a picture: of a camera, or a plain binary mosaic, or what a camera makes of a picture.
@@ -136,7 +147,6 @@ def apply(
         stored: bits per pixel of a plain mosaic.
     """
     pictures.check_extension(source, (*pictures.READ, *raw.RAW, *PLAIN))
-    pictures.check_output(out)
     began = time.perf_counter()
     chain = trained.chosen("noisy", parameters)
     if source.suffix.lower() in pictures.READ:
@@ -154,7 +164,7 @@ def apply(
     return {"file": str(out), "size": f"{picture.shape[2]} x {picture.shape[1]}", "seconds": seconds}
 
 
-def ablation(*, minutes: float = 0.42, seed: int = 0) -> dict:
+def ablation(*, minutes: Minutes = 0.42, seed: cli.Seed = 0) -> dict:
     """The same stages trained together and one by one, judged on photographs held out.
 
     All ways take as many steps of the same losses on the same raws. One by one, a stage learns while the others stay as
@@ -188,7 +198,12 @@ def ablation(*, minutes: float = 0.42, seed: int = 0) -> dict:
     return result | counts | gains
 
 
-def recover(*, off: float = 0.2, seed: int = 0, steps: int = 30) -> dict:
+def recover(
+    *,
+    off: Annotated[float, cli.Within(0.0, 0.9)] = 0.2,
+    seed: cli.Seed = 0,
+    steps: Annotated[int, cli.Within(1, 10_000)] = 30,
+) -> dict:
     """The camera's constants, found again from noise-free raws of smooth scenes after a wrong start.
 
     Args:

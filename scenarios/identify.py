@@ -15,9 +15,14 @@ Both data sets in scenarios/data are generated, as their first lines say. Expect
 0.012 N m s within their intervals; drag coefficient 0.9 within its own.
 """
 
+from diffsim import cli
+
+if __name__ == "__main__":
+    cli.check_arguments(__file__)  # before JAX is imported, which takes a second
+
 import functools
 from pathlib import Path
-from typing import Literal, cast
+from typing import Annotated, Literal, cast
 
 import jax
 
@@ -29,8 +34,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import diffsim as ds
-from diffsim import cli, plot, report
-from diffsim.measurements import read_measurements
+from diffsim import plot, report
+from diffsim._files import write_text
+from diffsim.measurements import read_measurements, remarks
 from diffsim.systems.pendulum import Pendulum, State, pendulum
 from diffsim.systems.trebuchet import FAST, Trebuchet, throw
 
@@ -38,7 +44,7 @@ DATA = Path(__file__).with_name("data")
 MACHINE = Trebuchet()  # whose throws are observed
 LEVEL = 0.9  # of intervals and bands
 ROWS = {"pendulum": 12, "throws": 4}  # measurements that a fit needs
-LONG = 4000  # rows at most: the solver stops at each, and has 4,096 steps
+LONG = 4000  # rows of a fit at most: each is a step whose state the gradient keeps
 CONTROLLER = dfx.PIDController(rtol=1e-8, atol=1e-10)
 FITTED = ("machine.length", "machine.friction", "angle", "rate")
 TRUE_DRAG, TRUE_NOISE = 0.9, {"pendulum": 0.03, "throws": 0.4}  # of the generated data: rad, m
@@ -53,12 +59,18 @@ class Swing(eqx.Module):
     rate: ds.Scalar = ds.param(0.0, "rad/s")
 
 
-def swing(model: Swing, ts):
-    """The angle (rad) at each of the times (s)."""
+def solve(model: Swing, ts):
+    """The angle (rad) at each of the times (s), and the status of the solve."""
     field = lambda t, s, machine: pendulum(machine, s)
-    start = State(model.angle, model.rate)
-    states = ds.integrate(field, start, ts, model.machine, controller=CONTROLLER)
-    return cast(State, states).angle
+    start, most = State(model.angle, model.rate), max(4096, 4 * len(ts))  # a step ends at each of the times
+    options = {"controller": CONTROLLER, "max_steps": most, "return_status": True}
+    states, status = ds.integrate(field, start, ts, model.machine, **options)
+    return cast(State, states).angle, status
+
+
+def swing(model: Swing, ts):
+    """The angle (rad) at each of the times (s), NaN after a solve that failed."""
+    return solve(model, ts)[0]
 
 
 def deviations(model: Swing, data):
@@ -74,7 +86,9 @@ def measured(model: Swing, data):
     return swing(model, ts)[np.isfinite(seen)] - seen[np.isfinite(seen)]
 
 
-def fit_pendulum(*, data: Path = DATA / "pendulum.csv", mass: float = 1.0, length: float = 1.0, run: cli.Run) -> dict:
+def fit_pendulum(
+    *, data: cli.InFile = DATA / "pendulum.csv", mass: cli.Positive = 1.0, length: cli.Positive = 1.0, run: cli.Run
+) -> dict:
     """Fit length, friction and start of a pendulum to measured angles, write the report.
 
     Args:
@@ -111,16 +125,18 @@ def summary(found: ds.Belief, history: ds.History) -> dict:
     rows = {row.path.split(".")[-1]: row for row in found.rows(LEVEL)}
     values = {name: row.value for name, row in rows.items()}
     stds = {f"{name}_std": None if np.isnan(row.std) else row.std for name, row in rows.items()}
-    rest = {"noise": float(found.noise), "loss": float(losses[-1]), "at_bound": list(history.at_bound)}
+    # The losses after the last iteration are NaN, so that a finite last one means that the iterations ran out.
+    rest = {"noise": float(found.noise), "loss": float(losses[-1]), "converged": not np.isfinite(history.loss[-1])}
+    rest |= {"at_bound": list(history.at_bound)}
     return values | stds | rest
 
 
 def begin_page(title: str, data: Path, run: cli.Run, found: ds.Belief, result: dict) -> report.Report:
     """A page with the settings, the origin of the data and the table of parameters."""
-    remarks = [line.lstrip("# ") for line in data.read_text(encoding="utf-8-sig").splitlines() if line.startswith("#")]
-    page = report.Report(title, remarks[0] if remarks else f"Fitted to {data.name}")
+    said = remarks(data)
+    page = report.Report(title, said[0] if said else f"Fitted to {data.name}")
     page.settings(run.settings)
-    for remark in remarks:
+    for remark in said:
         page.text(remark)
     columns = ["parameter", "value", "unit", "standard deviation", f"{LEVEL:.0%} from", "to", "remark"]
     rows = [[r.path, r.value, r.unit, r.std, r.low, r.high, r.remark] for r in found.rows(LEVEL)]
@@ -185,7 +201,7 @@ def misses(model: Trebuchet, data):
     return ranges(model, shots) - seen
 
 
-def drag(*, data: Path = DATA / "throws.csv", start: float = 0.5, run: cli.Run) -> dict:
+def drag(*, data: cli.InFile = DATA / "throws.csv", start: cli.Positive = 0.5, run: cli.Run) -> dict:
     """Fit the drag coefficient of the default trebuchet's ball to observed ranges, write the report.
 
     Args:
@@ -216,7 +232,13 @@ def drag(*, data: Path = DATA / "throws.csv", start: float = 0.5, run: cli.Run) 
     return result
 
 
-def generate(out: Path, *, of: Literal["pendulum", "throws"] = "pendulum", rows: int = 0, seed: int = 0) -> dict:
+def generate(
+    out: cli.OutFile,
+    *,
+    of: Literal["pendulum", "throws"] = "pendulum",
+    rows: Annotated[int, cli.Within(0, 100_000)] = 0,
+    seed: cli.Seed = 0,
+) -> dict:
     """Make up measurements with noise and gaps, and write them with a remark that says so.
 
     Args:
@@ -225,14 +247,14 @@ def generate(out: Path, *, of: Literal["pendulum", "throws"] = "pendulum", rows:
         rows: how many; 0 stands for 240 angles or 24 throws.
         seed: of the noise and the gaps.
     """
-    if rows < 0 or seed < 0 or 0 < rows < ROWS[of]:
-        raise ds.InputError(f"rows={rows}, seed={seed}: give at least {ROWS[of]} rows and no negative seed")
+    if 0 < rows < ROWS[of]:
+        raise ds.InputError(f"rows={rows}: give at least {ROWS[of]}, or 0")
     rng = np.random.default_rng(seed)
     make = made_up_angles if of == "pendulum" else made_up_throws
     header, columns, words = make(rng, rows or (240 if of == "pendulum" else 24))
     lines = [f"# Generated, not measured: {words}, normal noise of {TRUE_NOISE[of]}, seed {seed}", header]
     lines += [",".join("" if np.isnan(x) else f"{x:.6g}" for x in row) for row in np.column_stack(columns)]
-    out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_text(out, "\n".join(lines) + "\n")
     return {"file": str(out), "rows": len(lines) - 2}
 
 
@@ -241,7 +263,10 @@ def made_up_angles(rng, rows: int):
     machine = ds.replace(Pendulum(), {"length": 0.65, "friction": 0.012})
     true = Swing(machine, jnp.asarray(1.1), jnp.asarray(-0.4))
     ts = 0.05 * np.arange(rows)
-    seen = np.asarray(swing(true, ts)) + TRUE_NOISE["pendulum"] * rng.normal(size=rows)
+    angles, status = jax.jit(solve)(true, ts)
+    if not ds.finished(status):
+        raise ds.WorkFailed(f"the pendulum's motion was not solved: {ds.Status(int(status)).explanation}")
+    seen = np.asarray(angles) + TRUE_NOISE["pendulum"] * rng.normal(size=rows)
     seen[1:][((rng.random(rows) < 0.1) | ((ts > 4.0) & (ts < 4.5)))[1:]] = np.nan
     return "time,angle", (ts, seen), "a pendulum of 0.65 m, 1 kg, friction 0.012 N m s, started at 1.1 rad, -0.4 rad/s"
 
@@ -251,6 +276,9 @@ def made_up_throws(rng, rows: int):
     angles, masses = rng.uniform(*ANGLES, rows), rng.uniform(*MASSES, rows)
     machine = ds.replace(MACHINE, {"Cd": TRUE_DRAG})
     seen = np.asarray(jax.jit(ranges)(machine, np.column_stack([np.deg2rad(angles), masses])))
+    failed = int(np.sum(~np.isfinite(seen)))
+    if failed:
+        raise ds.WorkFailed(f"{failed} of {rows} throws have no range: give another seed")
     seen = seen + TRUE_NOISE["throws"] * rng.normal(size=rows)
     return "angle_deg,m_weight,range", (angles, masses, seen), f"throws of the default trebuchet, drag {TRUE_DRAG}"
 

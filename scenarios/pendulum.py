@@ -16,9 +16,15 @@ Gymnasium judges: pip install "diffsim[scenarios]". Best possible on seeds 0 to 
 least -140.5 for 19 of 20 training seeds, after 2 to 5 s of training each; `guided` -134.
 """
 
+from diffsim import cli
+
+if __name__ == "__main__":
+    cli.check_arguments(__file__)  # before JAX is imported, which takes a second
+
 import time
 from functools import cache, partial
 from pathlib import Path
+from typing import Annotated
 
 import equinox as eqx
 import jax
@@ -28,7 +34,7 @@ import numpy as np
 import optax
 
 import diffsim as ds
-from diffsim import cli, control, plot, report, scenes
+from diffsim import control, plot, report, scenes
 from diffsim._extras import extra
 from diffsim.systems.pendulum import DT, RATE, START, STEPS, TORQUE, Rod, State, rod_cost, rod_step
 
@@ -130,7 +136,13 @@ def judge(policy, seeds: str, rule=torque) -> np.ndarray:
     return control.episodes(real(len(numbers)), numbers, act)
 
 
-def train(*, seed: int = 0, policies: int = 6, horizon: int = HORIZON, run: cli.ResumableRun) -> dict:
+def train(
+    *,
+    seed: cli.Seed = 0,
+    policies: cli.Count = 6,
+    horizon: Annotated[int, cli.Within(1, 10_000)] = HORIZON,
+    run: cli.ResumableRun,
+) -> dict:
     """Train policies with several seeds, judge each in the real environment, write the report.
 
     Args:
@@ -138,8 +150,6 @@ def train(*, seed: int = 0, policies: int = 6, horizon: int = HORIZON, run: cli.
         policies: how many to train.
         horizon: steps that the loss looks ahead.
     """
-    if policies < 1 or seed < 0 or horizon < 1:
-        raise ds.InputError(f"policies={policies}, seed={seed}, horizon={horizon}: give at least 1, 0 and 1")
     real(1)
     starts = control.draw_starts(jr.key(0), 1, 128, START, (START[0], RATE), share=WIDE)[0]
     far = partial(costs, length=max(horizon, STEPS))
@@ -165,15 +175,13 @@ def train(*, seed: int = 0, policies: int = 6, horizon: int = HORIZON, run: cli.
     return result
 
 
-def guided(*, seed: int = 0, policies: int = 3, run: cli.Run) -> dict:
+def guided(*, seed: cli.Seed = 0, policies: cli.Count = 3, run: cli.Run) -> dict:
     """Train on short horizons that end in the optimum's value, keep the best on validation resets, write the report.
 
     Args:
         seed: of the first policy's weights and starts; the others follow.
         policies: how many to train.
     """
-    if policies < 1 or seed < 0:
-        raise ds.InputError(f"policies={policies}, seed={seed}: give at least one policy and no negative seed")
     real(1)
     began, trained = time.process_time(), []
     for number in range(seed, seed + policies):
@@ -287,7 +295,7 @@ def policy_of(path: Path | None, seed: int):
     return control.finite(ds.load(path, network(jr.key(0)))) if path else learn(seed)[0]
 
 
-def evaluate(*, policy: Path | None = None, seeds: str = TEST, seed: int = 0) -> dict:
+def evaluate(*, policy: cli.InFile | None = None, seeds: cli.Seeds = TEST, seed: cli.Seed = 0) -> dict:
     """Judge one policy in the real environment.
 
     Args:
@@ -295,13 +303,14 @@ def evaluate(*, policy: Path | None = None, seeds: str = TEST, seed: int = 0) ->
         seeds: of the environment's resets, FIRST:LAST without the last.
         seed: of the training, where one is trained.
     """
-    cli.seed_range(seeds)
     real(1)
     returns = judge(policy_of(policy, seed), seeds)
     return {"episodes": len(returns), "mean_score": float(returns.mean()), "least_score": float(returns.min())}
 
 
-def animate(out: Path, *, policy: Path | None = None, seed: int = 0) -> dict:
+def animate(
+    out: Annotated[Path, cli.WritableFile((".gif",))], *, policy: cli.InFile | None = None, seed: cli.Seed = 0
+) -> dict:
     """The swing up from hanging, as an animated GIF.
 
     Args:

@@ -14,9 +14,15 @@ ground) with gusts of 2 m/s.
 Expected: at least 99.9% of unseen winds for each training seed, after some 3 s of training.
 """
 
+from diffsim import cli
+
+if __name__ == "__main__":
+    cli.check_arguments(__file__)  # before JAX is imported, which takes a second
+
 import time
 from functools import cache, partial
 from pathlib import Path
+from typing import Annotated
 
 import jax
 
@@ -29,7 +35,7 @@ import numpy as np
 import optax
 
 import diffsim as ds
-from diffsim import cli, control, plot, report, scenes
+from diffsim import control, plot, report, scenes
 from diffsim.systems.quadrotor import THRUST, Quadrotor, State, Wind, gusts, quadrotor
 
 MACHINE = Quadrotor()
@@ -127,7 +133,13 @@ def judge(policy, starts, winds, parts: int = 1):
     return jnp.nan_to_num(jax.vmap(farthest)(starts, winds), nan=jnp.inf)
 
 
-def train(*, seed: int = 0, policies: int = 5, horizon: int = HORIZON, run: cli.ResumableRun) -> dict:
+def train(
+    *,
+    seed: cli.Seed = 0,
+    policies: cli.Count = 5,
+    horizon: Annotated[int, cli.Within(1, 10_000)] = HORIZON,
+    run: cli.ResumableRun,
+) -> dict:
     """Train policies with several seeds, judge each in 1,000 unseen winds, write the report.
 
     Args:
@@ -135,8 +147,6 @@ def train(*, seed: int = 0, policies: int = 5, horizon: int = HORIZON, run: cli.
         policies: how many to train.
         horizon: decisions that the loss looks ahead.
     """
-    if policies < 1 or seed < 0 or horizon < 1:
-        raise ds.InputError(f"policies={policies}, seed={seed}, horizon={horizon}: give at least 1, 0 and 1")
     starts, still = control.draw_starts(jr.key(0), 1, 64, START, 2 * START)[0], jnp.zeros((max(horizon, STEPS), 2))
     growths = control.growths(partial(costs, wind=still), network(jr.key(seed)), starts, DECAY[0])
     growths["decaying"].warn(horizon)
@@ -210,7 +220,13 @@ def policy_of(path: Path | None, seed: int):
     return control.finite(ds.load(path, network(jr.key(0)))) if path else learn(seed)[0]
 
 
-def evaluate(*, policy: Path | None = None, seeds: str = "0:10", gust: float = float(WIND.gust), seed: int = 0) -> dict:
+def evaluate(
+    *,
+    policy: cli.InFile | None = None,
+    seeds: cli.Seeds = "0:10",
+    gust: Annotated[float, cli.Within(0.0, 1000.0)] = 2.0,
+    seed: cli.Seed = 0,
+) -> dict:
     """Judge one policy in 100 winds for each seed.
 
     Args:
@@ -226,7 +242,9 @@ def evaluate(*, policy: Path | None = None, seeds: str = "0:10", gust: float = f
     return {"winds": len(ends), "share_within_half_a_metre": share, "median_distance_m": float(np.median(ends))}
 
 
-def animate(out: Path, *, policy: Path | None = None, seed: int = 0) -> dict:
+def animate(
+    out: Annotated[Path, cli.WritableFile((".gif",))], *, policy: cli.InFile | None = None, seed: cli.Seed = 0
+) -> dict:
     """A flight in an unseen wind, as an animated GIF.
 
     Args:

@@ -13,8 +13,14 @@ cubic in 2,000 points, powers and Legendre polynomials, its gradient by hand; an
 Expected: the bound is never violated; all methods but the first-order ones reach 1e-10. Some 30 s.
 """
 
+from diffsim import cli
+
+if __name__ == "__main__":
+    cli.check_arguments(__file__)  # before JAX is imported, which takes a second
+
 from itertools import combinations_with_replacement
 from pathlib import Path
+from typing import Annotated, Literal
 
 import jax
 
@@ -27,7 +33,7 @@ import numpy as np
 import optax
 
 import diffsim as ds
-from diffsim import cli, plot, report
+from diffsim import plot, report
 from diffsim.derivatives.legendre import legendre3
 
 ROWS, COLUMNS = 500, 100
@@ -163,15 +169,13 @@ def bound_of(x, y, w, eta, count: int):
     return jnp.sum((w - normal_equations(x, y)) ** 2) / (2 * eta * jnp.arange(1, count + 1))
 
 
-def compare(*, seed: int = 0, steps: int = 200, run: cli.Run) -> dict:
+def compare(*, seed: cli.Seed = 0, steps: Annotated[int, cli.Within(1, 20_000)] = 200, run: cli.Run) -> dict:
     """Every method on one problem, the bound, the cubic, the surfaces; writes the report.
 
     Args:
         seed: of the problem.
         steps: iterations of every method.
     """
-    if steps < 1:
-        raise ds.InputError(f"steps={steps}: give 1 or more")
     x, y = problem(jr.key(seed))
     w, eta = jnp.zeros(COLUMNS), 1 / jnp.linalg.eigvalsh(x.T @ x)[-1]
     curves, result = {}, {}
@@ -220,7 +224,12 @@ def write_report(run, curves, limit, result) -> None:
     page.write(run.folder / "report.html")
 
 
-def bound(*, problems: int = 1000, steps: int = 100, seed: int = 0) -> dict:
+def bound(
+    *,
+    problems: Annotated[int, cli.Within(1, 100_000)] = 1000,
+    steps: Annotated[int, cli.Within(1, 1000)] = 100,
+    seed: cli.Seed = 0,
+) -> dict:
     """How often gradient descent with step 1/lambda_max violates the theorem's bound: never.
 
     Args:
@@ -228,8 +237,6 @@ def bound(*, problems: int = 1000, steps: int = 100, seed: int = 0) -> dict:
         steps: of gradient descent on each.
         seed: of the problems.
     """
-    if problems < 1 or steps < 1:
-        raise ds.InputError(f"problems={problems}, steps={steps}: give 1 or more")
 
     @jax.jit
     @jax.vmap
@@ -241,10 +248,17 @@ def bound(*, problems: int = 1000, steps: int = 100, seed: int = 0) -> dict:
         return jnp.max(excess(path, x, y)[1:] / bound_of(x, y, w, eta, steps))
 
     ratios = np.asarray(ratio(jr.split(jr.key(seed), problems)))
+    if not np.isfinite(ratios).all():
+        count = int(np.sum(~np.isfinite(ratios)))
+        raise ds.WorkFailed(
+            f"{count} of {problems} problems have a loss or bound that is not finite: give another seed"
+        )
     return {"problems": problems, "violations": int(np.sum(ratios > 1)), "closest_to_the_bound": float(ratios.max())}
 
 
-def descend(*, step: float = 1.0, steps: int = 500, seed: int = 0) -> dict:
+def descend(
+    *, step: cli.Positive = 1.0, steps: Annotated[int, cli.Within(1, 20_000)] = 500, seed: cli.Seed = 0
+) -> dict:
     """Gradient descent with a step in units of 1/lambda_max; beyond 2 it diverges, which is an error.
 
     Args:
@@ -252,8 +266,6 @@ def descend(*, step: float = 1.0, steps: int = 500, seed: int = 0) -> dict:
         steps: iterations.
         seed: of the problem.
     """
-    if not (np.isfinite(step) and step > 0) or steps < 1:
-        raise ds.InputError(f"step={step}, steps={steps}: give a step above 0 and at least 1 iteration")
     x, y = problem(jr.key(seed))
     largest = jnp.linalg.eigvalsh(x.T @ x)[-1]
     curve = np.asarray(excess(gradient_descent(x, y, jnp.zeros(COLUMNS), step / largest, steps), x, y))
@@ -271,7 +283,12 @@ BASES = {
 }
 
 
-def sine(*, points: int = 2000, step: float = 1e-6, steps: int = 2000) -> dict:
+def sine(
+    *,
+    points: Annotated[int, cli.Within(4, 100_000)] = 2000,
+    step: cli.Positive = 1e-6,
+    steps: Annotated[int, cli.Within(1, 100_000)] = 2000,
+) -> dict:
     """sin x from -pi to pi by a cubic, by gradient descent on the summed squares; gradient by hand and automatic.
 
     Args:
@@ -279,8 +296,6 @@ def sine(*, points: int = 2000, step: float = 1e-6, steps: int = 2000) -> dict:
         step: of gradient descent.
         steps: iterations.
     """
-    if points < 4 or steps < 1 or not step > 0:
-        raise ds.InputError(f"points={points}, step={step}, steps={steps}: give at least 4, above 0, at least 1")
     x = jnp.linspace(-np.pi, np.pi, points)
     y, result = jnp.sin(x), {}
     for name, basis in BASES.items():
@@ -290,6 +305,10 @@ def sine(*, points: int = 2000, step: float = 1e-6, steps: int = 2000) -> dict:
         start = 0.1 * jr.normal(jr.key(0), (4,))
         path = along(lambda w, g=by_hand: (w - step * g(w),), (start,), steps)
         automatic = along(lambda w, f=value: (w - step * jax.grad(f)(w),), (start,), steps)
+        if not jnp.isfinite(path[-1]).all():
+            raise ds.WorkFailed(
+                f"{name}: gradient descent diverges with step={step:g}; give a smaller one, such as 1e-6"
+            )
         best = normal_equations(matrix, y)
         gap = jnp.max(jnp.abs(by_hand(start) - jax.grad(value)(start))) / jnp.max(jnp.abs(by_hand(start)))
         result |= {
@@ -329,16 +348,14 @@ def draw_surface(hidden: int):
     return plot.field_map(axis, axis, grid, *names, paths=paths)
 
 
-def surfaces(out: Path, *, hidden: int = 1) -> dict:
+def surfaces(out: Annotated[Path, cli.WritableFile((".svg", ".png", ".pdf"))], *, hidden: Literal[1, 2] = 1) -> dict:
     """Loss surface of a neuron or of a small network, with paths of three optimisers, drawn to a file.
 
     Args:
         out: the picture to write: .png, .svg or .pdf.
         hidden: 1 for one sigmoid neuron, 2 for a network of two tanh neurons.
     """
-    if out.suffix.lower() not in (".svg", ".png", ".pdf") or hidden not in (1, 2):
-        raise ds.InputError(f"out={out}, hidden={hidden}: give a .png, .svg or .pdf, and 1 or 2")
-    draw_surface(hidden).savefig(out)
+    plot.save_figure(draw_surface(hidden), out)
     return {"file": str(out)}
 
 

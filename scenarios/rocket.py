@@ -13,10 +13,15 @@ than 1 m/s, tilted by less than 0.1 rad, with fuel left. Straight above the spot
 Expected: 99% of unseen starts for each training seed, on 1.08 times the least fuel, after some 15 s of CPU time each.
 """
 
+from diffsim import cli
+
+if __name__ == "__main__":
+    cli.check_arguments(__file__)  # before JAX is imported, which takes a second
+
 import time
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 
@@ -30,7 +35,7 @@ import numpy as np
 import optax
 
 import diffsim as ds
-from diffsim import cli, control, plot, report
+from diffsim import control, plot, report
 from diffsim.systems.rocket import GIMBAL, GROUND, Rocket, State, best_ignition, outline, rocket, vertical_burn
 
 MACHINE = Rocket()
@@ -87,14 +92,15 @@ def fly(policy, start, parts: int = 1) -> tuple[Flight, Flight]:
     return ds.rollout(move, Flight(s, decide(policy, s), jnp.array(True)), length=STEPS)
 
 
-def land(last: Flight, **options) -> State:
-    """The state at touchdown after the last decision; in the air if the flight was too long."""
-    return ds.evolve(ds.Phase(field, (GROUND,)), 0.0, last.s, last.held, t1=DT, **options).y
+def land(last: Flight, **options) -> ds.Arrival:
+    """The touchdown after the last decision; GUARD_NOT_FOUND, and a state in the air, if the flight was too long."""
+    return ds.evolve(ds.Phase(field, (GROUND,)), 0.0, last.s, last.held, t1=DT, **options)
 
 
 def cost(policy, start):
     """What one flight costs: the errors at its touchdown, linear where they are large, and its fuel."""
-    end = land(fly(policy, start)[0], **IN_TRAINING)
+    # A flight that was too long costs the errors of its last state; one that failed is NaN, which `fit` refuses.
+    end = land(fly(policy, start)[0], **IN_TRAINING).y
     errors = jnp.stack(end._replace(vz=end.vz + SINK)[:6]) / SIZE
     return jnp.sqrt(1 + jnp.sum(errors**2)) - 1 + (start[6] - end.mass) / FUEL
 
@@ -114,33 +120,41 @@ def learn(seed: int, state: Path | None = None):
 
 @eqx.filter_jit
 def judge(policy, starts):
-    """The ends of flights from starts of shape (n, 7) in the exact motion: states of shape (n, 7)."""
-    return jax.vmap(lambda start: jnp.stack(land(fly(policy, start, parts=4)[0])))(starts)
+    """The ends of flights from starts of shape (n, 7) in the exact motion: states of shape (n, 7), and statuses."""
+    ends = jax.vmap(lambda start: land(fly(policy, start, parts=4)[0]))(starts)
+    return jnp.stack(ends.y, axis=1), ends.status
 
 
 def measured(policy, starts) -> dict:
-    """Landings from starts of shape (n, 7), medians at touchdown, and fuel beside the least from above the spot."""
+    """Landings from starts of shape (n, 7), medians at touchdown, and fuel beside the least from above the spot.
+
+    Flights without a touchdown are no landings; they are counted, and left out of the medians.
+    """
     high = starts * VERTICAL
-    ends, down = np.asarray(judge(policy, starts)), judge(policy, high)
+    (ends, status), (down, down_status) = judge(policy, starts), judge(policy, high)
     best = jax.vmap(lambda start, end: best_ignition(MACHINE, State(*start), -end[4]).time)(high, down)
-    soft = np.all(np.abs(ends[:, :6]) < LIMITS, axis=1) & (ends[:, 6] > float(MACHINE.dry))
+    ends, touched, straight = np.asarray(ends), np.asarray(ds.finished(status)), np.asarray(ds.finished(down_status))
+    if not touched.any() or not straight.any():
+        raise ds.WorkFailed(f"no flight of {len(starts)} touched down, {ds.count_statuses(status)}: train longer")
+    soft = touched & np.all(np.abs(ends[:, :6]) < LIMITS, axis=1) & (ends[:, 6] > float(MACHINE.dry))
+    fuel = np.asarray((high - down)[:, 6] / (MACHINE.thrust / MACHINE.exhaust * best))
     return {
         "landings": int(np.sum(soft)),
-        "sink_m_s": float(-np.nanmedian(ends[:, 4])),
-        "offset_m": float(np.nanmedian(np.abs(ends[:, 0]))),
-        "fuel_over_least": float(np.median((high - down)[:, 6] / (MACHINE.thrust / MACHINE.exhaust * best))),
+        "sink_m_s": float(-np.median(ends[touched, 4])),
+        "offset_m": float(np.median(np.abs(ends[touched, 0]))),
+        "fuel_over_least": float(np.median(fuel[straight])),
+        "without_touchdown": int(np.sum(~touched)),
+        "without_touchdown_from_above": int(np.sum(~straight)),
     }
 
 
-def train(*, seed: int = 0, policies: int = 5, run: cli.ResumableRun) -> dict:
+def train(*, seed: cli.Seed = 0, policies: cli.Count = 5, run: cli.ResumableRun) -> dict:
     """Train policies with several seeds, judge each on 1,000 unseen starts, write the report.
 
     Args:
         seed: of the first policy's weights and starts; the others follow.
         policies: how many to train.
     """
-    if policies < 1 or seed < 0:
-        raise ds.InputError(f"policies={policies}, seed={seed}: give at least one policy and no negative seed")
     trained, rows = [], []
     for number in range(seed, seed + policies):
         began = time.process_time()
@@ -179,7 +193,7 @@ def write_report(run, policy, losses, result) -> None:
 def flown(policy, start):
     """States after each decision, from then on that of the touchdown, and the lines to draw, (steps, 2, 2, 2)."""
     last, path = fly(policy, start)
-    s = jax.tree.map(lambda along, end: jnp.where(path.aloft, along, end), path.s, land(last))
+    s = jax.tree.map(lambda along, end: jnp.where(path.aloft, along, end), path.s, land(last).y)
     throttle = jnp.where(path.aloft, path.held[:, 0], 0.0)
     return s, jax.vmap(lambda *now: outline(MACHINE, *now))(s, throttle, path.held[:, 1])
 
@@ -222,7 +236,7 @@ def policy_of(path: Path | None, seed: int):
     return control.finite(ds.load(path, network(jr.key(0)))) if path else learn(seed)[0]
 
 
-def evaluate(*, policy: Path | None = None, seeds: str = "0:10", seed: int = 0) -> dict:
+def evaluate(*, policy: cli.InFile | None = None, seeds: cli.Seeds = "0:10", seed: cli.Seed = 0) -> dict:
     """Judge one policy from 100 starts for each seed.
 
     Args:
@@ -234,7 +248,9 @@ def evaluate(*, policy: Path | None = None, seeds: str = "0:10", seed: int = 0) 
     return {"starts": len(starts), **measured(policy_of(policy, seed), starts)}
 
 
-def animate(out: Path, *, policy: Path | None = None, seed: int = 0) -> dict:
+def animate(
+    out: Annotated[Path, cli.WritableFile((".gif",))], *, policy: cli.InFile | None = None, seed: cli.Seed = 0
+) -> dict:
     """A landing from an unseen start, as an animated GIF.
 
     Args:

@@ -13,9 +13,15 @@ within 0.2 rad of upright over the last 2 s of 10, and the cart on its track of 
 Expected: 64 of 64 starts for 10 of 10 training seeds, after some 5 s of training each.
 """
 
+from diffsim import cli
+
+if __name__ == "__main__":
+    cli.check_arguments(__file__)  # before JAX is imported, which takes a second
+
 import time
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import jax
 
@@ -29,7 +35,7 @@ import numpy as np
 import optax
 
 import diffsim as ds
-from diffsim import cli, control, plot, report, scenes
+from diffsim import control, plot, report, scenes
 from diffsim.systems.cartpole import FORCE, TRACK, CartPole, State, cartpole
 
 MACHINE = CartPole()
@@ -93,16 +99,18 @@ def learn(seed: int, horizon: int = HORIZON, state: Path | None = None):
 
 
 @eqx.filter_jit
-def exact_swing(policy, start) -> State:
-    """The states of a swing by steps of adaptive size, to 1e-9, with the same decisions."""
+def exact_swing(policy, start):
+    """The states of a swing by steps of adaptive size, to 1e-9, with the same decisions; and each solve's status."""
     controller = dfx.PIDController(rtol=1e-9, atol=1e-9)
     span = jnp.array([0.0, DT])
 
-    def move(s, _):
-        after = ds.integrate(field, s, span, force(policy, s), controller=controller, max_steps=256)
-        return jax.tree.map(lambda x: x[-1], after)
+    def move(now, _):
+        s, _ = now
+        options = {"controller": controller, "max_steps": 256, "return_status": True}
+        after, status = ds.integrate(field, s, span, force(policy, s), **options)
+        return jax.tree.map(lambda x: x[-1], after), status
 
-    return ds.rollout(move, State(*start), length=STEPS)[1]
+    return ds.rollout(move, (State(*start), jnp.array(ds.Status.FINISHED)), length=STEPS)[1]
 
 
 def succeeds(s: State):
@@ -113,10 +121,15 @@ def succeeds(s: State):
 
 @eqx.filter_jit
 def judge(policy, starts):
-    """For each start of shape (n, 4): success, success in the exact motion, and how far the two ever part (rad)."""
-    quick, exact = (jax.vmap(lambda x, way=way: way(policy, x))(starts) for way in (swing, exact_swing))
+    """For each start of shape (n, 4): success, success in the exact motion, how far the two ever part (rad), solved.
+
+    An exact motion that is not solved to its end is no success, and parts by NaN.
+    """
+    quick = jax.vmap(lambda x: swing(policy, x))(starts)
+    exact, statuses = jax.vmap(lambda x: exact_swing(policy, x))(starts)
     apart = jnp.max(jnp.abs(quick.angle - exact.angle), axis=1)
-    return jax.vmap(succeeds)(quick), jax.vmap(succeeds)(exact), apart
+    solved = jnp.all(ds.finished(statuses), axis=1)
+    return jax.vmap(succeeds)(quick), jax.vmap(succeeds)(exact) & solved, apart, solved
 
 
 def hanging(seed: int, count: int = STARTS):
@@ -124,7 +137,13 @@ def hanging(seed: int, count: int = STARTS):
     return control.draw_starts(jr.key(seed), 1, count, NEAR, WIDE, share=0.0, around=HANGING)[0]
 
 
-def train(*, seed: int = 0, policies: int = 10, horizon: int = HORIZON, run: cli.ResumableRun) -> dict:
+def train(
+    *,
+    seed: cli.Seed = 0,
+    policies: cli.Count = 10,
+    horizon: Annotated[int, cli.Within(1, 10_000)] = HORIZON,
+    run: cli.ResumableRun,
+) -> dict:
     """Train policies with several seeds, judge each on 64 hanging starts, write the report.
 
     Args:
@@ -132,23 +151,22 @@ def train(*, seed: int = 0, policies: int = 10, horizon: int = HORIZON, run: cli
         policies: how many to train.
         horizon: decisions that the loss looks ahead.
     """
-    if policies < 1 or seed < 0 or horizon < 1:
-        raise ds.InputError(f"policies={policies}, seed={seed}, horizon={horizon}: give at least 1, 0 and 1")
     starts, far = control.draw_starts(jr.key(0), 1, 64, ABOUT, WIDE, around=HANGING)[0], max(horizon, STEPS)
     growths = control.growths(partial(costs, length=far), network(jr.key(seed)), starts, DECAY[0])
     growths["decaying"].warn(horizon)
-    losses, good, seconds, parting = [], [], [], []
+    losses, good, seconds, parting, failed = [], [], [], [], 0
     for number in range(seed, seed + policies):
         began = time.process_time()
         policy, history = learn(number, horizon, run.state(f"fit-{number}"))
         seconds.append(time.process_time() - began)
-        quick, exact, apart = judge(policy, hanging(TEST + number))
+        quick, exact, apart, solved = judge(policy, hanging(TEST + number))
+        failed += int(jnp.sum(~solved))
         if number == seed:
             ds.save(run.folder / "policy.ckpt", policy)
             first = policy
         losses.append(history.loss)
         good.append(int(exact.sum()))
-        parting.append(float(jnp.median(apart)))
+        parting.append(float(jnp.nanmedian(apart)))
         run.metric(seed=number, good=good[-1], good_in_our_steps=int(quick.sum()), cpu_seconds=seconds[-1])
         run.say(f"seed {number}: {good[-1]} of {STARTS} starts after {seconds[-1]:.1f} s CPU")
     result = {
@@ -158,6 +176,7 @@ def train(*, seed: int = 0, policies: int = 10, horizon: int = HORIZON, run: cli
         "cpu_seconds_median": float(np.median(seconds)),
         "cpu_seconds_worst": max(seconds),
         "angles_apart_rad_median": float(np.median(parting)),
+        "failed_solves": failed,
         "useful_horizon_without_decay": growths["true"].useful,
     }
     write_report(run, first, np.stack(losses), growths, result)
@@ -214,7 +233,7 @@ def policy_of(path: Path | None, seed: int):
     return control.finite(ds.load(path, network(jr.key(0)))) if path else learn(seed)[0]
 
 
-def evaluate(*, policy: Path | None = None, seeds: str = "0:64", seed: int = 0) -> dict:
+def evaluate(*, policy: cli.InFile | None = None, seeds: cli.Seeds = "0:64", seed: cli.Seed = 0) -> dict:
     """Judge one policy from hanging starts, one for each seed.
 
     Args:
@@ -224,16 +243,19 @@ def evaluate(*, policy: Path | None = None, seeds: str = "0:64", seed: int = 0) 
     """
     numbers = cli.seed_range(seeds)
     starts = jnp.concatenate([hanging(2 * TEST + number, 1) for number in numbers])
-    quick, exact, apart = judge(policy_of(policy, seed), starts)
+    quick, exact, apart, solved = judge(policy_of(policy, seed), starts)
     return {
         "starts": len(starts),
         "good": int(exact.sum()),
         "good_in_our_steps": int(quick.sum()),
-        "angles_apart_rad_median": float(jnp.median(apart)),
+        "angles_apart_rad_median": float(jnp.nanmedian(apart)),
+        "failed_solves": int(jnp.sum(~solved)),
     }
 
 
-def animate(out: Path, *, policy: Path | None = None, seed: int = 0) -> dict:
+def animate(
+    out: Annotated[Path, cli.WritableFile((".gif",))], *, policy: cli.InFile | None = None, seed: cli.Seed = 0
+) -> dict:
     """The swing up from hanging at rest, as an animated GIF.
 
     Args:

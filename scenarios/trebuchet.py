@@ -14,9 +14,15 @@ Published elsewhere: 300 s of training for a mean miss of 0.3% in a simulator of
 below 0.1% of fresh reachable targets after some seconds of training.
 """
 
+from diffsim import cli
+
+if __name__ == "__main__":
+    cli.check_arguments(__file__)  # before JAX is imported, which takes a second
+
 import functools
 import time
 from pathlib import Path
+from typing import Annotated
 
 import jax
 
@@ -31,7 +37,7 @@ import numpy as np
 import optimistix as optx
 
 import diffsim as ds
-from diffsim import cli, plot, report
+from diffsim import plot, report
 from diffsim.systems import trebuchet
 from diffsim.systems.trebuchet import FAST, ThrowStatus, Trebuchet, drawing, throw
 from diffsim.table import read_table, write_table
@@ -88,12 +94,21 @@ def exact_throws(angles, masses, winds):
     return jax.tree.map(lambda *rows: np.concatenate(rows)[: len(shots)], *results)
 
 
+def check_landed(throws) -> None:
+    """Raises WorkFailed, with the first throw's reason, unless all throws have a range."""
+    failed = np.flatnonzero(~np.isfinite(throws.range))
+    if failed.size:
+        reason = ThrowStatus(int(throws.status[failed[0]])).explanation
+        raise ds.WorkFailed(f"{failed.size} of {len(throws.range)} throws have no range: {reason}")
+
+
 def reach() -> tuple[np.ndarray, np.ndarray]:
     """Winds (m/s) and the greatest range (m) that the heaviest weight reaches in each."""
     winds, angles = np.linspace(*WINDS, 41), np.linspace(np.deg2rad(5), np.deg2rad(55), 51)
     grid = [x.ravel() for x in np.meshgrid(winds, angles, indexing="ij")]
-    ranges = exact_throws(grid[1], MASSES[1], grid[0]).range
-    return winds, ranges.reshape(winds.size, -1).max(axis=1)
+    throws = exact_throws(grid[1], MASSES[1], grid[0])
+    check_landed(throws)
+    return winds, throws.range.reshape(winds.size, -1).max(axis=1)
 
 
 def draw_targets(key, count: int, reaches) -> np.ndarray:
@@ -102,11 +117,16 @@ def draw_targets(key, count: int, reaches) -> np.ndarray:
     many = np.column_stack(
         [jr.uniform(near, (3 * count,), minval=DISTANCES[0], maxval=DISTANCES[1]), 5.0 * jr.normal(far, (3 * count,))]
     )
-    return many[many[:, 0] < 0.97 * np.interp(many[:, 1], *reaches)][:count]
+    chosen = many[many[:, 0] < 0.97 * np.interp(many[:, 1], *reaches)][:count]
+    if len(chosen) < count:
+        raise ds.WorkFailed(
+            f"{len(chosen)} of {count} targets are within reach of the machine: give another seed, or more targets"
+        )
+    return chosen
 
 
 def judge(model, targets) -> tuple[np.ndarray, np.ndarray]:
-    """Relative misses at tight tolerance, without sign, and the controls (angle, mass) used."""
+    """Relative misses at tight tolerance, without sign, NaN of a failed throw; and the controls (angle, mass) used."""
     controls = np.array(jax.jit(jax.vmap(model))(jnp.asarray(targets)))
     controls[:, 1] = np.exp(controls[:, 1])
     throws = exact_throws(controls[:, 0], controls[:, 1], targets[:, 1])
@@ -123,7 +143,13 @@ def learn(model, data, steps: int, state: Path):
     return model, history
 
 
-def train(*, seed: int = 0, targets: int = 512, steps: int = 60, run: cli.ResumableRun) -> dict:
+def train(
+    *,
+    seed: cli.Seed = 0,
+    targets: Annotated[int, cli.Within(1, 100_000)] = 512,
+    steps: Annotated[int, cli.Within(1, 10_000)] = 60,
+    run: cli.ResumableRun,
+) -> dict:
     """Train the aimer through the simulator, judge it on 1,000 fresh targets, write the report.
 
     Args:
@@ -138,11 +164,15 @@ def train(*, seed: int = 0, targets: int = 512, steps: int = 60, run: cli.Resuma
     model, history = learn(network(weights), data, steps, run.state())
     test = draw_targets(fresh, 1000, reaches)
     miss, _ = judge(model, test)
+    landed = miss[np.isfinite(miss)]
+    if not landed.size:
+        raise ds.WorkFailed(f"none of the {len(test)} throws at fresh targets has a range: train longer")
     result = {
-        "mean_miss": float(miss.mean()),
-        "median_miss": float(np.median(miss)),
-        "worst_miss": float(miss.max()),
+        "mean_miss": float(landed.mean()),
+        "median_miss": float(np.median(landed)),
+        "worst_miss": float(landed.max()),
         "fresh_targets": len(test),
+        "failed_throws": len(test) - len(landed),
         "training_seconds": history.seconds,
         "compile_seconds": history.compile_seconds,
         "published_miss": PUBLISHED["mean miss"],
@@ -243,10 +273,10 @@ def animation(machine: Trebuchet, frames: int = 150) -> report.Animation:
 
 def throw_once(
     *,
-    angle: float = 45.0,
-    mass: float = float(MACHINE.m_weight),
-    wind: float = 0.0,
-    sling: float = float(MACHINE.l_sling),
+    angle: cli.Finite = 45.0,
+    mass: cli.Positive = 44.492875573300005,
+    wind: cli.Finite = 0.0,
+    sling: cli.Positive = 2.0826984,
 ) -> dict:
     """One shot at the tight tolerance.
 
@@ -268,7 +298,7 @@ def throw_once(
 aim_compiled = jax.jit(ds.compile_whole(lambda p, target: trebuchet.aim(p, target, *MASSES)))
 
 
-def aim(*, distance: float = 60.0, wind: float = 0.0, angle: float = 32.0) -> dict:
+def aim(*, distance: cli.Positive = 60.0, wind: cli.Finite = 0.0, angle: cli.Finite = 32.0) -> dict:
     """The counterweight that hits one target, by Newton's method through the simulator.
 
     Args:
@@ -276,10 +306,10 @@ def aim(*, distance: float = 60.0, wind: float = 0.0, angle: float = 32.0) -> di
         wind: along the throw, m/s.
         angle: release angle, degrees; near 32 the machine reaches farthest.
     """
-    if not distance > 0 or not np.isfinite(wind):
-        raise ds.InputError(f"distance={distance}, wind={wind}: give a distance above zero and a finite wind")
     angle_rad = np.deg2rad(angle)
-    nearest, farthest = exact_throws(angle_rad, np.array(MASSES), wind).range
+    ends = exact_throws(angle_rad, np.array(MASSES), wind)
+    check_landed(ends)
+    nearest, farthest = ends.range
     if not nearest <= distance <= farthest:
         raise ds.InputError(
             f"distance={distance:g} m is out of reach: at {angle:g} degrees and wind {wind:g} m/s this machine "
@@ -294,6 +324,7 @@ def aim(*, distance: float = 60.0, wind: float = 0.0, angle: float = 32.0) -> di
         raise ds.WorkFailed(f"came to a miss of {float(hit.miss):.1e} of {distance:g} m after {int(hit.throws)} throws")
     mass = float(hit.mass)
     final = exact_throws(angle_rad, np.array([mass]), wind)
+    check_landed(final)
     return {
         "mass": mass,
         "angle": angle,
@@ -312,7 +343,7 @@ RESULTS = {"case", "slack", "status", "flight_time", *OUTPUTS} | {
 }
 
 
-def sweep(machines: Path, out: Path, *, gradients: bool = False) -> dict:
+def sweep(machines: cli.InFile, out: cli.OutFile, *, gradients: bool = False) -> dict:
     """Throw every row of a table of machines and write the table with ranges, times and statuses.
 
     Args:
@@ -338,10 +369,20 @@ def sweep(machines: Path, out: Path, *, gradients: bool = False) -> dict:
     status = [ThrowStatus(int(s)).name.lower() for s in np.asarray(throws.status)]
     write_table(out, table, results, status, keep=("case",))
     counted = ["bad_input" if i in table.bad else s for i, s in enumerate(status)]
-    return {"rows": len(counted)} | {kind: counted.count(kind) for kind in sorted(set(counted))}
+    found = {"rows": len(counted)} | {kind: counted.count(kind) for kind in sorted(set(counted))}
+    if gradients:
+        good = [i for i in range(len(counted)) if np.isfinite(results["range"][i]) and i not in table.bad]
+        found["rows_without_gradient"] = int(np.sum(~np.isfinite(slopes[good]).all(axis=1)))
+    return found
 
 
-def animate(out: Path, *, distance: float = 60.0, wind: float = 0.0, angle: float = 32.0) -> dict:
+def animate(
+    out: Annotated[Path, cli.WritableFile((".gif",))],
+    *,
+    distance: cli.Positive = 60.0,
+    wind: cli.Finite = 0.0,
+    angle: cli.Finite = 32.0,
+) -> dict:
     """A throw that hits a target, as an animated GIF.
 
     Args:

@@ -1,5 +1,7 @@
 """What the whole suite shares: double precision, explicit ranks, compile results on disk, scenarios as processes."""
 
+import functools
+import importlib.util
 import os
 import subprocess
 import sys
@@ -7,6 +9,9 @@ from pathlib import Path
 
 import jax
 import pytest
+
+from diffsim import cli
+from diffsim._signature import job_names
 
 ROOT = Path(__file__).parent.parent
 CACHE = str(ROOT / ".cache" / "jax")
@@ -32,3 +37,32 @@ def scenario():
         return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout, env=os.environ | own)
 
     return run
+
+
+@functools.cache
+def load(name):
+    """A scenario as a module of this process: saves the start of a new one where little is computed."""
+    path = ROOT / "scenarios" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module, [getattr(module, job) for job in job_names(path)]
+
+
+@pytest.fixture
+def command(capsys, tmp_path, monkeypatch):
+    """Runs a scenario's command line in this process, in an empty folder: its exit code, output and complaint."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(name, *words):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(*load(name)[1], argv=list(map(str, words)))
+        return ended.value.code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def module_of():
+    """A scenario as a module of this process, by its name."""
+    return lambda name: load(name)[0]

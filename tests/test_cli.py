@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from diffsim import _config, cli
+from diffsim import _config, _parse, cli
 from diffsim._errors import WorkFailed
 from diffsim._plain import plain, show
 
@@ -194,7 +194,7 @@ def test_written_settings_load_again(call):
 
 def test_settings_round_trip_through_toml(tmp_path):
     settings = {"text": 'a "quote"\n\x7f\té', "none": None, "tiny": 1e-300, "big": 1e22, "path": Path("a b")}
-    parameters = cli._parameters(_takes_anything)
+    parameters = _parse._parameters(_takes_anything)
     path = tmp_path / "config.toml"
     path.write_text(_config.toml(settings), encoding="utf-8")
     assert _config.read(path, parameters) == settings
@@ -274,7 +274,7 @@ def test_help_lists_the_sub_commands_and_the_default_flags(call):
 def test_figure_returns_its_path(tmp_path):
     class Figure:
         def savefig(self, path, **_):
-            path.write_bytes(b"png")
+            path.write(b"png")
 
     path = cli.Run(tmp_path, {}).figure("loss", Figure())
     assert path == tmp_path / "figures" / "loss.png"
@@ -331,3 +331,140 @@ def test_a_reader_that_leaves_is_no_error(script):
     assert process.stderr.read() == ""
     assert process.wait() == 141
     process.stderr.close()
+
+
+EARLY = '''
+"""A script that takes long to import."""
+from diffsim import cli
+
+if __name__ == "__main__":
+    cli.check_arguments(__file__)
+
+import time
+print("importing", flush=True)
+{slow}
+
+def throw(*, wind: cli.Finite = 0.0) -> dict:
+    """The range of one shot."""
+    return {{"range": 100.0 + wind, "device": str(__import__("jax").devices()[0])}}
+
+if __name__ == "__main__":
+    cli.main(throw)
+'''
+
+
+@pytest.fixture
+def early(tmp_path):
+    """Writes the script with what it does while it imports."""
+
+    def write(slow: str) -> Path:
+        (tmp_path / "early.py").write_text(EARLY.format(slow=slow))
+        return tmp_path / "early.py"
+
+    return write
+
+
+def test_an_interrupt_while_importing_is_one_line_even_if_the_import_would_swallow_it(early):
+    for slow in ("time.sleep(60)", "try:\n    time.sleep(60)\nexcept BaseException:\n    time.sleep(60)"):
+        process = spawn(early(slow))
+        assert process.stdout.readline() == "importing\n"
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+        assert (process.returncode, err) == (130, "error: interrupted\n")
+
+
+@pytest.mark.parametrize(
+    "slow", ["pass", "import jax.numpy as jnp; jnp.zeros(3)"], ids=["in the job", "while importing"]
+)
+def test_a_device_that_is_absent_is_named(early, monkeypatch, slow):
+    monkeypatch.setenv("JAX_PLATFORMS", "absent")
+    process = spawn(early(slow))
+    _, err = process.communicate()
+    assert process.returncode == 2
+    assert err.startswith("error: JAX_PLATFORMS=absent: Unable to initialize backend 'absent'")
+    assert "leave it unset, or name a device that is here" in err
+    assert err.count("\n") == 1
+
+
+def test_a_bug_while_importing_keeps_its_traceback(early):
+    process = spawn(early("raise RuntimeError('a bug')"))
+    _, err = process.communicate()
+    assert process.returncode == 1
+    assert "Traceback" in err
+    assert "RuntimeError: a bug" in err
+
+
+@pytest.mark.parametrize(("words", "code"), [((), 0), (("--outcome", "failed"), 1), (("--outcome", "bad"), 2)])
+@pytest.mark.parametrize("stream", ["2>/dev/full", "2>&-"])
+def test_a_standard_error_that_cannot_be_written_changes_nothing(script, words, code, stream):
+    command = f'exec "{sys.executable}" "{script}" {" ".join(words)} {stream}'
+    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    done = subprocess.run(["sh", "-c", command], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert done.stdout == ("range  100\n" if code == 0 else "")
+
+
+def test_a_full_standard_output_is_a_failure_in_one_line(script):
+    command = f'exec "{sys.executable}" "{script}" >/dev/full'
+    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    done = subprocess.run(["sh", "-c", command], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "error: [Errno 28] No space left on device\n"
+
+
+@pytest.mark.parametrize("error", [MemoryError("of 8 TiB"), RuntimeError("RESOURCE_EXHAUSTED: Out of memory")])
+def test_memory_that_runs_out_is_one_line(capsys, error):
+    def throw() -> dict:
+        """Too much."""
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
+        cli.main(throw, argv=[])
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == f"error: memory ran out: ask for less. {error}\n"
+
+
+def resumable(*, seed: cli.Seed = 0, run: cli.ResumableRun) -> dict:
+    """Tells two metrics; fails where a file says so, before the first or after it."""
+    for step in range(2):
+        fails = Path("fails").read_text() if Path("fails").exists() else ""
+        if fails == str(step):
+            raise WorkFailed("broken off")
+        run.metric(step=step, again=Path("again").exists())
+    return {}
+
+
+def another(*, seed: cli.Seed = 0, run: cli.ResumableRun) -> dict:
+    """A sub-command of the same settings."""
+    return {}
+
+
+def test_a_resume_that_fails_leaves_the_metrics(capsys, tmp_path, monkeypatch):
+    def call(*words):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(resumable, another, argv=list(map(str, words)))
+        return ended.value.code, *capsys.readouterr()
+
+    monkeypatch.chdir(tmp_path)
+    run = Path(json.loads(call("--json")[1])["run"])
+    metrics = run / "metrics.jsonl"
+    before = metrics.read_bytes()
+    Path("again").touch()
+    for step in ("0", "1"):
+        Path("fails").write_text(step)
+        (run / "fit.ckpt.partial").write_bytes(b"half")
+        assert call("--resume", run) == (1, "", "error: broken off\n")
+        assert metrics.read_bytes() == before
+        assert sorted(path.name for path in run.iterdir()) == ["config.toml", "metrics.jsonl", "versions.json"]
+    code, _, complaint = call("another", "--resume", run)
+    assert (code, metrics.read_bytes()) == (2, before)
+    assert f"--resume {run} is a run of test_cli resumable, not of test_cli another" in complaint
+    Path("fails").unlink()
+    assert call("--resume", run)[0] == 0
+    assert [json.loads(line) for line in metrics.read_text().splitlines()] == [
+        {"step": 0, "again": True},
+        {"step": 1, "again": True},
+    ]
+    for text in ("{}", "[", "[3]", '{"scenario": 3, "command": []}'):
+        (run / "versions.json").write_text(text)
+        assert call("--resume", run)[0] == 2

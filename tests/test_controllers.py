@@ -94,19 +94,18 @@ def test_a_saved_rocket_lands_from_other_starts(landed, tmp_path, scenario):
         ("swingup", ("evaluate", "--policy", "other.ckpt"), "is of another state"),
         ("quadrotor", ("train", "--horizon", "0"), "horizon=0"),
         ("quadrotor", ("evaluate", "--policy", "missing.ckpt"), "missing.ckpt"),
-        ("quadrotor", ("evaluate", "--gust", "-1"), "gust=-1 m/s is not allowed"),
+        ("quadrotor", ("evaluate", "--gust", "-1"), "gust=-1.0: give a finite number, at least 0 and at most 1000"),
         ("rocket", ("train", "--policies", "0"), "policies=0"),
         ("rocket", ("evaluate", "--policy", "other.ckpt"), "is of another state"),
         ("rocket", ("evaluate", "--seeds", "9:3"), "seeds '9:3': give FIRST:LAST"),
-        ("quadrotor", ("animate", "picture.png", "--policy", "other.ckpt"), "is of another state"),
+        ("quadrotor", ("animate", "picture.gif", "--policy", "other.ckpt"), "is of another state"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
 )
-def test_bad_input_is_named_and_exits_with_2(name, words, message, tmp_path, scenario):
+def test_bad_input_is_named_and_exits_with_2(name, words, message, tmp_path, command):
     ds.save(tmp_path / "other.ckpt", {"weights": np.zeros(3)})
-    done = scenario(name, *words, cwd=tmp_path)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+    code, _, complaint = command(name, *words)
+    assert code == 2
+    assert message in complaint
     # A run folder may have been begun; nothing was made in it.
     assert {path.name for path in tmp_path.rglob("*.*")} <= {"other.ckpt", "config.toml", "versions.json"}

@@ -102,17 +102,16 @@ def test_measurements_with_remarks_gaps_and_other_columns_are_read(tmp_path):
     [
         (("pendulum", "--data", "order.csv"), "time must increase"),
         (("pendulum", "--data", "missing.csv"), "missing.csv"),
-        (("pendulum", "--mass", "0"), "mass=0 kg is not allowed; give from 1e-09 to inf"),
-        (("pendulum", "--length", "-1"), "length=-1 m is not allowed"),
-        (("drag", "--start", "0"), "Cd starts at its bound"),
+        (("pendulum", "--mass", "0"), "mass=0.0: give a finite number, above 0"),
+        (("pendulum", "--length", "-1"), "length=-1.0: give a finite number, above 0"),
+        (("drag", "--start", "0"), "start=0.0: give"),
         (("drag", "--data", "order.csv"), "has no column 'angle_deg'"),
-        (("generate", "out.csv", "--rows", "3"), "rows=3, seed=0: give at least 12 rows"),
+        (("generate", "out.csv", "--rows", "3"), "rows=3: give at least 12, or 0"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
 )
-def test_bad_input_is_named_and_exits_with_2(words, message, tmp_path, identify):
+def test_bad_input_is_named_and_exits_with_2(words, message, tmp_path, command):
     (tmp_path / "order.csv").write_text(BAD["order"][0])
-    done = identify(*words, cwd=tmp_path)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+    code, _, complaint = command("identify", *words)
+    assert code == 2
+    assert message in complaint

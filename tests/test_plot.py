@@ -1,5 +1,7 @@
 """Figures: what they hold is what was given, and nothing global changes."""
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,12 +9,13 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
 from PIL import Image
 
 from diffsim import plot
-from diffsim._animation import PALETTE, Animation, Disc, Polyline
-from diffsim._errors import InputError
+from diffsim._animation import PALETTE, Animation, Disc, Polyline, bounds
+from diffsim._errors import InputError, WorkFailed
 from diffsim.control import Growth
 from diffsim.train.belief import Band
 from diffsim.train.profile import Profile
@@ -150,6 +153,67 @@ def test_animation_is_resampled_to_real_time(tmp_path):
 def test_animation_refuses_other_suffixes(tmp_path):
     with pytest.raises(InputError, match=r"throw\.mp4: an animation can be written as \.gif only"):
         plot.save_animation(Animation(TIMES, []), tmp_path / "throw.mp4")
+
+
+SWING = Animation(
+    7.0 * TIMES,
+    [Polyline(ARM, width=6.0), Disc(PATH, 0.2, colour=1), Disc(np.array([1.0, 0.1]), 0.1, colour=2)],
+    trails={"path": PATH},
+)
+
+
+def test_the_frames_of_a_gif_are_what_a_full_drawing_gives(tmp_path):
+    path = plot.save_animation(SWING, tmp_path / "a.gif")
+    extent = bounds(SWING.shapes, SWING.trails)
+    with Image.open(path) as gif:
+        gif.seek(3)  # equal frames are one
+        frame = np.asarray(gif.convert("RGB"), int)
+    with plot._world(SWING.trails, extent, SWING.labels, None) as (figure, axes):
+        figure.set_dpi(100)
+        for shape in SWING.shapes:
+            plot._draw(axes, shape, 3, 1.0)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        full = np.asarray(canvas.buffer_rgba(), int)[..., :3]
+    # Flat colours are exact; shades on edges are the nearest of the palette.
+    different = np.max(np.abs(frame - full), axis=-1)
+    assert np.mean(different == 0) > 0.97
+    assert np.mean(different > 40) < 2e-3
+    assert tuple(frame[0, 0]) == (255, 255, 255)
+
+
+def test_a_disc_has_one_radius_on_the_page_and_in_a_figure():
+    extent = (0.0, 60.0, -1.0, 20.0)
+    shapes = [Disc(PATH, 0.01), Disc(PATH, 2.0)]
+    drawn_shapes = [patch.radius for patch in plot.polylines(shapes, extent=extent, frames=[0]).axes[0].patches]
+    assert drawn_shapes == [shape["radius"] for shape in Animation(TIMES, shapes, extent=extent).data()["shapes"]]
+    assert drawn_shapes == [0.2, 2.0]  # a three-hundredth of the width at least
+
+
+def test_the_axes_of_a_gif_are_drawn_once(tmp_path, monkeypatch):
+    draws, draw = [], FigureCanvasAgg.draw
+    monkeypatch.setattr(FigureCanvasAgg, "draw", lambda canvas: (draws.append(canvas), draw(canvas)))
+    plot.save_animation(SWING, tmp_path / "a.gif")  # 176 frames
+    assert len(draws) <= 2
+
+
+def test_a_picture_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+    for name, save in (
+        ("a.gif", lambda path: plot.save_animation(SWING, path)),
+        ("a.svg", lambda path: plot.save_figure(plot.learning_curve([1.0, 0.5]), path)),
+        ("a.PNG", lambda path: plot.save_figure(plot.learning_curve([1.0, 0.5]), path)),
+    ):
+        before = save(tmp_path / name).read_bytes()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", full_disk)
+            with pytest.raises(WorkFailed, match="was not saved: No space left on device"):
+                save(tmp_path / name)
+        assert (tmp_path / name).read_bytes() == before
+    assert sorted(os.listdir(tmp_path)) == ["a.PNG", "a.gif", "a.svg"]
+
+
+def full_disk(_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_logarithmic_axes_bounds_and_many_names():

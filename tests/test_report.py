@@ -1,6 +1,8 @@
 """The page of a run: escaped, whole in one file, its animation true to the arrays it came from."""
 
+import errno
 import json
+import os
 import re
 import subprocess
 import sys
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 
 from diffsim import report
-from diffsim._errors import InputError
+from diffsim._errors import InputError, WorkFailed
 from diffsim.report import Animation, Disc, Polyline, Report
 
 TIMES = np.linspace(0.0, 2.0, 21)
@@ -115,6 +117,16 @@ def test_script_is_there_only_for_an_animation():
     page = Report("A throw")
     assert "<script" not in page.html()
     assert "<nav" not in page.html()
+
+
+def test_a_page_that_cannot_be_written_leaves_no_file(tmp_path, monkeypatch):
+    def full_disk(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(WorkFailed, match=r"report\.html was not saved: No space left on device"):
+        Report("Throw").write(tmp_path / "report.html")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_write_returns_the_path(tmp_path):

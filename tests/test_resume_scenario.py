@@ -43,7 +43,7 @@ def test_a_run_that_was_killed_goes_on_bit_for_bit(killed, tmp_path, scenario):
         done = scenario("cartpole", "train", *words, "--json", cwd=tmp_path)
         if "--seed" in words:
             assert done.returncode == 2
-            assert "goes on with its own settings: seed is 0 there, here 1" in done.stderr
+            assert "uses the settings of its run: seed is 0 there, here 1" in done.stderr
         else:
             assert done.returncode == 0, done.stderr
             assert json.loads(done.stdout.splitlines()[-1])["run"] == str(killed)
@@ -57,12 +57,13 @@ def test_a_run_that_was_killed_goes_on_bit_for_bit(killed, tmp_path, scenario):
 def test_a_folder_without_a_run_or_of_another_scenario_is_refused(killed, tmp_path, scenario):
     for name, folder, message in (
         ("cartpole", tmp_path, "no run is there"),
-        ("quadrotor", killed, "is of another fit"),
+        ("quadrotor", killed, "is a run of cartpole train, not of quadrotor train"),
     ):
         done = scenario(name, "train", "--resume", folder, cwd=tmp_path)
         assert done.returncode == 2
         assert message in done.stderr
         assert "Traceback" not in done.stderr
+    assert len(lines(killed)) >= 1
     done = scenario("cartpole", "train", "--resume", killed, "--config", killed / "config.toml", cwd=tmp_path)
     assert done.returncode == 2
     assert "--config and --resume exclude each other" in done.stderr

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._errors import InputError
 from .._files import write_whole
+from .._npz import Entry, read_arrays, read_headers
 from ..parameters import parameters, replace
 from .chain import Chain
 from .colour import Balance, ColourMatrix, Gamma, Saturation, ToneCurve, root, square
@@ -23,6 +24,8 @@ from .restore import Restore
 from .sensor import Noise, level
 from .sharpen import Sharpen
 
+LONGEST = 4000  # bytes of the text that names the task
+LAYERS, WIDEST = 16, 1024  # of a chain in a file
 WIDTHS = {"noisy": (32, 64), "demosaic": (18, 18)}
 
 
@@ -66,15 +69,16 @@ def save(path: Path | str, task: str, chain: Chain) -> Path:
 
 
 def load(path: Path | str) -> tuple[str, Chain]:
-    """The task and the chain in a file that `save` wrote; raises InputError for any other."""
+    """The task and the chain in a file that `save` wrote; raises InputError for any other.
+
+    Names, shapes and sizes are compared with those of the task's chain before the parameters are unpacked.
+    """
     try:
         return _load(Path(path).read_bytes())
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read, {error.strerror}") from error
-    except Exception as error:  # the ways in which a zip archive can be damaged are many
-        raise InputError(f"{path}: holds no parameters of a chain ({type(error).__name__})") from error
 
 
 def trained(task: str) -> Chain:
@@ -95,11 +99,31 @@ def chosen(task: str, path: Path | None) -> Chain:
 
 
 def _load(data: bytes) -> tuple[str, Chain]:
-    with np.load(io.BytesIO(data), allow_pickle=False) as file:
-        about = json.loads(str(file["about"]))
-        values = {name: file[name] for name in file.files if name != "about"}
-    chain = untrained(about["task"], tuple(about["widths"]), key=jr.key(0))
+    found = read_headers(data)
+    task, widths = _about(data, found.pop("about", None))
+    chain = untrained(task, widths, key=jr.key(0))
     chain = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32) if eqx.is_inexact_array(x) else x, chain)
-    if values.keys() != parameters(chain).keys():
+    expected = {name: entry.value.shape for name, entry in parameters(chain).items()}
+    if found.keys() != expected.keys():
         raise InputError("the parameters are not those of this chain, as of another version; train again")
-    return about["task"], replace(chain, values)
+    for name, (shape, dtype) in found.items():
+        if shape != expected[name] or dtype != np.float32:
+            raise InputError(f"{name} has shape {shape} of {dtype}, expected {expected[name]} of float32; train again")
+    values = read_arrays(data)
+    return task, replace(chain, {name: values[name] for name in expected})
+
+
+def _about(data: bytes, entry: Entry | None) -> tuple[str, tuple[int, ...]]:
+    """The task and the widths of the chain in an archive."""
+    if entry is None or entry.shape or entry.dtype.kind != "U" or entry.dtype.itemsize > LONGEST:
+        raise InputError("holds no parameters of a chain: its task is missing")
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+            about = json.loads(str(archive["about"]))
+        task, widths = about["task"], about["widths"]
+        fine = isinstance(task, str) and len(widths) <= LAYERS and all(type(n) is int and n <= WIDEST for n in widths)
+    except Exception as error:  # the ways in which an archive can be damaged are many
+        raise InputError(f"holds no parameters of a chain ({type(error).__name__})") from error
+    if not fine:
+        raise InputError(f"holds no parameters of a chain: widths={widths!s:.80}, at most {LAYERS} up to {WIDEST}")
+    return task, tuple(widths)

@@ -1,6 +1,9 @@
 """Picture files and trained parameters: round trips, files made by others, damage, bad requests."""
 
+import io
 import json
+import re
+import zipfile
 
 import jax
 import jax.random as jr
@@ -114,7 +117,7 @@ def test_parameters_come_back_from_their_file(task, tmp_path):
 
 def test_files_without_parameters_are_named(tmp_path):
     (tmp_path / "a.npz").write_bytes(b"PK and no more")
-    with pytest.raises(ds.InputError, match="no parameters of a chain"):
+    with pytest.raises(ds.InputError, match="holds no arrays as NumPy saves them"):
         trained.load(tmp_path / "a.npz")
     with pytest.raises(ds.InputError, match="cannot be read"):
         trained.load(tmp_path / "b.npz")
@@ -126,3 +129,72 @@ def test_files_without_parameters_are_named(tmp_path):
         trained.trained("other")
     with pytest.raises(ds.InputError, match=r"widths=\(4,\): give two"):
         trained.untrained("noisy", (4,), key=jr.key(0))
+
+
+def archive(members: dict[str, bytes]) -> bytes:
+    """A ZIP file, packed."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, data in members.items():
+            file.writestr(name, data)
+    return out.getvalue()
+
+
+def array(value, shape=None, dtype=None) -> bytes:
+    """An array as NumPy saves it, with another shape or dtype in its header."""
+    out = io.BytesIO()
+    value = np.asarray(value)
+    header = {
+        "descr": dtype or value.dtype.str,
+        "fortran_order": False,
+        "shape": value.shape if shape is None else shape,
+    }
+    np.lib.format.write_array_header_1_0(out, header)
+    return out.getvalue() + value.tobytes()
+
+
+ABOUT = array(json.dumps({"task": "demosaic", "widths": [3]}))
+TALL = array(json.dumps({"task": "demosaic", "widths": [10**9]}))
+CRAFTED = {
+    "no zip": (b"PK\x03\x04", "holds no arrays as NumPy saves them"),
+    "no task": (archive({"a.npy": array(np.zeros(3))}), "its task is missing"),
+    "shape beyond memory": (
+        archive({"about.npy": ABOUT, "a.npy": array(1.0, (10**12,))}),
+        "a.npy has 136 bytes for shape",
+    ),
+    "negative shape": (archive({"about.npy": ABOUT, "a.npy": array(1.0, (-1,))}), "a.npy has 136 bytes"),
+    "objects": (archive({"about.npy": ABOUT, "a.npy": array(1.0, (), "|O")}), "a.npy has 136 bytes"),
+    "much more than it says": (
+        archive({"about.npy": ABOUT, "a.npy": array(np.zeros(10**7), (3,))}),
+        "a.npy has 80000128",
+    ),
+    "long text": (archive({"about.npy": array("x" * 5000)}), "its task is missing"),
+    "no JSON": (archive({"about.npy": array("x")}), "holds no parameters of a chain (JSONDecodeError)"),
+    "widths beyond memory": (archive({"about.npy": TALL}), "widths=[1000000000], at most 16 up to 1024"),
+    "other names": (archive({"about.npy": ABOUT, "a.npy": array(np.zeros(3))}), "not those of this chain"),
+}
+
+
+@pytest.mark.parametrize("name", CRAFTED)
+def test_parameter_files_are_checked_before_they_are_unpacked(name, tmp_path, monkeypatch):
+    data, message = CRAFTED[name]
+    (tmp_path / "a.npz").write_bytes(data)
+    monkeypatch.setattr(trained, "read_arrays", lambda data: pytest.fail("unpacked"))
+    with pytest.raises(ds.InputError, match=re.escape(message)) as error:
+        trained.load(tmp_path / "a.npz")
+    assert str(error.value).startswith(f"{tmp_path / 'a.npz'}: ")
+    assert len(str(error.value)) < 400
+
+
+def test_a_parameter_of_another_shape_or_format_is_named(tmp_path, monkeypatch):
+    path = trained.save(tmp_path / "a.npz", "demosaic", trained.untrained("demosaic", (3,), key=jr.key(0)))
+    monkeypatch.setattr(trained, "read_arrays", lambda data: pytest.fail("unpacked"))
+    with np.load(path) as file:
+        values = dict(file)
+    name = next(name for name in values if name != "about")
+    for wrong in (values[name].astype(np.float64), np.zeros((2, 2), np.float32)):
+        np.savez(path, **values | {name: wrong})
+        with pytest.raises(
+            ds.InputError, match=rf"{re.escape(name)} has shape .*, expected .* of float32; train again"
+        ):
+            trained.load(path)
