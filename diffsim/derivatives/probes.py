@@ -74,7 +74,7 @@ def split(f: Callable[..., Any], args: tuple[Any, ...]) -> Inputs:
 
 
 def floats_as_arrays(args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Returns the arguments with Python's floats as parameters: each that is an argument, all if there are no arrays."""
+    """Returns the arguments with floats as arrays: each that is an argument, all of them if there are no arrays."""
     convert = lambda x: jnp.asarray(x) if isinstance(x, float) else x
     args = tuple(convert(arg) for arg in args)
     return args if any(map(eqx.is_inexact_array, jax.tree.leaves(args))) else jax.tree.map(convert, args)

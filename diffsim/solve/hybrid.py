@@ -75,7 +75,7 @@ def hybrid(
     check_time("t1", t1, dtype)
     direction = direction_of(t0, t1)
     check_options(options.get("controller", CONTROLLER), options.get("dt0"), options.get("max_steps", 1))
-    t0, t1, ts = (None if t is None else jnp.asarray(t, dtype) for t in (t0, t1, ts))
+    t0, t1, ts = jnp.asarray(t0, dtype), jnp.asarray(t1, dtype), None if ts is None else jnp.asarray(ts, dtype)
     if options.get("dt0") is not None:
         options["dt0"] = jnp.asarray(options["dt0"], dtype)
     watched = _Watched.of(phases)
