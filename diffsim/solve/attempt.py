@@ -70,7 +70,7 @@ class Attempt(NamedTuple):
     controller: Any
 
 
-def attempt(problem: Problem, still: Problem, start: Point, h: Scalar, time: Scalar, controller) -> Attempt:
+def attempt(problem: Problem, still: Problem, start: Point, time: Scalar, h: Scalar, controller) -> Attempt:
     """The attempt at so much `time` of a step `h` from `start`; `still` is the problem held constant."""
     time = still.direction * time
     stages = problem.stepper.stages(start, time)

@@ -27,6 +27,7 @@ from .locate import Search, Stage, fresh, look, opening
 from .moving import freeze, moving_together
 from .record import Record, write
 from .scalars import entries
+from .stability import Stability, after_attempt, after_step, at_start, start_of_attempt, watches
 from .status import Status
 from .step import Point
 
@@ -46,6 +47,7 @@ class March(NamedTuple):
     record: Record | None
     natural: Scalar | None = None  # the step that the controller would take, if there are landings that cut it
     jump: Count | None = None  # that behind which the step begins, -1 for none, if there are jumps
+    stability: Stability | None = None  # if steps are watched
 
 
 def rows(problem: Problem) -> int:
@@ -68,6 +70,11 @@ def begin(problem: Problem, start: Point, record: Record | None) -> March:
     past = still.past or Past.unknown(still.guards, here.t.dtype)
     sight, crosses = first_sight(still.guards, here, jnp.maximum(h, wish), stepper.args, still.direction, past)
     healthy = jnp.isfinite(h) & all_finite((here, sight.value))
+    stability = None
+    if watches(still.controller, stepper.solver):
+        given = still.dt0 is not None or still.hint is not None
+        largest = fitted(still, here.t, 10 * h)  # as much as a controller lets a step grow
+        stability = at_start(still.controller, stepper.slope, here, h, largest, given)
     return March(
         point=start,
         h=h,
@@ -79,6 +86,7 @@ def begin(problem: Problem, start: Point, record: Record | None) -> March:
         record=record,
         natural=wish if landings.any else None,
         jump=jump,
+        stability=stability,
     )
 
 
@@ -164,8 +172,9 @@ def _outcome(still: Problem, whole: Flag, accept: Flag, clear: Flag | bool) -> _
 
 def _one_step(problem: Problem, still: Problem, march: March) -> March:
     """The march after one attempted step, in a phase without guards."""
-    active, h = _active(problem, march), march.h
-    tried = attempt(problem, still, march.point, h, h, march.controller)
+    active, h, trying = _active(problem, march), march.h, _trying(march)
+    tried = attempt(problem, still, *_start(still, march, h), h, march.controller)
+    active &= ~trying
     return _after(problem, still, march, tried, _outcome(still, active, tried.accept, True), ())
 
 
@@ -175,8 +184,9 @@ def _one_look(problem: Problem, still: Problem, march: March) -> March:
     Both need one step of the solver and one look at the guards. So they share a loop with a single copy of each,
     which is what the time to compile depends on.
     """
-    h, search, active = march.h, march.search, _active(problem, march)
-    tried = attempt(problem, still, march.point, h, search.time, march.controller)
+    h, search, active, trying = march.h, march.search, _active(problem, march), _trying(march)
+    tried = attempt(problem, still, *_start(still, march, search.time), h, march.controller)
+    active &= ~trying
     sight = next_sight(still.guards, freeze(tried.end), still.stepper.args, still.direction)
     looked = look(search, sight, h, wanted_sides(still.guards))
     outcome = _outcome(still, active & (search.time == h), tried.accept, looked.stage == Stage.CLEAR)
@@ -186,7 +196,19 @@ def _one_look(problem: Problem, still: Problem, march: March) -> March:
         behind = next_sight(still.guards, freeze(after.point), still.stepper.args, still.direction)
         sight = sight._replace(value=behind.value, rate=behind.rate)
     begun = fresh(choose(outcome.taken, sight, search.sight), after.h)
-    return after._replace(search=choose(outcome.settled, begun, choose(active, looked, search)))
+    return after._replace(search=choose(outcome.settled | trying, begun, choose(active, looked, search)))
+
+
+def _trying(march: March) -> Flag:
+    """Whether the attempt is part of a trial from a neighbour of the point."""
+    return jnp.array(False) if march.stability is None else march.stability.attempts > 0
+
+
+def _start(still: Problem, march: March, time: Scalar) -> tuple[Point, Scalar]:
+    """The point from which the attempt starts, and its length."""
+    if march.stability is None:
+        return march.point, time
+    return start_of_attempt(still.controller, march.stability, march.point, time)
 
 
 def _after(problem: Problem, still: Problem, march: March, tried: Attempt, outcome: _Outcome, seen: tuple) -> March:
@@ -204,6 +226,15 @@ def _after(problem: Problem, still: Problem, march: March, tried: Attempt, outco
     if march.natural is not None:
         # A landing has cut the step that was natural here.
         natural = jnp.where(taken, jnp.maximum(tried.wish, march.natural), tried.wish)
+    stability, trying = march.stability, _trying(march)
+    if stability is not None:
+        after, next_step = after_step(still.controller, stability, freeze(start.y), there.y, natural)
+        natural = jnp.where(taken, next_step, natural)
+        after = after._replace(largest=fitted(still, there.t, after.largest))
+        slopes = there.slope - freeze(start.slope)
+        tested, h_tried = after_attempt(stability, slopes, h, tried.accept, tried.wish)
+        h = jnp.where(trying, fitted(still, freeze(start.t), h_tried), h)
+        stability = choose(trying, tested, choose(taken, after, stability))
     if still.landings.jumps is not None:
         assert jump is not None
         jump = jnp.where(taken, jump_at(still.landings.jumps, there.t, still.direction), jump)
@@ -215,8 +246,9 @@ def _after(problem: Problem, still: Problem, march: March, tried: Attempt, outco
         controller=choose(settled, tried.controller, march.controller),
         watch=choose(taken, watch, march.watch),
         status=jnp.where(whole, status, march.status),
-        attempts=march.attempts + settled,
+        attempts=march.attempts + (settled | trying),
         record=record,
         natural=None if march.natural is None else jnp.where(settled, natural, march.natural),
         jump=jump,
+        stability=stability,
     )

@@ -1,0 +1,104 @@
+"""Step sizes that suit a trajectory's neighbours too, and so its derivatives, where its own error says nothing.
+
+The error estimate of a component at rest is zero whatever the step, so that steps grow until the method is unstable for
+every trajectory nearby: the value stays right and its derivative explodes. Where a component has moved by less than a
+few tolerances, a step is therefore first tried from a state nearby. It takes place only if that error passes as well.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import diffrax as dfx
+import jax.numpy as jnp
+import numpy as np
+
+from .._types import Count, Flag, Scalar, Vector
+from .moving import freeze
+from .step import Point
+
+_QUIET = 10  # tolerances that a component moves in a step: less, and the error estimate is not that of its neighbours
+_DISTANCE = 1000  # tolerances from a state to its neighbour
+_NEAREST = 0.01  # of the state itself: its neighbour is no farther, at loose tolerances
+_WAIT = 16  # steps for which a size that was found is not exceeded
+_TRIES = 8
+
+
+class Stability(NamedTuple):
+    """The largest step that was good for a neighbour, and how far the trial of the next one is.
+
+    A trial is an attempt of no length, which gives the slope at the neighbour, and then attempts at steps from there.
+    """
+
+    attempts: Count  # of the trial under way; 0 without one; below 0 less the steps for which no other is made
+    slope: Vector  # at the neighbour, less that at the point
+    largest: Scalar  # in a trial: the step that is tried
+
+
+def watches(controller, solver) -> bool:
+    """Whether steps are watched: of explicit methods, whose stability ends, by controllers with tolerances."""
+    tolerances = all(np.ndim(getattr(controller, name, None)) == 0 for name in ("rtol", "atol"))
+    return isinstance(controller, dfx.PIDController) and isinstance(solver, dfx.AbstractERK) and tolerances
+
+
+def at_start(controller, slope: Callable, here: Point, h: Scalar, largest: Scalar, given: bool) -> Stability:
+    """Before the first step, with a trial of one up to `largest` if it was `given` rather than chosen with care."""
+    if not given:
+        return Stability(jnp.array(0), jnp.zeros_like(here.y), jnp.zeros_like(h))
+    due = _quiet(controller, here.y, here.y + h * here.slope)
+    slopes = slope(here.t, here.y + _away(controller, here.y)) - here.slope
+    due &= jnp.all(jnp.isfinite(slopes))
+    return Stability(jnp.where(due, 2, 0), slopes, jnp.where(due, largest, 0.0))
+
+
+def start_of_attempt(controller, stability: Stability, point: Point, time: Scalar) -> tuple[Point, Scalar]:
+    """Where an attempt starts and how long it is: at the point, or in a trial at its neighbour.
+
+    The tangents remain those of the point.
+    """
+    y = point.y + jnp.where(stability.attempts > 0, _away(controller, freeze(point.y)), 0.0)
+    slope = point.slope + jnp.where(stability.attempts > 1, stability.slope, 0.0)
+    tried = jnp.where(stability.attempts == 1, 0.0, stability.largest)
+    return point._replace(y=y, slope=slope), jnp.where(stability.attempts > 0, tried, time)
+
+
+def _away(controller, y: Vector) -> Vector:
+    """From `y` to its neighbour: some hundred tolerances in every component, up or down."""
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], y.shape).astype(y.dtype)
+    distance = jnp.minimum(_DISTANCE, _NEAREST / jnp.maximum(controller.rtol, 1e-30))
+    return signs * (distance * _tolerance(controller, y)).astype(y.dtype)
+
+
+def after_step(controller, stability: Stability, start: Vector, end: Vector, h: Scalar) -> tuple[Stability, Scalar]:
+    """What is known after a step, and the next step, which the controller would make `h`."""
+    attempts, _, largest = stability
+    quiet = _quiet(controller, start, end)
+    waiting = quiet & (attempts < 0)
+    h = jnp.where(waiting, jnp.minimum(h, largest), h)
+    due = quiet & ~waiting & (h > largest)
+    attempts = jnp.where(waiting, attempts + 1, due.astype(attempts.dtype))
+    return stability._replace(attempts=attempts, largest=jnp.where(due, h, largest)), h
+
+
+def after_attempt(stability: Stability, slopes: Vector, h: Scalar, accept: Flag, smaller: Scalar):
+    """What is known after an attempt of a trial, and the step that is next, which would be `h`.
+
+    `slopes` is by how much the slope at the end of the attempt differs from that at the point, and `smaller` the step
+    that the controller would make of one that was refused.
+    """
+    attempts, slope, largest = stability
+    first = attempts == 1
+    # Where the field is not defined at the neighbour, nothing can be learnt there.
+    blind = first & ~jnp.all(jnp.isfinite(slopes))
+    over = blind | (~first & accept) | (attempts > _TRIES)
+    largest = jnp.where(first | accept, largest, smaller)
+    after = jnp.where(over, jnp.where(attempts > 2, -_WAIT, 0), attempts + 1)
+    return Stability(after, jnp.where(first, slopes, slope), largest), jnp.where(over, jnp.minimum(h, largest), h)
+
+
+def _tolerance(controller, y: Vector) -> Vector:
+    return controller.atol + controller.rtol * jnp.abs(y)
+
+
+def _quiet(controller, start: Vector, end: Vector) -> Flag:
+    """Whether a component has moved by less than a few tolerances."""
+    return jnp.any(jnp.abs(end - start) < _QUIET * _tolerance(controller, start))
