@@ -17,6 +17,8 @@ class _Package(ModuleType):
     """The package, which imports what it is asked for."""
 
     def __getattr__(self, name: str) -> Any:
+        if name == "__all__":  # of `from diffsim import *`
+            return [name for name in dir(self) if not name.startswith("_")]
         if name.startswith("__"):
             raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
         if name != "parameters" and importlib.util.find_spec(f"{__name__}.{name}") is not None:

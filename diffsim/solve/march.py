@@ -172,10 +172,9 @@ def _outcome(still: Problem, whole: Flag, accept: Flag, clear: Flag | bool) -> _
 
 def _one_step(problem: Problem, still: Problem, march: March) -> March:
     """The march after one attempted step, in a phase without guards."""
-    active, h, trying = _active(problem, march), march.h, _trying(march)
+    active, trial, h = *_active_in(problem, march), march.h
     tried = attempt(problem, still, *_start(still, march, h), h, march.controller)
-    active &= ~trying
-    return _after(problem, still, march, tried, _outcome(still, active, tried.accept, True), ())
+    return _after(problem, still, march, tried, _outcome(still, active, tried.accept, True), trial, ())
 
 
 def _one_look(problem: Problem, still: Problem, march: March) -> March:
@@ -184,24 +183,28 @@ def _one_look(problem: Problem, still: Problem, march: March) -> March:
     Both need one step of the solver and one look at the guards. So they share a loop with a single copy of each,
     which is what the time to compile depends on.
     """
-    h, search, active, trying = march.h, march.search, _active(problem, march), _trying(march)
+    h, search = march.h, march.search
+    active, trial = _active_in(problem, march)
     tried = attempt(problem, still, *_start(still, march, search.time), h, march.controller)
-    active &= ~trying
     sight = next_sight(still.guards, freeze(tried.end), still.stepper.args, still.direction)
     looked = look(search, sight, h, wanted_sides(still.guards))
     outcome = _outcome(still, active & (search.time == h), tried.accept, looked.stage == Stage.CLEAR)
-    after = _after(problem, still, march, tried, outcome, (sight.value,))
+    after = _after(problem, still, march, tried, outcome, trial, (sight.value,))
     if still.landings.jumps is not None:
         # Behind a jump the guards have other rates, and keep their sides.
         behind = next_sight(still.guards, freeze(after.point), still.stepper.args, still.direction)
         sight = sight._replace(value=behind.value, rate=behind.rate)
     begun = fresh(choose(outcome.taken, sight, search.sight), after.h)
-    return after._replace(search=choose(outcome.settled | trying, begun, choose(active, looked, search)))
+    return after._replace(search=choose(outcome.settled | trial, begun, choose(active, looked, search)))
 
 
-def _trying(march: March) -> Flag:
-    """Whether the attempt is part of a trial from a neighbour of the point."""
-    return jnp.array(False) if march.stability is None else march.stability.attempts > 0
+def _active_in(problem: Problem, march: March) -> tuple[Flag, Flag]:
+    """Whether there is anything to do on the way, and whether there is in a trial from a neighbour of the point."""
+    active = _active(problem, march)
+    if march.stability is None:
+        return active, jnp.array(False)
+    trial = march.stability.attempts > 0
+    return active & ~trial, active & trial
 
 
 def _start(still: Problem, march: March, time: Scalar) -> tuple[Point, Scalar]:
@@ -211,8 +214,8 @@ def _start(still: Problem, march: March, time: Scalar) -> tuple[Point, Scalar]:
     return start_of_attempt(still.controller, march.stability, march.point, time)
 
 
-def _after(problem: Problem, still: Problem, march: March, tried: Attempt, outcome: _Outcome, seen: tuple) -> March:
-    """The march after an attempt, of which `seen` must be finite too."""
+def _after(problem: Problem, still: Problem, march: March, tried: Attempt, outcome: _Outcome, trial: Flag, seen) -> March:
+    """The march after an attempt, of which `seen` must be finite too; it may have been part of a `trial`."""
     start, h, there = march.point, march.h, freeze(tried.end)
     whole, taken, settled = outcome
     watch = next_watch(still.limits, march.watch, there, h, still.stepper.args, still.direction)
@@ -226,15 +229,15 @@ def _after(problem: Problem, still: Problem, march: March, tried: Attempt, outco
     if march.natural is not None:
         # A landing has cut the step that was natural here.
         natural = jnp.where(taken, jnp.maximum(tried.wish, march.natural), tried.wish)
-    stability, trying = march.stability, _trying(march)
+    stability = march.stability
     if stability is not None:
         after, next_step = after_step(still.controller, stability, freeze(start.y), there.y, natural)
         natural = jnp.where(taken, next_step, natural)
         after = after._replace(largest=fitted(still, there.t, after.largest))
         slopes = there.slope - freeze(start.slope)
         tested, h_tried = after_attempt(stability, slopes, h, tried.accept, tried.wish)
-        h = jnp.where(trying, fitted(still, freeze(start.t), h_tried), h)
-        stability = choose(trying, tested, choose(taken, after, stability))
+        h = jnp.where(trial, fitted(still, freeze(start.t), h_tried), h)
+        stability = choose(trial, tested, choose(taken, after, stability))
     if still.landings.jumps is not None:
         assert jump is not None
         jump = jnp.where(taken, jump_at(still.landings.jumps, there.t, still.direction), jump)
@@ -246,7 +249,7 @@ def _after(problem: Problem, still: Problem, march: March, tried: Attempt, outco
         controller=choose(settled, tried.controller, march.controller),
         watch=choose(taken, watch, march.watch),
         status=jnp.where(whole, status, march.status),
-        attempts=march.attempts + (settled | trying),
+        attempts=march.attempts + (settled | trial),
         record=record,
         natural=None if march.natural is None else jnp.where(settled, natural, march.natural),
         jump=jump,
