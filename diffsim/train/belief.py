@@ -42,8 +42,8 @@ class Belief(eqx.Module):
 
     `covariance` (n, n) holds for what the data determine: it is zero in the rows of parameters on a bound (`held`),
     which are taken for known, and along the `flat` of the scaled directions (its rows; `flat` tells which). `noise`
-    is the standard deviation of a residual, `freedom` the degrees of freedom it was estimated with, infinite if it
-    was given.
+    is the standard deviation of a residual, `freedom` the degrees of freedom it was estimated with (measurements less
+    free parameters; missing measurements do not count), infinite if it was given.
     """
 
     trained: Model

@@ -45,6 +45,7 @@ def profile(
     path: str,
     level: float = 0.9,
     noise: float | None = None,
+    measurements: int | None = None,
     train: PyTree[bool] | None = None,
     solver: Solver = LEVENBERG_MARQUARDT,
     steps: int = 100,
@@ -54,7 +55,7 @@ def profile(
     The ends are where sqrt(2 (loss - least loss)) / noise is the quantile of Student's distribution (the normal one, if
     `noise` is given), the loss being sum(residuals^2) / 2 with all other trained parameters fitted to that value.
     Unlike `belief`, it does not take the model for linear nor the interval for symmetric; it costs some ten fits.
-    `model` is the fitted one; all else is as in `belief`.
+    `model` is the fitted one; all else is as in `belief`, which says what counts as a measurement.
 
     Raises InputError for a parameter that is not one trained number, WorkFailed if it meets a better fit than `model`.
 
@@ -64,7 +65,7 @@ def profile(
     known = parameters(trained)
     if path not in known or known[path].value.size != 1:
         raise InputError(f"path={path!r}: give one trained number, one of {', '.join(known)}")
-    found = belief(residuals, model, data, noise=noise, train=train)
+    found = belief(residuals, model, data, noise=noise, measurements=measurements, train=train)
     at = list(known).index(path)
     std = float(found.std()[sum(entry.value.size for entry in list(known.values())[:at])])
     entry, aim = known[path], float(found.quantile(level))
