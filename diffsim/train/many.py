@@ -15,7 +15,7 @@ from .._trees import common_length
 from .._types import Model
 from ..parameters import Parameter, at_bound, parameters, trainable, unconstrain
 from .fit import parts
-from .iterate import FitStatus, Solver, iterate
+from .iterate import FitStatus, Solver, iterate, with_rtol
 from .least_squares import LEVENBERG_MARQUARDT
 
 
@@ -44,7 +44,9 @@ class Fits(NamedTuple):
         loss = np.where(np.isfinite(self.loss), self.loss, np.inf)
         if not np.any(np.isfinite(loss)):
             raise WorkFailed(f"none of {len(loss)} fits has a finite loss ({self.counts()}): start them elsewhere")
-        good = (np.asarray(self.status) <= FitStatus.AT_BOUND) & np.isfinite(loss)
+        # A start that no step improves may be the best of all.
+        status = np.asarray(self.status)
+        good = ((status <= FitStatus.AT_BOUND) | (status == FitStatus.NO_PROGRESS)) & np.isfinite(loss)
         return self.model(int(np.argmin(np.where(good, loss, np.inf) if good.any() else loss)))
 
 
@@ -56,17 +58,19 @@ def fit_many(
     each: bool = False,
     solver: Solver = LEVENBERG_MARQUARDT,
     steps: int = 100,
+    rtol: float | None = None,
     train: PyTree[bool] | None = None,
 ) -> Fits:
     """The ends of fits that run side by side, one from each of some models, in one compiled call.
 
     Every real array of `models` has a leading axis that counts the fits, as `draw_models` makes it. `function` gives
     residuals for a least-squares solver, and a loss for a minimiser. All fits are to the same `data`, or `each` to its
-    own, whose leading axis counts them too. `train`, bounds and `steps` are as in `fit_least_squares`; nothing is
-    raised for a fit that fails: its status says so. The batch takes as many iterations as its slowest fit.
+    own, whose leading axis counts them too. `train`, bounds, `steps` and `rtol` are as in `fit_least_squares`; nothing
+    is raised for a fit that fails: its status says so. The batch takes as many iterations as its slowest fit.
 
     Raises InputError if nothing trains and for leading axes that differ.
     """
+    solver = with_rtol(solver, rtol)
     trained, fixed = parts(models, train)
     counted, rest = eqx.partition(fixed, eqx.is_inexact_array)
     common_length((trained, counted, data if each else None), "models (and data, if each has its own)")
