@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.core import Tracer
 from jaxtyping import Float, PyTree
 
 from .._errors import InputError, WorkFailed
 from .._types import Model
-from ..parameters import parameters, trainable, unconstrain
+from ..parameters import parameters, python_numbers, trainable, unconstrain
 from .data import non_finite_in
 from .devices import Group
 from .diagnosis import Finding, blame_data, diagnose_stuck
@@ -46,6 +47,22 @@ class History(NamedTuple):
     at_bound: tuple[str, ...] = ()
     status: str = ""
     message: str = ""
+
+    @property
+    def last_loss(self) -> float:
+        """The last loss that is finite; NaN if there is none."""
+        finite = self.loss[np.isfinite(self.loss)]
+        return float(finite[-1]) if len(finite) else float("nan")
+
+    def __repr__(self) -> str:
+        """The first and the last loss, the number of steps, the times, and how the fit ended."""
+        made = int(np.sum(~np.isnan(self.loss)))
+        first = f"{self.loss[0]:.4g} -> " if made > 1 else ""
+        parts = [f"loss {first}{self.last_loss:.4g} in {made} of {len(self.loss)} steps"]
+        parts += [f"{self.seconds:.3g} s (and {self.compile_seconds:.3g} s of compiling)"]
+        parts += [f"{self.dropped} steps dropped"] if self.dropped else []
+        parts += [f"at its bound: {', '.join(self.at_bound)}"] if self.at_bound else []
+        return f"History({'; '.join([*parts, *([self.message] if self.message else [])])})"
 
 
 class FitFailed(WorkFailed):
@@ -93,10 +110,13 @@ def fit(
 
     If no loss comes below the first, the history's status is "no_progress", and its message names a likely cause.
 
-    Raises InputError for batches of unequal length, for a loss that is no scalar, if nothing trains, for a checkpoint
+    Raises InputError for batches of unequal length, for an `optimizer` that is none of optax, as a number, within
+    `jit`, `vmap` and `grad` (fits run on the host), for a loss that is no scalar, if nothing trains, for a checkpoint
     of other arguments and for devices that cannot share a batch equally, FitFailed at the first loss or gradient that
     is not finite, or at the limit of `non_finite`, and WorkFailed if another process is lost.
     """
+    on_host("fit", model, batches)
+    check_optimizer(optimizer)
     began = time.monotonic()
     policy = NonFinite(non_finite) if isinstance(non_finite, str) else non_finite
     steps = _count(batches)
@@ -217,11 +237,39 @@ def _wrong(task: Task, start: Model, train, otherwise: str) -> str:
 
 
 def parts(model: Model, train: PyTree[bool] | None) -> tuple[Model, Model]:
-    """What trains of a model, and the rest; raises InputError if nothing trains."""
+    """What trains of a model, and the rest; raises InputError if nothing trains.
+
+    Without `train`, a Python float in a plain container raises too: it would be left out without a word.
+    """
+    numbers = python_numbers(model) if not parameters(model) else python_numbers(model, modules=False)
+    if numbers and train is None:
+        path, value = next(iter(numbers.items()))
+        named = f"{path or 'the model'}={value:g} is a Python number, which does not train"
+        raise InputError(f"{named}: make it an array, as jnp.array({value!r}), or choose what trains with train=")
     trained, fixed = eqx.partition(model, trainable(model) if train is None else train)
     if not parameters(trained):
         raise InputError("nothing to train: the model has no real array, or `train` chooses none")
     return trained, fixed
+
+
+def on_host(what: str, *trees: PyTree) -> None:
+    """Raises InputError, in which `what` is the name of a fit, if it is called from within a transformed function."""
+    traced = [leaf for leaf in (*jax.tree.leaves(trees), jnp.zeros(())) if isinstance(leaf, Tracer)]
+    if traced:
+        raise InputError(
+            f"{what} was called within jit, vmap or grad: fits run on the host. Call it outside; "
+            "fit_many runs many fits side by side in one compiled call"
+        )
+
+
+def check_optimizer(optimizer: Any) -> None:
+    """Raises InputError for what is no optimizer, as a learning rate, a schedule or one that was not called."""
+    if hasattr(optimizer, "init") and hasattr(optimizer, "update"):
+        return
+    if isinstance(optimizer, int | float) or eqx.is_array(optimizer):
+        raise InputError(f"optimizer={optimizer} is a number: give an optimizer, such as optax.adam({optimizer})")
+    name = getattr(optimizer, "__name__", type(optimizer).__name__)
+    raise InputError(f"optimizer={name} is no optimizer: give one of optax with its learning rate, as optax.adam(1e-3)")
 
 
 def _count(batches) -> int:

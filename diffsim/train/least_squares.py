@@ -16,7 +16,7 @@ from .._types import Model, Scalar
 from ..parameters import at_bound, parameters, unconstrain
 from .data import non_finite_in
 from .diagnosis import Finding, blame_data, diagnose_stuck
-from .fit import FitFailed, History, parts
+from .fit import FitFailed, History, on_host, parts
 from .iterate import End, FitStatus, Solver, iterate, with_rtol
 from .progress import Progress
 
@@ -55,8 +55,8 @@ def fit_least_squares(
     If no step lowers the loss, the status is "no_progress" and the message names a likely cause: data that are not
     finite, or a derivative that finite differences contradict, by the path of its parameter.
 
-    Raises InputError if nothing trains and for an `rtol` outside (0, 1), FitFailed if the residuals of the first model
-    are not finite; a later step that makes them so is rejected by the solver.
+    Raises InputError if nothing trains, for an `rtol` outside (0, 1) and within `jit`, `vmap` and `grad`, FitFailed if
+    the residuals of the first model are not finite; a later step that makes them so is rejected by the solver.
     """
     return _fit(as_needed(residuals, solver), model, data, with_rtol(solver, rtol), steps, train, progress)
 
@@ -98,6 +98,7 @@ def as_needed(residuals: Callable, solver: Solver) -> Callable:
 
 
 def _fit(function, model, data, solver: Solver, steps: int, train, progress: bool) -> tuple[Model, History]:
+    on_host("a fit", model, data)
     start, fixed = parts(model, train)
     trained = unconstrain(start)
     with Progress(steps, progress) as bar:

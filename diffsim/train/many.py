@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from .._errors import InputError, WorkFailed
@@ -25,6 +26,14 @@ class Fits(NamedTuple):
     models: Model
     loss: Float[Array, " fits"]
     status: Int[Array, " fits"]
+
+    def __repr__(self) -> str:
+        """How many fits ended in which way, and the least loss; within `jit` the shapes."""
+        if isinstance(self.loss, Tracer):
+            return f"Fits(loss={self.loss}, status={self.status})"
+        ways = ", ".join(f"{count} {name}" for name, count in self.counts().items() if count)
+        finite = np.asarray(self.loss)[np.isfinite(self.loss)]
+        return f"Fits({ways}; least loss {finite.min():.4g})" if len(finite) else f"Fits({ways}; no finite loss)"
 
     def counts(self) -> dict[str, int]:
         """How many fits ended in which way, by name."""
@@ -90,14 +99,27 @@ def _run(function, solver: Solver, trained, counted, rest, data, each: bool, ste
 
 
 def draw_models(
-    model: Model, count: int, *, key: Key[Array, ""], train: PyTree[bool] | None = None, spread: float = 1.0
+    model: Model,
+    count: int,
+    *,
+    key: Key[Array, ""],
+    train: PyTree[bool] | None = None,
+    spread: float = 1.0,
+    relative: float | None = None,
 ) -> Model:
     """So many copies of a model, each real array with a leading axis, the trained ones drawn at random.
 
     A parameter with two bounds is uniform between them; one with one bound has a distance from it that is log-normal
     about the model's own, and one without is normal about its value: `spread` is the standard deviation, of the
     logarithm there, and here in units of the value (of 1 if that is zero).
+
+    With `relative`, as 0.2 for plus or minus 20 %, each is uniform between (1 - relative) and (1 + relative) times its
+    value (within plus or minus `relative` if that is zero), as far as the bounds allow, and `spread` is not used.
+
+    Raises InputError for a count below 1 and a `relative` that is not above 0.
     """
+    if relative is not None and not relative > 0:
+        raise InputError(f"relative={relative:g}: give a share above 0, such as 0.2")
     if count < 1:
         raise InputError(f"count={count}: draw at least one model")
     chosen = trainable(model) if train is None else train
@@ -107,11 +129,22 @@ def draw_models(
     def leaf(path, value, drawn):
         name = jax.tree_util.keystr(path, simple=True, separator=".")
         if name not in known:
-            return value
+            return jnp.broadcast_to(value, (count, *value.shape)) if eqx.is_inexact_array(value) else value
         rows = jnp.broadcast_to(value, (count, *value.shape))
-        return _draw(known[name], rows, keys[name], spread) if drawn else rows
+        if not drawn:
+            return rows
+        if relative is not None:
+            return _draw_near(known[name], rows, keys[name], relative)
+        return _draw(known[name], rows, keys[name], spread)
 
     return jax.tree_util.tree_map_with_path(leaf, model, chosen)
+
+
+def _draw_near(entry: Parameter, rows: Array, key, relative: float) -> Array:
+    reach = relative * jnp.where(rows == 0, 1.0, jnp.abs(rows))
+    low, high = jnp.maximum(rows - reach, entry.bounds[0]), jnp.minimum(rows + reach, entry.bounds[1])
+    # Within the bounds, not on them: from there a fit could not start.
+    return low + (high - low) * jr.uniform(key, rows.shape, rows.dtype, minval=1e-6, maxval=1 - 1e-6)
 
 
 def _draw(entry: Parameter, rows: Array, key, spread: float) -> Array:

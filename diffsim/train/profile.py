@@ -13,7 +13,7 @@ from .._errors import InputError, WorkFailed
 from .._types import Model
 from ..parameters import parameters, replace, trainable, unconstrain
 from .covariance import belief
-from .fit import parts
+from .fit import on_host, parts
 from .iterate import Solver, iterate
 from .least_squares import LEVENBERG_MARQUARDT, SumOfSquares
 
@@ -35,6 +35,11 @@ class Profile(NamedTuple):
     high: float
     open: tuple[bool, bool]
     points: Float[np.ndarray, "points 2"]
+
+    def __repr__(self) -> str:
+        """The value and its interval, as `Profile(rate = 2.01, from 1.7 to 2.6)`."""
+        ends = [f"{x:.6g}{' (open)' if is_open else ''}" for x, is_open in zip(self[2:4], self.open, strict=True)]
+        return f"Profile({self.path} = {self.value:.6g}, from {ends[0]} to {ends[1]})"
 
 
 def profile(
@@ -61,6 +66,7 @@ def profile(
 
     Source: D. M. Bates, D. G. Watts, Nonlinear Regression Analysis and Its Applications, Wiley 1988, section 6.1.
     """
+    on_host("profile", model, data)
     trained, _ = parts(model, train)
     known = parameters(trained)
     if path not in known or known[path].value.size != 1:
