@@ -64,7 +64,7 @@ class Belief(eqx.Module):
         width = max(len(row.path) for row in rows)
         lines = [f"{row.path:{width}} = {_number(row)} {row.unit}".rstrip() for row in rows]
         lines = [line + (f"  ({row.remark})" if row.remark else "") for line, row in zip(lines, rows, strict=True)]
-        known = np.isinf(self.freedom)
+        known = bool(np.isinf(self.freedom))
         return "\n".join([*lines, f"noise = {float(self.noise):.3g}" + _origin(known, self.freedom)])
 
     def std(self) -> Vector:

@@ -79,6 +79,21 @@ def test_the_cause_is_named(verb, function):
         assert fitted["slope"] == 1.0
 
 
+def test_the_cause_is_named_in_float32():
+    with jax.enable_x64(False):
+        x, seen = X.astype(np.float32), SEEN.astype(np.float32)
+        model = jax.tree.map(lambda leaf: leaf.astype(np.float32), MODEL)
+        residuals = lambda model, seen: wild(model["slope"]) * x + model["offset"] - seen
+        fitted, history = ds.fit_least_squares(residuals, model, seen, rtol=1e-5, **QUIET)
+        assert history.status == "no_progress"
+        assert re.search(CAUSES[wild_slope], history.message)
+        assert fitted["slope"] == 1.0
+        residuals = lambda model, seen: model["slope"] * x + model["offset"] - seen
+        fitted, history = ds.fit_least_squares(residuals, model, seen, rtol=1e-5, **QUIET)
+        assert history.status == "converged"
+        assert ds.fit_least_squares(residuals, fitted, seen, rtol=1e-5, **QUIET)[1].status == "converged"
+
+
 @pytest.mark.parametrize("verb", ["squares", "loss"])
 def test_a_start_at_the_minimum_has_converged(verb):
     fitted, history = run(verb, line)
