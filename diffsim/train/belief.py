@@ -57,8 +57,9 @@ class Belief(eqx.Module):
     freedom: Scalar
 
     def __repr__(self) -> str:
-        """A line for each number, as `slope = 2.01 +- 0.04 m/s`, and one for the noise; within `jit` the shapes."""
-        if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(self)) or self.flat.ndim != 1:
+        """A line for each number, as `slope = 2.01 +- 0.04 m/s`, and one for the noise; of many beliefs the shapes."""
+        numbers = (self.covariance, self.directions, self.flat, self.held, self.noise, self.freedom)
+        if not all(eqx.is_array(x) and not isinstance(x, Tracer) for x in numbers) or self.flat.ndim != 1:
             return super().__repr__()
         rows = self.rows()
         width = max(len(row.path) for row in rows)

@@ -56,6 +56,8 @@ class History(NamedTuple):
 
     def __repr__(self) -> str:
         """The first and the last loss, the number of steps, the times, and how the fit ended."""
+        if not isinstance(self.loss, np.ndarray):
+            return tuple.__repr__(self)
         made = int(np.sum(~np.isnan(self.loss)))
         first = f"{self.loss[0]:.4g} -> " if made > 1 else ""
         parts = [f"loss {first}{self.last_loss:.4g} in {made} of {len(self.loss)} steps"]

@@ -29,8 +29,8 @@ class Fits(NamedTuple):
 
     def __repr__(self) -> str:
         """How many fits ended in which way, and the least loss; within `jit` the shapes."""
-        if isinstance(self.loss, Tracer):
-            return f"Fits(loss={self.loss}, status={self.status})"
+        if not eqx.is_array(self.loss) or isinstance(self.loss, Tracer):
+            return tuple.__repr__(self)
         ways = ", ".join(f"{count} {name}" for name, count in self.counts().items() if count)
         finite = np.asarray(self.loss)[np.isfinite(self.loss)]
         return f"Fits({ways}; least loss {finite.min():.4g})" if len(finite) else f"Fits({ways}; no finite loss)"

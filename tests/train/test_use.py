@@ -122,3 +122,13 @@ def test_a_profile_and_many_fits_print_what_they_found():
     starts = {"slope": jnp.array([1.0, 3.0]), "offset": jnp.zeros(2)}
     fits = ds.fit_many(line, starts, SEEN)
     assert str(fits) == f"Fits(2 converged; least loss {float(np.min(fits.loss)):.4g})"
+
+
+def test_results_print_whatever_they_hold():
+    fits = ds.fit_many(line, {"slope": jnp.ones(2), "offset": jnp.zeros(2)}, SEEN, steps=20)
+    found = ds.belief(line, fits.best(), SEEN)
+    many = jax.vmap(lambda model: ds.belief(line, model, SEEN))(fits.models)
+    history = ds.History(np.zeros(3), 0.1, 0.2)
+    assert repr(history) == "History(loss 0 -> 0 in 3 of 3 steps; 0.1 s (and 0.2 s of compiling))"
+    for tree in (many, *(jax.tree.map(lambda leaf: None, each) for each in (found, fits, history))):
+        assert repr(tree)
