@@ -1,10 +1,18 @@
 """Trees of arrays whose leading axes count the same things."""
 
+from typing import Any
+
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from ._errors import InputError
+
+
+def is_real_array(leaf: Any) -> bool:
+    """Whether a leaf is an array of real numbers, of JAX or of NumPy."""
+    return eqx.is_inexact_array(leaf) and not jnp.iscomplexobj(leaf)
 
 
 def common_length(tree: PyTree, what: str) -> int | None:

@@ -62,6 +62,21 @@ def param(default: float | np.ndarray, unit: str = "", bounds: Bounds = UNBOUNDE
     return eqx.field(default=declaration, converter=declaration, metadata=metadata)
 
 
+class _Constant:
+    """The mark of a field whose arrays describe a model and are no parameters of it."""
+
+
+CONSTANT = _Constant()
+
+
+def constant_field(**options: Any) -> Any:
+    """A field of an `eqx.Module` that holds an array which is no parameter: it does not train, and has no gradient.
+
+    `options` are those of `eqx.field`. The module itself must stop the gradient where it uses the field.
+    """
+    return eqx.field(metadata={"declaration": CONSTANT}, **options)
+
+
 def check_bounds(name: str, value, bounds: Bounds, unit: str = "") -> None:
     """Raises InputError if a concrete value is not finite or lies outside `bounds`; tracers pass."""
     if isinstance(value, Tracer):
@@ -85,13 +100,18 @@ class Parameter(NamedTuple):
 
 
 def parameters(model: Model) -> dict[str, Parameter]:
-    """All real arrays of a model by path, as in `policy.layers.0.weight`; `param` fields carry unit and bounds."""
+    """All real arrays of a model by path, as in `policy.layers.0.weight`; `param` fields carry unit and bounds.
+
+    Fields made by `constant_field`, such as the limits of a `BoundedMLP`, are left out, and so are Python numbers.
+    """
     declared = dict(_declarations(model, ""))
     found = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(model):
         if eqx.is_inexact_array(leaf):
             name = _name(path)
             declaration = declared.get(name)
+            if declaration is CONSTANT:
+                continue
             unit, bounds = (declaration.unit, declaration.bounds) if declaration else ("", UNBOUNDED)
             found[name] = Parameter(name, leaf, unit, bounds)
     return found
@@ -101,8 +121,15 @@ def _name(path) -> str:
     return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
+def python_numbers(model: Model, *, modules: bool = True) -> dict[str, float]:
+    """The Python floats of a model by path; without `modules` only those in plain containers, as a dictionary."""
+    stop = None if modules else lambda node: isinstance(node, eqx.Module)
+    leaves = jax.tree_util.tree_leaves_with_path(model, is_leaf=stop)
+    return {_name(path): leaf for path, leaf in leaves if isinstance(leaf, float) and not isinstance(leaf, np.generic)}
+
+
 def _declarations(tree, prefix: str):
-    """Pairs (path, declaration) of every `param` field in a tree of modules and containers."""
+    """Pairs (path, declaration) of every `param` or constant field in a tree of modules and containers."""
     paths = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: isinstance(x, eqx.Module))
     for path, node in paths:
         if isinstance(node, eqx.Module):
@@ -121,8 +148,8 @@ def trainable(model: Model, *paths: str) -> PyTree[bool]:
     A path names one array, or everything below it (`policy`); `*` stands for any part (`*.bias`). Without paths
     every real array trains. An unknown path raises InputError with the closest known one.
     """
-    known = parameters(model)
-    chosen = set(known) if not paths else set().union(*(_matches(known, path) for path in paths))
+    known, numbers = parameters(model), python_numbers(model)
+    chosen = set(known) if not paths else set().union(*(_matches(known, path, numbers) for path in paths))
     return jax.tree_util.tree_map_with_path(lambda path, leaf: _name(path) in chosen, model)
 
 
@@ -132,14 +159,16 @@ def frozen(model: Model, *paths: str) -> PyTree[bool]:
     return jax.tree.map(lambda train, stop: train and not stop, trainable(model), stop)
 
 
-def _matches(known, path: str) -> set[str]:
+def _matches(known, path: str, numbers) -> set[str]:
     hits = {name for name in known if fnmatch.fnmatchcase(name, path) or name.startswith(f"{path}.")}
     if not hits:
-        raise InputError(f"unknown parameter {path!r}{_suggest(path, known)}")
+        raise InputError(f"unknown parameter {path!r}{_suggest(path, known, numbers)}")
     return hits
 
 
-def _suggest(path: str, known) -> str:
+def _suggest(path: str, known, numbers) -> str:
+    if path in numbers:
+        return f": it is the Python number {numbers[path]:g}; make it an array, as jnp.array({numbers[path]!r})"
     close = difflib.get_close_matches(path, known, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(list(known)[:20])}"
 
@@ -149,7 +178,7 @@ def replace(model: Model, values: dict[str, Any]) -> Model:
     known = parameters(model)
     for path, value in values.items():
         if path not in known:
-            raise InputError(f"unknown parameter {path!r}{_suggest(path, known)}")
+            raise InputError(f"unknown parameter {path!r}{_suggest(path, known, python_numbers(model))}")
         old = known[path]
         new = jnp.asarray(value, old.value.dtype)
         if new.shape != old.value.shape:

@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float
 
@@ -42,8 +43,8 @@ class Belief(eqx.Module):
 
     `covariance` (n, n) holds for what the data determine: it is zero in the rows of parameters on a bound (`held`),
     which are taken for known, and along the `flat` of the scaled directions (its rows; `flat` tells which). `noise`
-    is the standard deviation of a residual, `freedom` the degrees of freedom it was estimated with, infinite if it
-    was given.
+    is the standard deviation of a residual, `freedom` the degrees of freedom it was estimated with (measurements less
+    free parameters; missing measurements do not count), infinite if it was given.
     """
 
     trained: Model
@@ -54,6 +55,18 @@ class Belief(eqx.Module):
     held: Bool[Array, " n"]
     noise: Scalar
     freedom: Scalar
+
+    def __repr__(self) -> str:
+        """A line for each number, as `slope = 2.01 +- 0.04 m/s`, and one for the noise; of many beliefs the shapes."""
+        numbers = (self.covariance, self.directions, self.flat, self.held, self.noise, self.freedom)
+        if not all(eqx.is_array(x) and not isinstance(x, Tracer) for x in numbers) or self.flat.ndim != 1:
+            return super().__repr__()
+        rows = self.rows()
+        width = max(len(row.path) for row in rows)
+        lines = [f"{row.path:{width}} = {_number(row)} {row.unit}".rstrip() for row in rows]
+        lines = [line + (f"  ({row.remark})" if row.remark else "") for line, row in zip(lines, rows, strict=True)]
+        known = bool(np.isinf(self.freedom))
+        return "\n".join([*lines, f"noise = {float(self.noise):.3g}" + _origin(known, self.freedom)])
 
     def std(self) -> Vector:
         """Standard deviations, infinite where a flat direction takes part, NaN on a bound."""
@@ -128,6 +141,20 @@ class Belief(eqx.Module):
         std = jnp.sqrt(std**2 + self.noise**2) if observed else std
         reach = self.quantile(level) * std
         return Band(value, std, value - reach, value + reach)
+
+
+def _number(row: Row) -> str:
+    """A value with its standard deviation, to two digits of that."""
+    if not 0 < row.std < np.inf:
+        return f"{row.value:.6g}"
+    digits = 1 - int(np.floor(np.log10(row.std)))
+    if 0 <= digits <= 8:
+        return f"{row.value:.{digits}f} +- {row.std:.{digits}f}"
+    return f"{row.value:.6g} +- {row.std:.2g}"
+
+
+def _origin(known: bool, freedom) -> str:
+    return " (given)" if known else f" ({float(freedom):g} degrees of freedom)"
 
 
 def names(trained: Model) -> list[str]:

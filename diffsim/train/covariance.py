@@ -5,14 +5,16 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
-from jaxtyping import PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from .._errors import InputError, WorkFailed
 from .._types import Model, Vector
 from .belief import Belief, scale_of
 from .bounds import on_bound
+from .data import non_finite_in
 from .fit import parts
 
 
@@ -22,16 +24,24 @@ def belief(
     data: PyTree = None,
     *,
     noise: float | None = None,
+    measurements: int | None = None,
     train: PyTree[bool] | None = None,
 ) -> Belief:
     """What a least-squares fit says of its parameters: covariance = noise^2 (J^T J)^-1, J the residuals' Jacobian.
 
     `model` is the fitted one, `train` what was fitted. Residuals are taken for independent, with standard deviation
-    `noise`; without it that is estimated as sqrt(sum(residuals^2) / (residuals - free parameters)). Parameters on a
-    bound are taken for known. Directions of relative change whose singular value is below about 1e-6 of the greatest
-    are flat. Works under `jit` and `vmap` (`eqx.filter_vmap`).
+    `noise`; without it that is estimated as sqrt(sum(residuals^2) / (measurements - free parameters)). Parameters on
+    a bound are taken for known. Directions of relative change whose singular value is below about 1e-6 of the greatest
+    are flat. Works under `jit` and `vmap` (`eqx.filter_vmap`); too few measurements then give a noise of NaN.
 
-    Raises InputError if the noise is to be estimated and there are no more residuals than parameters.
+    A residual counts as missing, and not as a measurement, if it is exactly zero and so is its derivative by every
+    trained parameter. That is what a mask leaves, as `jnp.where(jnp.isnan(seen), 0.0, predicted - seen)` or a weight
+    of zero. A residual that is zero by chance has a derivative and counts. If a measurement equals its prediction
+    exactly and depends on no trained parameter, give the number of `measurements` yourself. It matters for the estimate
+    of the noise alone.
+
+    Raises InputError if the noise is to be estimated and there are no more measurements than free parameters, and for
+    residuals that are not finite.
 
     Source: G. A. F. Seber, C. J. Wild, Nonlinear Regression, Wiley 1989, sections 2.1 and 5.1.
     """
@@ -39,18 +49,49 @@ def belief(
     x, unravel = ravel_pytree(trained)
     flat = lambda x: ravel_pytree(residuals(eqx.combine(unravel(x), fixed), data))[0]
     r, jacobian = flat(x), jax.jacfwd(flat)(x)
-    if noise is None and r.size <= x.size:
-        cure = "give noise=, measure more, or train less"
-        raise InputError(f"{r.size} residuals cannot tell the noise beside {x.size} parameters: {cure}")
+    _check_finite(r, data)
+    counted = jnp.sum(measured(r, jacobian)) if measurements is None else measurements
     held = ravel_pytree(on_bound(trained))[0]
     scaled = jacobian @ jnp.diag(jnp.where(held, 0.0, scale_of(x)))
     # Rows of zeros, for there to be as many directions as parameters; those held are directions of their own.
     rows = jnp.concatenate([scaled, jnp.diag(held * jnp.linalg.norm(scaled))])
     _, singular, directions = jnp.linalg.svd(rows, full_matrices=False)
     open_ = singular <= _narrow(x) * jnp.max(singular)
-    freedom = r.size - x.size + jnp.sum(held) + jnp.sum(open_) if noise is None else jnp.inf
-    spread = jnp.sqrt(jnp.sum(r**2) / freedom) if noise is None else jnp.asarray(noise, x.dtype)
+    free = x.size - jnp.sum(held) - jnp.sum(open_)
+    if noise is None:
+        _check_count(counted, free, r.size, x.size)
+        freedom = counted - free
+        spread = jnp.where(freedom > 0, jnp.sqrt(jnp.sum(r**2) / jnp.maximum(freedom, 1)), jnp.nan)
+    else:
+        freedom, spread = jnp.inf, jnp.asarray(noise, x.dtype)
     return _assemble(trained, fixed, directions, singular / spread, open_, held, spread, freedom)
+
+
+def measured(r: Vector, jacobian: Float[Array, "residuals n"]) -> Bool[Array, " residuals"]:
+    """Which residuals are measurements: all but those that are zero and whose derivatives (their rows) are all zero."""
+    return (r != 0) | jnp.any(jacobian != 0, axis=1)
+
+
+def _check_finite(r: Vector, data: PyTree) -> None:
+    """Raises InputError for concrete residuals that are not finite; names the data that are not."""
+    if isinstance(r, Tracer) or bool(jnp.all(jnp.isfinite(r))):
+        return
+    bad = np.flatnonzero(~np.isfinite(r))
+    where = f"{len(bad)} of {r.size} residuals are not finite, the first is number {bad[0]}"
+    cure = "set the residuals of missing measurements to zero, as jnp.where(jnp.isnan(seen), 0.0, predicted - seen)"
+    raise InputError("; ".join([where, *non_finite_in(data, "data"), cure]))
+
+
+def _check_count(counted, free, residuals: int, numbers: int) -> None:
+    """Raises InputError if there are too few measurements to estimate the noise, as far as that is known."""
+    cure = "give noise=, measure more, or train less"
+    if isinstance(counted, Tracer) or isinstance(free, Tracer):
+        if residuals <= numbers:
+            raise InputError(f"{residuals} residuals cannot tell the noise beside {numbers} parameters: {cure}")
+    elif int(counted) <= int(free):
+        missing = residuals - int(counted)
+        gaps = f" ({missing} of {residuals} are masked)" if missing > 0 else ""
+        raise InputError(f"{int(counted)} residuals{gaps} cannot tell the noise beside {int(free)} parameters: {cure}")
 
 
 def laplace(loss: Callable, model: Model, data: PyTree = None, *, train: PyTree[bool] | None = None) -> Belief:

@@ -16,7 +16,8 @@ from .._extras import extra
 from .._types import Model, Scalar
 from ..parameters import at_bound, constrain, unconstrain
 from .bounds import limits
-from .fit import FitFailed, History, parts
+from .diagnosis import blame_data
+from .fit import FitFailed, History, on_host, parts
 from .progress import Progress
 
 
@@ -48,6 +49,7 @@ def fit_cma_es(
     """
     if generations < 1 or spread <= 0:
         raise InputError(f"generations={generations}, spread={spread:g}: give at least 1, and more than 0")
+    on_host("fit_cma_es", model, data)
     trained, fixed = parts(model, train)
     low, high = limits(trained)
     start, unravel = ravel_pytree(unconstrain(trained))
@@ -73,7 +75,8 @@ def fit_cma_es(
     found = constrain(unravel(jnp.asarray(best[1], kind)))
     history = History(np.array(losses), time.perf_counter() - began, 0.0, at_bound=tuple(at_bound(found, width=0.0)))
     if not np.isfinite(best[0]):
-        raise FitFailed("no model of the first generation has a finite loss: start elsewhere", model, history)
+        cause = blame_data(loss, model, data, "data") or "start elsewhere"
+        raise FitFailed(f"no model of the first generation has a finite loss: {cause}", model, history)
     return eqx.combine(found, fixed), history
 
 

@@ -10,17 +10,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.core import Tracer
 from jaxtyping import Float, PyTree
 
 from .._errors import InputError, WorkFailed
 from .._types import Model
-from ..parameters import parameters, trainable, unconstrain
+from ..parameters import parameters, python_numbers, trainable, unconstrain
+from .data import non_finite_in
 from .devices import Group
+from .diagnosis import Finding, blame_data, diagnose_stuck
 from .options import TO_THE_END, Checkpoint, Moment, NonFinite, Stopping
 from .progress import Progress
 from .resume import Keeper, Snapshot, origin
 from .step import State
 from .task import Task
+
+ENOUGH = 10  # losses none of which is below the first that tell of no progress
 
 
 class History(NamedTuple):
@@ -28,7 +33,9 @@ class History(NamedTuple):
 
     `dropped` counts the steps that were not finite and left out, `validation` has the validation loss after each
     compiled call, and `stopped` tells what ended the fit before its batches did: "minutes", "patience" or nothing.
-    `at_bound` has the paths of the parameters that a least-squares fit or a minimiser left on a bound.
+    `at_bound` has the paths of the parameters that a least-squares fit or a minimiser left on a bound. `status` is the
+    name of their `FitStatus` in small letters, and "no_progress" for any fit of which no step lowered the loss;
+    `message` says in words how the fit ended, and what keeps it from moving.
     """
 
     loss: Float[np.ndarray, " steps"]
@@ -38,6 +45,26 @@ class History(NamedTuple):
     validation: Float[np.ndarray, " calls"] | None = None
     stopped: str = ""
     at_bound: tuple[str, ...] = ()
+    status: str = ""
+    message: str = ""
+
+    @property
+    def last_loss(self) -> float:
+        """The last loss that is finite; NaN if there is none."""
+        finite = self.loss[np.isfinite(self.loss)]
+        return float(finite[-1]) if len(finite) else float("nan")
+
+    def __repr__(self) -> str:
+        """The first and the last loss, the number of steps, the times, and how the fit ended."""
+        if not isinstance(self.loss, np.ndarray):
+            return tuple.__repr__(self)
+        made = int(np.sum(~np.isnan(self.loss)))
+        first = f"{self.loss[0]:.4g} -> " if made > 1 else ""
+        parts = [f"loss {first}{self.last_loss:.4g} in {made} of {len(self.loss)} steps"]
+        parts += [f"{self.seconds:.3g} s (and {self.compile_seconds:.3g} s of compiling)"]
+        parts += [f"{self.dropped} steps dropped"] if self.dropped else []
+        parts += [f"at its bound: {', '.join(self.at_bound)}"] if self.at_bound else []
+        return f"History({'; '.join([*parts, *([self.message] if self.message else [])])})"
 
 
 class FitFailed(WorkFailed):
@@ -83,10 +110,15 @@ def fit(
     alone reads and writes files, shows progress and calls `watch`. A checkpoint goes on with any number of devices,
     with the same numbers but for rounding.
 
-    Raises InputError for batches of unequal length, for a loss that is no scalar, if nothing trains, for a checkpoint
+    If no loss comes below the first, the history's status is "no_progress", and its message names a likely cause.
+
+    Raises InputError for batches of unequal length, for an `optimizer` that is none of optax, as a number, within
+    `jit`, `vmap` and `grad` (fits run on the host), for a loss that is no scalar, if nothing trains, for a checkpoint
     of other arguments and for devices that cannot share a batch equally, FitFailed at the first loss or gradient that
     is not finite, or at the limit of `non_finite`, and WorkFailed if another process is lost.
     """
+    on_host("fit", model, batches)
+    check_optimizer(optimizer)
     began = time.monotonic()
     policy = NonFinite(non_finite) if isinstance(non_finite, str) else non_finite
     steps = _count(batches)
@@ -107,12 +139,17 @@ def fit(
         keeper.save(snapshot)
         deadline = np.inf if stopping.minutes is None else began + 60 * stopping.minutes
         snapshot, stopped = _run(task, snapshot, keeper, bar, watch if group.leads else None, deadline)
+        if stopped:
+            bar.show(snapshot.done, snapshot.losses[snapshot.done - 1], last=True)
+        status, message = _ending(task, model, train, snapshot, stopped)
+        bar.say(message)
     healthy = bool(snapshot.state.healthy)
     losses = snapshot.losses[: snapshot.done] if healthy else snapshot.losses
     validation = None if snapshot.best is None else snapshot.validation[: -(-snapshot.done // task.size)]
     history = History(losses, snapshot.seconds, compiling, int(np.sum(snapshot.dropped)), validation, stopped)
+    history = history._replace(status=status, message=message)
     if not healthy:
-        _fail(task, snapshot.state, history)
+        _fail(task, model, train, snapshot.state, history)
     keeper.save(snapshot)
     best = snapshot.best
     return task.model(best.trained if best is not None and best.call else snapshot.state.trained), history
@@ -125,8 +162,11 @@ def _run(task: Task, snapshot: Snapshot, keeper: Keeper, bar: Progress, watch, d
         for call in task.calls(snapshot):
             new = task.after(snapshot, call)
             new = new._replace(seconds=time.perf_counter() - began)
-            bar.show(new.done, new.losses[new.done - 1])
-            if not bool(new.state.healthy):
+            healthy = bool(new.state.healthy)
+            made = new.done if healthy else int(new.state.step)
+            if made:
+                bar.show(made, new.losses[made - 1], last=not healthy)
+            if not healthy:
                 return new, ""
             if watch is not None:
                 watch(task.moment(snapshot.done, new))
@@ -148,7 +188,27 @@ def _run(task: Task, snapshot: Snapshot, keeper: Keeper, bar: Progress, watch, d
     return snapshot, "" if snapshot.done == task.steps else "minutes"
 
 
-def _fail(task: Task, state: State, history: History):
+def _ending(task: Task, model: Model, train, snapshot: Snapshot, stopped: str) -> tuple[str, str]:
+    """The status of a fit and a sentence, both empty unless something is to be said of how it ended."""
+    message = f"stopped by {stopped} after {snapshot.done} of {task.steps} steps" if stopped else ""
+    losses = snapshot.losses[: snapshot.done][~snapshot.dropped[: snapshot.done]]
+    same = len(losses) > 1 and np.all(losses == losses[0])
+    if not bool(snapshot.state.healthy) or np.any(losses < losses[:1]) or not (same or len(losses) >= ENOUGH):
+        return "", message
+    if task.group.several:
+        return "no_progress", f"no progress: no loss of {len(losses)} steps is below the first"
+    trained, fixed = parts(model, train)
+    batch = jax.tree.map(lambda leaf: leaf[0], task.batches)
+    finding, cause = diagnose_stuck(task.loss, trained, fixed, batch, squares=False)
+    if finding == Finding.MINIMUM:
+        return "converged", f"no loss of {len(losses)} steps is below the first, {losses[0]:.4g}: {cause}"
+    if finding == Finding.ROUGH:
+        cause = "the learning rate may be too large" if losses[-1] > losses[0] else "the learning rate may be too small"
+    cause = "; ".join([*non_finite_in(batch, "batches"), cause])
+    return "no_progress", f"no progress: no loss of {len(losses)} steps is below the first, {losses[0]:.4g}; {cause}"
+
+
+def _fail(task: Task, start: Model, train, state: State, history: History):
     """Raises FitFailed, naming the first parameter whose gradient is not finite at the step that failed."""
     step, model = int(state.step), task.model(state.trained)
     batch = jax.tree.map(lambda leaf: leaf[step], task.batches)
@@ -157,20 +217,61 @@ def _fail(task: Task, state: State, history: History):
     where = f"; the gradient of {bad[0]} is not finite there" if bad else ""
     dropped = f", the last of {task.policy.limit} in a row that are not finite" if task.policy.policy != "stop" else ""
     value = float(task.loss(model, batch))
+    cure = "try a smaller learning rate, or a loss that masks failed trajectories by their status"
+    if not task.group.several:
+        value_and_gradient = lambda model, batch: eqx.filter_value_and_grad(task.loss)(model, batch)
+        cure = blame_data(value_and_gradient, model, batch, "the batch") or cure
+    if not (task.group.several or bad or non_finite_in(batch, "the batch")):
+        cure = _wrong(task, start, train, cure)
     raise FitFailed(
-        f"loss {value:g} at step {step} of {task.steps}{dropped}{where}. The last healthy model is kept; "
-        "try a smaller learning rate, or a loss that masks failed trajectories by their status",
+        f"loss {value:g} at step {step} of {task.steps}{dropped}{where}. The last healthy model is kept; {cure}",
         model,
         history,
     )
 
 
+def _wrong(task: Task, start: Model, train, otherwise: str) -> str:
+    """The derivative of the starting model that finite differences contradict, or another phrase if there is none."""
+    trained, fixed = parts(start, train)
+    batch = jax.tree.map(lambda leaf: leaf[0], task.batches)
+    finding, cause = diagnose_stuck(task.loss, trained, fixed, batch, squares=False)
+    return cause if finding == Finding.DERIVATIVE else otherwise
+
+
 def parts(model: Model, train: PyTree[bool] | None) -> tuple[Model, Model]:
-    """What trains of a model, and the rest; raises InputError if nothing trains."""
+    """What trains of a model, and the rest; raises InputError if nothing trains.
+
+    Without `train`, a Python float in a plain container raises too: it would be left out without a word.
+    """
+    numbers = python_numbers(model) if not parameters(model) else python_numbers(model, modules=False)
+    if numbers and train is None:
+        path, value = next(iter(numbers.items()))
+        named = f"{path or 'the model'}={value:g} is a Python number, which does not train"
+        raise InputError(f"{named}: make it an array, as jnp.array({value!r}), or choose what trains with train=")
     trained, fixed = eqx.partition(model, trainable(model) if train is None else train)
     if not parameters(trained):
         raise InputError("nothing to train: the model has no real array, or `train` chooses none")
     return trained, fixed
+
+
+def on_host(what: str, *trees: PyTree) -> None:
+    """Raises InputError, in which `what` is the name of a fit, if it is called from within a transformed function."""
+    traced = [leaf for leaf in (*jax.tree.leaves(trees), jnp.zeros(())) if isinstance(leaf, Tracer)]
+    if traced:
+        raise InputError(
+            f"{what} was called within jit, vmap or grad: fits run on the host. Call it outside; "
+            "fit_many runs many fits side by side in one compiled call"
+        )
+
+
+def check_optimizer(optimizer: Any) -> None:
+    """Raises InputError for what is no optimizer, as a learning rate, a schedule or one that was not called."""
+    if hasattr(optimizer, "init") and hasattr(optimizer, "update"):
+        return
+    if isinstance(optimizer, int | float) or eqx.is_array(optimizer):
+        raise InputError(f"optimizer={optimizer} is a number: give an optimizer, such as optax.adam({optimizer})")
+    name = getattr(optimizer, "__name__", type(optimizer).__name__)
+    raise InputError(f"optimizer={name} is no optimizer: give one of optax with its learning rate, as optax.adam(1e-3)")
 
 
 def _count(batches) -> int:

@@ -19,6 +19,9 @@ from .settle import Place, Problem, distances, near, settle
 
 Solver = optx.AbstractLeastSquaresSolver | optx.AbstractMinimiser
 
+ENOUGH = 10  # iterations without a lower loss that tell of no progress, if the solver has not ended before
+STILL = 2  # accepted steps in a row that leave a sum of squares as it is: then all is over
+SHARE = 1e-3  # of a solver's rtol: a relative change of the sum of squares below it is none
 LEVEL = 1e-6  # of the loss: the change that a slope may make, per unit or share of its parameter, where all is over
 
 
@@ -29,6 +32,7 @@ class FitStatus(enum.IntEnum):
     AT_BOUND = 1
     STEP_LIMIT = 2
     NON_FINITE = 3
+    NO_PROGRESS = 4
 
     @property
     def explanation(self) -> str:
@@ -41,6 +45,7 @@ _EXPLANATIONS = (
     "converged, with a parameter on its bound, beyond which the loss would fall further",
     "step limit: the solver did not come to its tolerances; raise steps, or scale the residuals",
     "non-finite: the loss of the starting model, or of a step that the solver took, is not finite; start elsewhere",
+    "no progress: no step lowered the loss; the start is a minimum, or the derivatives there are wrong",
 )
 
 
@@ -56,13 +61,17 @@ class End(NamedTuple):
 
 
 class _Loop(NamedTuple):
-    """What an iteration changes: the place, the arrays of the solver's state, iterations made and their losses."""
+    """What an iteration changes: the place, the arrays of the solver's state, iterations made and their losses.
+
+    `still` counts the accepted steps, up to now, that have not changed a sum of squares.
+    """
 
     place: Place
     state: Any
     number: Count
     losses: Float[Array, " steps"]
     over: Flag
+    still: Count
 
     def healthy(self) -> Flag:
         """Whether the last loss is finite."""
@@ -92,7 +101,8 @@ class _Engine(NamedTuple):
         state = _choose(astray, self.fresh(z), _arrays(state))
         place = place._replace(z=jnp.where(jnp.isfinite(loss) & ~place.held, z, place.z))
         losses = loop.losses.at[loop.number].set(loss)
-        after = _Loop(place, state, loop.number + 1, losses, over | refused)
+        still = _standing_still(problem, self.solver, loop, z, loss)
+        after = _Loop(place, state, loop.number + 1, losses, over | refused | (still >= STILL), still)
         if not problem.bounds:
             return after
         due = after.over | jnp.any(near(problem, place, self.gaps))
@@ -102,7 +112,8 @@ class _Engine(NamedTuple):
         """The loop with parameters set on their bounds, or let go, and the solver begun anew if there are any."""
         place, anew = settle(self.problem, loop.place, self.gaps, loop.over)
         state = _choose(anew, self.fresh(place.z), loop.state)
-        return loop._replace(place=place, state=state, over=loop.over & ~anew)
+        still = jnp.where(anew, 0, loop.still)
+        return loop._replace(place=place, state=state, over=loop.over & ~anew, still=still)
 
 
 @eqx.filter_jit
@@ -114,9 +125,10 @@ def iterate(function, solver: Solver, trained: Model, fixed: Model, data, steps:
     engine = _Engine(problem, solver, first, distances(problem, problem.bounded(start.z)))
     losses = jnp.full(steps, jnp.nan, jax.eval_shape(first.f_info.as_min).dtype)
     going = lambda loop: (loop.number < steps) & ~loop.over & loop.healthy()
-    loop = lax.while_loop(going, engine.step, _Loop(start, _arrays(first), jnp.array(0), losses, ~active))
+    loop = lax.while_loop(going, engine.step, _Loop(start, _arrays(first), jnp.array(0), losses, ~active, jnp.array(0)))
     done = jnp.where(jnp.any(loop.place.held), FitStatus.AT_BOUND, FitStatus.CONVERGED)
     status = jnp.where(loop.healthy(), jnp.where(loop.over, done, FitStatus.STEP_LIMIT), FitStatus.NON_FINITE)
+    status = jnp.where(_no_progress(problem, loop) & loop.healthy(), FitStatus.NO_PROGRESS, status)
     return End(ravel_pytree(trained)[1](problem.at(loop.place)), loop.losses, status)
 
 
@@ -159,6 +171,35 @@ def _stalled(problem: Problem, solver, place: Place, z: Vector, state) -> tuple[
     slope, value = jnp.abs(state.f_info.grad), jnp.abs(state.f_info.f)
     level = (slope * jnp.maximum(jnp.abs(z), 1.0) <= LEVEL * value) | (slope <= tolerance)
     return refused & jnp.all(level), refused & ~jnp.all(level)
+
+
+def _standing_still(problem: Problem, solver, loop: _Loop, z: Vector, loss) -> Count:
+    """How many accepted steps in a row, this one included, have lowered a sum of squares by next to nothing."""
+    if not problem.squares:
+        return loop.still
+    before = loop.losses[jnp.maximum(loop.number - 1, 0)]
+    rtol = max(SHARE * solver.rtol, 4 * float(jnp.finfo(loss.dtype).eps))
+    accepted = jnp.any(z != loop.place.z) & (loop.number > 0)
+    return jnp.where(accepted, jnp.where(before - loss <= rtol * loss, loop.still + 1, 0), loop.still)
+
+
+def _no_progress(problem: Problem, loop: _Loop) -> Flag:
+    """Whether no iteration came below the first loss, which is that of the start, though it was not zero."""
+    lowered = jnp.any(loop.losses < loop.losses[0]) | jnp.any(loop.place.held)
+    least = problem.squares & (loop.losses[0] == 0)
+    return ~lowered & ~least & (loop.over | (loop.number >= ENOUGH))
+
+
+def with_rtol(solver: Solver, rtol: float | None) -> Solver:
+    """The solver with another relative tolerance and an absolute one changed by the same factor; itself for None."""
+    if rtol is None:
+        return solver
+    if not 0 < rtol < 1:
+        raise InputError(f"rtol={rtol:g}: give a relative tolerance between 0 and 1, such as 1e-6")
+    if not (hasattr(solver, "rtol") and hasattr(solver, "atol")):
+        raise InputError(f"rtol={rtol:g}: {type(solver).__name__} has no tolerances of its own")
+    atol = solver.atol * rtol / solver.rtol if solver.rtol else solver.atol
+    return eqx.tree_at(lambda solver: (solver.rtol, solver.atol), solver, (float(rtol), float(atol)))
 
 
 def _arrays(tree):

@@ -13,9 +13,11 @@ from jaxtyping import Array, Float, PyTree
 
 from .._errors import InputError
 from .._types import Model, Scalar
-from ..parameters import at_bound, unconstrain
-from .fit import FitFailed, History, parts
-from .iterate import FitStatus, Solver, iterate
+from ..parameters import at_bound, parameters, unconstrain
+from .data import non_finite_in
+from .diagnosis import Finding, blame_data, diagnose_stuck
+from .fit import FitFailed, History, on_host, parts
+from .iterate import End, FitStatus, Solver, iterate, with_rtol
 from .progress import Progress
 
 # The trust region grows after steps that do three quarters of what the linear model says (Nocedal and Wright, Numerical
@@ -35,6 +37,7 @@ def fit_least_squares(
     *,
     solver: Solver = LEVENBERG_MARQUARDT,
     steps: int = 100,
+    rtol: float | None = None,
     train: PyTree[bool] | None = None,
     progress: bool = True,
 ) -> tuple[Model, History]:
@@ -43,12 +46,19 @@ def fit_least_squares(
     `solver` is any optimistix least-squares solver or minimiser; `train` and bounds are as in `fit`. A parameter whose
     optimum lies on its bound ends there exactly, and `history.at_bound` names it. All iterations run in one compiled
     call, which is kept for the same `residuals`, `solver` and shapes. The history's loss is `sum(residuals**2) / 2`
-    after each iteration, NaN after convergence.
+    after each iteration, NaN after convergence; `history.message` says how the fit ended.
 
-    Raises InputError if nothing trains, FitFailed if the residuals of the first model are not finite; a later step
-    that makes them so is rejected by the solver.
+    A fit has converged when a step changes parameters and residuals by less than the tolerances of `solver`, or when
+    two steps in a row lower the loss by a share of less than `rtol / 1000`. `rtol` takes the place of that of `solver`
+    (1e-9) and changes its absolute tolerance by the same factor. Good values: 1e-6 for residuals of an adaptive solve.
+
+    If no step lowers the loss, the status is "no_progress" and the message names a likely cause: data that are not
+    finite, or a derivative that finite differences contradict, by the path of its parameter.
+
+    Raises InputError if nothing trains, for an `rtol` outside (0, 1) and within `jit`, `vmap` and `grad`, FitFailed if
+    the residuals of the first model are not finite; a later step that makes them so is rejected by the solver.
     """
-    return _fit(as_needed(residuals, solver), model, data, solver, steps, train, progress)
+    return _fit(as_needed(residuals, solver), model, data, with_rtol(solver, rtol), steps, train, progress)
 
 
 def minimise(
@@ -58,6 +68,7 @@ def minimise(
     *,
     solver: optx.AbstractMinimiser = LBFGS,
     steps: int = 200,
+    rtol: float | None = None,
     train: PyTree[bool] | None = None,
     progress: bool = True,
 ) -> tuple[Model, History]:
@@ -68,7 +79,7 @@ def minimise(
     """
     if isinstance(solver, optx.AbstractLeastSquaresSolver):
         raise InputError(f"{type(solver).__name__} needs residuals, not a loss: use fit_least_squares")
-    return _fit(loss, model, data, solver, steps, train, progress)
+    return _fit(loss, model, data, with_rtol(solver, rtol), steps, train, progress)
 
 
 class SumOfSquares(eqx.Module):
@@ -87,8 +98,9 @@ def as_needed(residuals: Callable, solver: Solver) -> Callable:
 
 
 def _fit(function, model, data, solver: Solver, steps: int, train, progress: bool) -> tuple[Model, History]:
-    trained, fixed = parts(model, train)
-    trained = unconstrain(trained)
+    on_host("a fit", model, data)
+    start, fixed = parts(model, train)
+    trained = unconstrain(start)
     with Progress(steps, progress) as bar:
         began = time.perf_counter()
         # An idle call compiles and changes nothing, so that the two times can be told apart.
@@ -97,15 +109,53 @@ def _fit(function, model, data, solver: Solver, steps: int, train, progress: boo
         compiled = time.perf_counter()
         end = iterate(function, solver, trained, fixed, data, steps, jnp.array(True))
         losses = np.asarray(end.losses)
+        seconds = time.perf_counter() - compiled
         done = int(np.sum(np.isfinite(losses)))
-        bar.show(steps, losses[max(done - 1, 0)])
-    fitted = eqx.combine(end.trained, fixed)
-    names = tuple(at_bound(end.trained, width=0.0))
-    history = History(losses, time.perf_counter() - compiled, compiled - began, at_bound=names)
+        if done:
+            bar.show(done, losses[done - 1], last=True)
+        names = tuple(at_bound(end.trained, width=0.0))
+        history = History(losses, seconds, compiled - began, at_bound=names)
+        if done == 0 or end.status == FitStatus.NON_FINITE:
+            _fail(function, model, eqx.combine(end.trained, fixed), data, solver, history, done)
+        status, message = _ending(function, start, fixed, data, solver, end, done)
+        bar.say(message)
+    return eqx.combine(end.trained, fixed), history._replace(status=status.name.lower(), message=message)
+
+
+def _ending(function, start, fixed, data, solver: Solver, end: End, done: int) -> tuple[FitStatus, str]:
+    """How a fit ended, and a sentence that says so, with a likely cause if no step lowered the loss."""
+    status, count = FitStatus(int(end.status)), f"{done} of {len(end.losses)} iterations"
+    squares = not isinstance(solver, optx.AbstractMinimiser)
+    if status == FitStatus.NO_PROGRESS:
+        finding, cause = diagnose_stuck(function, start, fixed, data, squares=squares)
+        if finding == Finding.MINIMUM:
+            return FitStatus.CONVERGED, f"converged after {count}: {cause}"
+        cause = "; ".join([*non_finite_in(data, "data"), cause])
+        return status, f"no progress: no step lowered the loss in {count}; {cause}"
+    if status == FitStatus.STEP_LIMIT:
+        return status, f"not converged after {count}: raise steps or rtol, or scale the residuals"
+    on = at_bound(end.trained, width=0.0)
+    message = f"converged after {count}" + (f", with {', '.join(on)} on a bound" if on else "")
+    if stuck := [path for path in _unmoved(start, end.trained) if path not in on]:
+        finding, cause = diagnose_stuck(function, end.trained, fixed, data, squares=squares, paths=stuck)
+        if finding == Finding.DERIVATIVE:
+            return FitStatus.NO_PROGRESS, f"no progress in {', '.join(stuck)} after {count}: {cause}"
+        message += f"; {cause}" if finding == Finding.INDEPENDENT else ""
+    return status, message
+
+
+def _unmoved(start: Model, end: Model) -> list[str]:
+    """Paths of the parameters that are, but for rounding, where they started."""
+    before, after = parameters(start), parameters(end)
+    same = lambda a, b: np.allclose(a, b, rtol=10 * float(jnp.finfo(a.dtype).eps), atol=0)
+    return [path for path, entry in after.items() if same(np.asarray(before[path].value), np.asarray(entry.value))]
+
+
+def _fail(function, model: Model, fitted: Model, data, solver: Solver, history: History, done: int):
+    """Raises FitFailed for a loss that is not finite; names data that make it so."""
     what, are = ("loss", "is") if isinstance(solver, optx.AbstractMinimiser) else ("residuals", "are")
     if done == 0:
-        raise FitFailed(f"the {what} of the starting model {are} not finite: start elsewhere", model, history)
-    if end.status == FitStatus.NON_FINITE:
-        where = f"the {what} {are} not finite after iteration {done} of {steps}"
-        raise FitFailed(f"{where}. The last healthy model is kept; try a solver that damps its steps", fitted, history)
-    return fitted, history
+        cause = blame_data(function, model, data, "data") or "start elsewhere"
+        raise FitFailed(f"the {what} of the starting model {are} not finite: {cause}", model, history)
+    where = f"the {what} {are} not finite after iteration {done} of {len(history.loss)}"
+    raise FitFailed(f"{where}. The last healthy model is kept; try a solver that damps its steps", fitted, history)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from .._errors import InputError, WorkFailed
@@ -15,7 +16,7 @@ from .._trees import common_length
 from .._types import Model
 from ..parameters import Parameter, at_bound, parameters, trainable, unconstrain
 from .fit import parts
-from .iterate import FitStatus, Solver, iterate
+from .iterate import FitStatus, Solver, iterate, with_rtol
 from .least_squares import LEVENBERG_MARQUARDT
 
 
@@ -25,6 +26,14 @@ class Fits(NamedTuple):
     models: Model
     loss: Float[Array, " fits"]
     status: Int[Array, " fits"]
+
+    def __repr__(self) -> str:
+        """How many fits ended in which way, and the least loss; within `jit` the shapes."""
+        if not eqx.is_array(self.loss) or isinstance(self.loss, Tracer):
+            return tuple.__repr__(self)
+        ways = ", ".join(f"{count} {name}" for name, count in self.counts().items() if count)
+        finite = np.asarray(self.loss)[np.isfinite(self.loss)]
+        return f"Fits({ways}; least loss {finite.min():.4g})" if len(finite) else f"Fits({ways}; no finite loss)"
 
     def counts(self) -> dict[str, int]:
         """How many fits ended in which way, by name."""
@@ -44,7 +53,9 @@ class Fits(NamedTuple):
         loss = np.where(np.isfinite(self.loss), self.loss, np.inf)
         if not np.any(np.isfinite(loss)):
             raise WorkFailed(f"none of {len(loss)} fits has a finite loss ({self.counts()}): start them elsewhere")
-        good = (np.asarray(self.status) <= FitStatus.AT_BOUND) & np.isfinite(loss)
+        # A start that no step improves may be the best of all.
+        status = np.asarray(self.status)
+        good = ((status <= FitStatus.AT_BOUND) | (status == FitStatus.NO_PROGRESS)) & np.isfinite(loss)
         return self.model(int(np.argmin(np.where(good, loss, np.inf) if good.any() else loss)))
 
 
@@ -56,17 +67,19 @@ def fit_many(
     each: bool = False,
     solver: Solver = LEVENBERG_MARQUARDT,
     steps: int = 100,
+    rtol: float | None = None,
     train: PyTree[bool] | None = None,
 ) -> Fits:
     """The ends of fits that run side by side, one from each of some models, in one compiled call.
 
     Every real array of `models` has a leading axis that counts the fits, as `draw_models` makes it. `function` gives
     residuals for a least-squares solver, and a loss for a minimiser. All fits are to the same `data`, or `each` to its
-    own, whose leading axis counts them too. `train`, bounds and `steps` are as in `fit_least_squares`; nothing is
-    raised for a fit that fails: its status says so. The batch takes as many iterations as its slowest fit.
+    own, whose leading axis counts them too. `train`, bounds, `steps` and `rtol` are as in `fit_least_squares`; nothing
+    is raised for a fit that fails: its status says so. The batch takes as many iterations as its slowest fit.
 
     Raises InputError if nothing trains and for leading axes that differ.
     """
+    solver = with_rtol(solver, rtol)
     trained, fixed = parts(models, train)
     counted, rest = eqx.partition(fixed, eqx.is_inexact_array)
     common_length((trained, counted, data if each else None), "models (and data, if each has its own)")
@@ -86,14 +99,27 @@ def _run(function, solver: Solver, trained, counted, rest, data, each: bool, ste
 
 
 def draw_models(
-    model: Model, count: int, *, key: Key[Array, ""], train: PyTree[bool] | None = None, spread: float = 1.0
+    model: Model,
+    count: int,
+    *,
+    key: Key[Array, ""],
+    train: PyTree[bool] | None = None,
+    spread: float = 1.0,
+    relative: float | None = None,
 ) -> Model:
     """So many copies of a model, each real array with a leading axis, the trained ones drawn at random.
 
     A parameter with two bounds is uniform between them; one with one bound has a distance from it that is log-normal
     about the model's own, and one without is normal about its value: `spread` is the standard deviation, of the
     logarithm there, and here in units of the value (of 1 if that is zero).
+
+    With `relative`, as 0.2 for plus or minus 20 %, each is uniform between (1 - relative) and (1 + relative) times its
+    value (within plus or minus `relative` if that is zero), as far as the bounds allow, and `spread` is not used.
+
+    Raises InputError for a count below 1 and a `relative` that is not above 0.
     """
+    if relative is not None and not relative > 0:
+        raise InputError(f"relative={relative:g}: give a share above 0, such as 0.2")
     if count < 1:
         raise InputError(f"count={count}: draw at least one model")
     chosen = trainable(model) if train is None else train
@@ -103,11 +129,22 @@ def draw_models(
     def leaf(path, value, drawn):
         name = jax.tree_util.keystr(path, simple=True, separator=".")
         if name not in known:
-            return value
+            return jnp.broadcast_to(value, (count, *value.shape)) if eqx.is_inexact_array(value) else value
         rows = jnp.broadcast_to(value, (count, *value.shape))
-        return _draw(known[name], rows, keys[name], spread) if drawn else rows
+        if not drawn:
+            return rows
+        if relative is not None:
+            return _draw_near(known[name], rows, keys[name], relative)
+        return _draw(known[name], rows, keys[name], spread)
 
     return jax.tree_util.tree_map_with_path(leaf, model, chosen)
+
+
+def _draw_near(entry: Parameter, rows: Array, key, relative: float) -> Array:
+    reach = relative * jnp.where(rows == 0, 1.0, jnp.abs(rows))
+    low, high = jnp.maximum(rows - reach, entry.bounds[0]), jnp.minimum(rows + reach, entry.bounds[1])
+    # Within the bounds, not on them: from there a fit could not start.
+    return low + (high - low) * jr.uniform(key, rows.shape, rows.dtype, minval=1e-6, maxval=1 - 1e-6)
 
 
 def _draw(entry: Parameter, rows: Array, key, spread: float) -> Array:

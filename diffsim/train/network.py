@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from .._errors import InputError
+from ..parameters import constant_field
 
 
 class BoundedMLP(eqx.Module):
@@ -13,12 +14,13 @@ class BoundedMLP(eqx.Module):
 
     `low` and `high` are scalars or one value per output; with scalars the network returns a vector of length
     `outputs`, or a scalar if `outputs` is None. `scale` divides the inputs: their typical size.
+    These three are no parameters: `ds.parameters` does not list them and a fit leaves them as they are.
     """
 
     layers: eqx.nn.MLP
-    low: Float[Array, "..."]
-    high: Float[Array, "..."]
-    scale: Float[Array, "..."]
+    low: Float[Array, "..."] = constant_field()
+    high: Float[Array, "..."] = constant_field()
+    scale: Float[Array, "..."] = constant_field()
 
     def __init__(
         self,

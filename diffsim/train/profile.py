@@ -13,7 +13,7 @@ from .._errors import InputError, WorkFailed
 from .._types import Model
 from ..parameters import parameters, replace, trainable, unconstrain
 from .covariance import belief
-from .fit import parts
+from .fit import on_host, parts
 from .iterate import Solver, iterate
 from .least_squares import LEVENBERG_MARQUARDT, SumOfSquares
 
@@ -36,6 +36,11 @@ class Profile(NamedTuple):
     open: tuple[bool, bool]
     points: Float[np.ndarray, "points 2"]
 
+    def __repr__(self) -> str:
+        """The value and its interval, as `Profile(rate = 2.01, from 1.7 to 2.6)`."""
+        ends = [f"{x:.6g}{' (open)' if is_open else ''}" for x, is_open in zip(self[2:4], self.open, strict=True)]
+        return f"Profile({self.path} = {self.value:.6g}, from {ends[0]} to {ends[1]})"
+
 
 def profile(
     residuals: Callable,
@@ -45,6 +50,7 @@ def profile(
     path: str,
     level: float = 0.9,
     noise: float | None = None,
+    measurements: int | None = None,
     train: PyTree[bool] | None = None,
     solver: Solver = LEVENBERG_MARQUARDT,
     steps: int = 100,
@@ -54,17 +60,18 @@ def profile(
     The ends are where sqrt(2 (loss - least loss)) / noise is the quantile of Student's distribution (the normal one, if
     `noise` is given), the loss being sum(residuals^2) / 2 with all other trained parameters fitted to that value.
     Unlike `belief`, it does not take the model for linear nor the interval for symmetric; it costs some ten fits.
-    `model` is the fitted one; all else is as in `belief`.
+    `model` is the fitted one; all else is as in `belief`, which says what counts as a measurement.
 
     Raises InputError for a parameter that is not one trained number, WorkFailed if it meets a better fit than `model`.
 
     Source: D. M. Bates, D. G. Watts, Nonlinear Regression Analysis and Its Applications, Wiley 1988, section 6.1.
     """
+    on_host("profile", model, data)
     trained, _ = parts(model, train)
     known = parameters(trained)
     if path not in known or known[path].value.size != 1:
         raise InputError(f"path={path!r}: give one trained number, one of {', '.join(known)}")
-    found = belief(residuals, model, data, noise=noise, train=train)
+    found = belief(residuals, model, data, noise=noise, measurements=measurements, train=train)
     at = list(known).index(path)
     std = float(found.std()[sum(entry.value.size for entry in list(known.values())[:at])])
     entry, aim = known[path], float(found.quantile(level))

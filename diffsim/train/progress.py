@@ -72,13 +72,20 @@ class Progress:
         finally:
             late.cancel()
 
-    def show(self, step: int, loss: float) -> None:
-        """Tell that `step` steps are done and what the loss was."""
+    def show(self, step: int, loss: float, *, last: bool = False) -> None:
+        """Tell that `step` steps are done and what the loss was; `last`, that there are no more."""
         if self.bar is not None:
             self.bar.update(self.task, completed=step, loss=f"loss {loss:.4g}")
-        elif self.shown and (step == self.total or time.monotonic() - self.last_line > _SECONDS_BETWEEN_LINES):
+        elif self.shown and (last or step == self.total or time.monotonic() - self.last_line > _SECONDS_BETWEEN_LINES):
             print(f"step {step}/{self.total}  loss {loss:.4g}", file=sys.stderr, flush=True)
             self.last_line = time.monotonic()
+
+    def say(self, message: str) -> None:
+        """Show a line on stderr, such as how a fit ended."""
+        if self.bar is not None:
+            self.bar.console.print(message, markup=False, highlight=False)
+        elif self.shown:
+            print(message, file=sys.stderr, flush=True)
 
     def __exit__(self, *exception):
         if self.bar is not None:

@@ -9,7 +9,18 @@ import numpy as np
 import optax
 import pytest
 
-from diffsim import BoundedMLP, FitFailed, InputError, Scalar, fit, fit_least_squares, frozen, param, trainable
+from diffsim import (
+    BoundedMLP,
+    FitFailed,
+    InputError,
+    Scalar,
+    fit,
+    fit_least_squares,
+    frozen,
+    param,
+    parameters,
+    trainable,
+)
 
 
 class Line(eqx.Module):
@@ -235,7 +246,7 @@ def test_least_squares_stay_within_bounds_and_leave_the_rest():
 
 def test_least_squares_need_a_finite_start():
     with pytest.raises(FitFailed, match=r"the residuals of the starting model are not finite: start elsewhere"):
-        fit_least_squares(deviation, Oscillation(), jnp.full(40, jnp.nan), **QUIET)
+        fit_least_squares(lambda model, seen: deviation(model, seen) / 0.0, Oscillation(), jnp.zeros(40), **QUIET)
 
 
 @pytest.mark.parametrize("size", [1.0, 1e3, 1e300])
@@ -265,3 +276,11 @@ def test_the_limits_of_a_network_are_not_learned():
     gradient = eqx.filter_grad(lambda n: n(jnp.ones(2)))(network)
     assert gradient.low == gradient.high == gradient.scale == 0.0
     assert any(bool(jnp.any(x != 0)) for x in jax.tree.leaves(eqx.filter(gradient.layers, eqx.is_array)))
+    assert all(path.startswith("layers.") for path in parameters(network))
+    # Weight decay would shrink them if they trained.
+    loss = lambda network, _: jnp.sum(network(jnp.ones(2)) ** 2)
+    fitted, _ = fit(loss, network, optax.adamw(0.1, weight_decay=0.5), jnp.zeros(3), **QUIET)
+    assert (fitted.low, fitted.high, fitted.scale) == (0.0, 1.0, 3.0)
+    assert not np.array_equal(fitted.layers.layers[0].weight, network.layers.layers[0].weight)
+    with pytest.raises(InputError, match="unknown parameter 'low'"):
+        trainable(network, "low")

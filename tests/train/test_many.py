@@ -93,3 +93,28 @@ def test_leading_axes_must_agree():
         ds.fit_many(residuals, starts, jnp.zeros((4, 200)), each=True)
     with pytest.raises(InputError, match="count=0: draw at least one model"):
         ds.draw_models(Wave(), 0, key=jax.random.key(0))
+
+
+def test_models_are_drawn_about_a_value_by_a_share_of_it():
+    class Mixed(eqx.Module):
+        far: Scalar = param(-50.0, "m")
+        near: Scalar = param(1.9, "m", bounds=(0.0, 2.0))
+        zero: Scalar = param(0.0, "m")
+
+    drawn = ds.draw_models(Mixed(), 2000, key=jax.random.key(0), relative=0.2)
+    for leaf, (low, high) in zip(jax.tree.leaves(drawn), ((-60, -40), (1.52, 2.0), (-0.2, 0.2)), strict=True):
+        width = high - low
+        assert low < leaf.min() < low + 0.01 * width
+        assert high - 0.01 * width < leaf.max() < high
+        # The standard error of the mean of a uniform number is 0.0065 of its width.
+        assert float(leaf.mean()) == pytest.approx((low + high) / 2, abs=0.03 * width)
+    with pytest.raises(InputError, match=r"relative=-0\.2: give a share above 0"):
+        ds.draw_models(Mixed(), 2, key=jax.random.key(0), relative=-0.2)
+
+
+def test_copies_of_a_network_keep_its_limits():
+    network = ds.BoundedMLP(1, -1.0, 1.0, width=2, key=jax.random.key(0))
+    drawn = ds.draw_models(network, 3, key=jax.random.key(1))
+    np.testing.assert_array_equal(drawn.low, [-1.0, -1.0, -1.0])
+    loss = lambda network, _: (network(jnp.ones(1)) - 0.5) ** 2
+    assert repr(ds.fit_many(loss, drawn, solver=ds.LBFGS, steps=20)).startswith("Fits(3 ")

@@ -1,0 +1,27 @@
+"""Data that are not finite: where they are, for a message that names them."""
+
+import jax
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import PyTree
+
+from .._trees import is_real_array
+
+
+def non_finite_in(data: PyTree, what: str) -> list[str]:
+    """A phrase for each real array of `data` that holds numbers that are not finite: its name and the first such row.
+
+    `what` is the name of all data, as in `data['seen'] holds NaN in row 3 (8 of 20 numbers)`.
+    """
+    phrases = []
+    for path, leaf in jax.tree_util.tree_leaves_with_path(data):
+        if not is_real_array(leaf) or isinstance(leaf, Tracer):
+            continue
+        values = np.asarray(leaf)
+        bad = ~np.isfinite(values)
+        if bad.any():
+            kind = "NaN" if np.isnan(values[bad]).any() else "infinity"
+            row = f" in row {np.argwhere(bad)[0, 0]}" if values.ndim else ""
+            count = f" ({bad.sum()} of {values.size} numbers)" if values.size > 1 else ""
+            phrases.append(f"{what}{jax.tree_util.keystr(path)} holds {kind}{row}{count}")
+    return phrases
