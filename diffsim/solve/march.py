@@ -72,9 +72,8 @@ def begin(problem: Problem, start: Point, record: Record | None) -> March:
     healthy = jnp.isfinite(h) & all_finite((here, sight.value))
     stability = None
     if watches(still.controller, stepper.solver):
-        given = still.dt0 is not None or still.hint is not None
         largest = fitted(still, here.t, 10 * h)  # as much as a controller lets a step grow
-        stability = at_start(still.controller, stepper.slope, here, h, largest, given)
+        stability = at_start(still.controller, stepper.slope, here, h, largest)
     return March(
         point=start,
         h=h,
@@ -214,7 +213,9 @@ def _start(still: Problem, march: March, time: Scalar) -> tuple[Point, Scalar]:
     return start_of_attempt(still.controller, march.stability, march.point, time)
 
 
-def _after(problem: Problem, still: Problem, march: March, tried: Attempt, outcome: _Outcome, trial: Flag, seen) -> March:
+def _after(
+    problem: Problem, still: Problem, march: March, tried: Attempt, outcome: _Outcome, trial: Flag, seen: tuple
+) -> March:
     """The march after an attempt, of which `seen` must be finite too; it may have been part of a `trial`."""
     start, h, there = march.point, march.h, freeze(tried.end)
     whole, taken, settled = outcome

@@ -36,14 +36,13 @@ class Stability(NamedTuple):
 
 def watches(controller, solver) -> bool:
     """Whether steps are watched: of explicit methods, whose stability ends, by controllers with tolerances."""
-    tolerances = all(np.ndim(getattr(controller, name, None)) == 0 for name in ("rtol", "atol"))
-    return isinstance(controller, dfx.PIDController) and isinstance(solver, dfx.AbstractERK) and tolerances
+    if not (isinstance(controller, dfx.PIDController) and isinstance(solver, dfx.AbstractERK)):
+        return False
+    return jnp.ndim(controller.rtol) == jnp.ndim(controller.atol) == 0
 
 
-def at_start(controller, slope: Callable, here: Point, h: Scalar, largest: Scalar, given: bool) -> Stability:
-    """Before the first step, with a trial of one up to `largest` if it was `given` rather than chosen with care."""
-    if not given:
-        return Stability(jnp.array(0), jnp.zeros_like(here.y), jnp.zeros_like(h))
+def at_start(controller, slope: Callable, here: Point, h: Scalar, largest: Scalar) -> Stability:
+    """Before the first step `h`, with a trial of one up to `largest`."""
     due = _quiet(controller, here.y, here.y + h * here.slope)
     slopes = slope(here.t, here.y + _away(controller, here.y)) - here.slope
     due &= jnp.all(jnp.isfinite(slopes))
@@ -63,7 +62,7 @@ def start_of_attempt(controller, stability: Stability, point: Point, time: Scala
 
 def _away(controller, y: Vector) -> Vector:
     """From `y` to its neighbour: some hundred tolerances in every component, up or down."""
-    signs = np.random.default_rng(0).choice([-1.0, 1.0], y.shape).astype(y.dtype)
+    signs = jnp.asarray(np.random.default_rng(0).choice([-1.0, 1.0], y.shape), y.dtype)
     distance = jnp.minimum(_DISTANCE, _NEAREST / jnp.maximum(controller.rtol, 1e-30))
     return signs * (distance * _tolerance(controller, y)).astype(y.dtype)
 

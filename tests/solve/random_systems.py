@@ -2,9 +2,9 @@
 
     python tests/solve/random_systems.py --count 500 --seeds 0:2
 
-prints for each kind how many systems were solved, how many said that they failed, and how many were silently wrong. The
-truth is a closed form, or an event-driven simulation that goes from root to root of quadratic equations; its derivatives
-are by complex steps, which are exact to rounding.
+prints for each kind how many systems were solved, how many said that they failed, and how many were silently wrong.
+The truth is a closed form, or an event-driven simulation that goes from root to root of quadratic equations; its
+derivatives are by complex steps, which are exact to rounding.
 """
 
 import argparse
@@ -132,7 +132,7 @@ def at_rest(seed: int, count: int) -> Outcome:
 
 
 def billiard(seed: int, count: int) -> Outcome:
-    """A point at constant velocity in a square with walls at 0 and 1, which often meets a corner or starts at a wall."""
+    """A point at constant velocity in a square with walls, which often meets a corner or starts at a wall."""
     rng = np.random.default_rng(seed)
     position = rng.choice([0.0, 0.25, 0.5, 0.75, 1.0, rng.uniform(0.1, 0.9)], (count, 2))
     velocity = rng.choice([-2.0, -1.0, -0.5, 0.5, 1.0, 2.0, rng.uniform(0.3, 2)], (count, 2))
