@@ -15,6 +15,8 @@ from .derivatives.doctor import diagnose as diagnose
 from .derivatives.graph import computational_graph as computational_graph
 from .derivatives.stages import StageGraph as StageGraph
 from .derivatives.stages import stage_graph as stage_graph
+from .derivatives.ways import DerivativeTable as DerivativeTable
+from .derivatives.ways import derivative_table as derivative_table
 from .parameters import Parameter as Parameter
 from .parameters import at_bound as at_bound
 from .parameters import check_bounds as check_bounds

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from .._errors import InputError
+from .._files import write_text
 from .._types import Model, Scalar
 from .step import Guard, Rule, State
 
@@ -112,7 +113,7 @@ class MetricsFile:
         """Leaves the whole lines of steps up to `first`."""
         lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True) if self.path.exists() else []
         kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= first]
-        self.path.write_text("".join(kept), encoding="utf-8")
+        write_text(self.path, "".join(kept))
 
 
 def _plain(value: Array | np.ndarray | float | int | None):

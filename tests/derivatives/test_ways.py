@@ -15,6 +15,7 @@ from diffsim.derivatives.complex_step import complex_derivative, complex_gradien
 from diffsim.derivatives.costs import cost, growth
 from diffsim.derivatives.legendre import legendre3
 from diffsim.derivatives.symbolic import symbolic_gradient, to_jax, to_sympy
+from diffsim.derivatives.ways import derivative_table
 
 X = {"a": jnp.array([0.3, -1.2]), "b": jnp.array([[0.7], [2.0]])}
 
@@ -185,3 +186,29 @@ def test_bad_requests():
         schemes.difference_along(vector, X, jnp.ones(1))
     with pytest.raises(InputError, match="give a tree like x"):
         hvp(scalar, X, jnp.ones(4))
+
+
+def test_one_table_of_all_ways():
+    found = derivative_table(two, 1.5, 0.5, by_hand=by_hand)
+    assert found.reference == "by hand"
+    errors = found.errors()
+    assert set(errors) >= {"symbolic", "complex step", "automatic, reverse", "differences, central"}
+    # Differences of orders 1, 2 and 4 at their best steps; the others to rounding.
+    limits = {"differences, forward": 1e-6, "differences, backward": 1e-6, "differences, central": 1e-8}
+    assert all(error < limits.get(way, 1e-11) for way, error in errors.items())
+    assert "errors relative to: by hand" in str(found)
+    wrong = derivative_table(lambda x: x**2, 3.0, by_hand=5.0)
+    assert wrong.errors()["automatic, reverse"] == pytest.approx(0.2)
+
+
+def test_ways_that_do_not_apply_say_why():
+    found = derivative_table(lambda x: jnp.sum(jnp.abs(x)), jnp.array([1.0, -2.0]))
+    ways = {way.name: way for way in found.ways}
+    assert ways["symbolic"].gradient is None
+    assert "no complex derivative" in ways["complex step"].remark
+    np.testing.assert_array_equal(ways["automatic, forward"].gradient, [1.0, -1.0])
+    for point, message in [((), "empty"), ((1.0, jnp.ones(2)), "mixes"), ((jnp.array([1, 2]),), "int")]:
+        with pytest.raises(InputError, match=message):
+            derivative_table(lambda *x: x[0], *point)
+    with pytest.raises(InputError, match="return one number"):
+        derivative_table(lambda x: x, jnp.ones(2))

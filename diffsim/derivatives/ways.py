@@ -1,0 +1,131 @@
+"""One gradient by every way there is: by hand, symbolic, by finite differences, by complex steps, automatic."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._errors import InputError
+from . import schemes
+from .complex_step import complex_gradient
+from .symbolic import symbolic_gradient
+
+
+class Way(NamedTuple):
+    """A gradient by one way, None where that way does not apply, its relative error, and why it does not apply."""
+
+    name: str
+    gradient: np.ndarray | None
+    error: float
+    remark: str
+
+
+class DerivativeTable(NamedTuple):
+    """The gradient of one function at one point, by each way; prints as a table.
+
+    Errors are the largest difference from the `reference`, over its largest entry.
+    """
+
+    reference: str
+    ways: list[Way]
+
+    def errors(self) -> dict[str, float]:
+        """The error of each way that applies."""
+        return {way.name: way.error for way in self.ways if way.gradient is not None}
+
+    def __str__(self) -> str:
+        cells = [("way", "error", "gradient")]
+        for way in self.ways:
+            if way.gradient is None:
+                cells.append((way.name, "-", way.remark))
+            else:
+                numbers = [f"{x:.10g}" for x in way.gradient.ravel()[:4]] + ["..."] * (way.gradient.size > 4)
+                cells.append((way.name, f"{way.error:.1e}", " ".join(numbers)))
+        widths = [max(len(row[column]) for row in cells) for column in (0, 1)]
+        rows = [f"{name:<{widths[0]}}  {error:>{widths[1]}}  {text}" for name, error, text in cells]
+        return "\n".join([*rows, f"errors relative to: {self.reference}"])
+
+
+def derivative_table(f: Callable[..., Any], *point: Any, by_hand: Any = None) -> DerivativeTable:
+    """The gradient of `f(*point)`, one real number, by hand, by formula, by differences and automatically.
+
+    Args:
+        f: a function of numbers, or of one array.
+        point: the numbers, or the array.
+        by_hand: a gradient of one's own, as numbers or as a function of the point; it is then the reference for the
+            errors. Without it that is reverse mode.
+
+    A way that does not apply says why: a formula needs numbers for arguments and operations that SymPy knows (extra
+    `symbolic`), a complex step a function that is analytic. Raises InputError for a point that is not real, and where
+    `f` does not return one number.
+
+        print(ds.derivative_table(lambda x, y: jnp.sin(x / y) * y, 1.5, 0.5))
+    """
+    x, call = _vector(f, point)
+    if jnp.shape(jax.eval_shape(call, x)) != ():
+        raise InputError(f"f returns shape {jnp.shape(jax.eval_shape(call, x))}: return one number")
+    ways: dict[str, Callable[[], Any]] = {}
+    if by_hand is not None:
+        ways["by hand"] = lambda: by_hand(*point) if callable(by_hand) else by_hand
+    ways["symbolic"] = lambda: _symbolic(f, point)
+    for scheme in schemes.STENCILS:
+        ways[f"differences, {scheme}"] = lambda scheme=scheme: schemes.difference_gradient(call, x, scheme)
+    ways |= {
+        "complex step": lambda: complex_gradient(call, x),
+        "automatic, forward": lambda: jax.jacfwd(call)(x),
+        "automatic, reverse": lambda: jax.grad(call)(x),
+    }
+    found = {name: _tried(way, x) for name, way in ways.items()}
+    reference = "by hand" if by_hand is not None else "automatic, reverse"
+    right, remark = found[reference]
+    if right is None:
+        raise InputError(f"{reference}: {remark}")
+    return DerivativeTable(reference, [Way(name, g, _error(g, right), why) for name, (g, why) in found.items()])
+
+
+def _vector(f: Callable[..., Any], point: tuple[Any, ...]) -> tuple[jax.Array, Callable[[Any], Any]]:
+    """The point as one array, and the function of it."""
+    if not point:
+        raise InputError("the point is empty: give the numbers at which to differentiate, or one array")
+    if len(point) == 1 and jnp.ndim(point[0]) > 0:
+        x, call = jnp.asarray(point[0]), f
+    elif all(jnp.ndim(value) == 0 for value in point):
+        x, call = jnp.stack([jnp.asarray(value, float) for value in point]), lambda x: f(*x)
+    else:
+        raise InputError("the point mixes numbers and arrays: give numbers, or one array")
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise InputError(f"the point is {x.dtype}: give real numbers, such as 1.0 for 1")
+    return x, call
+
+
+def _symbolic(f: Callable[..., Any], point: tuple[Any, ...]) -> Any:
+    if any(jnp.ndim(value) for value in point):
+        raise InputError("needs numbers for arguments, not an array")
+    try:
+        names = list(inspect.signature(f).parameters)
+    except (TypeError, ValueError):
+        names = []
+    if len(names) != len(point):
+        names = [f"x{number}" for number in range(1, len(point) + 1)]
+    return symbolic_gradient(f, *names)(*map(float, point))
+
+
+def _tried(way: Callable[[], Any], x) -> tuple[np.ndarray | None, str]:
+    """The gradient by one way, or the reason why there is none."""
+    try:
+        gradient = np.asarray(way(), float)
+    except Exception as error:  # a function may refuse complex numbers or symbols in any way it likes
+        return None, " ".join(str(error).split())[:100] or type(error).__name__
+    if gradient.size != x.size:
+        return None, f"has {gradient.size} numbers for {x.size} arguments"
+    return gradient.reshape(x.shape), ""
+
+
+def _error(gradient: np.ndarray | None, right: np.ndarray) -> float:
+    if gradient is None:
+        return np.nan
+    scale = np.max(np.abs(right)) or 1.0
+    return float(np.max(np.abs(gradient - right)) / scale)
