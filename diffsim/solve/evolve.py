@@ -16,7 +16,7 @@ from .._errors import InputError
 from .._types import Args, Count, Flag, Scalar, State, Vector
 from .attempt import Problem, all_finite, steady
 from .checks import check_field, check_state
-from .guard import Guard, Past, Phase, next_watch, traced_phases
+from .guard import Guard, Past, Phase, check_phases, next_watch, traced_phases
 from .jumps import over, unwrapped
 from .locate import Stage, hold, settle
 from .march import March, advance, ahead, begin, rows
@@ -26,7 +26,7 @@ from .record import Memory, Record, blank, plan
 from .replay import End, replay
 from .status import Status
 from .step import Point
-from .times import check_options, check_time, direction_of, sensible
+from .times import check_method, check_options, check_time, direction_of, sensible, with_tolerances
 from .traced import Traced
 from .undefined import defined
 from .whole import compile_small
@@ -65,6 +65,8 @@ def evolve(
     ts: Float[Array, " times"] | None = None,
     solver: dfx.AbstractSolver = SOLVER,
     controller: dfx.AbstractStepSizeController = CONTROLLER,
+    rtol: float | None = None,
+    atol: float | None = None,
     dt0=None,
     max_steps: int = 1024,
     mode: Mode = "any",
@@ -75,7 +77,8 @@ def evolve(
     Time runs backward where `t1` lies before `t0`; guards then cross in the direction in which they are met.
 
     The vector field is that of `phase`, `dy/dt = phase.field(t, y, args)`; `y0` is any pytree of real arrays.
-    `ts` asks for states at these times. Any diffrax one-step solver and step size controller may be given.
+    `ts` asks for states at these times. Any diffrax one-step solver and step size controller may be given; `rtol` and
+    `atol` are the short form of a PID controller (1e-8 and 1e-10; one of them alone keeps that ratio).
 
     Event time and state are as accurate as the solution, and so are their derivatives. With `mode="any"` the steps are
     found and recorded first; the derivative is that of a fixed replay of the accepted ones. `grad`, `jacfwd`, `hessian`
@@ -95,6 +98,9 @@ def evolve(
     no sense. Raises InputError for a guard that is not real, a field that does not return the structure of `y0`, and
     times, steps and tolerances that make no sense where they are known.
     """
+    check_phases((phase,))
+    controller = with_tolerances(controller, CONTROLLER, rtol, atol)
+    check_method(solver, controller)
     check_options(controller, dt0, max_steps)
     direction = direction_of(t0, t1)
     t0, t1, y0, ts = _as_arrays(t0, t1, y0, ts)

@@ -45,12 +45,26 @@ class Phase(eqx.Module):
     """One vector field `field(t, y, args)`, in force until one of its guards is crossed.
 
     `limits` are real functions of (t, y, args) that should stay positive while the phase lasts, as a rope's
-    tension should; they do not act on it, but the least value of each is reported.
+    tension should; they do not act on it, but the least value of each is reported. A single guard or limit needs no
+    tuple. Raises InputError for guards that are none.
     """
 
     field: Callable
-    guards: tuple[Guard, ...] = ()
-    limits: tuple[Callable, ...] = ()
+    guards: tuple[Guard, ...] = eqx.field(default=(), converter=lambda x: (x,) if isinstance(x, Guard) else tuple(x))
+    limits: tuple[Callable, ...] = eqx.field(default=(), converter=lambda x: (x,) if callable(x) else tuple(x))
+
+    def __check_init__(self):
+        for guard in self.guards:
+            if not isinstance(guard, Guard):
+                raise InputError(f"guards has a {type(guard).__name__}: give diffsim.Guard(function, direction)")
+
+
+def check_phases(phases: Sequence[Phase]) -> None:
+    """Raises InputError for what is no phase."""
+    for phase in phases:
+        if not isinstance(phase, Phase):
+            kind = "function" if callable(phase) else type(phase).__name__
+            raise InputError(f"a phase is a {kind}: give diffsim.Phase(vector_field, guards)")
 
 
 def traced_phases(phases: Sequence[Phase], t: Scalar, y, args: Args) -> tuple[tuple[Phase, ...], Args]:

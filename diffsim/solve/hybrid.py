@@ -14,10 +14,10 @@ from .._errors import InputError
 from .._types import Args, Count, Scalar, State
 from .attempt import is_fixed
 from .checks import check_state
-from .evolve import CONTROLLER, is_traced, run_phase
-from .guard import Past, Phase, traced_phases
+from .evolve import CONTROLLER, SOLVER, is_traced, run_phase
+from .guard import Past, Phase, check_phases, traced_phases
 from .status import Status
-from .times import check_options, check_time, direction_of
+from .times import check_method, check_options, check_time, direction_of, with_tolerances
 from .undefined import defined
 
 
@@ -42,7 +42,7 @@ class Hybrid(NamedTuple):
 
 
 def hybrid(
-    phases: Sequence[Phase],
+    phases: Phase | Sequence[Phase],
     y0: State,
     args: Args = None,
     *,
@@ -67,21 +67,26 @@ def hybrid(
     Status: FINISHED at `t1` or at an ending guard, EVENT_LIMIT if `max_events` came first, GRAZING where events
     pile up at one time, or as in `evolve`.
     """
-    phases = tuple(phases)
-    _check_targets(phases, first)
+    several = (phases,) if isinstance(phases, Phase) or callable(phases) else tuple(phases)
+    check_phases(several)
+    _check_targets(several, first)
     y0 = check_state(y0)
     dtype = jnp.result_type(*jax.tree.leaves(y0))
     check_time("t0", t0, dtype)
     check_time("t1", t1, dtype)
     direction = direction_of(t0, t1)
-    check_options(options.get("controller", CONTROLLER), options.get("dt0"), options.get("max_steps", 1))
+    tolerances = options.pop("rtol", None), options.pop("atol", None)
+    controller = with_tolerances(options.get("controller", CONTROLLER), CONTROLLER, *tolerances)
+    options["controller"] = controller
+    check_method(options.get("solver", SOLVER), controller)
+    check_options(controller, options.get("dt0"), options.get("max_steps", 1))
     t0, t1, ts = jnp.asarray(t0, dtype), jnp.asarray(t1, dtype), None if ts is None else jnp.asarray(ts, dtype)
     if options.get("dt0") is not None:
         options["dt0"] = jnp.asarray(options["dt0"], dtype)
-    watched = _Watched.of(phases)
-    phases, args = traced_phases(phases, t0, y0, args)
+    watched = _Watched.of(several)
+    several, args = traced_phases(several, t0, y0, args)
     run = _run if is_traced() else _compiled
-    return run(phases, watched, y0, args, t0, t1, ts, direction, first, max_events, options)
+    return run(several, watched, y0, args, t0, t1, ts, direction, first, max_events, options)
 
 
 def _run(phases, watched: "_Watched", y0: State, args, t0, t1, ts, direction, first, max_events, options) -> Hybrid:

@@ -15,7 +15,7 @@ from .checks import check_field, check_state
 from .evolve import SOLVER, Arrival, run_phase
 from .guard import Phase, traced_phases
 from .status import Status, finished
-from .times import check_options, check_times, direction_of, in_order
+from .times import check_method, check_options, check_times, direction_of, in_order, with_tolerances
 from .undefined import defined
 
 CONTROLLER = dfx.PIDController(rtol=1e-6, atol=1e-9)
@@ -29,6 +29,8 @@ def integrate(
     *,
     solver: dfx.AbstractSolver = SOLVER,
     controller: dfx.AbstractStepSizeController = CONTROLLER,
+    rtol: float | None = None,
+    atol: float | None = None,
     adjoint: dfx.AbstractAdjoint | None = None,
     dt0=None,
     max_steps: int = 4096,
@@ -45,7 +47,8 @@ def integrate(
     `hessian` and `vmap` all work (see `evolve`), and a state between two steps comes by a shortened step, as accurate
     as the steps. `adjoint=ReplayAdjoint(memory=...)` names what reverse mode keeps. With an `adjoint` of diffrax, or a
     term in place of the vector field, diffrax's own loop and interpolation serve, with that adjoint's limits.
-    `solver` (Tsit5), `controller` (PID with rtol 1e-6, atol 1e-9), `dt0` and `max_steps` are diffrax's own.
+    `solver` (Tsit5), `controller` (PID with rtol 1e-6, atol 1e-9), `dt0` and `max_steps` are diffrax's own. `rtol` and
+    `atol` are the short form of a PID controller; one of them alone keeps the ratio of the default.
 
     Raises InputError for times that are not finite, in no order or nearer to each other than their format resolves, for
     states that are not real, and for a vector field that does not return the structure, shapes and dtypes of `y0`.
@@ -57,6 +60,8 @@ def integrate(
     y0 = check_state(y0)
     dtype = jnp.result_type(*jax.tree.leaves(y0))
     direction, ts = check_times(ts, dtype)
+    controller = with_tolerances(controller, CONTROLLER, rtol, atol)
+    check_method(solver, controller)
     check_options(controller, dt0, max_steps if adjoint is None or isinstance(adjoint, ReplayAdjoint) else 1)
     if adjoint is None and not isinstance(vector_field, dfx.AbstractTerm):
         adjoint = ReplayAdjoint()

@@ -1,5 +1,6 @@
 """Times, step sizes and tolerances: errors where their values are known, a flag where they are being traced."""
 
+import diffrax as dfx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -62,6 +63,37 @@ def in_order(ts: Float[Array, " times"], direction) -> Flag:
     """Whether times are finite, run in `direction`, and are far enough from each other to be told apart."""
     apart = direction * jnp.diff(ts) > _APART * jnp.finfo(ts.dtype).eps * jnp.maximum(jnp.abs(ts[1:]), jnp.abs(ts[:-1]))
     return jnp.all(jnp.isfinite(ts)) & jnp.all(apart)
+
+
+def check_method(solver, controller) -> None:
+    """Raises InputError, with the remedy, for a solver or step size controller that is not one of diffrax."""
+    if not isinstance(solver, dfx.AbstractSolver):
+        names = {name.lower(): name for name in dir(dfx) if name[0].isupper()}
+        name = names.get(str(solver).lower(), "Tsit5")
+        raise InputError(f"solver={_shown(solver)} is not a solver: give one of diffrax, such as diffrax.{name}()")
+    if not isinstance(controller, dfx.AbstractStepSizeController):
+        raise InputError(
+            f"controller={_shown(controller)} is not a step size controller: give one of diffrax, such as "
+            "diffrax.PIDController(rtol=1e-6, atol=1e-9)"
+        )
+
+
+def with_tolerances(controller, default: dfx.PIDController, rtol, atol):
+    """The controller, or one of the tolerances that were given instead; one left out keeps its ratio in the `default`.
+
+    Raises InputError for tolerances beside a controller.
+    """
+    if rtol is None and atol is None:
+        return controller
+    if controller is not default:
+        raise InputError("both controller= and rtol= or atol= were given: give the tolerances to the controller")
+    rtol = atol * (default.rtol / default.atol) if rtol is None else rtol
+    atol = rtol * (default.atol / default.rtol) if atol is None else atol
+    return dfx.PIDController(rtol=rtol, atol=atol)
+
+
+def _shown(value) -> str:
+    return value.__name__ if isinstance(value, type) else f"{value!r:.60}"
 
 
 def check_options(controller, dt0, max_steps) -> None:

@@ -226,3 +226,41 @@ assert abs(float(jax.hessian(end)(jnp.array(2.0))) - 0.25) < 1e-8
 def test_second_derivatives_do_not_end_the_process(code):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def fall(t, y, args):
+    return -y
+
+
+ONE, UNIT = jnp.array(1.0), jnp.array([0.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: integrate(fall, ONE, UNIT, solver="dopri5"), r"solver='dopri5'.*diffrax.Dopri5\(\)"),
+        (lambda: integrate(fall, ONE, UNIT, solver=dfx.Tsit5), r"solver=Tsit5 is not.*diffrax.Tsit5\(\)"),
+        (lambda: integrate(fall, ONE, UNIT, controller=1e-6), "controller=1e-06 is not"),
+        (lambda: integrate(fall, ONE, UNIT, controller=TIGHT, rtol=1e-3), "both controller= and rtol="),
+        (lambda: integrate(fall, ONE, UNIT, rtol=-1e-3), "rtol=-0.001: a tolerance"),
+        (lambda: evolve(fall, 0.0, ONE, t1=1.0), "a phase is a function: give diffsim.Phase"),
+        (lambda: hybrid([fall], ONE, t1=1.0), "a phase is a function: give diffsim.Phase"),
+        (lambda: Phase(fall, (lambda t, y, args: y,)), "guards has a function: give diffsim.Guard"),
+    ],
+)
+def test_what_people_pass_by_mistake_is_refused_with_the_remedy(call, message):
+    with pytest.raises(InputError, match=message):
+        call()
+
+
+def test_short_forms():
+    """Tolerances without a controller, one phase and one guard without a tuple."""
+    half = Guard(lambda t, y, args: y - 0.5)
+    for end in (
+        hybrid(Phase(fall, half, lambda t, y, args: y), ONE, t1=2.0, rtol=1e-10),
+        evolve(Phase(fall, half), 0.0, ONE, t1=2.0, rtol=1e-10, atol=1e-12),
+    ):
+        np.testing.assert_allclose(end.t, np.log(2.0), rtol=1e-9)
+    errors = [abs(float(integrate(fall, ONE, UNIT, rtol=rtol)[-1]) - np.exp(-1.0)) for rtol in (1e-3, 1e-6, 1e-10)]
+    assert errors[0] > errors[1] > errors[2]
+    assert errors[2] < 1e-10
