@@ -67,7 +67,9 @@ def hybrid(
     Status: FINISHED at `t1` or at an ending guard, EVENT_LIMIT if `max_events` came first, GRAZING where events
     pile up at one time, or as in `evolve`.
     """
-    several = (phases,) if isinstance(phases, Phase) or callable(phases) else tuple(phases)
+    if not isinstance(phases, Phase | Sequence):
+        check_phases([phases])
+    several = (phases,) if isinstance(phases, Phase) else tuple(phases)
     check_phases(several)
     _check_targets(several, first)
     y0 = check_state(y0)
