@@ -26,7 +26,7 @@ from .record import Memory, Record, blank, plan
 from .replay import End, replay
 from .status import Status
 from .step import Point
-from .times import check_method, check_options, check_time, direction_of, sensible, with_tolerances
+from .times import check_method, check_options, check_time, chosen_controller, direction_of, sensible
 from .traced import Traced
 from .undefined import defined
 from .whole import compile_small
@@ -99,7 +99,7 @@ def evolve(
     times, steps and tolerances that make no sense where they are known.
     """
     check_phases((phase,))
-    controller = with_tolerances(controller, CONTROLLER, rtol, atol)
+    controller = chosen_controller(controller, CONTROLLER, rtol, atol, solver, dt0)
     check_method(solver, controller)
     check_options(controller, dt0, max_steps)
     direction = direction_of(t0, t1)

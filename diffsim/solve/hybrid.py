@@ -17,7 +17,7 @@ from .checks import check_state
 from .evolve import CONTROLLER, SOLVER, is_traced, run_phase
 from .guard import Past, Phase, check_phases, traced_phases
 from .status import Status
-from .times import check_method, check_options, check_time, direction_of, with_tolerances
+from .times import check_method, check_options, check_time, chosen_controller, direction_of
 from .undefined import defined
 
 
@@ -78,13 +78,14 @@ def hybrid(
     check_time("t1", t1, dtype)
     direction = direction_of(t0, t1)
     tolerances = options.pop("rtol", None), options.pop("atol", None)
-    controller = with_tolerances(options.get("controller", CONTROLLER), CONTROLLER, *tolerances)
+    solver, dt0 = options.get("solver", SOLVER), options.get("dt0")
+    controller = chosen_controller(options.get("controller", CONTROLLER), CONTROLLER, *tolerances, solver, dt0)
     options["controller"] = controller
-    check_method(options.get("solver", SOLVER), controller)
-    check_options(controller, options.get("dt0"), options.get("max_steps", 1))
+    check_method(solver, controller)
+    check_options(controller, dt0, options.get("max_steps", 1))
     t0, t1, ts = jnp.asarray(t0, dtype), jnp.asarray(t1, dtype), None if ts is None else jnp.asarray(ts, dtype)
-    if options.get("dt0") is not None:
-        options["dt0"] = jnp.asarray(options["dt0"], dtype)
+    if dt0 is not None:
+        options["dt0"] = jnp.asarray(dt0, dtype)
     watched = _Watched.of(several)
     several, args = traced_phases(several, t0, y0, args)
     run = _run if is_traced() else _compiled

@@ -15,7 +15,7 @@ from .checks import check_field, check_state
 from .evolve import SOLVER, Arrival, run_phase
 from .guard import Phase, traced_phases
 from .status import Status, finished
-from .times import check_method, check_options, check_times, direction_of, in_order, with_tolerances
+from .times import check_method, check_options, check_times, chosen_controller, direction_of, in_order
 from .undefined import defined
 
 CONTROLLER = dfx.PIDController(rtol=1e-6, atol=1e-9)
@@ -48,7 +48,8 @@ def integrate(
     as the steps. `adjoint=ReplayAdjoint(memory=...)` names what reverse mode keeps. With an `adjoint` of diffrax, or a
     term in place of the vector field, diffrax's own loop and interpolation serve, with that adjoint's limits.
     `solver` (Tsit5), `controller` (PID with rtol 1e-6, atol 1e-9), `dt0` and `max_steps` are diffrax's own. `rtol` and
-    `atol` are the short form of a PID controller; one of them alone keeps the ratio of the default.
+    `atol` are the short form of a PID controller; one of them alone keeps the ratio of the default. Methods without an
+    error estimate, and equations with noise, take constant steps of `dt0` unless a controller is given.
 
     Raises InputError for times that are not finite, in no order or nearer to each other than their format resolves, for
     states that are not real, and for a vector field that does not return the structure, shapes and dtypes of `y0`.
@@ -56,11 +57,18 @@ def integrate(
     Good values: smooth problems whose time scales differ by less than about 1e3. Breaks when: the problem is stiff
     (status STEP_LIMIT; use `diffrax.Kvaerno5()`), or the field jumps at a time (give a
     `diffrax.ClipStepSizeController(controller, jump_ts=...)`, whose times have derivatives too).
+
+    A path of an Ornstein-Uhlenbeck process, dx = -theta x dt + sigma dW:
+
+        noise = dfx.VirtualBrownianTree(0.0, 5.0, tol=1e-3, shape=(), key=key)
+        drift = dfx.ODETerm(lambda t, x, theta: -theta * x)
+        terms = dfx.MultiTerm(drift, dfx.ControlTerm(lambda t, x, theta: sigma, noise))
+        path = ds.integrate(terms, x0, ts, theta, solver=dfx.Euler(), dt0=0.01)
     """
     y0 = check_state(y0)
     dtype = jnp.result_type(*jax.tree.leaves(y0))
     direction, ts = check_times(ts, dtype)
-    controller = with_tolerances(controller, CONTROLLER, rtol, atol)
+    controller = chosen_controller(controller, CONTROLLER, rtol, atol, solver, dt0, noise=_has_noise(vector_field))
     check_method(solver, controller)
     check_options(controller, dt0, max_steps if adjoint is None or isinstance(adjoint, ReplayAdjoint) else 1)
     if adjoint is None and not isinstance(vector_field, dfx.AbstractTerm):
@@ -75,6 +83,11 @@ def integrate(
     else:
         ys, status = _by_diffrax(vector_field, y0, ts, args, solver, controller, adjoint, dt0, max_steps)
     return (ys, status) if return_status else ys
+
+
+def _has_noise(vector_field) -> bool:
+    """Whether a term is more than the vector field of an ordinary differential equation."""
+    return isinstance(vector_field, dfx.AbstractTerm) and not isinstance(vector_field, dfx.ODETerm)
 
 
 @eqx.filter_jit

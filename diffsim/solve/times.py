@@ -78,13 +78,19 @@ def check_method(solver, controller) -> None:
         )
 
 
-def with_tolerances(controller, default: dfx.PIDController, rtol, atol):
+def chosen_controller(controller, default: dfx.PIDController, rtol, atol, solver, dt0, *, noise: bool = False):
     """The controller, or one of the tolerances that were given instead; one left out keeps its ratio in the `default`.
 
-    Raises InputError for tolerances beside a controller.
+    Where none was given, a solver without an error estimate, or an equation with noise, takes constant steps of `dt0`.
+    Raises InputError for tolerances beside a controller, and where such a solver or equation has no `dt0`.
     """
     if rtol is None and atol is None:
-        return controller
+        if controller is not default or (isinstance(solver, dfx.AbstractAdaptiveSolver) and not noise):
+            return controller
+        if dt0 is None and isinstance(solver, dfx.AbstractSolver):
+            what = "an equation with noise" if noise else f"{type(solver).__name__}, which has no error estimate,"
+            raise InputError(f"dt0=None: {what} takes constant steps; give their size, such as dt0=0.01")
+        return dfx.ConstantStepSize()
     if controller is not default:
         raise InputError("both controller= and rtol= or atol= were given: give the tolerances to the controller")
     rtol = atol * (default.rtol / default.atol) if rtol is None else rtol

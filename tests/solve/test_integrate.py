@@ -252,3 +252,38 @@ def test_calls_from_python_are_compiled_once():
         sign = 1 if mode is end else -1
         # rtol 1e-6 over some steps.
         np.testing.assert_allclose(value, sign * np.exp(-0.7), rtol=1e-5)
+
+
+def test_an_ornstein_uhlenbeck_process_with_the_defaults():
+    """dx = -theta x dt + sigma dW: mean exp(-theta t), variance sigma^2 (1 - exp(-2 theta t)) / (2 theta)."""
+    sigma, ts, number = 0.5, jnp.array([0.0, 1.0, 4.0]), 2000
+
+    def path(theta, key):
+        noise = dfx.VirtualBrownianTree(0.0, 4.0, tol=1e-2, shape=(), key=key)
+        drift = dfx.ODETerm(lambda t, x, theta: -theta * x)
+        terms = dfx.MultiTerm(drift, dfx.ControlTerm(lambda t, x, theta: sigma, noise))
+        return integrate(terms, jnp.array(1.0), ts, theta, solver=dfx.Euler(), dt0=0.02)
+
+    keys = jax.random.split(jax.random.key(0), number)
+    both = jax.jit(
+        jax.value_and_grad(lambda theta: _mean_and(jax.vmap(path, in_axes=(None, 0))(theta, keys)), has_aux=True)
+    )
+    (_, paths), slope = both(1.0)
+    # Three standard errors of the mean, and Euler's error of some per cent.
+    deviation = np.sqrt(sigma**2 * (1 - np.exp(-2 * ts)) / 2)
+    np.testing.assert_allclose(paths.mean(axis=0), np.exp(-ts), atol=3 * deviation.max() / np.sqrt(number) + 0.01)
+    np.testing.assert_allclose(paths.std(axis=0), deviation, rtol=0.08)
+    np.testing.assert_allclose(slope, -np.exp(-1.0), atol=0.03)
+
+
+def _mean_and(paths):
+    """The mean at the second time, and the paths."""
+    return paths[:, 1].mean(), paths
+
+
+def test_constant_steps_need_a_size():
+    field = lambda t, y, args: -y
+    one, unit = jnp.array(1.0), jnp.array([0.0, 1.0])
+    with pytest.raises(InputError, match="dt0=None: Euler, which has no error estimate"):
+        integrate(field, one, unit, solver=dfx.Euler())
+    np.testing.assert_allclose(integrate(field, one, unit, solver=dfx.Euler(), dt0=0.25)[-1], 0.75**4, rtol=1e-12)
