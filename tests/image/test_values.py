@@ -57,11 +57,10 @@ OF_MOSAICS = {
 def test_whole_numbers_are_refused(kind):
     values = COLOURS.astype(kind)
     for functions, picture in ((OF_PICTURES, values), (OF_MOSAICS, values[0])):
-        for name, function in functions.items():
+        for function in functions.values():
             for given in (picture, jnp.asarray(picture)):
                 with pytest.raises(InputError, match=rf"divide it by .* white \(at most {np.iinfo(kind).max}\)"):
                     function(given)
-                    pytest.fail(f"{name} takes {kind.__name__}")
 
 
 def test_masks_are_refused():
