@@ -98,7 +98,7 @@ def test_what_is_neither_a_force_nor_arguments_is_named():
     for call in (acceleration, energy):
         with pytest.raises(InputError, match=r"args=2.0: give a tuple .* args=\(...,\)"):
             call(pendulum, jnp.array(0.7), jnp.array(-1.2), args=2.0)
-    with pytest.raises(InputError, match="force is .* but q is"):
+    with pytest.raises(InputError, match=r"force is .* but q is"):
         acceleration(double_pendulum, draw(0, 1.0), draw(1, 1.0), jnp.ones(2))
     with pytest.raises(TypeError, match="positional"):
         acceleration(pendulum, jnp.array(0.7), jnp.array(-1.2), jnp.array(0.1), 2.0)
