@@ -1,6 +1,7 @@
 """From camera raw to picture: differentiable stages, chains of them, raws, picture files and metrics.
 
-Pictures are arrays (3, height, width) in [0, 1], mosaics (height, width); there is no batch axis.
+Pictures are arrays (3, height, width) in [0, 1], mosaics (height, width); there is no batch axis. Whole numbers are
+refused with an InputError wherever they would be computed with.
 """
 
 from .bayer import PATTERNS as PATTERNS

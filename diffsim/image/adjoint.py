@@ -5,7 +5,7 @@ and second derivatives go through as they do without it.
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, wraps
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,8 @@ from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array
+
+from .values import check_floating
 
 Function = Callable[[Array, Array], Array]
 Adjoint = Callable[[Array, Array, Array], tuple[Array, Array]]
@@ -23,6 +25,7 @@ def with_adjoint(function: Function, adjoint: Adjoint) -> Function:
 
     The adjoint gives the cotangents of both arguments, and may differ from the function's own derivative only by
     rounding. Both functions are of arrays, and must be traceable. Nothing is kept between the two but the arguments.
+    What it returns raises InputError for a picture of whole numbers.
     """
 
     def push(parameters, picture, *tangents):
@@ -37,7 +40,11 @@ def with_adjoint(function: Function, adjoint: Adjoint) -> Function:
     ad.primitive_transposes[primitive] = partial(_transpose, adjoint)
     batching.primitive_batchers[primitive] = lambda args, axes, like: (jax.vmap(push, axes)(*args), 0)
 
-    called = jax.custom_jvp(function)
+    @jax.custom_jvp
+    @wraps(function)
+    def called(parameters, picture):
+        check_floating(picture)
+        return function(parameters, picture)
 
     @called.defjvp
     def _(primals, tangents):

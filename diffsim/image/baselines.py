@@ -10,6 +10,7 @@ from .classical import malvar
 from .colour import root, square
 from .menon import menon
 from .sensor import Camera, to_srgb
+from .values import check_floating
 
 STRENGTHS = (0.8, 1.0, 1.3, 1.7, 2.2)
 """Multiples of the estimated noise that a denoiser may be told; the best one is its result."""
@@ -21,6 +22,7 @@ def develop(raw: Float[np.ndarray, "h w"], camera: Camera, denoiser: str = "", s
     `denoiser` is "" (none, on Malvar's filters), "nlm" (non-local means) or "bm3d", both on Menon's and where the
     noise is about equal all over, under the square root.
     """
+    check_floating(raw)
     gains = np.array([camera.red, 1.0, camera.blue], np.float32)
     ones = np.broadcast_to(gains[:, None, None], (3, *raw.shape))
     balanced = np.asarray((raw - camera.black) / (1.0 - camera.black) * np.asarray(mosaic(ones)), np.float32)

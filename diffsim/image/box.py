@@ -10,6 +10,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from .._apart import apart
+from .values import check_floating
 
 
 def held(x) -> Array:
@@ -19,6 +20,7 @@ def held(x) -> Array:
 
 def box(image: Float[Array, "c h w"], radius: int) -> Float[Array, "c h w"]:
     """The mean over a square of 2 radius + 1 pixels, less what lies beyond the edge; the local mean of a filter."""
+    check_floating(image)
     counts = np.outer(*(counted(size, radius) for size in image.shape[1:]))
     edges = ((0, 0), (radius, radius), (radius, radius))
     return sums(held(jnp.pad(image, edges)), radius) / counts.astype(image.dtype)[None]

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 from .bayer import Pixels, from_quads, quads
 from .edges import pad
 from .stencil import correlate
+from .values import check_floating
 
 CENTRE = np.pad([[1.0]], 2)
 CROSS = np.pad([[0, 1, 0], [1, 0, 1], [0, 1, 0]], 1) / 4
@@ -45,6 +46,7 @@ def quad_weights(filters: dict[str, np.ndarray]) -> np.ndarray:
 
 def demosaic_linear(mosaic: Float[Pixels, "h w"], filters: dict[str, np.ndarray]) -> Float[Array, "3 h w"]:
     """The picture of an RGGB mosaic by one set of filters."""
+    check_floating(mosaic)
     weights = quad_weights(filters).astype(mosaic.dtype)
     values = correlate(quads(pad(jnp.asarray(mosaic)[None], 2, 2)[0]), jnp.asarray(weights))
     return from_quads(values.reshape(4, 3, *values.shape[1:]))

@@ -14,6 +14,7 @@ from .box import held
 from .curve import curve
 from .mixing import mixed
 from .pixels import by_strips, summed
+from .values import check_floating
 
 LUMA = (0.2126, 0.7152, 0.0722)  # of linear sRGB, ITU-R BT.709
 
@@ -177,12 +178,14 @@ ROUND = 0.01  # where the root turns straight, as a fraction of white
 @jax.custom_jvp
 def root(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """About sign(x) sqrt(|x|), smooth at 0: shot noise is about equally strong all over it. `square` undoes it."""
+    check_floating(x)
     return x / jnp.sqrt(jnp.sqrt(x**2 + ROUND**2))
 
 
 @jax.custom_jvp
 def square(y: Float[Array, "..."]) -> Float[Array, "..."]:
     """The inverse of `root`."""
+    check_floating(y)
     return y * jnp.sqrt(0.5 * (y**2 + jnp.sqrt(y**4 + 4.0 * ROUND**2)))
 
 

@@ -13,6 +13,7 @@ from .bayer import KNOWN, MISSING
 from .classical import MALVAR, quad_weights
 from .deep import correlate_last, rectified, to_pixels, to_quads
 from .edges import pad
+from .values import check_floating
 
 LINEAR = quad_weights(MALVAR)
 
@@ -61,6 +62,7 @@ class Demosaic(eqx.Module):
 
     def __call__(self, mosaic: Float[Array, "h w"]) -> Float[Array, "3 h w"]:
         """The picture; at its edge the mosaic is mirrored."""
+        check_floating(mosaic)
         depth = len(self.layers)
         x = to_quads(pad(mosaic[None], self.halo, self.halo)[0][..., None])
         near = slice(depth - 1, 1 - depth or None)

@@ -19,6 +19,7 @@ from .raw import Raw
 from .sensor import CAMERA, LEVELS, expose
 from .tiles import in_tiles
 from .trained import told
+from .values import check_floating
 
 Scenes = dict[str, Float[np.ndarray, "3 _ _"]]
 
@@ -27,6 +28,7 @@ exposed = jax.jit(lambda scene, noise, key: expose(scene, noise, key=key))
 
 def run_tiles(chain: Chain, mosaic: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "3 h w"]:
     """The chain's picture of a mosaic, tile by tile."""
+    check_floating(mosaic)
     return in_tiles(chain, np.asarray(mosaic, np.float32), size=1024, halo=32)
 
 
@@ -43,6 +45,7 @@ def developed(chain: Chain, given: Raw) -> Float[np.ndarray, "3 h w"]:
 
 def even(scene) -> Float[np.ndarray, "3 _ _"]:
     """The scene without a last odd row or column; raises InputError for one of less than two pixels either way."""
+    check_floating(scene)
     if min(scene.shape[1:]) < 2:
         raise InputError(f"a picture of {scene.shape[1]} x {scene.shape[2]} pixels is too small for a colour mosaic")
     return np.asarray(scene[:, : scene.shape[1] // 2 * 2, : scene.shape[2] // 2 * 2], np.float32)

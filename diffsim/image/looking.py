@@ -13,6 +13,7 @@ from .chain import Chain
 from .demosaic import Demosaic
 from .restore import Restore
 from .sensor import Camera
+from .values import check_floating
 
 
 def colours_last(picture: Float[Pixels, "*c h w"]) -> Float[np.ndarray, "h w *c"]:
@@ -23,6 +24,7 @@ def colours_last(picture: Float[Pixels, "*c h w"]) -> Float[np.ndarray, "h w *c"
 
 def pixels(picture: Float[Pixels, "3 h w"]) -> UInt8[np.ndarray, "h w 3"]:
     """The picture as values of 8 bits, cut to [0, 1]."""
+    check_floating(picture)
     return np.round(np.clip(colours_last(picture), 0, 1) * 255).astype(np.uint8)
 
 

@@ -6,6 +6,8 @@ Plain NumPy, for comparison: its decisions have no derivative.
 import numpy as np
 from jaxtyping import Float
 
+from .values import check_floating
+
 GREEN_AT_OTHERS = np.array([-0.25, 0.5, 0.5, 0.5, -0.25])
 BESIDE = np.array([0.5, 0.0, 0.5])
 MEAN = np.ones(3) / 3
@@ -14,6 +16,7 @@ MEAN = np.ones(3) / 3
 def menon(mosaic: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "3 h w"]:
     """The picture of an RGGB mosaic: green along the direction of smoother colour differences, then refined."""
     mosaic = np.asarray(mosaic)
+    check_floating(mosaic)
     red, green, blue, level = _first(mosaic)
     red, green, blue = _refine(red, green, blue, level)
     return np.stack([red, green, blue])

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 from .._errors import InputError
 from .bayer import Pixels
 from .stencil import correlate
+from .values import check_floating
 
 
 def psnr(
@@ -16,6 +17,7 @@ def psnr(
 
     Of values in [0, 1], whose colour space is the caller's. `border` pixels are left out on every side: published
     figures differ by 1 dB with it. `bits` rounds both pictures as a file would; None compares them as they are.
+    Raises InputError for pictures of different shapes, of whole numbers, and with nothing within the border.
     """
     _check_pair(found, true, border)
     a, b = (_inner(np.asarray(x, np.float64), border) for x in (found, true))
@@ -30,7 +32,7 @@ def ssim(found: Float[Pixels, "c h w"], true: Float[Pixels, "c h w"]) -> Float[A
     """The mean structural similarity over all colours, of values in [0, 1]; 1 for equal pictures.
 
     Gaussian windows of 11 x 11 pixels with a standard deviation of 1.5, where they lie within the picture.
-    Source: Wang, Bovik, Sheikh, Simoncelli (2004). Differentiable.
+    Source: Wang, Bovik, Sheikh, Simoncelli (2004). Differentiable. Raises InputError as `psnr` does.
     """
     _check_pair(found, true, 5)
     offsets = np.arange(-5, 6)
@@ -53,6 +55,8 @@ def _inner(x, border: int):
 
 
 def _check_pair(found, true, border: int) -> None:
+    check_floating(found)
+    check_floating(true)
     if found.shape != true.shape:
         raise InputError(f"pictures of shapes {found.shape} and {true.shape} cannot be compared")
     if min(found.shape[1:]) <= 2 * border:

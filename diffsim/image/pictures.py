@@ -10,6 +10,7 @@ from .._errors import InputError
 from .._extras import extra
 from .._files import check_path, check_writable, write_whole
 from . import _png
+from .values import check_floating
 
 READ = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
 WRITTEN = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
@@ -42,8 +43,8 @@ def read_folder(folder: Path | str) -> dict[str, Float[np.ndarray, "3 _ _"]]:
 def write_picture(path: Path | str, picture: Float[np.ndarray, "3 h w"], bits: int = 8) -> Path:
     """The path, where the picture now is, its values cut to [0, 1] and rounded to 8 or 16 bits.
 
-    The file appears whole or not at all. Raises InputError for an unknown extension, a folder of that name, values
-    that are not finite, and 16 bits in a JPEG.
+    The file appears whole or not at all. Raises InputError for an unknown extension, a folder of that name, whole
+    numbers, values that are not finite, and 16 bits in a JPEG.
     """
     path, picture = Path(path), np.asarray(picture)
     check_output(path)
@@ -51,6 +52,7 @@ def write_picture(path: Path | str, picture: Float[np.ndarray, "3 h w"], bits: i
         raise InputError(f"bits={bits} for {path.name}: give 8, or 16 with .png or .tif")
     if picture.ndim != 3 or picture.shape[0] != 3:
         raise InputError(f"a picture of shape {picture.shape} cannot be written: (3, height, width) is needed")
+    check_floating(picture)
     if not np.isfinite(picture).all():
         raise InputError(f"{np.sum(~np.isfinite(picture))} values of the picture are not finite: nothing is written")
     whole = np.round(np.clip(picture, 0.0, 1.0) * (2**bits - 1)).astype(np.uint8 if bits == 8 else np.uint16)

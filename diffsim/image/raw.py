@@ -8,6 +8,7 @@ from jaxtyping import Float
 
 from .._errors import InputError
 from .._extras import extra
+from . import dng
 from .bayer import check_pattern
 from .pictures import check_extension
 
@@ -31,12 +32,17 @@ class Raw(NamedTuple):
 def read_raw(path: Path | str) -> Raw:
     """The raw in a DNG or a maker's file, with black, white, pattern, gains and colour matrix from the file.
 
+    Black levels of a DNG may differ by pattern, column and row: its tags BlackLevel, BlackLevelRepeatDim,
+    BlackLevelDeltaH and BlackLevelDeltaV are read, from the corner of its ActiveArea. In a maker's file they are one
+    for each of the four sites.
+
     The gains are those of the camera's white balance, or of daylight where it has none. The matrix is made of the
     file's ColorMatrix, that for daylight if there are two, or for a known camera of LibRaw's table; without either it
     is one. Not used: calibration and forward matrices, tables and curves of a profile, exposure offset, lens
     corrections, noise profile and orientation.
 
-    Needs rawpy. Raises InputError for a file that it cannot decode, and for a sensor without a Bayer pattern.
+    Needs rawpy and tifffile. Raises InputError for a file that cannot be decoded, for levels that contradict each
+    other, and for a sensor without a Bayer pattern.
     """
     path = Path(path)
     check_extension(path, RAW)
@@ -85,10 +91,22 @@ def _from_file(path: Path, file) -> Raw:
     names = file.color_desc.decode()
     pattern = "".join(names[i] for i in file.raw_pattern.ravel())
     check_pattern(pattern)
-    black = np.asarray(file.black_level_per_channel, np.float32)[file.raw_colors_visible]
+    black, step = _levels(path, file)
     values = file.raw_image_visible.astype(np.float32)
-    white = np.float32(file.white_level)
-    return Raw((values - black) / (white - black), pattern, _gains(file), _matrix(file))
+    return Raw((values - black) / np.asarray(step, np.float32), pattern, _gains(file), _matrix(file))
+
+
+def _levels(path: Path, file):
+    """The black level of each pixel and the step from black to white: by the tags of a DNG, else what LibRaw knows."""
+    sizes = file.sizes
+    corner = sizes.top_margin, sizes.left_margin
+    own = dng.levels(
+        path, (sizes.raw_height, sizes.raw_width), corner, file.raw_image_visible.shape, float(file.white_level)
+    )
+    if own is not None:
+        return own
+    black = np.asarray(file.black_level_per_channel, np.float32)[file.raw_colors_visible]
+    return black, np.float32(file.white_level) - black
 
 
 def _gains(file) -> tuple[float, float, float]:

@@ -12,6 +12,7 @@ from ..parameters import param
 from .box import held
 from .deep import kept, rectified, stencil_last, to_pixels, to_quads
 from .demosaic import LINEAR
+from .values import check_floating
 
 MIRRORED = 12  # pixels beyond an edge, a multiple of four
 
@@ -88,6 +89,7 @@ class Restore(eqx.Module):
 
     def inside(self, mosaic: Float[Array, "h w"]) -> Float[Array, "3 h w"]:
         """The picture of a mosaic whose sizes are multiples of four and which is not mirrored: worse at its border."""
+        check_floating(mosaic)
         sites, powers = to_quads(mosaic[..., None]), jnp.stack([self.level, self.level**2])
         # Malvar's filters look at the same sites as the first layer: as one stencil with it, the sites are read once.
         weight, offset = self.first.told(powers)

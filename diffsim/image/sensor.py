@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .bayer import mosaic
+from .values import check_floating
 
 
 class Camera(NamedTuple):
@@ -56,18 +57,21 @@ def level(noise: Noise | Float[Array, " 2"]) -> Float[Array, ""]:
 
 def to_linear(srgb: Float[Array, "..."]) -> Float[Array, "..."]:
     """Light from sRGB values in [0, 1] (IEC 61966-2-1)."""
+    check_floating(srgb)
     # The power is not smooth at 0, where the other branch holds: it sees a safe value there.
     return jnp.where(srgb <= 0.04045, srgb / 12.92, ((jnp.maximum(srgb, 0.04045) + 0.055) / 1.055) ** 2.4)
 
 
 def to_srgb(linear: Float[Array, "..."]) -> Float[Array, "..."]:
     """sRGB values from light; the straight part goes on below 0, the power above 1."""
+    check_floating(linear)
     power = 1.055 * jnp.maximum(linear, 0.0031308) ** (1 / 2.4) - 0.055  # as in `to_linear`
     return jnp.where(linear <= 0.0031308, 12.92 * linear, power)
 
 
 def camera_colours(picture: Float[Array, "3 h w"], camera: Camera) -> Float[Array, "3 h w"]:
     """What the sensor's three colours see of an sRGB picture: light in [0, 1], before balance."""
+    check_floating(picture)
     toned = 0.5 - jnp.sin(jnp.arcsin(1.0 - 2.0 * picture) / 3.0) if camera.tone else picture
     back = np.linalg.inv(np.asarray(camera.matrix)) / np.array([[camera.red], [1.0], [camera.blue]])
     return jnp.einsum("ij,jhw->ihw", jnp.asarray(back, picture.dtype), to_linear(toned))

@@ -15,6 +15,7 @@ from .bilinear import bilinear, summed
 from .box import fill, held
 from .deep import correlate_last
 from .edges import pad
+from .values import check_floating
 
 UNROLLED = 128  # products per pixel up to which the sum is written out, for the compiler to fuse; else `deep`
 TOGETHER = 4  # rows of a cotangent that meet the picture's rows at once
@@ -43,6 +44,7 @@ def correlate(
     if weights.shape[2] > image.shape[1] or weights.shape[3] > image.shape[2]:
         raise InputError(f"a stencil of {weights.shape[2:]} is larger than the picture of {image.shape[1:]}")
     dtype = jnp.result_type(image, weights)
+    check_floating(dtype)
     image, weights = jnp.asarray(image, dtype), jnp.asarray(weights, dtype)
     if weights.size > UNROLLED:
         return correlate_last(image.transpose(1, 2, 0), weights).transpose(2, 0, 1)

@@ -18,8 +18,9 @@ def acceleration(
     lagrangian: Callable[..., Scalar],
     q: Coordinates,
     v: Coordinates,
-    *args: Any,
     force: Coordinates | None = None,
+    *,
+    args: tuple = (),
 ) -> Coordinates:
     """Returns the accelerations d2q/dt2 of a system with the given Lagrangian, a tree like `q`.
 
@@ -27,15 +28,29 @@ def acceleration(
 
         M a = dL/dq + Q - (d2L/dv dq) v,    M = d2L/dv2.
 
-    `lagrangian(q, v, *args)` is kinetic minus potential energy in J and does not depend on time; `q` are the
-    coordinates (m, rad, ...), `v` their rates per second, both trees of the same shape. `force` holds the
-    generalised forces Q (N for metres, N m for radians), a tree of that shape as well; None is no force.
+    A pendulum (kg, m) that a motor drives with a torque of 0.5 N m:
+
+        lagrangian = lambda q, v, mass, length: 0.5 * mass * (length * v) ** 2 + 9.81 * mass * length * jnp.cos(q)
+        acceleration(lagrangian, angle, rate, force=jnp.array(0.5), args=(1.0, 0.4))
 
     Good values: a few to some tens of coordinates; M is formed and solved densely.
     Breaks when M is singular (a coordinate without inertia): the result is not finite, and nothing is raised.
-    Raises InputError where `q`, `v` and `force` differ in structure or shape.
+
+    Args:
+        lagrangian: `lagrangian(q, v, *args)`, kinetic minus potential energy in J, which does not depend on time.
+        q: tree of coordinates (m, rad, ...).
+        v: tree like `q` of their rates per second.
+        force: tree like `q` of generalised forces Q (N for metres, N m for radians); None is no force.
+        args: further arguments of the Lagrangian.
+
+    Returns:
+        Tree like `q` of accelerations.
+
+    Raises:
+        InputError: where `q`, `v` and `force` differ in structure or shape, and for `args` that are no tuple.
     """
     flat_q, flat_v, unravel = _flatten(q, v)
+    _check_args(args)
     flat = lambda q, v: lagrangian(unravel(q), unravel(v), *args)
     momentum = jax.grad(flat, argnums=1)
     mass = jax.jacfwd(momentum, argnums=1)(flat_q, flat_v)
@@ -46,16 +61,22 @@ def acceleration(
     return unravel(jnp.linalg.solve(mass, push))
 
 
-def energy(lagrangian: Callable[..., Scalar], q: Coordinates, v: Coordinates, *args: Any) -> Scalar:
+def energy(lagrangian: Callable[..., Scalar], q: Coordinates, v: Coordinates, *, args: tuple = ()) -> Scalar:
     """Returns the energy v . dL/dv - L in J, which the motion keeps where no force acts.
 
     It is kinetic plus potential energy where the kinetic energy is quadratic in `v`. Arguments and errors are
     those of `acceleration`.
     """
     flat_q, flat_v, unravel = _flatten(q, v)
+    _check_args(args)
     flat = lambda v: lagrangian(unravel(flat_q), unravel(v), *args)
     value, slope = jax.jvp(flat, (flat_v,), (flat_v,))
     return slope - value
+
+
+def _check_args(args: Any) -> None:
+    if not isinstance(args, tuple):
+        raise InputError(f"args={args!r}: give a tuple of the Lagrangian's further arguments, args=(...,)")
 
 
 def _flatten(q: Coordinates, other: Coordinates, name: str = "v") -> tuple[Array, Array, Callable[[Array], Any]]:

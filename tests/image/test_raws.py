@@ -48,9 +48,15 @@ def test_binary_mosaics_that_do_not_fit_are_named(tmp_path):
             image.read_binary(path, **options)
 
 
-def dng(path, mosaic, pattern="RGGB", black=64, white=1023, gains=(2.0, 1.0, 1.5), to_camera=SEES_SRGB):
-    """Writes a digital negative with the least that its definition asks for; no matrix if `to_camera` is None."""
-    rational = lambda values: tuple(x for value in values for x in (round(value * 10000), 10000))
+def rational(values):
+    return tuple(x for value in values for x in (round(value * 10000), 10000))
+
+
+def dng(path, mosaic, pattern="RGGB", black=64, white=1023, gains=(2.0, 1.0, 1.5), to_camera=SEES_SRGB, more=()):
+    """Writes a digital negative with the least that its definition asks for; no matrix if `to_camera` is None.
+
+    `more` are further tags (code, type, count, values), which take the place of those of the same code.
+    """
     colours = ["RGB".index(c) for c in pattern]
     tags = [
         (50706, 1, 4, (1, 4, 0, 0)),  # version
@@ -64,6 +70,7 @@ def dng(path, mosaic, pattern="RGGB", black=64, white=1023, gains=(2.0, 1.0, 1.5
     ]
     if to_camera is not None:
         tags.append((50721, 10, 9, rational(to_camera.ravel())))
+    tags = [tag for tag in tags if tag[0] not in {other[0] for other in more}] + list(more)
     tifffile.imwrite(path, mosaic.astype(np.uint16), photometric=32803, extratags=[(*t, True) for t in tags])
     return path
 
@@ -89,6 +96,81 @@ def test_the_matrix_is_that_of_the_file(tmp_path):
     # Without a matrix, and from a camera that nobody knows, colours stay as they are.
     bare = image.read_raw(dng(tmp_path / "b.dng", values, to_camera=None)).matrix
     np.testing.assert_array_equal(bare, np.eye(3))
+
+
+def area(*corners):
+    return (50829, 4, 4, corners)
+
+
+def black_pattern(high, wide, values):
+    return (50713, 3, 2, (high, wide)), (50714, 5, len(values), rational(values))
+
+
+def by_column(values):
+    return (50715, 10, len(values), rational(values))
+
+
+def by_row(values):
+    return (50716, 10, len(values), rational(values))
+
+
+ROWS, COLUMNS = np.arange(32) % 5 * 8 - 10, np.arange(48) % 7 - 2.5
+QUAD, SIXTEEN = np.array([[60, 64], [70, 75.5]]), np.arange(50, 66).reshape(4, 4)
+TURNED = {(0, 0): "RGGB", (0, 1): "GRBG", (1, 0): "GBRG", (1, 1): "BGGR"}
+LEVELS = {
+    "quad": (black_pattern(2, 2, QUAD.ravel()), np.tile(QUAD, (16, 24))),
+    "sixteen": (black_pattern(4, 4, SIXTEEN.ravel()), np.tile(SIXTEEN, (8, 12))),
+    "three rows": (black_pattern(3, 1, [8, 16, 64]), np.resize([8, 16, 64], 32)[:, None]),
+    "rows": ([by_row(ROWS)], 64 + ROWS[:, None]),
+    "columns": ([by_column(COLUMNS)], 64 + COLUMNS),
+    "all": (
+        [*black_pattern(2, 2, QUAD.ravel()), by_row(ROWS), by_column(COLUMNS)],
+        np.tile(QUAD, (16, 24)) + ROWS[:, None] + COLUMNS,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LEVELS)
+def test_black_levels_differ_as_the_tags_of_a_negative_say(name, tmp_path):
+    tags, black = LEVELS[name]
+    values = RNG.integers(100, 1024, (32, 48))
+    found = image.read_raw(dng(tmp_path / "a.dng", values, more=tags))
+    # By the definition, one scale for all pixels: from the greatest black level to white.
+    np.testing.assert_allclose(found.mosaic, (values - black) / (1023 - np.max(black)), atol=1e-6)
+
+
+@pytest.mark.parametrize("corner", [(2, 4), (2, 5), (3, 4), (3, 5)], ids=str)
+def test_patterns_of_colours_and_of_black_count_from_the_active_area(corner, tmp_path):
+    values = RNG.integers(100, 1024, (32, 48))
+    top, left = corner
+    rows, columns = ROWS[: 29 - top], COLUMNS[: 45 - left]
+    tags = [area(top, left, 29, 45), *black_pattern(2, 2, QUAD.ravel()), by_row(rows), by_column(columns)]
+    found = image.read_raw(dng(tmp_path / "a.dng", values, more=tags))
+    black = np.tile(QUAD, (16, 24))[: 29 - top, : 45 - left] + rows[:, None] + columns
+    expected = (values[top:29, left:45] - black) / (1023 - black.max())
+    # LibRaw leaves out a row and a column where the area begins at odd ones: the rest is as it was, one colour on.
+    cut = top % 2, left % 2
+    assert found.pattern == TURNED[cut]
+    np.testing.assert_allclose(found.mosaic, expected[cut[0] :, cut[1] :], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("tags", "message"),
+    [
+        ([by_row(ROWS[:31])], r"tag BlackLevelDeltaV has 31 values where 32 are needed; .*image\.Raw"),
+        ([by_column(COLUMNS[:3])], "tag BlackLevelDeltaH has 3 values where 48 are needed"),
+        ([(50714, 5, 1, (64, 0))], "tag BlackLevel has a zero for a denominator"),
+        ([(50714, 3, 4, (1, 2, 3, 4))], "tag BlackLevel has 4 values where 1 are needed"),
+        ([(50713, 3, 2, (0, 2))], "tag BlackLevelRepeatDim is 0 x 2"),
+        ([(50717, 3, 4, (1000, 1023, 1023, 900))], "tag WhiteLevel has 4 values that differ"),
+        ([(50714, 3, 1, 1023)], "tag WhiteLevel is 1023, which is not above the black level 1023"),
+    ],
+    ids=["rows", "columns", "denominator", "sites", "no pattern", "white", "no range"],
+)
+def test_levels_that_cannot_be_read_are_refused_by_their_tag(tags, message, tmp_path):
+    path = dng(tmp_path / "a.dng", RNG.integers(100, 1024, (32, 48)), more=tags)
+    with pytest.raises(ds.InputError, match=message):
+        image.read_raw(path)
 
 
 def nef(path, mosaic, pattern, model, gains=None):

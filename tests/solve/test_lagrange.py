@@ -53,7 +53,7 @@ def draw(seed, scale):
 
 
 def test_pendulum():
-    a = acceleration(pendulum, jnp.array(0.7), jnp.array(-1.2), 2.0)
+    a = acceleration(pendulum, jnp.array(0.7), jnp.array(-1.2), args=(2.0,))
     np.testing.assert_allclose(a, -G / 2.0 * np.sin(0.7), rtol=EXACT)
 
 
@@ -68,7 +68,7 @@ def test_double_pendulum(seed):
 def test_springs_in_an_array():
     mass, stiffness = jnp.array([1.0, 2.0, 5.0]), jnp.array([3.0, 4.0, 1.0])
     x = jnp.array([0.1, -0.4, 2.0])
-    a = acceleration(spring, {"x": x}, {"x": jnp.ones(3)}, mass, stiffness)
+    a = acceleration(spring, {"x": x}, {"x": jnp.ones(3)}, args=(mass, stiffness))
     np.testing.assert_allclose(a["x"], -stiffness * x / mass, rtol=EXACT)
 
 
@@ -80,9 +80,33 @@ def test_force_and_position_dependent_mass():
     np.testing.assert_allclose(a, (push - x * v**2 - G * x) / (1 + x**2), rtol=EXACT)
 
 
+def test_a_force_is_the_fourth_argument():
+    """It was once taken for an argument of the Lagrangian, which may have defaults: here the mass `m1`."""
+    q, v, torque = draw(3, 1.5), draw(103, 3.0), Angles(jnp.array(0.4), jnp.array(-0.2))
+    by_position = acceleration(double_pendulum, q, v, torque)
+    by_name = acceleration(double_pendulum, q, v, force=torque, args=(1.3, 0.7))
+    np.testing.assert_array_equal(jnp.stack(by_position), jnp.stack(by_name))
+    # The change is M^-1 Q, with the textbook's mass matrix.
+    m1, m2, l1, l2 = 1.3, 0.7, 0.9, 1.1
+    coupling = m2 * l1 * l2 * np.cos(q.upper - q.lower)
+    mass = np.array([[(m1 + m2) * l1**2, coupling], [coupling, m2 * l2**2]])
+    change = jnp.stack(by_position) - jnp.stack(double_pendulum_by_hand(q, v))
+    np.testing.assert_allclose(mass @ change, jnp.stack(torque), rtol=1e-10)  # of differences of some 10 rad/s^2
+
+
+def test_what_is_neither_a_force_nor_arguments_is_named():
+    for call in (acceleration, energy):
+        with pytest.raises(InputError, match=r"args=2.0: give a tuple .* args=\(...,\)"):
+            call(pendulum, jnp.array(0.7), jnp.array(-1.2), args=2.0)
+    with pytest.raises(InputError, match=r"force is .* but q is"):
+        acceleration(double_pendulum, draw(0, 1.0), draw(1, 1.0), jnp.ones(2))
+    with pytest.raises(TypeError, match="positional"):
+        acceleration(pendulum, jnp.array(0.7), jnp.array(-1.2), jnp.array(0.1), 2.0)
+
+
 def test_energy():
     np.testing.assert_allclose(
-        energy(pendulum, jnp.array(0.7), jnp.array(-1.2), 2.0), 0.5 * 2.4**2 - 2 * G * np.cos(0.7), rtol=EXACT
+        energy(pendulum, jnp.array(0.7), jnp.array(-1.2), args=(2.0,)), 0.5 * 2.4**2 - 2 * G * np.cos(0.7), rtol=EXACT
     )
 
 
@@ -98,7 +122,7 @@ def test_jit_vmap_and_jacobian():
     q, v = (jax.tree.map(lambda *x: jnp.stack(x), *(draw(s + n, 1.0) for s in range(4))) for n in (0, 100))
     batch = jax.jit(jax.vmap(lambda q, v: acceleration(double_pendulum, q, v)))(q, v)
     np.testing.assert_allclose(batch.upper, double_pendulum_by_hand(q, v).upper, rtol=EXACT, atol=EXACT * G)
-    slope = jax.jacfwd(lambda q: acceleration(pendulum, q, jnp.array(0.0), 2.0))(jnp.array(0.7))
+    slope = jax.jacfwd(lambda q: acceleration(pendulum, q, jnp.array(0.0), args=(2.0,)))(jnp.array(0.7))
     np.testing.assert_allclose(slope, -G / 2.0 * np.cos(0.7), rtol=EXACT)
 
 
@@ -118,8 +142,8 @@ def test_coordinate_without_inertia_gives_no_number():
 
 def test_shapes_that_differ():
     with pytest.raises(InputError, match=r"v has shapes \[\(3,\)\] but q has \[\(2,\)\]"):
-        acceleration(pendulum, jnp.ones(2), jnp.ones(3), 1.0)
+        acceleration(pendulum, jnp.ones(2), jnp.ones(3), args=(1.0,))
     with pytest.raises(InputError, match="the same structure"):
-        energy(spring, {"x": jnp.ones(2)}, jnp.ones(2), 1.0, 1.0)
+        energy(spring, {"x": jnp.ones(2)}, jnp.ones(2), args=(1.0, 1.0))
     with pytest.raises(InputError, match=r"force has shapes \[\(2,\)\]"):
-        acceleration(pendulum, jnp.array(1.0), jnp.array(1.0), 2.0, force=jnp.ones(2))
+        acceleration(pendulum, jnp.array(1.0), jnp.array(1.0), jnp.ones(2), args=(2.0,))

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.integrate import solve_ivp
 
 from diffsim import InputError, hold, rollout, testing
 from diffsim.systems.cartpole import CartPole
@@ -133,3 +134,64 @@ def test_gradients_of_a_hold_in_every_mode():
 def test_a_hold_without_steps_is_named():
     with pytest.raises(InputError, match="steps=0 of a hold"):
         hold(driven, (1.0, 0.0), (4.0, 1.0), 0.1, steps=0)
+
+
+def swing(t, y, push):
+    """A pendulum with a frequency of 3.1 rad/s at small angles, and a cart that it does not move."""
+    angle, rate, position = y
+    return rate, -9.81 * jnp.sin(angle) + push, 1.0 + 0.0 * position
+
+
+IMPLICIT = dfx.Kvaerno3(root_finder=dfx.VeryChord(rtol=1e-8, atol=1e-10))
+STANDING = (jnp.array(2.0), jnp.array(1.0), jnp.array(300.0))
+
+
+@pytest.mark.parametrize("solver", [dfx.Tsit5(), dfx.Bosh3(), dfx.Heun(), IMPLICIT], ids=lambda x: type(x).__name__)
+def test_a_checked_hold_is_right_or_no_number(solver):
+    """Whatever the length of the interval; a large component beside the angle hides nothing."""
+    move = jax.jit(lambda dt, rtol: hold(swing, STANDING, 0.5, dt, solver=solver, rtol=rtol), static_argnums=1)
+    lengths = (0.01, 0.02, 0.1, 0.3, 0.7, 1.0, 2.0)
+    exact = solve_ivp(lambda t, y: swing(t, y, 0.5), (0, 2), STANDING, t_eval=lengths, rtol=1e-10, atol=1e-10).y.T
+    states = [(move(dt, 1e-3), move(dt, None), true) for dt, true in zip(lengths, exact, strict=True)]
+    refused = [bool(np.isnan(checked[0])) for checked, *_ in states]
+    # Short ones pass, long ones do not, and in between there is one change.
+    assert (refused[0], refused[-1]) == (False, True)
+    assert refused == sorted(refused)
+    for no_number, (checked, unchecked, true) in zip(refused, states, strict=True):
+        if no_number:
+            assert np.isnan(np.stack(checked)).all()
+        else:
+            np.testing.assert_array_equal(checked, unchecked)
+            # The least that counts is 1e-3 of 300 m, so that errors of 1e-3 (2 + 0.3) rad pass.
+            np.testing.assert_allclose(checked[:2], true[:2], atol=3e-3)
+
+
+def test_more_steps_make_a_checked_hold_right():
+    coarse, fine = (hold(swing, STANDING, 0.5, 1.0, steps=steps, rtol=1e-3) for steps in (1, 10))
+    assert np.isnan(coarse[0])
+    np.testing.assert_allclose(
+        fine[0], solve_ivp(lambda t, y: swing(t, y, 0.5), (0, 1), STANDING, rtol=1e-10, atol=1e-10).y[0, -1], atol=1e-5
+    )
+
+
+def test_the_derivative_of_a_refused_hold_is_no_number_and_leaves_others_alone():
+    last = lambda push, dt: hold(driven, (jnp.array(1.0), jnp.array(0.5)), (4.0, push), dt, rtol=1e-3)[0]
+    push, lengths = jnp.array(0.5), jnp.array([0.1, 2.0])
+    slopes = lambda dt: (jax.grad(last)(push, dt), jax.jacfwd(last)(push, dt))
+    short, long = np.stack(jax.jit(jax.vmap(slopes))(lengths), axis=1)
+    # A force moves the mass by (1 - cos(2 dt)) / 4 per newton.
+    np.testing.assert_allclose(short, (1 - np.cos(0.2)) / 4, rtol=1e-5)
+    assert np.isnan(long).all()
+    total = lambda push: jnp.nansum(jax.vmap(lambda dt: last(push, dt))(lengths))
+    np.testing.assert_allclose(jax.jit(jax.grad(total))(push), short[0], rtol=1e-12)
+
+
+def test_a_checked_hold_at_rest_passes():
+    rest = (jnp.array(0.0), jnp.array(0.0), jnp.array(0.0))
+    assert np.isfinite(hold(lambda t, y, c: (y[1], -jnp.sin(y[0]), 0.0 * y[2]), rest, None, 0.1, rtol=1e-3)[0])
+
+
+@pytest.mark.parametrize("rtol", [0, -1.0, float("nan")])
+def test_a_tolerance_of_a_hold_is_positive(rtol):
+    with pytest.raises(InputError, match=r"rtol=.* of a hold: give a positive number"):
+        hold(driven, (1.0, 0.0), (4.0, 1.0), 0.1, rtol=rtol)

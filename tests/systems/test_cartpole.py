@@ -61,7 +61,7 @@ def test_default_parameters_are_those_of_gymnasium():
 @pytest.mark.parametrize("force", [0.0, 3.0])
 def test_accelerations_are_the_lagrangian_ones(force):
     q, v = jnp.stack([TURNED.position, TURNED.angle]), jnp.stack([TURNED.velocity, TURNED.rate])
-    exact = ds.acceleration(lagrangian, q, v, HEAVY, force=jnp.array([force, 0.0]))
+    exact = ds.acceleration(lagrangian, q, v, args=(HEAVY,), force=jnp.array([force, 0.0]))
     slope = cartpole(HEAVY, TURNED, force)
     # A 2x2 system solved in double precision.
     np.testing.assert_allclose([slope.velocity, slope.rate], exact, rtol=1e-12)

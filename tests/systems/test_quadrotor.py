@@ -32,7 +32,7 @@ def test_accelerations_are_the_lagrangian_ones():
     q, v = jnp.stack(TURNED[:3]), jnp.stack(TURNED[3:])
     up = jnp.stack([jnp.sin(q[2]), jnp.cos(q[2])])
     work = lambda q: jnp.sum(of_rotors(q, HEAVY) @ up * thrusts) - HEAVY.drag * jnp.dot(v[:2] - wind, q[:2])
-    exact = ds.acceleration(lagrangian, q, v, HEAVY, force=jax.grad(work)(q))
+    exact = ds.acceleration(lagrangian, q, v, args=(HEAVY,), force=jax.grad(work)(q))
     slope = quadrotor(HEAVY, TURNED, thrusts, wind)
     np.testing.assert_allclose(jnp.stack(slope[3:]), exact, rtol=1e-12)
     assert slope[:3] == TURNED[3:]

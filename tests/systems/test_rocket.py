@@ -28,7 +28,7 @@ def test_accelerations_are_the_lagrangian_ones(throttle):
     q, v = jnp.stack(TURNED[:3]), jnp.stack(TURNED[3:6])
     nozzle = lambda q: q[:2] - SMALL.arm * jnp.stack([jnp.sin(q[2]), jnp.cos(q[2])])
     work = lambda q: throttle * SMALL.thrust * jnp.dot(nozzle(q), jnp.asarray(PUSH))
-    exact = ds.acceleration(lagrangian, q, v, TURNED.mass, SMALL, force=jax.grad(work)(q))
+    exact = ds.acceleration(lagrangian, q, v, args=(TURNED.mass, SMALL), force=jax.grad(work)(q))
     slope = rocket(SMALL, TURNED, throttle, GIMBAL)
     np.testing.assert_allclose(jnp.stack(slope[3:6]), exact, rtol=1e-12, atol=1e-12)
     assert slope[:3] == TURNED[3:6]

@@ -1,0 +1,19 @@
+"""What kind of numbers a picture may hold."""
+
+import jax.numpy as jnp
+
+from .._errors import InputError
+
+
+def check_floating(picture) -> None:
+    """Raises InputError unless the picture (or dtype) is of floating-point numbers.
+
+    Whole numbers would be taken for values in [0, 1], and those of 8 and 16 bits overflow in sums and differences.
+    """
+    dtype = jnp.result_type(picture)
+    if jnp.issubdtype(dtype, jnp.floating):
+        return
+    remedy = "convert it with astype"
+    if jnp.issubdtype(dtype, jnp.integer):
+        remedy = f"divide it by the value of white (at most {jnp.iinfo(dtype).max})"
+    raise InputError(f"a picture of type {dtype}: {remedy}, since pictures are floating-point numbers in [0, 1]")
