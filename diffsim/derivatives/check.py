@@ -17,9 +17,11 @@ from .probes import Inputs, Probes, choose, split
 from .program import Stuck
 from .silent import silent_change
 from .slopes import along, differences, forward, reverse, scalar_format, steps_for, value_along, value_of
+from .source import first_line
 from .suspects import Suspect, narrows, search
 from .table import plain, table
-from .verdict import SEVERITY, Evidence, Row, judge, place
+from .tolerance import remaining_error, tightened, tighter_by
+from .verdict import SEVERITY, Evidence, Row, judge, place, row_of
 
 MODES = ("reverse", "forward")
 
@@ -103,13 +105,13 @@ def check_gradients(
 
     Verdicts: "agrees"; "disagrees"; "non-finite" (with the entry and the mode); "zero?" where a derivative is
     exactly 0 but the function does change; "inconclusive" where differences cannot tell, as at a kink, or where
-    a coarser number format on the way costs digits. Whatever does not agree is traced to the operations that
+    a coarser number format on the way costs digits, or where jax has no derivative by any of the `modes`. Whatever does not agree is traced to the operations that
     may be to blame (`suspects`).
     Some 40 evaluations of `f` are made for every entry tried; `jit=False` calls `f` from Python, for functions
     that cannot be compiled.
 
     Raises InputError where `f` does not return one floating-point number, where `args` has nothing to
-    differentiate or an integer array as an argument, and where none of the `modes` is available.
+    differentiate or an integer array as an argument.
     """
     for mode in modes:
         if mode not in MODES:
@@ -127,22 +129,73 @@ def check_gradients(
     found = {"reverse": None if gradient is None else along(gradient, probes), "forward": slopes}
     known = {mode: array for mode, array in found.items() if array is not None}
     missing = tuple(f"{mode} not available: {why}" for mode, why in reasons.items() if why)
-    if not known:
-        raise InputError(f"f has no derivative by any of the modes {tuple(modes)}: {'; '.join(missing)}")
     points = differences(inputs, probes, steps_for(inputs, form), jit=jit)
-    rows = []
-    for number in range(len(inputs.leaves)):
-        evidence = _gather(number, inputs, probes, known, points)
-        row = judge(evidence, rtol, atol)
-        if not all(np.all(slopes) for slopes in evidence.modes.values()):
+    if not known:
+        rows = [_without_derivative(number, inputs, probes, points, missing) for number in range(len(inputs.leaves))]
+        return GradientCheck(value, tuple(rows))
+    evidence = [_gather(number, inputs, probes, known, points) for number in range(len(inputs.leaves))]
+    rows = [judge(each, rtol, atol) for each in evidence]
+    if any(row.verdict in SUSPECT for row in rows):
+        rows = _within_tolerance(inputs, probes, evidence, rows, (rtol, atol), jit=jit)
+    for number, (each, row) in enumerate(zip(evidence, rows, strict=True)):
+        if not all(np.all(slopes) for slopes in each.modes.values()):
             mine = probes.of(number)
             coarse = differences(inputs, mine, COARSE, jit=jit)
-            row = silent_change(evidence, coarse, value_along(inputs, mine, jit=jit)) or row
-        rows.append(replace(row, notes=row.notes + missing))
+            row = silent_change(each, coarse, value_along(inputs, mine, jit=jit)) or row
+        rows[number] = replace(row, notes=row.notes + missing)
     more = more_evidence(inputs, gradient, probes, rows) if thorough and gradient and jit else Evidences(rows)
     rows = _located(inputs, f, args, more.rows) if jit else rows
     remarks = tuple(f"event {name}: {event}" for name, event in (events or {}).items())
     return GradientCheck(value, tuple(rows), more.dot_product, more.hints + remarks)
+
+
+def _within_tolerance(
+    inputs: Inputs,
+    probes: Probes,
+    evidence: Sequence[Evidence],
+    rows: list[Row],
+    tolerances: tuple[float, float],
+    *,
+    jit: bool,
+) -> list[Row]:
+    """The rows, of which those "agree" that solves to tighter tolerances bring to agree.
+
+    A derivative of a solve on the steps that were taken knows nothing of how the steps change, which differences see.
+    Both are the solution's derivative but for the solver's error, and come together as its tolerances are tightened; a
+    wrong derivative stays as far off as it is.
+    """
+    factor = tighter_by(max(each.eps for each in evidence))
+    modes, steps = list(evidence[0].modes), evidence[0].points.steps
+    steps = steps[len(steps) // 4 :]  # far from the point a solve may take too many steps for a tighter tolerance
+    try:
+        value = value_of(inputs, jit=jit)
+        with tightened(factor):
+            if value_of(inputs, jit=jit) == value:
+                return rows
+            gradient = reverse(inputs, jit=jit)[1] if "reverse" in modes else None
+            slopes = forward(inputs, probes, jit=jit)[0] if "forward" in modes else None
+            points = differences(inputs, probes, steps, jit=jit)
+    except Exception:  # any kind: a solve that takes too many steps for the tighter tolerance may raise what it likes
+        return rows
+    tighter = {"reverse": None if gradient is None else along(gradient, probes), "forward": slopes}
+    known = {mode: tighter[mode] for mode in modes if tighter[mode] is not None}
+    if len(known) < len(modes):
+        return rows
+    found = []
+    for number, (each, row) in enumerate(zip(evidence, rows, strict=True)):
+        closer = _gather(number, inputs, probes, known, points)
+        again = judge(closer._replace(slack=remaining_error(each, closer, factor)), *tolerances)
+        if row.verdict in SUSPECT and again.verdict == "agrees":
+            note = f"within the solver's tolerance: at {factor:g} times that, derivatives and differences agree"
+            row = replace(row, verdict="agrees", notes=(note,))
+        found.append(row)
+    return found
+
+
+def _without_derivative(number: int, inputs: Inputs, probes: Probes, points: Sweep, notes: tuple[str, ...]) -> Row:
+    """The row of a parameter by which jax has no derivative: differences alone, at the first entry tried."""
+    evidence = _gather(number, inputs, probes, {}, points)
+    return replace(row_of(evidence, 0, math.inf, "inconclusive"), notes=notes)
 
 
 def _located(inputs: Inputs, f: Callable[..., Any], args: tuple[Any, ...], rows: list[Row]) -> list[Row]:
@@ -158,15 +211,16 @@ def _located(inputs: Inputs, f: Callable[..., Any], args: tuple[Any, ...], rows:
     found = []
     for number, row in enumerate(rows):
         known: list[Any] = [finding] if finding and row.verdict == "non-finite" else []
+        why = stuck
         if suspects and row.verdict != "non-finite":
-            known = suspects(number)
+            known, why = _suspects(suspects, number)
         if row.verdict == "agrees":
             known = [suspect for suspect in known if "narrows" in suspect.reason]
             row = replace(row, verdict="inconclusive") if known else row
         hard = [suspect for suspect in known if getattr(suspect, "hard", True)] or known
         row = replace(row, suspects=tuple(map(str, hard[:5])))
         if row.verdict != "agrees" and not hard:
-            why = reason if row.verdict == "non-finite" else stuck or "no operation on its way is known to spoil it"
+            why = reason if row.verdict == "non-finite" else why or "no operation on its way is known to spoil it"
             row = replace(row, notes=(*row.notes, f"cause not located: {why}"))
         found.append(row)
     return found
@@ -178,6 +232,8 @@ def _diagnosed(f: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Finding | 
         return diagnose(f, *args), "value and reverse mode are finite"
     except InputError as error:
         return None, str(error)
+    except Exception as error:  # any kind: the evidence is not to be lost for want of a cause
+        return None, f"the search ended with {type(error).__name__}: {first_line(error)}"
 
 
 def _searched(inputs: Inputs) -> tuple[Callable[[int], list[Suspect]] | None, str]:
@@ -186,6 +242,16 @@ def _searched(inputs: Inputs) -> tuple[Callable[[int], list[Suspect]] | None, st
         return search(inputs), ""
     except Stuck as stuck:
         return None, str(stuck)
+    except Exception as error:  # any kind: the evidence is not to be lost for want of a cause
+        return None, f"the search ended with {type(error).__name__}: {first_line(error)}"
+
+
+def _suspects(suspects: Callable[[int], list[Suspect]], number: int) -> tuple[list[Any], str]:
+    """The suspects of one parameter, or none, and why the search for them ended."""
+    try:
+        return suspects(number), ""
+    except Exception as error:  # any kind: the evidence is not to be lost for want of a cause
+        return [], f"the search ended with {type(error).__name__}: {first_line(error)}"
 
 
 def _gather(number: int, inputs: Inputs, probes: Probes, known: Mapping[str, np.ndarray], points: Sweep) -> Evidence:
