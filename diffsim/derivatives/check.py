@@ -9,24 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._errors import InputError
+from .causes import SUSPECT, located
 from .differences import Sweep, ridders
-from .doctor import Finding, diagnose
 from .events import Crossing
 from .evidence import Evidences, more_evidence
 from .probes import Inputs, Probes, choose, split
-from .program import Stuck
 from .silent import silent_change
 from .slopes import along, differences, forward, reverse, scalar_format, steps_for, value_along, value_of
-from .source import first_line
-from .suspects import Suspect, narrows, search
 from .table import plain, table
 from .tolerance import remaining_error, tightened, tighter_by
 from .verdict import SEVERITY, Evidence, Row, judge, place, row_of
 
 MODES = ("reverse", "forward")
-
-SUSPECT = ("inconclusive", "disagrees", "zero?")
-"""The verdicts whose cause is searched for among the operations."""
 
 COARSE = np.array([2.0, 1.0])
 """Steps that carry an entry past zero: where all derivatives are exactly zero, jumps are looked for there."""
@@ -104,9 +98,13 @@ def check_gradients(
     `events` are crossings of guards (`crossing`) on which the result hangs: their conditioning is remarked on.
 
     Verdicts: "agrees"; "disagrees"; "non-finite" (with the entry and the mode); "zero?" where a derivative is
-    exactly 0 but the function does change; "inconclusive" where differences cannot tell, as at a kink, or where
-    a coarser number format on the way costs digits, or where jax has no derivative by any of the `modes`. Whatever does not agree is traced to the operations that
-    may be to blame (`suspects`).
+    exactly 0 but the function does change; "inconclusive" where differences cannot tell, as at a kink, where a
+    coarser number format on the way costs digits, or where jax has no derivative by any of the `modes`. Whatever does
+    not agree is traced to the operations that may be to blame (`suspects`).
+
+    Of a function with adaptive solves inside, what does not agree is tried again with their tolerances tightened a
+    thousandfold (float32: tenfold): derivatives on the steps taken, and differences that see the steps change, come
+    together then, and the row says "agrees" and notes that it is within the solver's tolerance. A wrong one stays off.
     Some 40 evaluations of `f` are made for every entry tried; `jit=False` calls `f` from Python, for functions
     that cannot be compiled.
 
@@ -122,7 +120,7 @@ def check_gradients(
     value = value_of(inputs, jit=jit) if value is None else value
     if not np.isfinite(value):
         rows = _without_value(inputs, value)
-        return GradientCheck(value, tuple(_located(inputs, f, args, list(rows)) if jit else rows))
+        return GradientCheck(value, tuple(located(inputs, f, args, list(rows)) if jit else rows))
     reasons = {"reverse": reason}
     probes = choose(inputs.leaves, max_coordinates, seed, gradient)
     slopes, reasons["forward"] = forward(inputs, probes, jit=jit) if "forward" in modes else (None, None)
@@ -144,7 +142,7 @@ def check_gradients(
             row = silent_change(each, coarse, value_along(inputs, mine, jit=jit)) or row
         rows[number] = replace(row, notes=row.notes + missing)
     more = more_evidence(inputs, gradient, probes, rows) if thorough and gradient and jit else Evidences(rows)
-    rows = _located(inputs, f, args, more.rows) if jit else rows
+    rows = located(inputs, f, args, more.rows) if jit else rows
     remarks = tuple(f"event {name}: {event}" for name, event in (events or {}).items())
     return GradientCheck(value, tuple(rows), more.dot_product, more.hints + remarks)
 
@@ -178,7 +176,7 @@ def _within_tolerance(
     except Exception:  # any kind: a solve that takes too many steps for the tighter tolerance may raise what it likes
         return rows
     tighter = {"reverse": None if gradient is None else along(gradient, probes), "forward": slopes}
-    known = {mode: tighter[mode] for mode in modes if tighter[mode] is not None}
+    known = {mode: array for mode, array in tighter.items() if array is not None}
     if len(known) < len(modes):
         return rows
     found = []
@@ -188,6 +186,9 @@ def _within_tolerance(
         if row.verdict in SUSPECT and again.verdict == "agrees":
             note = f"within the solver's tolerance: at {factor:g} times that, derivatives and differences agree"
             row = replace(row, verdict="agrees", notes=(note,))
+        elif row.verdict == "inconclusive" and again.verdict == "disagrees":
+            note = f"the differences are those of solves to {factor:g} times their tolerance"
+            row = replace(again, notes=(*again.notes, note))
         found.append(row)
     return found
 
@@ -196,62 +197,6 @@ def _without_derivative(number: int, inputs: Inputs, probes: Probes, points: Swe
     """The row of a parameter by which jax has no derivative: differences alone, at the first entry tried."""
     evidence = _gather(number, inputs, probes, {}, points)
     return replace(row_of(evidence, 0, math.inf, "inconclusive"), notes=notes)
-
-
-def _located(inputs: Inputs, f: Callable[..., Any], args: tuple[Any, ...], rows: list[Row]) -> list[Row]:
-    """The rows with suspects for those that do not agree, and a doubt where a coarser format is on the way.
-
-    The evidence stands whatever becomes of the search for a cause: where there is none to be found, a note says so.
-    """
-    narrow = narrows(inputs)
-    if not narrow and all(row.verdict == "agrees" for row in rows):
-        return rows
-    finding, reason = _diagnosed(f, args) if any(row.verdict == "non-finite" for row in rows) else (None, "")
-    suspects, stuck = _searched(inputs) if narrow or any(row.verdict in SUSPECT for row in rows) else (None, "")
-    found = []
-    for number, row in enumerate(rows):
-        known: list[Any] = [finding] if finding and row.verdict == "non-finite" else []
-        why = stuck
-        if suspects and row.verdict != "non-finite":
-            known, why = _suspects(suspects, number)
-        if row.verdict == "agrees":
-            known = [suspect for suspect in known if "narrows" in suspect.reason]
-            row = replace(row, verdict="inconclusive") if known else row
-        hard = [suspect for suspect in known if getattr(suspect, "hard", True)] or known
-        row = replace(row, suspects=tuple(map(str, hard[:5])))
-        if row.verdict != "agrees" and not hard:
-            why = reason if row.verdict == "non-finite" else why or "no operation on its way is known to spoil it"
-            row = replace(row, notes=(*row.notes, f"cause not located: {why}"))
-        found.append(row)
-    return found
-
-
-def _diagnosed(f: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Finding | None, str]:
-    """Where a function first stops being finite; or None, and why that is not known."""
-    try:
-        return diagnose(f, *args), "value and reverse mode are finite"
-    except InputError as error:
-        return None, str(error)
-    except Exception as error:  # any kind: the evidence is not to be lost for want of a cause
-        return None, f"the search ended with {type(error).__name__}: {first_line(error)}"
-
-
-def _searched(inputs: Inputs) -> tuple[Callable[[int], list[Suspect]] | None, str]:
-    """The search for suspects; or None, and why there is none."""
-    try:
-        return search(inputs), ""
-    except Stuck as stuck:
-        return None, str(stuck)
-    except Exception as error:  # any kind: the evidence is not to be lost for want of a cause
-        return None, f"the search ended with {type(error).__name__}: {first_line(error)}"
-
-
-def _suspects(suspects: Callable[[int], list[Suspect]], number: int) -> tuple[list[Any], str]:
-    """The suspects of one parameter, or none, and why the search for them ended."""
-    try:
-        return suspects(number), ""
-    except Exception as error:  # any kind: the evidence is not to be lost for want of a cause
-        return [], f"the search ended with {type(error).__name__}: {first_line(error)}"
 
 
 def _gather(number: int, inputs: Inputs, probes: Probes, known: Mapping[str, np.ndarray], points: Sweep) -> Evidence:

@@ -77,9 +77,9 @@ def judge(evidence: Evidence, rtol: float, atol: float) -> Row:
 
     With `a` a derivative, `d` the difference and `e` its error bar, a probe disagrees where
     |a - d| > rtol max(|a|, |d|) + atol + 2 e, and is inconclusive where 2 e is more than a hundredth of the
-    slope and also more than rounding makes of the function's value and more than rtol of the largest slope, where the slope jumps (a kink) by more than
-    rounding could feign, or where the smallest step by itself does not exclude `a`: then a kink nearby misleads
-    the larger steps.
+    slope, more than rounding makes of the function's value and more than rtol of the largest slope; where the slope
+    jumps (a kink) by more than rounding could feign; or where the smallest step by itself does not exclude `a`: then a
+    kink nearby misleads the larger steps.
     """
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         slopes, d = np.stack(list(evidence.modes.values())), evidence.slope.value

@@ -429,7 +429,7 @@ PAIRS = {
     "norm at zero": (lambda x: jnp.linalg.norm(x) ** 2 + x[0], lambda x: jnp.sum(x**2) + x[0], PAIR),
     "angle at zero": (
         lambda x: jnp.sum(x**2) * jnp.arctan2(x[0], x[1]) + x[0],
-        lambda x: jnp.sum(x**2) * safe.atan2(x[0], x[1]) + x[0],
+        lambda x: jnp.sum(x**2) * jnp.arctan2(x[0], x[1] + 3) + x[0],
         PAIR,
     ),
     "power at zero": (lambda x: (x**2) ** 1.5 * x**0.5 + x, lambda x: x**3 + x, ZERO),
@@ -472,7 +472,7 @@ def _table():
         yield pytest.param(right, point, False, id=f"{name}-clean", marks=marks)
 
 
-@pytest.mark.parametrize(("f", "point", "is_bug"), _table())
+@pytest.mark.parametrize(("f", "point", "is_bug"), list(_table()))
 def test_a_bug_is_reported_and_its_clean_twin_is_not_accused(f, point, is_bug):
     check = check_gradients(f, (point,))
     assert check.ok != is_bug, str(check)
