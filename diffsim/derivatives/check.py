@@ -9,22 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._errors import InputError
+from .causes import SUSPECT, located
 from .differences import Sweep, ridders
-from .doctor import Finding, diagnose
 from .events import Crossing
 from .evidence import Evidences, more_evidence
 from .probes import Inputs, Probes, choose, split
-from .program import Stuck
 from .silent import silent_change
 from .slopes import along, differences, forward, reverse, scalar_format, steps_for, value_along, value_of
-from .suspects import Suspect, narrows, search
 from .table import plain, table
-from .verdict import SEVERITY, Evidence, Row, judge, place
+from .tolerance import remaining_error, tightened, tighter_by
+from .verdict import SEVERITY, Evidence, Row, judge, place, row_of
 
 MODES = ("reverse", "forward")
-
-SUSPECT = ("inconclusive", "disagrees", "zero?")
-"""The verdicts whose cause is searched for among the operations."""
 
 COARSE = np.array([2.0, 1.0])
 """Steps that carry an entry past zero: where all derivatives are exactly zero, jumps are looked for there."""
@@ -102,14 +98,18 @@ def check_gradients(
     `events` are crossings of guards (`crossing`) on which the result hangs: their conditioning is remarked on.
 
     Verdicts: "agrees"; "disagrees"; "non-finite" (with the entry and the mode); "zero?" where a derivative is
-    exactly 0 but the function does change; "inconclusive" where differences cannot tell, as at a kink, or where
-    a coarser number format on the way costs digits. Whatever does not agree is traced to the operations that
-    may be to blame (`suspects`).
+    exactly 0 but the function does change; "inconclusive" where differences cannot tell, as at a kink, where a
+    coarser number format on the way costs digits, or where jax has no derivative by any of the `modes`. Whatever does
+    not agree is traced to the operations that may be to blame (`suspects`).
+
+    Of a function with adaptive solves inside, what does not agree is tried again with their tolerances tightened a
+    thousandfold (float32: tenfold): derivatives on the steps taken, and differences that see the steps change, come
+    together then, and the row says "agrees" and notes that it is within the solver's tolerance. A wrong one stays off.
     Some 40 evaluations of `f` are made for every entry tried; `jit=False` calls `f` from Python, for functions
     that cannot be compiled.
 
     Raises InputError where `f` does not return one floating-point number, where `args` has nothing to
-    differentiate or an integer array as an argument, and where none of the `modes` is available.
+    differentiate or an integer array as an argument.
     """
     for mode in modes:
         if mode not in MODES:
@@ -120,72 +120,83 @@ def check_gradients(
     value = value_of(inputs, jit=jit) if value is None else value
     if not np.isfinite(value):
         rows = _without_value(inputs, value)
-        return GradientCheck(value, tuple(_located(inputs, f, args, list(rows)) if jit else rows))
+        return GradientCheck(value, tuple(located(inputs, f, args, list(rows)) if jit else rows))
     reasons = {"reverse": reason}
     probes = choose(inputs.leaves, max_coordinates, seed, gradient)
     slopes, reasons["forward"] = forward(inputs, probes, jit=jit) if "forward" in modes else (None, None)
     found = {"reverse": None if gradient is None else along(gradient, probes), "forward": slopes}
     known = {mode: array for mode, array in found.items() if array is not None}
     missing = tuple(f"{mode} not available: {why}" for mode, why in reasons.items() if why)
-    if not known:
-        raise InputError(f"f has no derivative by any of the modes {tuple(modes)}: {'; '.join(missing)}")
     points = differences(inputs, probes, steps_for(inputs, form), jit=jit)
-    rows = []
-    for number in range(len(inputs.leaves)):
-        evidence = _gather(number, inputs, probes, known, points)
-        row = judge(evidence, rtol, atol)
-        if not all(np.all(slopes) for slopes in evidence.modes.values()):
+    if not known:
+        rows = [_without_derivative(number, inputs, probes, points, missing) for number in range(len(inputs.leaves))]
+        return GradientCheck(value, tuple(rows))
+    evidence = [_gather(number, inputs, probes, known, points) for number in range(len(inputs.leaves))]
+    rows = [judge(each, rtol, atol) for each in evidence]
+    if any(row.verdict in SUSPECT for row in rows):
+        rows = _within_tolerance(inputs, probes, evidence, rows, (rtol, atol), jit=jit)
+    for number, (each, row) in enumerate(zip(evidence, rows, strict=True)):
+        if not all(np.all(slopes) for slopes in each.modes.values()):
             mine = probes.of(number)
             coarse = differences(inputs, mine, COARSE, jit=jit)
-            row = silent_change(evidence, coarse, value_along(inputs, mine, jit=jit)) or row
-        rows.append(replace(row, notes=row.notes + missing))
+            row = silent_change(each, coarse, value_along(inputs, mine, jit=jit)) or row
+        rows[number] = replace(row, notes=row.notes + missing)
     more = more_evidence(inputs, gradient, probes, rows) if thorough and gradient and jit else Evidences(rows)
-    rows = _located(inputs, f, args, more.rows) if jit else rows
+    rows = located(inputs, f, args, more.rows) if jit else rows
     remarks = tuple(f"event {name}: {event}" for name, event in (events or {}).items())
     return GradientCheck(value, tuple(rows), more.dot_product, more.hints + remarks)
 
 
-def _located(inputs: Inputs, f: Callable[..., Any], args: tuple[Any, ...], rows: list[Row]) -> list[Row]:
-    """The rows with suspects for those that do not agree, and a doubt where a coarser format is on the way.
+def _within_tolerance(
+    inputs: Inputs,
+    probes: Probes,
+    evidence: Sequence[Evidence],
+    rows: list[Row],
+    tolerances: tuple[float, float],
+    *,
+    jit: bool,
+) -> list[Row]:
+    """The rows, of which those "agree" that solves to tighter tolerances bring to agree.
 
-    The evidence stands whatever becomes of the search for a cause: where there is none to be found, a note says so.
+    A derivative of a solve on the steps that were taken knows nothing of how the steps change, which differences see.
+    Both are the solution's derivative but for the solver's error, and come together as its tolerances are tightened; a
+    wrong derivative stays as far off as it is.
     """
-    narrow = narrows(inputs)
-    if not narrow and all(row.verdict == "agrees" for row in rows):
+    factor = tighter_by(max(each.eps for each in evidence))
+    modes, steps = list(evidence[0].modes), evidence[0].points.steps
+    steps = steps[len(steps) // 4 :]  # far from the point a solve may take too many steps for a tighter tolerance
+    try:
+        value = value_of(inputs, jit=jit)
+        with tightened(factor):
+            if value_of(inputs, jit=jit) == value:
+                return rows
+            gradient = reverse(inputs, jit=jit)[1] if "reverse" in modes else None
+            slopes = forward(inputs, probes, jit=jit)[0] if "forward" in modes else None
+            points = differences(inputs, probes, steps, jit=jit)
+    except Exception:  # any kind: a solve that takes too many steps for the tighter tolerance may raise what it likes
         return rows
-    finding, reason = _diagnosed(f, args) if any(row.verdict == "non-finite" for row in rows) else (None, "")
-    suspects, stuck = _searched(inputs) if narrow or any(row.verdict in SUSPECT for row in rows) else (None, "")
+    tighter = {"reverse": None if gradient is None else along(gradient, probes), "forward": slopes}
+    known = {mode: array for mode, array in tighter.items() if array is not None}
+    if len(known) < len(modes):
+        return rows
     found = []
-    for number, row in enumerate(rows):
-        known: list[Any] = [finding] if finding and row.verdict == "non-finite" else []
-        if suspects and row.verdict != "non-finite":
-            known = suspects(number)
-        if row.verdict == "agrees":
-            known = [suspect for suspect in known if "narrows" in suspect.reason]
-            row = replace(row, verdict="inconclusive") if known else row
-        hard = [suspect for suspect in known if getattr(suspect, "hard", True)] or known
-        row = replace(row, suspects=tuple(map(str, hard[:5])))
-        if row.verdict != "agrees" and not hard:
-            why = reason if row.verdict == "non-finite" else stuck or "no operation on its way is known to spoil it"
-            row = replace(row, notes=(*row.notes, f"cause not located: {why}"))
+    for number, (each, row) in enumerate(zip(evidence, rows, strict=True)):
+        closer = _gather(number, inputs, probes, known, points)
+        again = judge(closer._replace(slack=remaining_error(each, closer, factor)), *tolerances)
+        if row.verdict in SUSPECT and again.verdict == "agrees":
+            note = f"within the solver's tolerance: at {factor:g} times that, derivatives and differences agree"
+            row = replace(row, verdict="agrees", notes=(note,))
+        elif row.verdict == "inconclusive" and again.verdict == "disagrees":
+            note = f"the differences are those of solves to {factor:g} times their tolerance"
+            row = replace(again, notes=(*again.notes, note))
         found.append(row)
     return found
 
 
-def _diagnosed(f: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Finding | None, str]:
-    """Where a function first stops being finite; or None, and why that is not known."""
-    try:
-        return diagnose(f, *args), "value and reverse mode are finite"
-    except InputError as error:
-        return None, str(error)
-
-
-def _searched(inputs: Inputs) -> tuple[Callable[[int], list[Suspect]] | None, str]:
-    """The search for suspects; or None, and why there is none."""
-    try:
-        return search(inputs), ""
-    except Stuck as stuck:
-        return None, str(stuck)
+def _without_derivative(number: int, inputs: Inputs, probes: Probes, points: Sweep, notes: tuple[str, ...]) -> Row:
+    """The row of a parameter by which jax has no derivative: differences alone, at the first entry tried."""
+    evidence = _gather(number, inputs, probes, {}, points)
+    return replace(row_of(evidence, 0, math.inf, "inconclusive"), notes=notes)
 
 
 def _gather(number: int, inputs: Inputs, probes: Probes, known: Mapping[str, np.ndarray], points: Sweep) -> Evidence:

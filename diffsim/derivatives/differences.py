@@ -122,7 +122,8 @@ def ridders(points: Sweep) -> Slope:
     steps = points.steps.reshape(-1, *(1 for _ in points.centre.shape))
     with np.errstate(invalid="ignore", over="ignore"):
         columns = _refinements((points.ahead.astype(np.float64) - points.behind) / (2 * steps))
-        floor = _noise(columns[2], steps[2:], points.centre) / steps
+        order = 4 if steps.min() < 2.0**-16 else 2
+        floor = _noise(columns[order], steps[order:], points.centre, 2.0 ** -(9 + order)) / steps
         values, errors = np.full_like(columns[0], np.nan), np.full_like(columns[0], np.inf)
         for order, (column, refined) in enumerate(pairwise(columns), start=1):
             distance = np.fmax(np.abs(refined - column[1:]), np.abs(refined - column[:-1]))
@@ -146,13 +147,14 @@ def _refinements(column: np.ndarray) -> list[np.ndarray]:
     return columns
 
 
-def _noise(column: np.ndarray, steps: np.ndarray, centre: np.ndarray) -> np.ndarray:
-    """The scatter of the function itself: two roundings at least, more where the smallest steps show it.
+def _noise(column: np.ndarray, steps: np.ndarray, centre: np.ndarray, small: float) -> np.ndarray:
+    """The scatter of the function itself: two roundings at least, more where `small` steps show it.
 
-    Taken from twice extrapolated slopes, whose truncation error is below rounding there.
+    Taken from slopes extrapolated so often that their truncation error is below rounding there, even of a function
+    that varies over a hundredth of an entry's size.
     """
-    small = steps[1:].ravel() <= max(2.0**-11, 4 * steps.min())
-    scatter = np.max((np.abs(np.diff(column, axis=0)) * steps[1:])[small], axis=0)
+    counted = steps[1:].ravel() <= max(small, 4 * steps.min())
+    scatter = np.max((np.abs(np.diff(column, axis=0)) * steps[1:])[counted], axis=0)
     return np.fmax(scatter, 2 * float(jnp.finfo(centre.dtype).eps) * np.abs(centre.astype(np.float64)))
 
 

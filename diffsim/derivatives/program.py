@@ -201,9 +201,10 @@ def _idle(equation: core.JaxprEqn) -> bool:
     """Whether an operation hands on its operand as it is."""
     if equation.primitive.name == "copy":
         return True
-    same = equation.primitive.name in ("convert_element_type", "broadcast_in_dim", "reshape")
-    before, after = equation.invars[0].aval if same else None, equation.outvars[0].aval
-    return same and (before.shape, before.dtype) == (after.shape, after.dtype)  # pyright: ignore
+    if equation.primitive.name not in ("convert_element_type", "broadcast_in_dim", "reshape"):
+        return False
+    before, after = equation.invars[0].aval, equation.outvars[0].aval
+    return (before.shape, before.dtype) == (after.shape, after.dtype)  # pyright: ignore
 
 
 def caller(equation: core.JaxprEqn) -> Callable[..., tuple[Any, ...]]:

@@ -78,19 +78,36 @@ def forward(inputs: Inputs, probes: Probes, *, jit: bool) -> tuple[np.ndarray | 
 
 
 def differences(inputs: Inputs, probes: Probes, steps: np.ndarray, *, jit: bool) -> Sweep:
-    """Returns the function's values along all probes at the given steps (see `differences.sweep`)."""
+    """Returns the function's values along all probes at the given steps (see `differences.sweep`).
 
+    A function that raises far from its point, as a solve does that takes too many steps, is tried at the smaller
+    steps alone. If it raises there too all values are NaN.
+    """
     shared = (inputs.leaves, [jnp.asarray(w) for w in probes.weights])
     columns = (probes.leaf, probes.entry)
-    return sweep(functools.partial(_point, inputs.call), shared, columns, steps, jit=jit, chunk=_chunk(inputs))
+    line, chunk = functools.partial(_point, inputs.call), _chunk(inputs)
+    for smaller in (steps, steps[len(steps) // 4 :], steps[len(steps) // 2 :]):
+        try:
+            return sweep(line, shared, columns, smaller, jit=jit, chunk=chunk)
+        except Exception:  # any kind: the function raises what it likes
+            continue
+    nothing = np.full((len(steps), len(probes.leaf)), np.nan)
+    return Sweep(steps, nothing[0], nothing, nothing)
 
 
 def value_along(inputs: Inputs, probes: Probes, *, jit: bool) -> Callable[[int, float], float]:
-    """Returns the function's value as a function of a probe's number and a step along it."""
+    """Returns the function's value as a function of a probe's number and a step along it; NaN where it raises."""
     point = functools.partial(_point, inputs.call)
     point = jax.jit(point) if jit else point
     shared = (inputs.leaves, [jnp.asarray(w) for w in probes.weights])
-    return lambda probe, step: float(point(shared, step, probes.leaf[probe], probes.entry[probe]))
+
+    def value(probe: int, step: float) -> float:
+        try:
+            return float(point(shared, step, probes.leaf[probe], probes.entry[probe]))
+        except Exception:  # any kind: the function raises what it likes
+            return float("nan")
+
+    return value
 
 
 def _point(call: Callable[..., Any], shared: tuple[list[Array], list[Array]], step: Any, leaf: Any, entry: Any):

@@ -125,6 +125,9 @@ def _inside(operation: Operation, operands, active: Sequence[bool], stage: str) 
     try:
         step = next(steps(operation, operands), None)
         if step is None:
+            if any(map(_narrows, core.jaxprs_in_params(operation.params))):
+                reason = "narrows a number inside: derivatives lose digits"
+                yield "narrowing", Suspect(operation.name, operation.source, stage, reason, True)
             return
         inside = step.program()
         values = inside.run(step.inputs)

@@ -58,7 +58,7 @@ class Evidence(NamedTuple):
     """All that is known about one parameter; arrays have one number per probe, slopes are per unit step.
 
     `entry` and `unit` are those of the probes, `points` the samples behind `slope`, `eps` the rounding of the
-    coarsest number format in use.
+    coarsest number format in use, `slack` the errors of slopes that are known to come from solves.
     """
 
     name: str
@@ -69,6 +69,7 @@ class Evidence(NamedTuple):
     slope: Slope
     points: Sweep
     eps: float
+    slack: np.ndarray | float = 0.0
 
 
 def judge(evidence: Evidence, rtol: float, atol: float) -> Row:
@@ -76,21 +77,22 @@ def judge(evidence: Evidence, rtol: float, atol: float) -> Row:
 
     With `a` a derivative, `d` the difference and `e` its error bar, a probe disagrees where
     |a - d| > rtol max(|a|, |d|) + atol + 2 e, and is inconclusive where 2 e is more than a hundredth of the
-    slope and also more than rounding makes of the function's value, where the slope jumps (a kink) by more than
-    rounding could feign, or where the smallest step by itself does not exclude `a`: then a kink nearby misleads
-    the larger steps.
+    slope, more than rounding makes of the function's value and more than rtol of the largest slope; where the slope
+    jumps (a kink) by more than rounding could feign; or where the smallest step by itself does not exclude `a`: then a
+    kink nearby misleads the larger steps.
     """
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         slopes, d = np.stack(list(evidence.modes.values())), evidence.slope.value
         size = np.fmax(np.max(np.abs(slopes), axis=0), np.abs(d))
         gap = np.max(np.abs(slopes - d), axis=0)
         rounding, bar, bends = _rounding(evidence), BARS * evidence.slope.error, _bends(evidence.points)
-        nil, noise = NIL * rounding, NOISE * rounding / evidence.points.steps[-1]
+        nil = np.fmax(NIL * rounding + evidence.slack, rtol * np.fmax.reduce(np.where(np.isfinite(size), size, 0.0)))
+        noise = NOISE * rounding / evidence.points.steps[-1]
         bend = np.where(np.ptp(bends, axis=0) <= 0.25 * np.abs(bends[-1]), bends[-1], 0.0)
         kinked = np.abs(bend) > np.fmax(np.fmax(RESOLUTION * size, nil), noise)
         nearest = evidence.slope.values[-1]
         doubt = evidence.slope.errors[-1] + np.where(kinked, 0.0, np.abs(bends[-1]) / 2)
-        allowed = max(rtol, 100 * evidence.eps) * size + atol * np.abs(evidence.unit) + bar
+        allowed = max(rtol, 100 * evidence.eps) * size + atol * np.abs(evidence.unit) + bar + evidence.slack
         dead = np.any(slopes == 0, axis=0) & (np.abs(d) > allowed) & (np.abs(nearest) > doubt)
         off = gap > allowed + np.where(kinked, np.abs(bend) / 2, 0.0)
         blurred = off | kinked | ~(bar <= np.fmax(RESOLUTION * size, nil))
