@@ -8,6 +8,7 @@ import jax.extend as jex
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.extend.source_info_util import user_context
 
 _CALLS = {"jit", "pjit", "closed_call", "core_call"}
 
@@ -90,7 +91,9 @@ def _evaluate(program, constants, *args) -> list[np.ndarray]:
             inner = equation.params.get("jaxpr") or equation.params["call_jaxpr"]
             found = _evaluate(inner.jaxpr, inner.consts, *given)
         elif name not in _REARRANGED:
-            found = np.frompyfunc(functools.partial(equation.primitive.bind, **equation.params), len(given), 1)(*given)
+            bind = functools.partial(equation.primitive.bind, **equation.params)
+            with user_context(equation.source_info.traceback):  # of the line in the user's field
+                found = np.frompyfunc(bind, len(given), 1)(*given)
         else:
             found = _REARRANGED[name](*given, **equation.params)
         found = found if isinstance(found, list) else [found]
