@@ -133,7 +133,7 @@ def _ending(function, start, fixed, data, solver: Solver, end: End, done: int) -
         cause = "; ".join([*non_finite_in(data, "data"), cause])
         return status, f"no progress: no step lowered the loss in {count}; {cause}"
     if status == FitStatus.STEP_LIMIT:
-        return status, f"not converged after {count}: raise steps or rtol, or scale the residuals"
+        return status, f"ended after {count}, before the tolerances were met; more steps may lower the loss further"
     on = at_bound(end.trained, width=0.0)
     message = f"converged after {count}" + (f", with {', '.join(on)} on a bound" if on else "")
     if stuck := [path for path in _unmoved(start, end.trained) if path not in on]:
