@@ -21,7 +21,7 @@ class Rows(NamedTuple):
     lines: list[int]
 
 
-def read_rows(path: Path) -> Rows:
+def read_rows(path: Path | str) -> Rows:
     """The rows of a CSV file with a header; empty lines and lines that begin with # are left out.
 
     Text is UTF-8, or UTF-16 with its byte order mark; lines end as on any system; commas stand between the cells.
@@ -46,7 +46,7 @@ def read_rows(path: Path) -> Rows:
     return Rows(columns, found[1:], lines[1:])
 
 
-def remarks(path: Path) -> list[str]:
+def remarks(path: Path | str) -> list[str]:
     """The lines of a CSV file that begin with #, without it."""
     lines = (line.strip() for line in io.StringIO(text_of(path), newline=None))
     return [line.lstrip("# ") for line in lines if line.startswith("#")]
@@ -74,8 +74,9 @@ def number(text: str | None) -> float:
         raise ValueError("is not a number") from None
 
 
-def text_of(path: Path) -> str:
+def text_of(path: Path | str) -> str:
     """The text of a file, without its byte order mark; raises InputError if it is not UTF-8, or marked as UTF-16."""
+    path = Path(path)
     check_path(path)
     with path.open("rb") as file:
         data = file.read(LARGEST + 1)
@@ -104,7 +105,7 @@ def _rows_of_text(text: str, numbers: list[int]) -> Iterator[str]:
             yield line
 
 
-def _check_columns(path: Path, columns: list[str]) -> None:
+def _check_columns(path: Path | str, columns: list[str]) -> None:
     named = [name for name in columns if name]
     twice = [name for name in named if named.count(name) > 1]
     if twice:

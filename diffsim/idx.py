@@ -15,13 +15,14 @@ LARGEST = 2**31  # numbers in a file
 MOST_SHRUNK = 1032  # times that gzip makes bytes fewer, at best
 
 
-def read_idx(path: Path) -> np.ndarray:
+def read_idx(path: Path | str) -> np.ndarray:
     """Returns the array in an IDX file of bytes, gzipped or not.
 
     The file has two zeros, the type 8, the number of axes, their lengths (big-endian), then the numbers; the lengths
     are checked before anything is unpacked. Raises InputError for anything else, for damaged gzip data, for a file that
     was cut off and for one without numbers.
     """
+    path = Path(path)
     check_path(path)
     if not path.is_file():
         raise InputError(f"{path} is no regular file: give an IDX file")

@@ -13,7 +13,7 @@ from ._errors import InputError
 
 
 def read_measurements(
-    path: Path, columns: Sequence[str], *, gaps: Sequence[str] = (), increasing: str | None = None, rows: int = 2
+    path: Path | str, columns: Sequence[str], *, gaps: Sequence[str] = (), increasing: str | None = None, rows: int = 2
 ) -> dict[str, Float[np.ndarray, " rows"]]:
     """The named columns of a CSV file with a header; lines that begin with # are remarks.
 
@@ -60,7 +60,7 @@ def _number(text: str, where: str, name: str, gap: bool) -> float:
     return value
 
 
-def _check_order(path: Path, name: str, values: np.ndarray, numbers: list[int]) -> None:
+def _check_order(path: Path | str, name: str, values: np.ndarray, numbers: list[int]) -> None:
     """Raises InputError at the first value that is not above the one before it."""
     late = np.flatnonzero(np.diff(values) <= 0)
     if late.size:

@@ -210,16 +210,23 @@ def polylines(
     return figure
 
 
-def save_figure(figure: Figure, path: Path) -> Path:
-    """Returns `path`, where the figure now is, as its extension says: .png, .svg or .pdf; all of it, or nothing new."""
+def save_figure(figure: Figure, path: Path | str) -> Path:
+    """Returns `path`, where the figure now is, as its extension says: .png, .svg or .pdf; all of it, or nothing new.
+
+    Raises `InputError` for another extension.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise InputError(f"{path}: unknown extension '{path.suffix}'; give .png, .svg or .pdf")
     return write_whole(path, lambda file: figure.savefig(file, format=path.suffix[1:].lower()))
 
 
-def save_animation(animation: Animation, path: Path, fps: int = 25, *, ground: float | None = None) -> Path:
+def save_animation(animation: Animation, path: Path | str, fps: int = 25, *, ground: float | None = None) -> Path:
     """Returns `path`, where the animation is now a GIF that plays in real time.
 
     Raises `InputError` if the name does not end in .gif.
     """
+    path = Path(path)
     if path.suffix.lower() != ".gif":
         raise InputError(f"{path}: an animation can be written as .gif only")
     times = np.asarray(animation.times, float)

@@ -25,7 +25,7 @@ class Table(NamedTuple):
     bad: dict[int, str]
 
 
-def read_table(path: Path, model: Model, degrees: Mapping[str, str], others: Collection[str] = ()) -> Table:
+def read_table(path: Path | str, model: Model, degrees: Mapping[str, str], others: Collection[str] = ()) -> Table:
     """The table of models at `path`.
 
     Columns are paths of the model's parameters, or names in `degrees`, which give a parameter (rad) in degrees.
@@ -70,7 +70,7 @@ def _number(name: str, text: str | None, parameter: Parameter, scale: float) -> 
 
 
 def write_table(
-    path: Path, table: Table, results: Mapping[str, np.ndarray], status: Sequence[str], keep: Collection[str] = ()
+    path: Path | str, table: Table, results: Mapping[str, np.ndarray], status: Sequence[str], keep: Collection[str] = ()
 ) -> None:
     """Writes the table's inputs and the columns in `keep`, the results in full precision, and each row's status.
 

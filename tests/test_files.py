@@ -4,8 +4,11 @@ import os
 import stat
 from pathlib import Path
 
+import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
+from diffsim import idx, measurements, plot
 from diffsim._errors import InputError, WorkFailed
 from diffsim._files import check_path, check_writable, clear_partial, write_text, write_whole
 
@@ -90,3 +93,15 @@ def test_what_a_killed_process_left_is_cleared(tmp_path):
 
 def test_a_path_may_be_of_a_file_that_is_not_there(tmp_path):
     check_path(tmp_path / "absent" / "a.txt")
+
+
+def test_paths_may_be_text(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m.csv").write_text("# by hand\nt,x\n0,1\n1,2\n")
+    (tmp_path / "i.idx").write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 2, 5, 6]))
+    assert measurements.remarks("m.csv") == ["by hand"]
+    np.testing.assert_array_equal(measurements.read_measurements("m.csv", ["x"])["x"], [1.0, 2.0])
+    np.testing.assert_array_equal(idx.read_idx("i.idx"), [5, 6])
+    assert plot.save_figure(Figure(), "f.png").stat().st_size > 0
+    with pytest.raises(InputError, match="unknown extension '.xyz'"):
+        plot.save_figure(Figure(), "f.xyz")

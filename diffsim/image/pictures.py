@@ -70,8 +70,9 @@ def check_extension(path: Path, known: tuple[str, ...]) -> None:
         raise InputError(f"{path}: no such file")
 
 
-def check_output(path: Path) -> None:
+def check_output(path: Path | str) -> None:
     """Raises InputError if no picture could be written to `path`; for use before the work begins."""
+    path = Path(path)
     check_writable(path)
     if path.suffix.lower() not in WRITTEN:
         raise InputError(f"{path}: unknown extension {path.suffix!r}; pictures are written as {', '.join(WRITTEN)}")

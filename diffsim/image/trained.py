@@ -88,7 +88,7 @@ def trained(task: str) -> Chain:
     return _load(resources.files("diffsim.image").joinpath("parameters", f"{task}.npz").read_bytes())[1]
 
 
-def chosen(task: str, path: Path | None) -> Chain:
+def chosen(task: str, path: Path | str | None) -> Chain:
     """The chain of a task with parameters from a file, or as shipped; raises InputError for those of another task."""
     if path is None:
         return trained(task)
