@@ -103,5 +103,5 @@ def test_paths_may_be_text(tmp_path, monkeypatch):
     np.testing.assert_array_equal(measurements.read_measurements("m.csv", ["x"])["x"], [1.0, 2.0])
     np.testing.assert_array_equal(idx.read_idx("i.idx"), [5, 6])
     assert plot.save_figure(Figure(), "f.png").stat().st_size > 0
-    with pytest.raises(InputError, match="unknown extension '.xyz'"):
+    with pytest.raises(InputError, match=r"unknown extension '\.xyz'"):
         plot.save_figure(Figure(), "f.xyz")
