@@ -13,6 +13,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from .._errors import InputError
+from .._traced import Traced
 from .._types import Args, Count, Flag, Scalar, State, Vector
 from .attempt import Problem, all_finite, steady
 from .checks import check_field, check_state
@@ -27,7 +28,6 @@ from .replay import End, replay
 from .status import Status
 from .step import Point
 from .times import check_method, check_options, check_time, chosen_controller, direction_of, sensible
-from .traced import Traced
 from .undefined import defined
 from .whole import compile_small
 

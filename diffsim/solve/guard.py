@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from .._errors import InputError
+from .._traced import Traced, as_arrays
 from .._types import Args, Flag, Scalar
 from .step import Point
-from .traced import Traced, as_arrays
 
 _DIRECTIONS = {"rising": -1.0, "falling": 1.0, "both": 0.0}
 

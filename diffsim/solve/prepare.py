@@ -12,11 +12,11 @@ from jax.flatten_util import ravel_pytree
 
 from .._apart import apart
 from .._errors import InputError
+from .._traced import Traced
 from .._types import Args, Scalar, State, Vector
 from .program import is_plain, operations
 from .scalars import can_be_written_out, entries
 from .step import Stepper
-from .traced import Traced
 
 _MANY = 1024  # numbers of a state
 _FEW = 16  # numbers in each array of a field that is written out

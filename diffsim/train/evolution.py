@@ -18,6 +18,7 @@ from ..parameters import at_bound, constrain, unconstrain
 from .bounds import limits
 from .diagnosis import blame_data
 from .fit import FitFailed, History, on_host, parts
+from .iterate import as_it_is
 from .progress import Progress
 
 
@@ -58,6 +59,7 @@ def fit_cma_es(
     options = {"mean": middle / scale, "sigma": spread, "seed": seed, "population_size": population}
     search = extra("cmaes", "cmaes").CMA(**options)
     began, losses, best = time.perf_counter(), [], (np.inf, middle)
+    loss = as_it_is(loss, model, data)
     with Progress(generations, progress) as bar:
         for generation in range(generations):
             drawn = np.stack([search.ask() for _ in range(search.population_size)])

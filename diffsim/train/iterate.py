@@ -1,17 +1,20 @@
 """The compiled part of a fit by optimistix: iterations within bounds, up to an end that has a name."""
 
 import enum
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optimistix as optx
 from jax import lax
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from .._errors import InputError
+from .._traced import Traced
 from .._types import Count, Flag, Model, Vector
 from ..parameters import constrain, unconstrain
 from .bounds import limits
@@ -188,6 +191,15 @@ def _no_progress(problem: Problem, loop: _Loop) -> Flag:
     lowered = jnp.any(loop.losses < loop.losses[0]) | jnp.any(loop.place.held)
     least = problem.squares & (loop.losses[0] == 0)
     return ~lowered & ~least & (loop.over | (loop.number >= ENOUGH))
+
+
+def as_it_is(function: Callable, model: Model, data: PyTree) -> Callable:
+    """`function(model, data)` as a traced program, with what it closes over now.
+
+    A compiled fit is otherwise found again by the function's identity, with the values of the first call.
+    """
+    arrays = lambda tree: jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, np.ndarray) else x, tree)
+    return Traced.of(function, arrays(model), arrays(data))
 
 
 def with_rtol(solver: Solver, rtol: float | None) -> Solver:

@@ -17,7 +17,7 @@ from ..parameters import at_bound, parameters, unconstrain
 from .data import non_finite_in
 from .diagnosis import Finding, blame_data, diagnose_stuck
 from .fit import FitFailed, History, on_host, parts
-from .iterate import End, FitStatus, Solver, iterate, with_rtol
+from .iterate import End, FitStatus, Solver, as_it_is, iterate, with_rtol
 from .progress import Progress
 
 # The trust region grows after steps that do three quarters of what the linear model says (Nocedal and Wright, Numerical
@@ -101,10 +101,11 @@ def _fit(function, model, data, solver: Solver, steps: int, train, progress: boo
     on_host("a fit", model, data)
     start, fixed = parts(model, train)
     trained = unconstrain(start)
+    given, function = function, as_it_is(function, model, data)
     with Progress(steps, progress) as bar:
         began = time.perf_counter()
         # An idle call compiles and changes nothing, so that the two times can be told apart.
-        with bar.compiling(getattr(function, "residuals", function)):
+        with bar.compiling(getattr(given, "residuals", given)):
             jax.block_until_ready(iterate(function, solver, trained, fixed, data, steps, jnp.array(False)))
         compiled = time.perf_counter()
         end = iterate(function, solver, trained, fixed, data, steps, jnp.array(True))

@@ -16,7 +16,7 @@ from .._trees import common_length
 from .._types import Model
 from ..parameters import Parameter, at_bound, parameters, trainable, unconstrain
 from .fit import parts
-from .iterate import FitStatus, Solver, iterate, with_rtol
+from .iterate import FitStatus, Solver, as_it_is, iterate, with_rtol
 from .least_squares import LEVENBERG_MARQUARDT
 
 
@@ -83,6 +83,9 @@ def fit_many(
     trained, fixed = parts(models, train)
     counted, rest = eqx.partition(fixed, eqx.is_inexact_array)
     common_length((trained, counted, data if each else None), "models (and data, if each has its own)")
+    first = lambda tree: jax.tree.map(lambda x: x[0] if eqx.is_array_like(x) and jnp.ndim(x) else x, tree)
+    model = eqx.combine(first(trained), first(counted), rest)
+    function = as_it_is(function, model, first(data) if each else data)
     return _run(function, solver, unconstrain(trained), counted, rest, data, each, steps)
 
 

@@ -14,7 +14,7 @@ from .._types import Model
 from ..parameters import parameters, replace, trainable, unconstrain
 from .covariance import belief
 from .fit import on_host, parts
-from .iterate import Solver, iterate
+from .iterate import Solver, as_it_is, iterate
 from .least_squares import LEVENBERG_MARQUARDT, SumOfSquares
 
 DOUBLINGS = 40  # of a step away from the fit, before an interval counts as open
@@ -67,6 +67,7 @@ def profile(
     Source: D. M. Bates, D. G. Watts, Nonlinear Regression Analysis and Its Applications, Wiley 1988, section 6.1.
     """
     on_host("profile", model, data)
+    residuals = as_it_is(residuals, model, data)
     trained, _ = parts(model, train)
     known = parameters(trained)
     if path not in known or known[path].value.size != 1:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diffsim import Guard, Phase, evolve, hybrid, integrate
-from diffsim.solve.traced import Traced
+from diffsim._traced import Traced
 
 TS = jnp.array([0.0, 1.0])
 RATE = 1.0

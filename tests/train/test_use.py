@@ -132,3 +132,23 @@ def test_results_print_whatever_they_hold():
     assert repr(history) == "History(loss 0 -> 0 in 3 of 3 steps; 0.1 s (and 0.2 s of compiling))"
     for tree in (many, *(jax.tree.map(lambda leaf: None, each) for each in (found, fits, history))):
         assert repr(tree)
+
+
+def test_a_second_fit_sees_what_its_function_closes_over_now():
+    """A target that changes between two fits by the same function, for every fit that is compiled once."""
+    held = {"target": 1.0}
+    residuals = lambda model, data: model["a"] - held["target"] + 0 * data
+    loss = lambda model, data: (model["a"] - held["target"]) ** 2
+    start, data = {"a": jnp.array(0.5)}, jnp.zeros(3)
+    for target in (1.0, 4.0):
+        held["target"] = target
+        ends = [
+            ds.fit_least_squares(residuals, start, data, progress=False)[0]["a"],
+            ds.minimise(loss, start, None, progress=False)[0]["a"],
+            ds.fit_many(residuals, {"a": jnp.array([0.5, 2.0])}, data).models["a"][1],
+            ds.fit(loss, start, optax.sgd(0.3), jnp.zeros((60, 4)), progress=False)[0]["a"],
+        ]
+        np.testing.assert_allclose(ends, target, rtol=1e-6)
+        interval = ds.profile(residuals, {"a": jnp.array(target)}, data, path="a", noise=1.0)
+        np.testing.assert_allclose(interval.value, target)
+        assert interval.low < target < interval.high
