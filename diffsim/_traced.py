@@ -44,6 +44,11 @@ class Traced(eqx.Module):
         return jax.tree.unflatten(self.program.outputs, _run(self.program, self.constants, leaves))
 
 
+def is_traced() -> bool:
+    """Whether this is part of a program that JAX is tracing, to be compiled with it."""
+    return isinstance(jnp.zeros(()), Tracer)
+
+
 def as_arrays(tree: PyTree) -> PyTree:
     """The tree with Python's floats as arrays, also those that are being differentiated; they stay weakly typed."""
 

@@ -51,7 +51,7 @@ def _diagnosed(f: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Finding | 
     except InputError as error:
         return None, str(error)
     except Exception as error:  # any kind: the evidence is not to be lost for want of a cause
-        return None, f"the search ended with {type(error).__name__}: {first_line(error)}"
+        return None, _ended(error)
 
 
 def _searched(inputs: Inputs) -> tuple[Callable[[int], list[Suspect]] | None, str]:
@@ -61,7 +61,7 @@ def _searched(inputs: Inputs) -> tuple[Callable[[int], list[Suspect]] | None, st
     except Stuck as stuck:
         return None, str(stuck)
     except Exception as error:  # any kind: the evidence is not to be lost for want of a cause
-        return None, f"the search ended with {type(error).__name__}: {first_line(error)}"
+        return None, _ended(error)
 
 
 def _suspects(suspects: Callable[[int], list[Suspect]], number: int) -> tuple[list[Any], str]:
@@ -69,4 +69,8 @@ def _suspects(suspects: Callable[[int], list[Suspect]], number: int) -> tuple[li
     try:
         return suspects(number), ""
     except Exception as error:  # any kind: the evidence is not to be lost for want of a cause
-        return [], f"the search ended with {type(error).__name__}: {first_line(error)}"
+        return [], _ended(error)
+
+
+def _ended(error: Exception) -> str:
+    return f"the search ended with {type(error).__name__}: {first_line(error)}"

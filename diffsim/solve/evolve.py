@@ -9,11 +9,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from .._errors import InputError
-from .._traced import Traced
+from .._traced import Traced, is_traced
 from .._types import Args, Count, Flag, Scalar, State, Vector
 from .attempt import Problem, all_finite, steady
 from .checks import check_field, check_state
@@ -27,7 +26,7 @@ from .record import Memory, Record, blank, plan
 from .replay import End, replay
 from .status import Status
 from .step import Point
-from .times import check_method, check_options, check_time, chosen_controller, direction_of, sensible
+from .times import check_options, check_time, chosen_controller, direction_of, sensible
 from .undefined import defined
 from .whole import compile_small
 
@@ -100,7 +99,6 @@ def evolve(
     """
     check_phases((phase,))
     controller = chosen_controller(controller, CONTROLLER, rtol, atol, solver, dt0)
-    check_method(solver, controller)
     check_options(controller, dt0, max_steps)
     direction = direction_of(t0, t1)
     t0, t1, y0, ts = _as_arrays(t0, t1, y0, ts)
@@ -109,11 +107,6 @@ def evolve(
     options = {"solver": solver, "controller": controller, "dt0": dt0, "max_steps": max_steps, "mode": mode}
     run = run_phase if is_traced() else _compiled_phase
     return run(phase, t0, y0, args, t1, ts, direction=direction, memory=memory, **options)[0]
-
-
-def is_traced() -> bool:
-    """Whether this is part of a program that JAX is tracing, to be compiled with it."""
-    return isinstance(jnp.zeros(()), Tracer)
 
 
 class After(NamedTuple):

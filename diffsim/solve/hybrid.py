@@ -11,13 +11,14 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from .._errors import InputError
+from .._traced import is_traced
 from .._types import Args, Count, Scalar, State
 from .attempt import is_fixed
 from .checks import check_state
-from .evolve import CONTROLLER, SOLVER, is_traced, run_phase
+from .evolve import CONTROLLER, SOLVER, run_phase
 from .guard import Past, Phase, check_phases, traced_phases
 from .status import Status
-from .times import check_method, check_options, check_time, chosen_controller, direction_of
+from .times import check_options, check_time, chosen_controller, direction_of
 from .undefined import defined
 
 
@@ -81,7 +82,6 @@ def hybrid(
     solver, dt0 = options.get("solver", SOLVER), options.get("dt0")
     controller = chosen_controller(options.get("controller", CONTROLLER), CONTROLLER, *tolerances, solver, dt0)
     options["controller"] = controller
-    check_method(solver, controller)
     check_options(controller, dt0, options.get("max_steps", 1))
     t0, t1, ts = jnp.asarray(t0, dtype), jnp.asarray(t1, dtype), None if ts is None else jnp.asarray(ts, dtype)
     if dt0 is not None:
@@ -193,7 +193,7 @@ def _pass(phases, watched: _Watched, stage: _Stage, args, t1, ts, direction, opt
     def run(index, stage):
         phase, before = phases[index], stage.before
         past = _past(phases, watched, index, before) if phase.guards else None
-        hint = before.h if options.get("dt0") is None and not is_fixed(options.get("controller", CONTROLLER)) else None
+        hint = before.h if options.get("dt0") is None and not is_fixed(options["controller"]) else None
         arrival, after = run_phase(
             phase, stage.t, stage.y, args, t1, ts, direction=direction, past=past, hint=hint, **options
         )

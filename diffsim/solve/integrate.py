@@ -15,7 +15,7 @@ from .checks import check_field, check_state
 from .evolve import SOLVER, Arrival, run_phase
 from .guard import Phase, traced_phases
 from .status import Status, finished
-from .times import check_method, check_options, check_times, chosen_controller, direction_of, in_order
+from .times import check_options, check_times, chosen_controller, direction_of, in_order
 from .undefined import defined
 
 CONTROLLER = dfx.PIDController(rtol=1e-6, atol=1e-9)
@@ -69,7 +69,6 @@ def integrate(
     dtype = jnp.result_type(*jax.tree.leaves(y0))
     direction, ts = check_times(ts, dtype)
     controller = chosen_controller(controller, CONTROLLER, rtol, atol, solver, dt0, noise=_has_noise(vector_field))
-    check_method(solver, controller)
     check_options(controller, dt0, max_steps if adjoint is None or isinstance(adjoint, ReplayAdjoint) else 1)
     if adjoint is None and not isinstance(vector_field, dfx.AbstractTerm):
         adjoint = ReplayAdjoint()

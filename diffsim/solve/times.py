@@ -65,7 +65,7 @@ def in_order(ts: Float[Array, " times"], direction) -> Flag:
     return jnp.all(jnp.isfinite(ts)) & jnp.all(apart)
 
 
-def check_method(solver, controller) -> None:
+def _check_method(solver, controller) -> None:
     """Raises InputError, with the remedy, for a solver or step size controller that is not one of diffrax."""
     if not isinstance(solver, dfx.AbstractSolver):
         names = {name.lower(): name for name in dir(dfx) if name[0].isupper()}
@@ -82,12 +82,14 @@ def chosen_controller(controller, default: dfx.PIDController, rtol, atol, solver
     """The controller, or one of the tolerances that were given instead; one left out keeps its ratio in the `default`.
 
     Where none was given, a solver without an error estimate, or an equation with noise, takes constant steps of `dt0`.
-    Raises InputError for tolerances beside a controller, and where such a solver or equation has no `dt0`.
+    Raises InputError for what is no solver or controller of diffrax, for tolerances beside a controller, and where such
+    a solver or equation has no `dt0`.
     """
+    _check_method(solver, controller)
     if rtol is None and atol is None:
         if controller is not default or (isinstance(solver, dfx.AbstractAdaptiveSolver) and not noise):
             return controller
-        if dt0 is None and isinstance(solver, dfx.AbstractSolver):
+        if dt0 is None:
             what = "an equation with noise" if noise else f"{type(solver).__name__}, which has no error estimate,"
             raise InputError(f"dt0=None: {what} takes constant steps; give their size, such as dt0=0.01")
         return dfx.ConstantStepSize()

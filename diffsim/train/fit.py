@@ -14,6 +14,7 @@ from jax.core import Tracer
 from jaxtyping import Float, PyTree
 
 from .._errors import InputError, WorkFailed
+from .._traced import is_traced
 from .._types import Model
 from ..parameters import parameters, python_numbers, trainable, unconstrain
 from .data import non_finite_in
@@ -256,8 +257,7 @@ def parts(model: Model, train: PyTree[bool] | None) -> tuple[Model, Model]:
 
 def on_host(what: str, *trees: PyTree) -> None:
     """Raises InputError, in which `what` is the name of a fit, if it is called from within a transformed function."""
-    traced = [leaf for leaf in (*jax.tree.leaves(trees), jnp.zeros(())) if isinstance(leaf, Tracer)]
-    if traced:
+    if is_traced() or any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(trees)):
         raise InputError(
             f"{what} was called within jit, vmap or grad: fits run on the host. Call it outside; "
             "fit_many runs many fits side by side in one compiled call"

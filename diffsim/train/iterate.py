@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optimistix as optx
 from jax import lax
 from jax.flatten_util import ravel_pytree
@@ -198,8 +197,7 @@ def as_it_is(function: Callable, model: Model, data: PyTree) -> Callable:
 
     A compiled fit is otherwise found again by the function's identity, with the values of the first call.
     """
-    arrays = lambda tree: jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, np.ndarray) else x, tree)
-    return Traced.of(function, arrays(model), arrays(data))
+    return Traced.of(function, model, data)
 
 
 def with_rtol(solver: Solver, rtol: float | None) -> Solver:
