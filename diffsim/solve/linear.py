@@ -15,19 +15,19 @@ _linear = Primitive("linear_map")
 _linear.multiple_results = True
 
 
-def linear_map(forward: Callable, backward: Callable, residuals: list, inputs: list) -> list:
+def linear_map(forward: Callable, backward: Callable, residuals: list, inputs: list, *, plain: bool = False) -> list:
     """`forward(residuals, inputs)`, linear in `inputs`, with `backward(residuals, cotangents)` as its transpose.
 
     All four are lists of arrays; neither function may close over arrays that are being traced. Reverse mode, `vmap`
     and forward mode over either of the two work; so `jax.hessian` does. Reverse mode over a derivative raises
-    InputError.
+    InputError, unless both functions are `plain`: made of operations that JAX can transpose.
     """
     # Compiled functions are traced once, however often JAX goes through a map to batch, differentiate and lower it.
     forward, backward = jax.jit(forward), jax.jit(backward)
-    return _linear.bind(*residuals, *inputs, forward=forward, backward=backward, count=len(residuals))
+    return _linear.bind(*residuals, *inputs, forward=forward, backward=backward, count=len(residuals), plain=plain)
 
 
-def _call(*args, forward, backward, count):
+def _call(*args, forward, backward, count, plain):
     return forward(list(args[:count]), list(args[count:]))
 
 
@@ -35,10 +35,13 @@ def abstract(function: Callable) -> Callable:
     """What a primitive that computes `function` gives back, from its abstract arguments and parameters."""
 
     def shapes(*args, **rule):
-        # With their sharding, by which arrays inside `jax.shard_map` differ from those outside.
-        like = [jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding) for a in args]
+        # With their sharding and the axes over which they vary, by which arrays inside `jax.shard_map` differ.
+        kept = lambda a: (
+            {"sharding": a.sharding} | ({"manual_axis_type": a.manual_axis_type} if a.manual_axis_type else {})
+        )
+        like = [jax.ShapeDtypeStruct(a.shape, a.dtype, **kept(a)) for a in args]
         results = jax.eval_shape(functools.partial(function, **rule), *like)
-        return jax.tree.map(lambda out: ShapedArray(out.shape, out.dtype, sharding=out.sharding), results)
+        return jax.tree.map(lambda out: ShapedArray(out.shape, out.dtype, **kept(out)), results)
 
     return shapes
 
@@ -59,6 +62,8 @@ def _of_residuals(primals, tangents, **rule) -> list:
     def forward(primals, directions):
         return _along(functools.partial(_call, **rule), primals, moving, directions)[1]
 
+    if rule["plain"]:
+        return forward(list(primals), [tangents[i] for i in moving])
     return linear_map(forward, _refused, list(primals), [tangents[i] for i in moving])
 
 
@@ -87,13 +92,13 @@ def _along(function: Callable, primals, moving: list[int], directions):
     return jax.jvp(along, tuple(primals[i] for i in moving), tuple(directions))
 
 
-def _transpose(cotangents, *args, forward, backward, count):
+def _transpose(cotangents, *args, forward, backward, count, plain):
     cotangents = [ad.instantiate_zeros(c) for c in cotangents]
-    result = _linear.bind(*args[:count], *cotangents, forward=backward, backward=forward, count=count)
+    result = _linear.bind(*args[:count], *cotangents, forward=backward, backward=forward, count=count, plain=plain)
     return [None] * count + list(result)
 
 
-def _batch(args, axes, *, forward, backward, count):
+def _batch(args, axes, *, forward, backward, count, plain):
     held, moved = list(axes[:count]), list(axes[count:])
 
     def each_forward(residuals, inputs):
@@ -107,7 +112,7 @@ def _batch(args, axes, *, forward, backward, count):
             for x, axis in zip(results, moved, strict=True)
         ]
 
-    out = linear_map(each_forward, each_backward, list(args[:count]), list(args[count:]))
+    out = linear_map(each_forward, each_backward, list(args[:count]), list(args[count:]), plain=plain)
     return out, [0] * len(out)
 
 

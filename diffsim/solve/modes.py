@@ -11,7 +11,7 @@ from jax.custom_derivatives import SymbolicZero
 from jax.flatten_util import ravel_pytree
 
 from .._errors import InputError
-from .undefined import defined
+from .linear import linear_map
 from .undivided import Program, undivided
 
 
@@ -79,8 +79,17 @@ def _in_turn(function: Callable, axes: list) -> Callable:
 
 def _along(columns, direction):
     """The derivative in a direction. Where it does not exist it is NaN, but of no effect on what does not use it."""
-    unknown = jnp.isnan(columns)
-    return defined(~jnp.any(unknown, axis=-1), jnp.where(unknown, 0.0, columns) @ direction)
+    return linear_map(_product, _transposed, [columns], [direction], plain=True)[0]
+
+
+def _product(residuals, inputs):
+    return [residuals[0] @ inputs[0]]
+
+
+def _transposed(residuals, cotangents):
+    (columns,), (cotangent,) = residuals, cotangents
+    shares = jnp.where((cotangent == 0)[..., None], 0.0, cotangent[..., None] * columns)
+    return [jnp.sum(shares, axis=tuple(range(cotangent.ndim)))]
 
 
 def _served(function: Callable, leaves: list, axes: list):

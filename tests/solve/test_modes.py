@@ -165,3 +165,27 @@ def test_compile_whole_changes_nothing():
     np.testing.assert_allclose(whole(x, y), sums(x, y), rtol=1e-13)
     np.testing.assert_allclose(jax.grad(whole)(x, y), jax.grad(sums)(x, y), rtol=1e-13)
     np.testing.assert_allclose(jax.jit(jax.vmap(whole, (0, None)))(x[None], y)[0], sums(x, y), rtol=1e-13)
+
+
+def test_many_tangents_of_many_rows_compiled_whole():
+    """The Jacobian of 512 rows in 224 inputs, as in a fit: a product so large that XLA may share it among cores."""
+    mix, rows, x = jnp.linspace(-1.0, 1.0, 448).reshape(224, 2), jnp.linspace(0.1, 1.0, 512), jnp.ones(224)
+    served = compile_whole(few_inputs(lambda a, b: jnp.sin(a) * b, in_axes=(0, 0)))
+
+    def outputs(x):
+        a, b = x @ mix
+        return served(a * rows, b + rows)
+
+    jacobian = jax.jit(lambda x: jax.vmap(jax.linearize(outputs, x)[1])(jnp.eye(224)))(x)
+    a, b = x @ mix
+    by_a, by_b = jnp.cos(a * rows) * rows * (b + rows), jnp.sin(a * rows)
+    np.testing.assert_allclose(
+        jacobian, jnp.outer(mix[:, 0], by_a) + jnp.outer(mix[:, 1], by_b), rtol=1e-12, atol=1e-12
+    )
+
+
+def test_reverse_mode_over_reverse_mode_of_few_inputs():
+    cube = few_inputs(lambda x: jnp.sin(x) ** 3)
+    right = 6 * jnp.sin(0.7) * jnp.cos(0.7) ** 2 - 3 * jnp.sin(0.7) ** 3
+    for second in (jax.grad(jax.grad(cube)), jax.hessian(cube), jax.jacrev(jax.jacfwd(cube))):
+        np.testing.assert_allclose(second(0.7), right, rtol=1e-12)
