@@ -14,13 +14,16 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, PyTree
 
+from ._source import line_of
+
 _SMALL = 1024  # bytes of a constant that is compared by its numbers
 
 
 class Traced(eqx.Module):
     """`function` of arguments like those given, as a program and the arrays that it closes over.
 
-    Two of them have equal programs if they apply the same operations, with the same Python numbers, in the same order.
+    Two of them have equal programs if they apply the same operations, with the same Python numbers, in the same order,
+    from the same lines of the caller's code: a message that names a line of one must not name that of another.
     So a function is recognised that is defined again in each call, and one is not taken for the same that has since
     closed over another number. A function within a custom derivative is compared by its code and what it closes over.
     """
@@ -114,7 +117,7 @@ def _key_of_program(jaxpr: jex.core.Jaxpr) -> tuple:
     for equation in jaxpr.eqns:
         operands = tuple(name(atom) for atom in equation.invars)
         params = tuple((key, _key(value)) for key, value in sorted(equation.params.items()))
-        equations.append((equation.primitive, operands, params, define(equation.outvars)))
+        equations.append((equation.primitive, operands, params, define(equation.outvars), line_of(equation)))
     return inputs, tuple(equations), tuple(name(atom) for atom in jaxpr.outvars)
 
 

@@ -8,7 +8,7 @@ from .._errors import InputError
 from .doctor import Finding, diagnose
 from .probes import Inputs
 from .program import Stuck
-from .source import first_line
+from .._source import first_line
 from .suspects import Suspect, narrows, search
 from .verdict import Row
 

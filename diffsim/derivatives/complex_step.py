@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PyTree
 
 from .._errors import InputError
 from .program import trace
-from .source import source_of
+from .._source import source_of
 
 STEP = 2.0**-66
 """Its square is lost beside 1 in either precision, and itself is far from the smallest number."""

@@ -14,7 +14,7 @@ from .local import moves
 from .nonfinite import Fault, fault_of_adjoint, fault_of_value
 from .probes import Inputs, split
 from .program import Stuck, program_of, trace
-from .source import first_line
+from .._source import first_line
 
 REMEDIES = {
     "sqrt": "its derivative is infinite at 0: use derivatives.safe.sqrt, or choose the argument before the root",

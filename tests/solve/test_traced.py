@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from diffsim import Guard, Phase, count_compilations, evolve, hybrid, integrate
+from diffsim._source import source_of
 from diffsim._traced import Traced
 
 TS = jnp.array([0.0, 1.0])
@@ -112,6 +113,10 @@ def rule(factor):
     return sine
 
 
+def counted(rounds):
+    return lambda x: jax.lax.fori_loop(0, rounds, lambda i, x: x + i, x)
+
+
 @pytest.mark.parametrize(
     ("one", "other", "same"),
     [
@@ -123,16 +128,8 @@ def rule(factor):
         (lambda x: rule(1.0)(x), lambda x: rule(2.0)(x), False),
         (lambda x: jax.nn.relu(x), lambda x: jax.nn.relu(x), True),
         (lambda x: jnp.sum(x, axis=0), lambda x: jnp.sum(x, axis=1), False),
-        (
-            lambda x: jax.lax.fori_loop(0, 3, lambda i, x: x + i, x),
-            lambda x: jax.lax.fori_loop(0, 3, lambda i, x: x + i, x),
-            True,
-        ),
-        (
-            lambda x: jax.lax.fori_loop(0, 3, lambda i, x: x + i, x),
-            lambda x: jax.lax.fori_loop(0, 4, lambda i, x: x + i, x),
-            False,
-        ),
+        (counted(3), counted(3), True),
+        (counted(3), counted(4), False),
     ],
 )
 def test_equal_programs(one, other, same):
@@ -141,3 +138,14 @@ def test_equal_programs(one, other, same):
     assert (first == second) is same
     if same:
         assert hash(first) == hash(second)
+
+
+def test_the_same_operations_on_another_line_are_another_program():
+    """A message that names the line of one function must not name that of the other."""
+    one = lambda x: jnp.sin(x) * 2.0
+    other = lambda x: jnp.sin(x) * 2.0
+    assert Traced.of(one, jnp.ones(())).program != Traced.of(other, jnp.ones(())).program
+    for field in (one, other):
+        (call,) = jax.make_jaxpr(Traced.of(field, jnp.ones(())))(jnp.ones(())).eqns
+        lines = {source_of(equation) for equation in call.params["jaxpr"].eqns}
+        assert lines == {f"test_traced.py:{field.__code__.co_firstlineno}"}

@@ -15,10 +15,10 @@ from jax.extend import core
 _folder = lambda package: str(Path(inspect.getfile(package)).parent)
 _HERE = Path(__file__).parent
 
-COMPILER = (*map(_folder, (jax, eqx)), str(_HERE))
+COMPILER = (*map(_folder, (jax, eqx)), str(_HERE / "derivatives"), str(_HERE / "_traced.py"))
 """Folders of code that only hands a function on."""
 
-SOLVERS = (*map(_folder, (diffrax, optimistix, lineax)), str(_HERE.parent / "solve"))
+SOLVERS = (*map(_folder, (diffrax, optimistix, lineax)), str(_HERE / "solve"))
 """Folders of code that calls functions of the caller's, and has operations of its own around them."""
 
 LIBRARIES = (*COMPILER, *SOLVERS, _folder(optax))
@@ -26,11 +26,17 @@ LIBRARIES = (*COMPILER, *SOLVERS, _folder(optax))
 
 def source_of(equation: core.JaxprEqn) -> str:
     """Returns the innermost line of the caller's own code as file:line (in a notebook cell:line), or ""."""
+    file, line = line_of(equation)
+    name = "cell" if "ipykernel" in file else Path(file).name
+    return f"{name}:{line}" if file else ""
+
+
+def line_of(equation: core.JaxprEqn) -> tuple[str, int]:
+    """Returns the file and the innermost line in it of the caller's own code, or ("", 0)."""
     for frame in _frames(equation):
         if not frame.file_name.startswith(LIBRARIES):
-            name = "cell" if "ipykernel" in frame.file_name else Path(frame.file_name).name
-            return f"{name}:{frame.line_num}"
-    return ""
+            return frame.file_name, frame.line_num
+    return "", 0
 
 
 def in_solver(equation: core.JaxprEqn) -> bool | None:
