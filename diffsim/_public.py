@@ -7,6 +7,7 @@ from . import testing as testing
 from ._errors import InputError as InputError
 from ._errors import WorkFailed as WorkFailed
 from ._types import Scalar as Scalar
+from .autodiff.forward_mode import few_inputs as few_inputs
 from .compilation import cache_compilation as cache_compilation
 from .compilation import count_compilations as count_compilations
 from .derivatives.check import GradientCheck as GradientCheck
@@ -38,7 +39,6 @@ from .solve.hybrid import Hybrid as Hybrid
 from .solve.hybrid import hybrid as hybrid
 from .solve.integrate import integrate as integrate
 from .solve.lagrange import acceleration as acceleration
-from .solve.modes import few_inputs as few_inputs
 from .solve.rollout import hold as hold
 from .solve.rollout import rollout as rollout
 from .solve.status import Status as Status

@@ -18,7 +18,7 @@ _HERE = Path(__file__).parent
 COMPILER = (*map(_folder, (jax, eqx)), str(_HERE / "derivatives"), str(_HERE / "_traced.py"))
 """Folders of code that only hands a function on."""
 
-SOLVERS = (*map(_folder, (diffrax, optimistix, lineax)), str(_HERE / "solve"))
+SOLVERS = (*map(_folder, (diffrax, optimistix, lineax)), *(str(_HERE / room) for room in ("solve", "autodiff", "_jax")))
 """Folders of code that calls functions of the caller's, and has operations of its own around them."""
 
 LIBRARIES = (*COMPILER, *SOLVERS, _folder(optax))

@@ -5,6 +5,7 @@ swings and flies the ball, three phases joined by exact events; the residual is 
 Marquardt on the network's weights differentiates through the ODE solver, its events and the network at once.
 
     python scenarios/trebuchet.py                        train, then judge on fresh targets at tight tolerance
+    python scenarios/trebuchet.py train --evidence       with the stages of the pipeline and a check of the gradients
     python scenarios/trebuchet.py throw --angle 35       one shot
     python scenarios/trebuchet.py aim --distance 60 --wind -3
     python scenarios/trebuchet.py sweep IN.csv OUT.csv   every row of a table of machines
@@ -85,13 +86,22 @@ def _block_of_throws(shots):
     return jax.lax.map(lambda x: throw(shot(*x), mode="forward"), shots)
 
 
-def exact_throws(angles, masses, winds):
-    """Throws at the tight tolerance (1e-10), one for each row; in blocks of one size, so as to compile once."""
-    shots = np.column_stack(np.broadcast_arrays(angles, masses, winds)).astype(float)
-    blocks = [shots[i : i + BLOCK] for i in range(0, len(shots), BLOCK)]
+@eqx.filter_jit
+def _block_of_controls(model, targets):
+    return jax.vmap(model)(targets)
+
+
+def in_blocks(function, rows):
+    """A compiled function of rows, in blocks of one size, so that it compiles once."""
+    blocks = [rows[i : i + BLOCK] for i in range(0, len(rows), BLOCK)]
     blocks[-1] = np.pad(blocks[-1], ((0, BLOCK - len(blocks[-1])), (0, 0)), mode="edge")
-    results = [jax.tree.map(np.asarray, _block_of_throws(block)) for block in blocks]
-    return jax.tree.map(lambda *rows: np.concatenate(rows)[: len(shots)], *results)
+    results = [jax.tree.map(np.asarray, function(block)) for block in blocks]
+    return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(rows)], *results)
+
+
+def exact_throws(angles, masses, winds):
+    """Throws at the tight tolerance (1e-10), one for each row."""
+    return in_blocks(_block_of_throws, np.column_stack(np.broadcast_arrays(angles, masses, winds)).astype(float))
 
 
 def check_landed(throws) -> None:
@@ -111,12 +121,9 @@ def reach() -> tuple[np.ndarray, np.ndarray]:
     return winds, throws.range.reshape(winds.size, -1).max(axis=1)
 
 
-def draw_targets(key, count: int, reaches) -> np.ndarray:
+def draw_targets(draw: np.random.Generator, count: int, reaches) -> np.ndarray:
     """Reachable targets (distance, wind): uniform and normal (sd 5 m/s), below 0.97 of the reach at that wind."""
-    near, far = jr.split(key)
-    many = np.column_stack(
-        [jr.uniform(near, (3 * count,), minval=DISTANCES[0], maxval=DISTANCES[1]), 5.0 * jr.normal(far, (3 * count,))]
-    )
+    many = np.column_stack([draw.uniform(*DISTANCES, 3 * count), draw.normal(0.0, 5.0, 3 * count)])
     chosen = many[many[:, 0] < 0.97 * np.interp(many[:, 1], *reaches)][:count]
     if len(chosen) < count:
         raise ds.WorkFailed(
@@ -127,8 +134,8 @@ def draw_targets(key, count: int, reaches) -> np.ndarray:
 
 def judge(model, targets) -> tuple[np.ndarray, np.ndarray]:
     """Relative misses at tight tolerance, without sign, NaN of a failed throw; and the controls (angle, mass) used."""
-    controls = np.array(jax.jit(jax.vmap(model))(jnp.asarray(targets)))
-    controls[:, 1] = np.exp(controls[:, 1])
+    angles, log_masses = in_blocks(functools.partial(_block_of_controls, model), targets).T
+    controls = np.stack([angles, np.exp(log_masses)], axis=1)
     throws = exact_throws(controls[:, 0], controls[:, 1], targets[:, 1])
     return np.abs(throws.range / targets[:, 0] - 1), controls
 
@@ -148,6 +155,7 @@ def train(
     seed: cli.Seed = 0,
     targets: Annotated[int, cli.Within(1, 100_000)] = 512,
     steps: Annotated[int, cli.Within(1, 10_000)] = 60,
+    evidence: bool = False,
     run: cli.ResumableRun,
 ) -> dict:
     """Train the aimer through the simulator, judge it on 1,000 fresh targets, write the report.
@@ -156,12 +164,13 @@ def train(
         seed: of the network's weights and of all targets.
         targets: number of training targets.
         steps: iterations of Levenberg-Marquardt.
+        evidence: add to the report what every stage of the pipeline does, and check the gradients by differences.
     """
-    weights, chosen, fresh = jr.split(jr.key(seed), 3)
+    chosen, fresh = np.random.default_rng(seed).spawn(2)
     reaches = reach()
     run.say(f"training on {targets} targets, {steps} iterations")
     data = jnp.asarray(draw_targets(chosen, targets, reaches))
-    model, history = learn(network(weights), data, steps, run.state())
+    model, history = learn(network(jr.key(seed)), data, steps, run.state())
     test = draw_targets(fresh, 1000, reaches)
     miss, _ = judge(model, test)
     landed = miss[np.isfinite(miss)]
@@ -180,12 +189,18 @@ def train(
     }
     for step, loss in enumerate(history.loss):
         run.metric(step=step, loss=float(loss))
-    write_report(run, model, history, reaches, test, miss, result)
+    page = report_on(run, model, history, reaches, result)
+    if evidence:
+        page.section("The pipeline's stages")
+        page.figure(plot.stages(pipeline(model, 60.0)), "One target, 60 m away, on its way to the loss.")
+        run.say("checking the gradients")
+        page.certificate(gradient_check(), "Certificate: the loss of four targets by the weights before training")
+    page.write(run.folder / "report.html")
     return result
 
 
-def write_report(run, model, history, reaches, test, miss, result) -> None:
-    """The page of a training run: result, learning curve, map of misses, a throw to play, the gradient check."""
+def report_on(run, model, history, reaches, result) -> report.Report:
+    """The page of a training run: result, learning curve, map of misses, a throw to play."""
     page = report.Report("Trebuchet aimed by a network", "One gradient through slide, swing, flight and network")
     page.settings(run.settings)
     rows = [
@@ -202,12 +217,9 @@ def write_report(run, model, history, reaches, test, miss, result) -> None:
     picture = miss_map(model, reaches)
     page.figure(picture, "Miss over (target, wind), judged at tight tolerance; grey is out of reach.")
     run.figure("miss_map", picture)
-    page.animation(animation(aimed(model, 60.0, 0.0)), "The network's throw at a target 60 m away without wind.")
-    page.section("The pipeline's stages")
-    page.figure(plot.stages(pipeline(model, 60.0)), "One target, 60 m away, on its way to the loss.")
-    run.say("checking the gradients")
-    page.certificate(gradient_check(), "Certificate: the loss of four targets by the weights before training")
-    page.write(run.folder / "report.html")
+    _, ((angle, mass),) = judge(model, np.array([[60.0, 0.0]]))
+    page.animation(animation(angle, mass, 0.0), "The network's throw at a target 60 m away without wind.")
+    return page
 
 
 def pipeline(model, target: float) -> ds.StageGraph:
@@ -244,24 +256,16 @@ def gradient_check() -> ds.GradientCheck:
     return ds.check_gradients(loss, (model.layers,), rtol=1e-5, max_coordinates=4)
 
 
-def aimed(model, target: float, wind: float) -> Trebuchet:
-    """The machine as the network sets it for one target."""
-    angle, log_mass = model(jnp.array([target, wind]))
-    return shot(angle, jnp.exp(log_mass), wind)
-
-
-def animation(machine: Trebuchet, frames: int = 150) -> report.Animation:
-    """The throw as frames to play: dense while the machine moves, then along the flight."""
-    result = jax.tree.map(lambda x: x[0], exact_throws(machine.angle, machine.m_weight, machine.wind))
+def animation(angle: float, mass: float, wind: float) -> report.Animation:
+    """A throw as frames to play: dense while the machine moves, then along the flight."""
+    result = jax.tree.map(lambda x: x[0], exact_throws(angle, np.array([mass]), wind))
     if not np.isfinite(result.range):
         raise ds.WorkFailed(f"nothing to draw: {ThrowStatus(int(result.status)).explanation}")
-    swing = np.linspace(0.0, float(result.t_release), frames // 2, endpoint=False)
-    fly = np.linspace(float(result.t_release), float(result.t_impact), frames - swing.size)
-    d = jax.tree.map(np.asarray, jax.jit(drawing)(machine, jnp.concatenate([swing, fly])))
+    d = jax.tree.map(np.asarray, jax.jit(drawing)(shot(angle, mass, wind), result))
     held = (d.t <= float(result.t_release))[:, None, None]
     line = np.stack([d.tip, np.where(held[:, 0], d.ball, d.tip)], axis=1)
     shapes = [
-        report.Polyline(np.array([[0.0, 0.0], [0.0, float(machine.h_pivot)]]), colour=3),
+        report.Polyline(np.array([[0.0, 0.0], [0.0, float(MACHINE.h_pivot)]]), colour=3),
         report.Polyline(np.stack([d.hinge, d.tip], axis=1), width=4.0),
         report.Polyline(np.stack([d.hinge, d.weight], axis=1)),
         report.Polyline(line, colour=1),
@@ -392,8 +396,7 @@ def animate(
         angle: release angle, degrees.
     """
     hit = aim(distance=distance, wind=wind, angle=angle)
-    machine = shot(np.deg2rad(angle), hit["mass"], wind)
-    plot.save_animation(animation(machine), out, ground=0.0)
+    plot.save_animation(animation(np.deg2rad(angle), hit["mass"], wind), out, ground=0.0)
     return {"file": str(out), "range": hit["range"], "mass": hit["mass"]}
 
 

@@ -11,7 +11,8 @@ DATA = Path(__file__).parent / "data"
 
 
 def test_short_training_writes_a_whole_run(tmp_path, scenario):
-    done = scenario("trebuchet", "train", "--targets", 64, "--steps", 12, "--json", cwd=tmp_path)
+    words = ("--targets", 64, "--steps", 12, "--evidence", "--json")
+    done = scenario("trebuchet", "train", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
     # Twelve iterations on 64 targets bring it to some percent; untrained it misses by more than half.

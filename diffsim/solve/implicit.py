@@ -11,8 +11,8 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
+from .._jax.linear_map import linear_map
 from .._types import Args, Scalar, Vector
-from .linear import linear_map
 from .moving import freeze
 from .rows import put, row
 

@@ -10,9 +10,9 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
+from .._jax.linear_map import linear_map
 from .._types import Scalar, Vector
 from . import sweep
-from .linear import linear_map
 from .record import Record
 from .step import Stepper
 from .sweep import Steps

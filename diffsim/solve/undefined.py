@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from .._jax.linear_map import linear_map
 from .._types import Flag, State
-from .linear import linear_map
 
 
 def defined(ok: Flag, tree: State) -> State:

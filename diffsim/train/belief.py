@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float
 
 from .._errors import InputError
 from .._types import Model, Scalar, Vector
+from ..autodiff.jacobian import value_and_jacobian
 from ..parameters import constrain, parameters, unconstrain
 from .bounds import limits
 
@@ -129,7 +130,7 @@ class Belief(eqx.Module):
         """
         x, unravel = ravel_pytree(self.trained)
         predict = lambda x: function(eqx.combine(unravel(x), self.fixed))
-        value, slopes = predict(x), jax.jacfwd(predict)(x)
+        value, slopes = value_and_jacobian(predict, x)
         variance = jnp.sum((slopes @ self.covariance) * slopes, axis=-1)
         scaled = slopes @ jnp.diag(scale_of(x))
         open_ = jnp.max(jnp.abs(scaled @ (self.directions.T * self.flat[None])), axis=-1)

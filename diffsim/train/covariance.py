@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from .._errors import InputError, WorkFailed
 from .._types import Model, Vector
+from ..autodiff.jacobian import value_and_jacobian
 from .belief import Belief, scale_of
 from .bounds import on_bound
 from .data import non_finite_in
@@ -48,7 +49,7 @@ def belief(
     trained, fixed = parts(model, train)
     x, unravel = ravel_pytree(trained)
     flat = lambda x: ravel_pytree(residuals(eqx.combine(unravel(x), fixed), data))[0]
-    r, jacobian = flat(x), jax.jacfwd(flat)(x)
+    r, jacobian = value_and_jacobian(flat, x)
     _check_finite(r, data)
     counted = jnp.sum(measured(r, jacobian)) if measurements is None else measurements
     held = ravel_pytree(on_bound(trained))[0]

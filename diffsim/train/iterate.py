@@ -15,12 +15,14 @@ from jaxtyping import Array, Float, PyTree
 from .._errors import InputError
 from .._traced import Traced
 from .._types import Count, Flag, Model, Vector
+from ..autodiff.forward_mode import few_inputs
 from ..parameters import constrain, unconstrain
 from .bounds import limits
 from .settle import Place, Problem, distances, near, settle
 
 Solver = optx.AbstractLeastSquaresSolver | optx.AbstractMinimiser
 
+FEW = 10  # parameters whose tangents travel along with the residuals
 ENOUGH = 10  # iterations without a lower loss that tell of no progress, if the solver has not ended before
 STILL = 2  # accepted steps in a row that leave a sum of squares as it is: then all is over
 SHARE = 1e-3  # of a solver's rtol: a relative change of the sum of squares below it is none
@@ -147,6 +149,9 @@ def _problem(function, solver: Solver, trained: Model, fixed: Model, data) -> tu
     # The solver asks for values in several places; a jit, even one that is inlined, lets them share one trace.
     traced = jax.jit(once, inline=True)
     value = lambda x: traced(x, arrays)
+    if squares and z.size <= FEW:
+        # The solver linearises; through a simulation that takes several copies of it, and this one.
+        value = few_inputs(value)
     if not isinstance(solver, (optx.AbstractGaussNewton, optx.AbstractQuasiNewton, optx.AbstractGradientDescent)):
         raise InputError(
             f"solver {type(solver).__name__}: give one of optimistix that follows slopes, as LBFGS or Dogleg"

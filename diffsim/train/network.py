@@ -1,8 +1,11 @@
 """Networks whose output respects physical limits."""
 
+from typing import Literal
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from .._errors import InputError
@@ -34,17 +37,24 @@ class BoundedMLP(eqx.Module):
         scale: ArrayLike = 1.0,
         key: PRNGKeyArray,
     ):
-        low, high = jnp.broadcast_arrays(jnp.asarray(low, float), jnp.asarray(high, float))
-        if not bool(jnp.all(low < high)):
+        # In NumPy, where nothing is compiled; the limits may be constants within a traced function.
+        low, high = np.broadcast_arrays(np.asarray(low, float), np.asarray(high, float))
+        if not np.all(low < high):
             raise InputError(f"low={low} and high={high}: each lower limit must be below its upper limit")
         if outputs is None and low.ndim == 1:
             outputs = low.shape[0]
-        size = "scalar" if outputs is None else outputs
-        self.layers = eqx.nn.MLP(inputs, size, width, depth, activation=jnp.tanh, key=key)
-        self.low, self.high, self.scale = low, high, jnp.asarray(scale, float)
+        size: int | Literal["scalar"] = "scalar" if outputs is None else outputs
+        self.layers = _layers(inputs, size, width, depth, key)
+        self.low, self.high, self.scale = (jnp.asarray(x, float) for x in (low, high, scale))
 
     def __call__(self, x: Float[Array, " inputs"]) -> Float[Array, "..."]:
         """The outputs for one input vector."""
         # The limits describe the machine; they are not learned.
         low, high, scale = jax.lax.stop_gradient((self.low, self.high, self.scale))
         return low + (high - low) * jax.nn.sigmoid(self.layers(x / scale))
+
+
+@eqx.filter_jit
+def _layers(inputs: int, outputs: int | Literal["scalar"], width: int, depth: int, key: PRNGKeyArray) -> eqx.nn.MLP:
+    """The layers as Equinox initialises them, in one compiled program in place of several for each layer."""
+    return eqx.nn.MLP(inputs, outputs, width, depth, activation=jnp.tanh, key=key)

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PyTree
 
 from .._errors import InputError
 from .._types import Model
+from ..autodiff.jacobian import value_and_jacobian
 from .belief import names
 from .bounds import limits
 from .least_squares import parts
@@ -28,7 +29,7 @@ def sensitivities(
     trained, fixed = parts(model, train)
     x, unravel = ravel_pytree(trained)
     predict = lambda x: jnp.asarray(outputs(eqx.combine(unravel(x), fixed)))
-    value, slopes = predict(x), jax.jacfwd(predict)(x)
+    value, slopes = value_and_jacobian(predict, x)
     columns = {name: slopes[..., number] for number, name in enumerate(names(trained))}
     if not relative:
         return columns

@@ -16,6 +16,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
 from .._types import Flag, Vector
+from ..autodiff.jacobian import value_and_jacobian
 
 NEAR = 0.1  # of its first distance from a bound: from here a parameter may settle on it
 RELEASED = 1e-3  # of that distance: where it goes on if it turns out to belong inside
@@ -67,7 +68,8 @@ class Problem(NamedTuple):
         if not self.squares:
             return jax.grad(self.value)(x)
         flat = lambda x: ravel_pytree(self.value(x))[0]
-        return flat(x) @ jax.jacfwd(flat)(x)
+        value, jacobian = value_and_jacobian(flat, x)
+        return value @ jacobian
 
 
 def distances(problem: Problem, x: Vector) -> Float[Array, "2 n"]:

@@ -193,3 +193,27 @@ def test_energy_agrees_with_the_positions_and_speeds_of_the_parts():
     found = tb.energy(0.0, Swing(*(Direction(jnp.cos(a), jnp.sin(a)) for a in q), *v), machine)
     # The same sums in another order.
     np.testing.assert_allclose(found, (kinetic, potential), rtol=1e-13)
+
+
+def test_a_drawing_follows_the_throw():
+    """The frames at the events are where the throw, which is solved to 1e-10, has them."""
+
+    @jax.jit
+    def frames(mass):
+        p = replace(Trebuchet(), {"m_weight": mass})
+        result = tb.throw(p, mode="forward")
+        return p, result, tb.drawing(p, result, 40)
+
+    p, result, drawing = frames(44.0)
+    assert drawing.t.shape == (121,)
+    events = [0.0, result.t_liftoff, result.t_release, result.t_impact]
+    np.testing.assert_allclose(drawing.t[::40], events, rtol=1e-12)
+    lying = jnp.array([-p.l_long * jnp.sqrt(1 - (p.h_pivot / p.l_long) ** 2) + p.l_sling, 0.0])
+    np.testing.assert_allclose(drawing.ball[0], lying, atol=1e-12)
+    np.testing.assert_allclose(drawing.ball[40, 1], 0.0, atol=1e-9)  # lifts off the ground
+    np.testing.assert_allclose(drawing.ball[80], result.release[:2], atol=1e-5)
+    np.testing.assert_allclose(drawing.ball[120], jnp.stack([result.range, 0.0]), atol=1e-5)
+    length = lambda a, b: jnp.linalg.norm(a - b, axis=1)
+    np.testing.assert_allclose(length(drawing.tip, drawing.hinge), p.l_long + p.l_short, rtol=1e-5)
+    np.testing.assert_allclose(length(drawing.tip, drawing.ball)[:81], p.l_sling, rtol=1e-5)
+    np.testing.assert_allclose(drawing.tip[80:], jnp.broadcast_to(drawing.tip[80], (41, 2)))  # rests

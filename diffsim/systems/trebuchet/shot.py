@@ -1,6 +1,7 @@
 """A throw of the trebuchet: slide, swing and flight joined by their events."""
 
 import enum
+from itertools import pairwise
 from typing import NamedTuple
 
 import diffrax as dfx
@@ -10,10 +11,11 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from ..._types import Count, Scalar
+from ...autodiff.forward_mode import few_inputs
 from ...parameters import replace
 from ...solve.evolve import Arrival, Mode, evolve
 from ...solve.guard import Guard, Phase
-from ...solve.modes import few_inputs
+from ...solve.rollout import hold, rollout
 from ...solve.status import Status
 from ...solve.undefined import defined
 from . import machine as m
@@ -103,12 +105,12 @@ def start(p: Trebuchet) -> Slide:
     return Slide(arm, down, zero, zero)
 
 
-def _chain(p: Trebuchet, ts=None, check=False, mode: Mode = "any", **options) -> _Chain:
+def _chain(p: Trebuchet, check=False, mode: Mode = "any", **options) -> _Chain:
     """The three phases one after the other; a phase whose start is undefined is NaN throughout."""
     bare = lambda phase: phase if check else Phase(phase.field, phase.guards)
     longest = 10 * jnp.sqrt(lax.stop_gradient(p.l_long / p.g))
     # A first step of the machine's own scale: none has to be found.
-    options = {"dt0": longest / 200, **options, "ts": ts, "mode": mode}
+    options = {"dt0": longest / 200, **options, "mode": mode}
     # In forward mode each phase carries the tangents of only those parameters that matter up to its end.
     serve = few_inputs if mode == "forward" else lambda function: function
 
@@ -189,7 +191,7 @@ def _status(p: Trebuchet, c: _Chain, tension, clearance) -> Count:
 
 
 class Drawing(NamedTuple):
-    """Points to draw at each frame, each of shape (frames, 2): m from the pivot's foot."""
+    """Times (s) and points to draw then, each of shape (frames, 2): m from the pivot's foot."""
 
     t: Float[Array, " frames"]
     pivot: Float[Array, "frames 2"]
@@ -199,17 +201,31 @@ class Drawing(NamedTuple):
     ball: Float[Array, "frames 2"]
 
 
-def drawing(p: Trebuchet, ts: Float[Array, " frames"]) -> Drawing:
-    """Where the parts of the machine and the ball are at the times `ts` (s); the arm rests after release."""
-    c = _chain(p, ts, controller=EXACT, solver=SOLVER, mode="forward")
-    sliding = jax.vmap(lambda s: m.sliding_as_swing(0.0, s, p))(c.slide.ys)
-    column = lambda flags, a, b: jnp.where(flags, a, b)
-    swings = jax.tree.map(lambda a, b: column(ts <= c.slide.t, a, b), sliding, c.swing.ys)
-    # The model ends for the machine when the ball leaves it; it is drawn as it was then.
-    swings = jax.tree.map(lambda a, end: column(ts <= c.swing.t, a, end), swings, c.swing.y)
-    held = jax.vmap(lambda s: m.ball(0.0, s, p))(swings)
-    balls = jax.tree.map(lambda a, b: column(ts <= c.swing.t, a, b), held, c.flight.ys)
-    return _points(p, ts, swings, balls)
+def drawing(p: Trebuchet, result: Throw, frames: int = 40) -> Drawing:
+    """Where the parts of the machine and the ball are during a throw that landed; the arm rests after the release.
+
+    One frame at the start, then as many as `frames` for each phase, evenly: 0 is rest, `frames` lift-off, twice and
+    three times `frames` release and impact. Each phase is followed by equal steps of Tsit5 from one frame to the next:
+    with 40 of them that is good to a millimetre.
+    """
+    phases = jnp.stack([jnp.zeros_like(result.range), result.t_liftoff, result.t_release, result.t_impact])
+    ts = [jnp.linspace(t0, t1, frames + 1) for t0, t1 in pairwise(phases)]
+
+    def follow(field, state, t0, t1):
+        step = lambda state, _: hold(field, state, p, (t1 - t0) / frames)
+        return rollout(step, state, length=frames)
+
+    begun, as_swing = start(p), jax.vmap(lambda s: m.sliding_as_swing(0.0, s, p))
+    lifting, slides = follow(m.slide, begun, *phases[:2])
+    released, swings = follow(m.swing, m.sliding_as_swing(0.0, lifting, p), *phases[1:3])
+    _, flights = follow(m.flight, result.release, *phases[2:])
+    rest = jax.tree.map(lambda x: jnp.broadcast_to(x, (frames, *x.shape)), released)
+    first = jax.tree.map(lambda x: x[None], begun)
+    machine = [as_swing(first), as_swing(slides), swings, rest]
+    machine = jax.tree.map(lambda *parts: jnp.concatenate(parts), *machine)
+    held = jax.vmap(lambda s: m.ball(0.0, s, p))(machine)
+    balls = jax.tree.map(lambda a, b: jnp.concatenate([a[: 2 * frames + 1], b]), held, flights)
+    return _points(p, jnp.concatenate([ts[0], ts[1][1:], ts[2][1:]]), machine, balls)
 
 
 def _points(p: Trebuchet, ts, swings: Swing, balls: Flight) -> Drawing:

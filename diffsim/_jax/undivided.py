@@ -10,7 +10,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir, partial_eval
 from jaxtyping import Array, PyTree
 
-from .linear import jvp_of_moving
+from .linear_map import jvp_of_moving
 
 _undivided = Primitive("undivided")
 _undivided.multiple_results = True

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from diffsim.solve.linear import linear_map
+from diffsim._jax.linear_map import linear_map
 
 A = jnp.array([[0.3, 1.1], [-0.7, 0.4]])
 X = jnp.array([0.5, -1.2])

@@ -11,8 +11,9 @@ from jax.custom_derivatives import SymbolicZero
 from jax.flatten_util import ravel_pytree
 
 from .._errors import InputError
-from .linear import linear_map
-from .undivided import Program, undivided
+from .._jax.linear_map import linear_map
+from .._jax.undivided import Program, undivided
+from .jacobian import value_and_jacobian
 
 
 def few_inputs(function: Callable, *, in_axes: Sequence[int | None] | None = None) -> Callable:
@@ -109,12 +110,7 @@ def _served(function: Callable, leaves: list, axes: list):
                 given = dict(zip(moving, unravel(flat), strict=True))
                 return function(*(given.get(i, x) for i, x in enumerate(leaves)))
 
-            column = lambda e: jax.jvp(along, (flat,), (e,))
-            if flat.size == 1:
-                # Without a batch there is less to trace and compile.
-                value, only = column(jnp.ones_like(flat))
-                return value, jax.tree.map(lambda c: c[..., None], only)
-            return jax.vmap(column, out_axes=(None, -1))(jnp.diag(jnp.ones_like(flat)))
+            return value_and_jacobian(along, flat)
 
         def product(columns, *direction):
             direction, _ = ravel_pytree(direction)

@@ -1,0 +1,1 @@
+"""Ways of differentiating a function."""
