@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jax.flatten_util import ravel_pytree
+from jaxtyping import PyTree
 
 from .._errors import InputError
 from .._jax.linear_map import linear_map
@@ -46,6 +48,18 @@ def few_inputs(function: Callable, *, in_axes: Sequence[int | None] | None = Non
         return _served(program.bind, [*program.closed, *jax.tree.leaves(arrays)], each)
 
     return wrapped
+
+
+def few_or_many(forward: Callable, reverse: Callable, inputs: PyTree, most: int) -> PyTree:
+    """`forward(inputs)`, with its derivatives in forward mode in up to `most` numbers, and by `reverse` in more.
+
+    Both functions compute the same; `forward` needs no reverse rule. What counts is how many numbers of `inputs` are
+    being differentiated, not how many there are.
+    """
+    arrays, rest = eqx.partition(inputs, eqx.is_array)
+    leaves, tree = jax.tree.flatten(arrays)
+    on_leaves = lambda function: lambda *leaves: function(eqx.combine(jax.tree.unflatten(tree, leaves), rest))
+    return _served(on_leaves(forward), leaves, [None] * len(leaves), _Otherwise(on_leaves(reverse), most))
 
 
 def _check_rows(args, axes):
@@ -93,7 +107,14 @@ def _transposed(residuals, cotangents):
     return [jnp.sum(shares, axis=tuple(range(cotangent.ndim)))]
 
 
-def _served(function: Callable, leaves: list, axes: list):
+class _Otherwise(NamedTuple):
+    """Another function with the same values, for derivatives in more than `most` numbers."""
+
+    function: Callable
+    most: int
+
+
+def _served(function: Callable, leaves: list, axes: list, otherwise: _Otherwise | None = None):
     """The value of `function` of arrays, with a rule that takes the columns of its Jacobian along.
 
     Only the columns of arrays that are being differentiated are computed.
@@ -102,26 +123,43 @@ def _served(function: Callable, leaves: list, axes: list):
 
     def rule(primals, tangents):
         moving = [i for i, t in enumerate(tangents) if not isinstance(t, SymbolicZero)]
-
-        def with_columns(*leaves):
-            flat, unravel = ravel_pytree([leaves[i] for i in moving])
-
-            def along(flat):
-                given = dict(zip(moving, unravel(flat), strict=True))
-                return function(*(given.get(i, x) for i, x in enumerate(leaves)))
-
-            return value_and_jacobian(along, flat)
+        directions = [tangents[i] for i in moving]
+        if otherwise is not None and sum(primals[i].size for i in moving) > otherwise.most:
+            many = otherwise.function
+            along = lambda *moved: many(*_replaced(primals, moving, moved))
+            return jax.jvp(along, [primals[i] for i in moving], directions)
 
         def product(columns, *direction):
             direction, _ = ravel_pytree(direction)
             # The tangent of an integer output is an empty placeholder, the same in every direction.
             return jax.tree.map(lambda c: _along(c, direction) if eqx.is_inexact_array(c) else c[..., 0], columns)
 
-        value, columns = undivided(_in_turn(with_columns, axes), *primals)
-        by_row = [axes[i] for i in moving]
+        rows = _in_turn(_with_columns(function, moving), axes)
+        if otherwise is None:
+            value, columns = undivided(rows, *primals)
+        else:
+            # Derivatives of the columns are served too: reverse mode over this derivative needs no reverse rule.
+            again = otherwise._replace(function=_with_columns(otherwise.function, moving))
+            value, columns = _served(lambda *leaves: undivided(rows, *leaves), list(primals), axes, again)
         if any(axis == 0 for axis in axes):
-            product = jax.vmap(product, in_axes=(0, *by_row))
-        return value, product(columns, *(tangents[i] for i in moving))
+            product = jax.vmap(product, in_axes=(0, *(axes[i] for i in moving)))
+        return value, product(columns, *directions)
 
     call.defjvp(rule, symbolic_zeros=True)
     return call(*leaves)
+
+
+def _with_columns(function: Callable, moving: list[int]) -> Callable:
+    """`function` of arrays, with its Jacobian in those whose numbers are `moving`."""
+
+    def value_and_columns(*leaves):
+        flat, unravel = ravel_pytree([leaves[i] for i in moving])
+        return value_and_jacobian(lambda flat: function(*_replaced(leaves, moving, unravel(flat))), flat)
+
+    return value_and_columns
+
+
+def _replaced(leaves: Sequence, numbers: list[int], values: Sequence) -> list:
+    """The leaves, with other values for those of these numbers."""
+    given = dict(zip(numbers, values, strict=True))
+    return [given.get(i, x) for i, x in enumerate(leaves)]

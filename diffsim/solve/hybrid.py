@@ -15,7 +15,7 @@ from .._traced import is_traced
 from .._types import Args, Count, Scalar, State
 from .attempt import is_fixed
 from .checks import check_state
-from .evolve import CONTROLLER, SOLVER, run_phase
+from .evolve import CONTROLLER, SOLVER, differentiated, run_phase
 from .guard import Past, Phase, check_phases, traced_phases
 from .status import Status
 from .times import check_options, check_time, chosen_controller, direction_of
@@ -94,6 +94,18 @@ def hybrid(
 
 def _run(phases, watched: "_Watched", y0: State, args, t0, t1, ts, direction, first, max_events, options) -> Hybrid:
     """The events and the end of a system whose functions have been traced."""
+
+    def run(inputs, **mode):
+        return _events(inputs, watched, first, max_events, mode)
+
+    inputs = phases, y0, args, t0, t1, ts, direction, options
+    return differentiated(run, inputs, options.get("mode", "auto"), options.get("memory", "auto"))
+
+
+def _events(inputs: tuple, watched: "_Watched", first, max_events, mode: dict) -> Hybrid:
+    """The events and the end of a system in one mode."""
+    phases, y0, args, t0, t1, ts, direction, options = inputs
+    options = options | mode
     dtype = t0.dtype
     blank = jax.tree.map(lambda x: jnp.full((ts.shape[0], *x.shape), jnp.nan), y0) if ts is not None else None
     before = _Before(jnp.zeros(watched.functions, dtype), jnp.array(-1), jnp.array(-1), jnp.full((), jnp.nan, dtype))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from diffsim import InputError, compile_whole, few_inputs
+from diffsim.autodiff.forward_mode import few_or_many
 from diffsim.solve.program import operations
 
 
@@ -189,3 +190,31 @@ def test_reverse_mode_over_reverse_mode_of_few_inputs():
     right = 6 * jnp.sin(0.7) * jnp.cos(0.7) ** 2 - 3 * jnp.sin(0.7) ** 3
     for second in (jax.grad(jax.grad(cube)), jax.hessian(cube), jax.jacrev(jax.jacfwd(cube))):
         np.testing.assert_allclose(second(0.7), right, rtol=1e-12)
+
+
+def cube_by_a_loop(x):
+    """The sum of cubes; its loop has no reverse rule."""
+    return jax.lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, c[1] * x), (0, jnp.ones_like(x)))[1].sum()
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("size", [1, 3, 4])
+def test_the_number_of_inputs_decides_the_mode(size, jit):
+    """Up to three numbers the loop serves; with more it is the other function, here with twice the derivative."""
+    twice = lambda x: 2 * jnp.sum(x**3) - jax.lax.stop_gradient(jnp.sum(x**3))
+    f = lambda x: few_or_many(cube_by_a_loop, twice, x, 3)
+    f = jax.jit(f) if jit else f
+    x = jnp.arange(1.0, size + 1)
+    factor = 1 if size <= 3 else 2
+    np.testing.assert_allclose(f(x), jnp.sum(x**3))
+    np.testing.assert_allclose(jax.grad(f)(x), factor * 3 * x**2)
+    np.testing.assert_allclose(jax.jvp(f, (x,), (jnp.ones(size),))[1], factor * jnp.sum(3 * x**2))
+    np.testing.assert_allclose(jax.hessian(f)(x), factor * jnp.diag(6 * x))
+    np.testing.assert_allclose(jax.jacrev(jax.grad(f))(x), factor * jnp.diag(6 * x))
+    rows = jnp.stack([x, 2 * x])
+    np.testing.assert_allclose(jax.vmap(jax.grad(f))(rows), factor * 3 * rows**2)
+
+
+def test_numbers_that_are_not_differentiated_do_not_count():
+    f = lambda x, constants: few_or_many(lambda p: cube_by_a_loop(p[0]) * jnp.sum(p[1]), None, (x, constants), 1)
+    np.testing.assert_allclose(jax.grad(f)(jnp.array(2.0), jnp.ones(100)), 1200.0)

@@ -153,7 +153,7 @@ def billiard(seed: int, count: int) -> Outcome:
     phase = Phase(lambda t, y, args: jnp.concatenate([y[2:], jnp.zeros(2)]), walls)
 
     def solve(x):
-        end = hybrid([phase], x, t1=t1, max_events=24)
+        end = hybrid([phase], x, t1=t1, max_events=24, mode=("auto", "replay")[seed % 2])
         return end.y, end.status
 
     def truth(x):
@@ -185,7 +185,7 @@ def balls(seed: int, count: int) -> Outcome:
     phase = Phase(lambda t, y, x: jnp.concatenate([y[2:], -x[5] * jnp.ones(2)]), (floor(0), floor(1)))
 
     def solve(x):
-        end = hybrid([phase], x[:4], x, t1=t1, max_events=24)
+        end = hybrid([phase], x[:4], x, t1=t1, max_events=24, mode=("auto", "replay")[seed % 2])
         return end.y, end.status
 
     def one(height, speed, keep, g):
@@ -218,7 +218,7 @@ def crossings(seed: int, count: int) -> Outcome:
     phase = Phase(lambda t, y, x: x[0] * x[1] * jnp.cos(x[1] * t + x[2]), (guard,))
 
     def solve(x):
-        end = hybrid([phase], jnp.zeros_like(x[0]), x, t1=30.0, max_events=3)
+        end = hybrid([phase], jnp.zeros_like(x[0]), x, t1=30.0, max_events=3, mode=("auto", "replay")[seed % 2])
         # The last event is where it ends: that is wanted.
         status = jnp.where(end.status == Status.EVENT_LIMIT, Status.FINISHED, end.status)
         return end.event_t, status

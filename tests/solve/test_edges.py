@@ -40,12 +40,13 @@ def test_a_batch_may_run_in_both_directions():
     np.testing.assert_array_equal(last.status, Status.FINISHED)
 
 
-def test_an_event_met_backward_in_time():
+@pytest.mark.parametrize("mode", ["auto", "replay"])
+def test_an_event_met_backward_in_time(mode):
     # Thrown up from the ground at t = 0; from its top at t = 1 back to the height h.
     g = 2.0
     fall = lambda t, y, h: jnp.stack([y[1], -g])
     phase = Phase(fall, (Guard(lambda t, y, h: y[0] - h, "falling"),))
-    time = lambda h: evolve(phase, 1.0, jnp.array([1.0, 0.0]), h, t1=-3.0, controller=TIGHT).t
+    time = lambda h: evolve(phase, 1.0, jnp.array([1.0, 0.0]), h, t1=-3.0, controller=TIGHT, mode=mode).t
     h = jnp.array(0.36)
     np.testing.assert_allclose(time(h), 1.0 - np.sqrt(0.64), rtol=1e-12)
     np.testing.assert_allclose([jax.grad(time)(h), jax.jacfwd(time)(h)], 0.5 / np.sqrt(0.64), rtol=1e-9)
@@ -134,12 +135,13 @@ def test_jump_times_of_diffrax_are_stepped_to_and_differentiated(reverse):
         np.testing.assert_allclose(own, right, rtol=1e-7, atol=1e-7)
 
 
-def test_heights_that_fall_to_the_floor_together_are_all_reset():
+@pytest.mark.parametrize("mode", ["auto", "replay"])
+def test_heights_that_fall_to_the_floor_together_are_all_reset(mode):
     floor = lambda i: Guard(lambda t, y, v: y[i], "falling", lambda t, y, v: y.at[i].set(1.0), to=0)
     both = Phase(lambda t, y, v: -v, (floor(0), floor(1)))
 
     def end(v):
-        out = hybrid([both], jnp.array([1.0, 1.0]), v, t1=2.5)
+        out = hybrid([both], jnp.array([1.0, 1.0]), v, t1=2.5, mode=mode)
         return out.y, (out.event_t[:5], out.event_guard[:5], out.status)
 
     v = jnp.ones(2)

@@ -108,14 +108,16 @@ def exact_arrival(p):
     return jnp.stack([-jnp.log(p[1]) / p[0], p[0] * p[1]])
 
 
-def test_closures_over_differentiated_values():
+@pytest.mark.parametrize("mode", ["auto", "replay"])
+def test_closures_over_differentiated_values(mode):
+    chosen = lambda p: arrival_time(p, mode=mode)
     p = jnp.array([0.8, 0.3])
     third = lambda f: jax.jacfwd(jax.jacfwd(jax.jacfwd(f)))
     both = jax.jit(
         lambda p: (
-            jax.jacfwd(arrival_time)(p),
-            jax.jacrev(arrival_time)(p),
-            jax.hessian(lambda p: arrival_time(p)[0])(p),
+            jax.jacfwd(chosen)(p),
+            jax.jacrev(chosen)(p),
+            jax.hessian(lambda p: chosen(p)[0])(p),
             jax.jacfwd(lambda p: arrival_time(p, mode="forward"))(p),
             third(lambda p: arrival_time(p, mode="forward")[0])(p),
         )
@@ -135,10 +137,11 @@ def test_closures_over_differentiated_values():
     "options",
     [
         {"solver": dfx.Dopri8()},
+        {"solver": dfx.Dopri8(), "mode": "replay"},
         {"solver": dfx.Kvaerno5(), "controller": dfx.PIDController(rtol=1e-9, atol=1e-11)},
         {"controller": dfx.ConstantStepSize(), "dt0": 1 / 64},
     ],
-    ids=["Dopri8", "Kvaerno5", "constant steps"],
+    ids=["Dopri8", "Dopri8 replayed", "Kvaerno5", "constant steps"],
 )
 def test_other_solvers_find_the_same_event(options):
     p = jnp.array([0.8, 0.3])
@@ -176,5 +179,5 @@ def test_a_guard_is_one_real_number(guard, message):
 def test_other_bad_input():
     with pytest.raises(InputError, match=r"direction='up' of a Guard: use one of rising, falling, both"):
         Guard(lambda t, y, a: y, "up")
-    with pytest.raises(InputError, match=r"""mode='reverse': use "any" or "forward\""""):
+    with pytest.raises(InputError, match=r"""mode='reverse': use "auto", "replay" or "forward\""""):
         evolve(Phase(line), 0.0, 0.0, t1=1.0, mode="reverse")

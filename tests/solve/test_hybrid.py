@@ -1,5 +1,7 @@
 """Repeated events: twenty bounces and a thermostat against their closed forms, in every mode of differentiation."""
 
+import functools
+
 import diffrax as dfx
 import jax
 import jax.numpy as jnp
@@ -32,17 +34,18 @@ def closed_form(x, count=BOUNCES):
     return jnp.concatenate([bb.bounce_times(p, count), speeds])
 
 
-@pytest.fixture(scope="module")
-def modes():
+@pytest.fixture(scope="module", params=["auto", "replay"])
+def modes(request):
     """Twenty bounces and the derivatives of their mean in every mode."""
-    total = lambda x: jnp.mean(bounces(x)[0])
+    bounced = functools.partial(bounces, mode=request.param)
+    total = lambda x: jnp.mean(bounced(x)[0])
     forward = lambda x: bounces(x, mode="forward")[0]
     both = jnp.stack([X, jnp.array([3.7, 0.8, 2.0])])
 
     def everything(x):
         return {
-            "value": bounces(x)[0],
-            "jacfwd": jax.jacfwd(lambda x: bounces(x)[0])(x),
+            "value": bounced(x)[0],
+            "jacfwd": jax.jacfwd(lambda x: bounced(x)[0])(x),
             "grad": jax.grad(total)(x),
             "hessian": jax.hessian(total)(x),
             "forward value": forward(x),
@@ -105,12 +108,13 @@ def exact_states(x, ts):
     return jnp.stack([height, up - x[0] * since])
 
 
-def test_states_at_given_times_across_events_and_their_gradient():
+@pytest.mark.parametrize("mode", ["auto", "replay"])
+def test_states_at_given_times_across_events_and_their_gradient(mode):
     ts = jnp.linspace(0.0, 2.0, 41)
     inside = np.asarray(ts < 1.92)
 
     def states(x):
-        ys = bounces(x, 8, t1=1.92, ts=ts)[1].ys
+        ys = bounces(x, 8, t1=1.92, ts=ts, mode=mode)[1].ys
         return jnp.stack(ys)
 
     total = lambda ys: jnp.sum(jnp.where(inside[None], jnp.cos(jnp.arange(82.0)).reshape(2, 41) * ys, 0.0))
@@ -188,5 +192,6 @@ def test_the_state_at_a_fixed_time_after_events_has_its_derivatives():
     value, slope, curvature = (f(exact_last_height)(x) for f in (lambda f: f, jax.grad, jax.hessian))
     np.testing.assert_allclose(jax.jit(last_height)(x), value, rtol=1e-9)
     np.testing.assert_allclose(jax.jit(jax.grad(last_height))(x), slope, rtol=1e-9)
+    np.testing.assert_allclose(jax.jit(jax.grad(lambda x: last_height(x, mode="replay")))(x), slope, rtol=1e-9)
     np.testing.assert_allclose(jax.jit(jax.jacfwd(lambda x: last_height(x, mode="forward")))(x), slope, rtol=1e-9)
     np.testing.assert_allclose(jax.jit(jax.hessian(last_height))(x), curvature, rtol=1e-8, atol=1e-8)

@@ -103,7 +103,7 @@ def test_a_field_of_time_has_diffraxs_gradient_on_the_same_steps():
         np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-12)
 
 
-@pytest.mark.parametrize("mode", ["any", "forward"])
+@pytest.mark.parametrize("mode", ["auto", "replay", "forward"])
 def test_the_time_of_an_event_is_differentiated_through_stages(mode):
     # y = exp(-r t) reaches 0.3 at t = log(1/0.3) / r.
     phase = Phase(lambda t, y, rate: -rate * y, (Guard(lambda t, y, rate: y - 0.3),))

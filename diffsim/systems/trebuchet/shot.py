@@ -105,7 +105,7 @@ def start(p: Trebuchet) -> Slide:
     return Slide(arm, down, zero, zero)
 
 
-def _chain(p: Trebuchet, check=False, mode: Mode = "any", **options) -> _Chain:
+def _chain(p: Trebuchet, check=False, mode: Mode = "auto", **options) -> _Chain:
     """The three phases one after the other; a phase whose start is undefined is NaN throughout."""
     bare = lambda phase: phase if check else Phase(phase.field, phase.guards)
     longest = 10 * jnp.sqrt(lax.stop_gradient(p.l_long / p.g))
