@@ -24,6 +24,13 @@ jax.config.update("jax_compilation_cache_dir", CACHE)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _programs_end_with_their_module():
+    """Compiled programs are dropped after each module: a process that keeps those of all grows to 5 GB."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def scenario():
     """Runs a scenario as its user does: `scenario(name, *words, cwd=)` gives the finished process.

@@ -1,0 +1,97 @@
+"""The loss of every scenario that trains by a gradient, in process: finite, and its gradient that of differences.
+
+These are the fast twins of the trainings, which are marked slow.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+import diffsim as ds
+from diffsim import control
+
+KEY = jr.key(3)
+HANGING = jnp.array([[0.1, 0.2, 3.0, -0.1], [0.0, -0.1, 0.5, 1.0]])
+
+
+def trebuchet(s):
+    targets = jnp.array([[60.0, 2.0], [50.0, -3.0]])
+    return lambda model: jnp.mean(s.misses(model, targets) ** 2), s.network(KEY)
+
+
+def cartpole(s):
+    return lambda policy: s.loss_over(5)(policy, 0.05 * HANGING), s.network(KEY)
+
+
+def pendulum(s):
+    batch = jnp.array([[3.0, 0.5], [0.4, -1.0]]), 1.0
+    return lambda policy: control.mean_cost(s.costs, 5)(policy, batch), s.network(KEY)
+
+
+def swingup(s):
+    return lambda policy: control.mean_cost(s.costs, 5)(policy, (HANGING, 1.0)), s.network(KEY)
+
+
+def quadrotor(s):
+    batch = jnp.outer(jnp.array([0.5, -0.3]), s.START), jr.split(KEY, 2), 1.0
+    return lambda policy: s.loss_over(5)(policy, batch), s.network(KEY)
+
+
+def rocket(s):
+    starts = s.draw(KEY, 1, 2)[0]
+    return lambda policy: s.loss(policy, starts), s.network(KEY)
+
+
+def identify(s):
+    model = s.Swing(ds.replace(s.Pendulum(), {"friction": 0.1}))
+    data = jnp.linspace(0.0, 2.0, 8), jnp.zeros(8).at[3].set(jnp.nan)
+    return lambda model: jnp.sum(s.deviations(model, data) ** 2), model
+
+
+def drag(s):
+    data = jnp.array([[0.6, 40.0], [0.8, 60.0]]), jnp.array([50.0, 60.0])
+    return lambda Cd: jnp.sum(s.misses(ds.replace(s.MACHINE, {"Cd": Cd}), data) ** 2), jnp.array(0.7)
+
+
+def regression(s):
+    data = s.problem(KEY)
+    return lambda w: s.loss(w, *data), jnp.ones(s.COLUMNS)
+
+
+def classify(s):
+    batch = jr.uniform(KEY, (4, 9)), jnp.array([0.0, 1.0, 1.0, 0.0])
+    return lambda model: s.loss(model, batch), s.network(9, KEY)
+
+
+CASES = [trebuchet, cartpole, pendulum, swingup, quadrotor, rocket, identify, drag, regression, classify]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+def test_the_loss_of_a_scenario_has_its_gradient(module_of, case):
+    with jax.numpy_rank_promotion("allow"):  # as where the scenario runs
+        _gradient_is_that_of_differences(*case(module_of("identify" if case is drag else case.__name__)), case)
+
+
+def _gradient_is_that_of_differences(loss, model, case):
+    chosen = ds.trainable(model, *ds.parameters(model)) if isinstance(model, eqx.Module) else eqx.is_inexact_array
+    trained, rest = eqx.partition(model, chosen)
+    x, unravel = ravel_pytree(trained)
+    direction = jnp.asarray(np.random.default_rng(0).choice([-1.0, 1.0], x.size)) / np.sqrt(x.size)
+    of = lambda x: loss(eqx.combine(unravel(x), rest))
+    step = 1e-4 * float(jnp.linalg.norm(x))
+
+    @jax.jit
+    def everything(x):
+        points = x[None] + step * jnp.outer(jnp.array([-2.0, -1.0, 1.0, 2.0]), direction)
+        return *jax.value_and_grad(of)(x), jax.lax.map(of, points)
+
+    value, gradient, (far_back, back, ahead, far_ahead) = everything(x)
+    assert np.isfinite(value)
+    slope = (8 * (ahead - back) - (far_ahead - far_back)) / (12 * step)
+    # Ranges of the trebuchet are solved to 1e-6, which a difference over this step divides by it.
+    tolerance = 1e-3 if case in (trebuchet, drag) else 1e-6
+    np.testing.assert_allclose(jnp.vdot(gradient, direction), slope, rtol=tolerance, atol=tolerance * float(value))
