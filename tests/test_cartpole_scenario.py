@@ -26,6 +26,7 @@ def trained(tmp_path_factory, cartpole):
     return result, folder / result["run"]
 
 
+@pytest.mark.slow
 def test_two_seeds_reach_the_maximum_and_leave_a_whole_run(trained):
     result, run = trained
     assert result["at_500"] == 2
@@ -35,6 +36,7 @@ def test_two_seeds_reach_the_maximum_and_leave_a_whole_run(trained):
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
 
 
+@pytest.mark.slow
 def test_a_saved_policy_is_judged_as_it_was_trained(trained, tmp_path, cartpole):
     _, run = trained
     done = cartpole("evaluate", "--policy", run / "policy.ckpt", "--seeds", "100:110", "--json", cwd=tmp_path)
@@ -67,6 +69,7 @@ def test_bad_input_is_named_and_exits_with_2(words, message, tmp_path, command):
     assert not (tmp_path / "picture.png").exists()
 
 
+@pytest.mark.slow
 def test_a_policy_that_is_not_finite_is_refused(trained, tmp_path, cartpole):
     like = ds.BoundedMLP(4, -1.0, 1.0, width=24, depth=2, scale=np.ones(4), key=jr.key(0))
     policy = ds.load(trained[1] / "policy.ckpt", like)
@@ -76,6 +79,7 @@ def test_a_policy_that_is_not_finite_is_refused(trained, tmp_path, cartpole):
     assert "of the policy is not finite" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_horizon_beyond_the_useful_one_is_warned_of(tmp_path, cartpole):
     done = cartpole("train", "--policies", 1, "--horizon", 190, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -32,6 +32,7 @@ def answer(done) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("task", "widths"), [("demosaic", (4,)), ("noisy", (4, 4))])
 def test_short_training_writes_a_whole_run(task, widths, tmp_path, enhance):
     words = ("train", "--task", task, "--minutes", "0.005", "--widths", *widths, "--json")
@@ -54,6 +55,7 @@ def test_evaluate_beats_the_classical_filters_with_what_ships(folder, tmp_path, 
     assert result["ours"] > result["malvar"] > result["bilinear"]
 
 
+@pytest.mark.slow
 def test_apply_writes_a_picture_of_a_picture(folder, tmp_path, enhance):
     answer(enhance("apply", folder / "a.png", tmp_path / "b.png", "--bits", 16, "--json", cwd=tmp_path))
     found, scene = image.read_picture(tmp_path / "b.png"), image.read_picture(folder / "a.png")

@@ -30,6 +30,7 @@ def test_derivatives_four_ways(tmp_path, scenario):
     assert "Gradient certificate" in page
 
 
+@pytest.mark.slow
 def test_graph_drawn_and_hidden_nan_found(tmp_path, scenario):
     result = result_of(scenario("derivatives", "graph", "graph.svg", "--json", cwd=tmp_path))
     assert result["nodes"] == 9
@@ -54,6 +55,7 @@ def test_ten_methods_on_least_squares(tmp_path, scenario):
     assert (tmp_path / result["run"] / "figures" / "surface_2.png").exists()
 
 
+@pytest.mark.slow
 def test_bound_over_a_thousand_problems_and_divergence_beyond_two(tmp_path, scenario):
     result = result_of(scenario("regression", "bound", "--problems", 1000, "--json", cwd=tmp_path))
     assert (result["problems"], result["violations"]) == (1000, 0)
@@ -82,6 +84,7 @@ def idx(path: Path, array: np.ndarray) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_odd_or_even_from_idx_files(tmp_path, scenario):
     """Pictures in which the upper half is lit for odd digits: learnt by both models within some steps."""
     random = np.random.default_rng(0)
@@ -98,6 +101,7 @@ def test_odd_or_even_from_idx_files(tmp_path, scenario):
     assert "Confusion" in (tmp_path / result["run"] / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_gradients_by_hand(tmp_path, scenario):
     result = result_of(scenario("classify", "by-hand", "--json", cwd=tmp_path))
     assert max(result["one_hidden_layer"], result["deep_sigmoid"]) < 1e-12

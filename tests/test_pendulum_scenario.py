@@ -21,6 +21,7 @@ def trained(tmp_path_factory, pendulum):
     return result, folder / result["run"]
 
 
+@pytest.mark.slow
 def test_one_seed_comes_near_the_optimum_and_leaves_a_whole_run(trained):
     result, run = trained
     # The aim is -140.5; rounding, which training amplifies, moves a seed by about one between machines.
@@ -28,6 +29,7 @@ def test_one_seed_comes_near_the_optimum_and_leaves_a_whole_run(trained):
     assert {path.name for path in run.iterdir()} >= {"report.html", "policy.ckpt", "figures", "metrics.jsonl"}
 
 
+@pytest.mark.slow
 def test_a_saved_policy_is_judged_as_it_was_trained(trained, tmp_path, pendulum):
     done = pendulum("evaluate", "--policy", trained[1] / "policy.ckpt", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -38,6 +38,7 @@ def killed(tmp_path_factory):
     return next(place.glob("runs/cartpole/*"))
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_bit_for_bit(killed, tmp_path, scenario):
     for words in (["--resume", killed], ["--seed", "1", "--resume", killed]):
         done = scenario("cartpole", "train", *words, "--json", cwd=tmp_path)

@@ -10,6 +10,7 @@ import pytest
 DATA = Path(__file__).parent / "data"
 
 
+@pytest.mark.slow
 def test_short_training_writes_a_whole_run(tmp_path, scenario):
     words = ("--targets", 64, "--steps", 12, "--evidence", "--json")
     done = scenario("trebuchet", "train", *words, cwd=tmp_path)
@@ -40,6 +41,7 @@ def _resumes(folder, result, place, scenario):
     assert (folder / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_sweep_with_gradients_agrees_with_the_reference_table(tmp_path, scenario):
     out = tmp_path / "out.csv"
     done = scenario("trebuchet", "sweep", DATA / "gradients.csv", out, "--gradients", cwd=tmp_path)
@@ -54,6 +56,7 @@ def test_sweep_with_gradients_agrees_with_the_reference_table(tmp_path, scenario
             assert abs(value - true) <= 1e-6 * scale, column
 
 
+@pytest.mark.slow
 def test_sweep_gives_bad_rows_a_status_and_computes_the_others(tmp_path, scenario):
     table, out = tmp_path / "in.csv", tmp_path / "out.csv"
     table.write_text("m_weight,angle_deg,h_pivot\n40,45,1.5\n-1,45,1.5\nheavy,45,1.5\n40,45,9\nnan,45,1.5\n40,40,1.5\n")
@@ -88,6 +91,7 @@ def test_bad_input_is_named_and_exits_with_2(words, message, tmp_path, command):
     assert not (tmp_path / "out.csv").exists()
 
 
+@pytest.mark.slow
 def test_aim_hits_its_target(tmp_path, scenario):
     done = scenario("trebuchet", "aim", "--distance", 60, "--wind", -3, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -70,6 +70,7 @@ def test_what_was_traced_before_and_after_is_not_tightened():
     assert f(PARAMETERS) == before
 
 
+@pytest.mark.slow
 def test_an_honest_solve_is_within_its_tolerance_and_a_wrong_one_is_not():
     decay = lambda at: lambda y: ds.integrate(lambda t, y, _: -1.3 * at(y) ** 2, y, jnp.array([0.0, 0.5]))[-1]
     (row,) = ds.check_gradients(decay(lambda y: y), (jnp.array(0.7),), modes=("forward",), rtol=1e-7).rows

@@ -164,6 +164,7 @@ def test_value_and_both_modes_are_those_of_the_naive_formula(name):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_batches_go_through_both_ways(name):
     function, _, parameters = CASES[name]

@@ -49,6 +49,7 @@ def test_functions_and_networks_fit_in():
     assert all(np.any(x.value != 0) for x in ds.parameters(gradient).values())
 
 
+@pytest.mark.slow
 def test_recomputation_changes_no_gradient(chain):
     plain = image.Chain(remat=False, **chain.stages)
     loss = lambda c: jnp.mean(c(MOSAIC) ** 2)
@@ -56,6 +57,7 @@ def test_recomputation_changes_no_gradient(chain):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_adjoints_are_the_slopes_of_the_loss_at_every_stage(chain):
     loss = lambda picture: jnp.mean((picture - 0.5) ** 2)
     found = eqx.filter_jit(image.adjoints)(chain, MOSAIC, loss)

@@ -80,6 +80,7 @@ def test_the_network_keeps_what_was_measured_and_starts_near_malvar(network):
     np.testing.assert_allclose(zero(mosaic), image.malvar(mosaic), atol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_halo_is_how_far_a_pixel_reaches(network):
     mosaic = jr.uniform(jr.key(4), (32, 32))
     touched = jax.grad(lambda m: jnp.sum(network(m)[:, 16:18, 16:18]))(mosaic) != 0

@@ -262,6 +262,7 @@ CAMERAS = {
 }
 
 
+@pytest.mark.slow
 def test_three_cameras_raws_of_a_scene_are_developed_alike(tmp_path, scenario):
     # Smooth, so that it does not matter where which colour was seen.
     scene = image.box(jnp.asarray(training.held_out()["china.jpg"][:, 40:120, 60:162]), 3)

@@ -40,6 +40,7 @@ def test_untrained_it_is_malvars_filters():
 
 
 # 0, the black level, grey, white and saturated in one colour, each over a whole quad.
+@pytest.mark.slow
 @pytest.mark.parametrize("quad", [(0, 0, 0, 0), (0.0625,) * 4, (0.5,) * 4, (1,) * 4, (1, 0, 0, 0), (-0.02, 0.01, 0, 0)])
 def test_gradients_at_the_pixels_where_code_breaks(quad):
     mosaic = jr.uniform(jr.key(2), (12, 12)).at[4:6, 4:6].set(jnp.array(quad).reshape(2, 2))
@@ -71,6 +72,7 @@ def shipped():
 
 
 # The last tile begins at a multiple of four in any case: of sizes that are one and of those that are not.
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(104, 136), (102, 134)])
 def test_tiles_of_the_noisy_chain_equal_the_whole_up_to_its_edge(size, shipped):
     mosaic = jr.uniform(jr.key(5), size)
@@ -82,6 +84,7 @@ def test_the_picture_of_a_file_is_what_the_chain_makes_of_the_mosaic():
     np.testing.assert_allclose(judging.run_tiles(chain, mosaic), eqx.filter_jit(chain)(mosaic), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_only_training_leaves_out_the_mirrored_edge():
     chain, mosaic = trained.trained("noisy"), jr.uniform(jr.key(7), (64, 68), jnp.float32)
     bare, whole = training.on_patches(chain)(mosaic), chain(mosaic)
@@ -96,6 +99,7 @@ def test_sizes_that_are_no_multiple_of_four_come_back():
     assert judging.run_tiles(chain, np.full((10, 14), 0.3)).shape == (3, 10, 14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("colour", [(0.5, 0.5, 0.5), (0.7, 0.4, 0.3)], ids=["grey", "skin"])
 def test_a_flat_colour_is_flat_up_to_its_edges(colour, shipped):
     scene = jnp.broadcast_to(jnp.array(colour)[:, None, None], (3, 42, 46))

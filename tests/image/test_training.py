@@ -34,6 +34,7 @@ def squares():
     return jnp.asarray(patches.cut(pictures, 48, 12))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_constants_are_the_cameras_before_the_network_learns(chain, squares, seed):
     found = training.with_constants(chain, squares, key=jr.key(seed))
@@ -67,6 +68,7 @@ def test_one_by_one_takes_as_many_steps_as_all_together(chain, squares, steps, m
     assert network >= 3 * few
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own_targets", [False, True])
 def test_one_by_one_trains_every_stage(chain, squares, own_targets):
     found = stagewise.one_by_one(chain, squares, 20, key=jr.key(0), own_targets=own_targets)
@@ -112,6 +114,7 @@ np.testing.assert_allclose(*histories, rtol=1e-4)
 """
 
 
+@pytest.mark.slow
 def test_devices_share_the_batches_of_a_training():
     # The number of devices is fixed when a process starts to use them.
     done = subprocess.run([sys.executable, "-c", DEVICES], capture_output=True, text=True, timeout=300)

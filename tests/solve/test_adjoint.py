@@ -56,6 +56,7 @@ SOLVERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("save", "method"), [*((save, "Tsit5") for save in SAVES), ("ts", "Kvaerno5")])
 def test_what_was_saved_is_diffraxs_with_its_derivatives(save, method):
     run = lambda adjoint: jax.jit(
@@ -70,6 +71,7 @@ def test_what_was_saved_is_diffraxs_with_its_derivatives(save, method):
         np.testing.assert_allclose(a, b, rtol=0, atol=precision * max(1.0, float(jnp.max(jnp.abs(b)))) * 10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["Dopri8", "Heun, constant steps", "Euler"])
 def test_other_methods_and_both_modes(method):
     p = X[0]
@@ -80,6 +82,7 @@ def test_other_methods_and_both_modes(method):
         np.testing.assert_allclose(found, theirs, rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.slow
 def test_hessian_and_batches_of_gradients():
     loss = lambda p: saved(solve((p, *X[1:]), ReplayAdjoint(), saveat=SAVES["ts"]))
     both = jnp.stack([P, 0.9 * P])
@@ -91,6 +94,7 @@ def test_hessian_and_batches_of_gradients():
     np.testing.assert_allclose(jax.jit(jax.hessian(loss))(P), (around[:3] - around[3:]) / (2 * h), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_dense_output_and_time_that_runs_backward():
     def dense(p, adjoint):
         x = p, Y0, jnp.array(2.5), jnp.array(0.0), TS

@@ -18,6 +18,7 @@ def decay(t, y, k):
     return -k * y
 
 
+@pytest.mark.slow
 def test_backward_in_time_with_all_derivatives():
     ts = jnp.array([1.0, 0.6, 0.0])
     end = lambda k, t0: integrate(decay, jnp.exp(-1.0), ts.at[0].set(t0), k, controller=TIGHT)
@@ -113,6 +114,7 @@ def test_a_failed_solve_has_no_derivative_unless_it_is_left_out():
         np.testing.assert_allclose(slope, -np.exp(-3.0), rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reverse", [False, True], ids=["one jump", "two jumps, one outside"])
 def test_jump_times_of_diffrax_are_stepped_to_and_differentiated(reverse):
     # y' = b - y with b = 1 before tau and -40 from there on.
@@ -135,7 +137,7 @@ def test_jump_times_of_diffrax_are_stepped_to_and_differentiated(reverse):
         np.testing.assert_allclose(own, right, rtol=1e-7, atol=1e-7)
 
 
-@pytest.mark.parametrize("mode", ["auto", "replay"])
+@pytest.mark.parametrize("mode", ["auto", pytest.param("replay", marks=pytest.mark.slow)])
 def test_heights_that_fall_to_the_floor_together_are_all_reset(mode):
     floor = lambda i: Guard(lambda t, y, v: y[i], "falling", lambda t, y, v: y.at[i].set(1.0), to=0)
     both = Phase(lambda t, y, v: -v, (floor(0), floor(1)))

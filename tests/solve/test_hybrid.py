@@ -34,7 +34,7 @@ def closed_form(x, count=BOUNCES):
     return jnp.concatenate([bb.bounce_times(p, count), speeds])
 
 
-@pytest.fixture(scope="module", params=["auto", "replay"])
+@pytest.fixture(scope="module", params=["auto", pytest.param("replay", marks=pytest.mark.slow)])
 def modes(request):
     """Twenty bounces and the derivatives of their mean in every mode."""
     bounced = functools.partial(bounces, mode=request.param)
@@ -108,7 +108,7 @@ def exact_states(x, ts):
     return jnp.stack([height, up - x[0] * since])
 
 
-@pytest.mark.parametrize("mode", ["auto", "replay"])
+@pytest.mark.parametrize("mode", ["auto", pytest.param("replay", marks=pytest.mark.slow)])
 def test_states_at_given_times_across_events_and_their_gradient(mode):
     ts = jnp.linspace(0.0, 2.0, 41)
     inside = np.asarray(ts < 1.92)
@@ -146,6 +146,7 @@ def thermostat_times(x, count=6):
     return jnp.cumsum(jnp.where(jnp.arange(count) % 2 == 0, up, down))
 
 
+@pytest.mark.slow
 def test_two_phases_take_turns():
     x = jnp.array([0.5, 5.0, 40.0])
     run, jacobian = jax.jit(lambda x: (thermostat(x), jax.jacrev(lambda x: thermostat(x).event_t)(x)))(x)
@@ -186,6 +187,7 @@ def exact_last_height(x):
     return p.restitution**2 * jnp.sqrt(2 * p.g * p.height) * after - 0.5 * p.g * after**2
 
 
+@pytest.mark.slow
 def test_the_state_at_a_fixed_time_after_events_has_its_derivatives():
     # Its phase begins at an event, whose time moves with the parameters; the end does not.
     x = jnp.concatenate([X, jnp.array([1.6])])

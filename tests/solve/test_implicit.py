@@ -58,6 +58,7 @@ def derivatives(name):
     return all_of(lambda *x: solved(name, *x)), all_of(lambda *x: by_stability_function(name, *x))
 
 
+@pytest.mark.slow
 def test_value_and_derivatives_are_those_of_the_stability_function(derivatives):
     for own, exact in zip(*map(jax.tree.leaves, derivatives), strict=True):
         # What the root finder leaves, over eight steps, in derivatives of size one.
@@ -70,6 +71,7 @@ def test_reverse_is_forward(derivatives):
         np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-13)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", ["states", "two_levels", "jacobians"])
 def test_memory_policies_and_batches_agree(memory):
     loss = lambda y0: jnp.sum(solved("Kvaerno5", y0, RATE, memory))
@@ -85,6 +87,7 @@ def forced(t, y, args):
     return -args["pull"] * (y - jnp.cos(args["pace"] * t)) + args["bend"] * y**3
 
 
+@pytest.mark.slow
 def test_a_field_of_time_has_diffraxs_gradient_on_the_same_steps():
     args = {"pull": jnp.array(300.0), "pace": jnp.array(2.0), "bend": jnp.array(0.3), "label": "not a number"}
     controller, solver = dfx.PIDController(rtol=1e-6, atol=1e-8), dfx.Kvaerno5(root_finder=dfx.VeryChord(1e-10, 1e-10))

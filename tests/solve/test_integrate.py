@@ -90,6 +90,7 @@ def test_reverse_mode_equals_forward_mode(derivatives):
     np.testing.assert_allclose(derivatives["grad"], derivatives["jacfwd"], rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_gradient_is_that_of_diffrax_and_batches_follow_each_one():
     many = jnp.stack([X, 1.2 * X])
     own = jax.jit(jax.vmap(jax.grad(summed(solve))))(many)

@@ -50,19 +50,21 @@ PID = {rtol: dfx.PIDController(rtol=rtol, atol=1e-2 * rtol) for rtol in (1e-3, 1
 CONSTANT = dfx.ConstantStepSize()
 
 
+slow = pytest.mark.slow
+
+
 @pytest.mark.parametrize(
     ("solver", "controller", "dt0"),
     [
-        (dfx.Tsit5(), PID[1e-3], 0.1),
-        (dfx.Tsit5(), PID[1e-9], 0.1),
-        (dfx.Dopri5(), PID[1e-6], 0.1),
-        (dfx.Dopri8(), PID[1e-9], 1.0),
-        (dfx.Bosh3(), PID[1e-6], 0.1),
-        (dfx.Heun(), CONSTANT, 0.01),
-        (dfx.Euler(), CONSTANT, 0.007),
-        (dfx.Tsit5(), dfx.PIDController(rtol=1e-6, atol=1e-8, pcoeff=0.3, icoeff=0.4), 0.1),
+        pytest.param(dfx.Tsit5(), PID[1e-3], 0.1, id="Tsit5 1e-3", marks=slow),
+        pytest.param(dfx.Tsit5(), PID[1e-9], 0.1, id="Tsit5 1e-9"),
+        pytest.param(dfx.Dopri5(), PID[1e-6], 0.1, id="Dopri5", marks=slow),
+        pytest.param(dfx.Dopri8(), PID[1e-9], 1.0, id="Dopri8", marks=slow),
+        pytest.param(dfx.Bosh3(), PID[1e-6], 0.1, id="Bosh3", marks=slow),
+        pytest.param(dfx.Heun(), CONSTANT, 0.01, id="Heun"),
+        pytest.param(dfx.Euler(), CONSTANT, 0.007, id="Euler", marks=slow),
+        pytest.param(dfx.Tsit5(), dfx.PIDController(1e-6, 1e-8, pcoeff=0.3, icoeff=0.4), 0.1, id="PI", marks=slow),
     ],
-    ids=["Tsit5 1e-3", "Tsit5 1e-9", "Dopri5", "Dopri8", "Bosh3", "Heun", "Euler", "Tsit5 PI"],
 )
 def test_explicit_gradients_are_those_of_diffrax_on_the_same_steps(solver, controller, dt0):
     y0, p = start(jnp.float64)
@@ -73,6 +75,7 @@ def test_explicit_gradients_are_those_of_diffrax_on_the_same_steps(solver, contr
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-12 * scale)
 
 
+@pytest.mark.slow
 def test_implicit_gradients_are_those_of_diffrax_on_the_same_steps():
     # Both with a root finder far more accurate than the steps, so that what it leaves is below 1e-8.
     solver = dfx.Kvaerno5(root_finder=dfx.VeryChord(rtol=1e-12, atol=1e-12))
@@ -95,6 +98,7 @@ def test_single_precision_stays_single():
         np.testing.assert_allclose(a, b, rtol=3e-2, atol=3e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", ["states", "two_levels", "jacobians"])
 @pytest.mark.parametrize("solver", [dfx.Tsit5(), dfx.Kvaerno3(root_finder=dfx.VeryChord(rtol=1e-11, atol=1e-11))])
 def test_the_memory_policy_changes_nothing(memory, solver):
@@ -135,6 +139,7 @@ def test_second_derivatives_by_memory_policy(memory):
     np.testing.assert_allclose(jax.jit(jax.hessian(loss))(p), exact, rtol=1e-7, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_jacobians_of_a_path_and_of_a_batch():
     ts = jnp.linspace(0.0, 2.0, 5)
 

@@ -113,6 +113,7 @@ def test_gradients_of_the_best_ignition_in_every_mode():
     ds.testing.assert_gradients(weighed, (jnp.array([8e5, 2800.0, 9.8]), HIGH, jnp.array(1.0)))
 
 
+@pytest.mark.slow
 def test_gradients_of_a_touchdown_in_every_mode():
     phase = ds.Phase(lambda t, s, held: rocket(held[0], s, *held[1]), (GROUND,))
 

@@ -110,6 +110,7 @@ def test_absurd_machines_are_named(thrown):
     assert np.all(np.isnan(thrown.range[-3:]))
 
 
+@pytest.mark.slow
 def test_gradients_agree_with_an_independent_simulator():
     table = machines(GRADIENTS)
 

@@ -93,6 +93,7 @@ for cost in (None, starts):
 """
 
 
+@pytest.mark.slow
 def test_several_devices_give_the_same():
     # The number of devices is fixed when a process starts to use them.
     done = subprocess.run([sys.executable, "-c", DEVICES], capture_output=True, text=True, timeout=300)

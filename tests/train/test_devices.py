@@ -70,7 +70,7 @@ def alone(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize(("devices", "count"), [(8, 1), (1, 2), pytest.param(2, 2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("devices", "count"), [(8, 1), *(pytest.param(n, 2, marks=pytest.mark.slow) for n in (1, 2))])
 def test_many_devices_and_processes_give_the_numbers_of_one(tmp_path, alone, devices, count):
     said = share(tmp_path, devices, count)
     for index in range(count):
@@ -92,6 +92,7 @@ def test_a_fit_goes_on_with_another_number_of_devices(tmp_path, alone):
         assert_equal(other, alone)
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_ends_the_fit_in_bounded_time_and_nothing_is_lost(tmp_path, alone):
     began = time.monotonic()
     port = free_port()
@@ -105,6 +106,7 @@ def test_a_worker_that_dies_ends_the_fit_in_bounded_time_and_nothing_is_lost(tmp
     assert_equal(tmp_path, alone)
 
 
+@pytest.mark.slow
 def test_processes_stop_together_when_the_time_is_up(tmp_path):
     share(tmp_path, 1, 2, "minutes")
     losses = [result(tmp_path, index)["1"].value for index in range(2)]

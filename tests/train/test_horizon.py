@@ -65,6 +65,7 @@ def guessed(seen):
     return Motion(seen[at], jnp.gradient(seen, TS[1] - TS[0])[at])
 
 
+@pytest.mark.slow
 def test_a_bad_frequency_needs_more_than_single_shooting():
     """Of six seeds single shooting finds at most one, the other two ways all."""
     found = {"single": 0, "growing": 0, "multiple": 0}
@@ -77,6 +78,7 @@ def test_a_bad_frequency_needs_more_than_single_shooting():
     assert found["single"] <= 1
 
 
+@pytest.mark.slow
 def test_both_ways_end_in_the_optimum_of_the_whole():
     seen, start = case(3)
     best, _ = ds.fit_least_squares(residuals, TRUE, seen, **QUIET)
@@ -102,6 +104,7 @@ def test_gaps_in_the_measurements_do_not_count():
     assert float(found.omega) == pytest.approx(float(alone.omega), abs=1e-8)
 
 
+@pytest.mark.slow
 def test_what_does_not_train_stays():
     seen, start = case(2)
     found, _ = ds.fit_multiple_shooting(

@@ -41,6 +41,7 @@ def test_the_best_of_many_starts_is_the_global_optimum():
         assert sum(fits.counts().values()) == 32
 
 
+@pytest.mark.slow
 def test_each_fit_is_that_of_one_alone():
     starts = ds.draw_models(Wave(), 8, key=jax.random.key(1))
     noisy = SEEN[None] + 0.1 * jax.random.normal(jax.random.key(2), (8, 200))
@@ -54,6 +55,7 @@ def test_each_fit_is_that_of_one_alone():
         assert float(fits.loss[number]) == pytest.approx(last, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_statuses_tell_failures_and_bounds_apart():
     data = jnp.stack([SEEN, jnp.full(200, jnp.nan), jnp.exp(0.02 * TS) * jnp.cos(5 * TS)])
     starts = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (3,)), Wave(omega=4.9))
