@@ -103,10 +103,10 @@ def evolve(
     times, steps and tolerances that make no sense where they are known.
     """
     check_phases((phase,))
-    controller = chosen_controller(controller, CONTROLLER, rtol, atol, solver, dt0)
-    check_options(controller, dt0, max_steps)
     direction = direction_of(t0, t1)
     t0, t1, y0, ts = _as_arrays(t0, t1, y0, ts)
+    controller = chosen_controller(controller, CONTROLLER, rtol, atol, solver, dt0, t0.dtype)
+    check_options(controller, dt0, max_steps, t0.dtype)
     (phase,), args = traced_phases((phase,), t0, y0, args)
     dt0 = None if dt0 is None else jnp.asarray(dt0, t0.dtype)
     options = {"solver": solver, "controller": controller, "dt0": dt0, "max_steps": max_steps, "mode": mode}

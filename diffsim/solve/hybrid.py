@@ -80,9 +80,9 @@ def hybrid(
     direction = direction_of(t0, t1)
     tolerances = options.pop("rtol", None), options.pop("atol", None)
     solver, dt0 = options.get("solver", SOLVER), options.get("dt0")
-    controller = chosen_controller(options.get("controller", CONTROLLER), CONTROLLER, *tolerances, solver, dt0)
+    controller = chosen_controller(options.get("controller", CONTROLLER), CONTROLLER, *tolerances, solver, dt0, dtype)
     options["controller"] = controller
-    check_options(controller, dt0, options.get("max_steps", 1))
+    check_options(controller, dt0, options.get("max_steps", 1), dtype)
     t0, t1, ts = jnp.asarray(t0, dtype), jnp.asarray(t1, dtype), None if ts is None else jnp.asarray(ts, dtype)
     if dt0 is not None:
         options["dt0"] = jnp.asarray(dt0, dtype)

@@ -68,8 +68,10 @@ def integrate(
     y0 = check_state(y0)
     dtype = jnp.result_type(*jax.tree.leaves(y0))
     direction, ts = check_times(ts, dtype)
-    controller = chosen_controller(controller, CONTROLLER, rtol, atol, solver, dt0, noise=_has_noise(vector_field))
-    check_options(controller, dt0, max_steps if adjoint is None or isinstance(adjoint, ReplayAdjoint) else 1)
+    controller = chosen_controller(
+        controller, CONTROLLER, rtol, atol, solver, dt0, dtype, noise=_has_noise(vector_field)
+    )
+    check_options(controller, dt0, max_steps if adjoint is None or isinstance(adjoint, ReplayAdjoint) else 1, dtype)
     if adjoint is None and not isinstance(vector_field, dfx.AbstractTerm):
         adjoint = ReplayAdjoint()
     if isinstance(adjoint, ReplayAdjoint) and not isinstance(vector_field, dfx.AbstractTerm):

@@ -1,5 +1,7 @@
 """Times, step sizes and tolerances: errors where their values are known, a flag where they are being traced."""
 
+import warnings
+
 import diffrax as dfx
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,7 @@ from jaxtyping import Array, Float
 from .._errors import InputError
 from .._types import Flag, Scalar
 
+_FINEST_DEFAULT = 8  # units of eps: the least relative tolerance that is chosen by default
 _APART = 4  # units of eps * |t|: nearer times are not told apart
 
 
@@ -78,17 +81,22 @@ def _check_method(solver, controller) -> None:
         )
 
 
-def chosen_controller(controller, default: dfx.PIDController, rtol, atol, solver, dt0, *, noise: bool = False):
+def chosen_controller(controller, default: dfx.PIDController, rtol, atol, solver, dt0, dtype, *, noise: bool = False):
     """The controller, or one of the tolerances that were given instead; one left out keeps its ratio in the `default`.
 
-    Where none was given, a solver without an error estimate, or an equation with noise, takes constant steps of `dt0`.
+    The default tolerances are those of double precision, or eight units of rounding of the state's `dtype`. Where none
+    was given, a solver without an error estimate, or an equation with noise, takes constant steps of `dt0`.
     Raises InputError for what is no solver or controller of diffrax, for tolerances beside a controller, and where such
     a solver or equation has no `dt0`.
     """
     _check_method(solver, controller)
     if rtol is None and atol is None:
-        if controller is not default or (isinstance(solver, dfx.AbstractAdaptiveSolver) and not noise):
+        if controller is not default:
             return controller
+        if isinstance(solver, dfx.AbstractAdaptiveSolver) and not noise:
+            least = _FINEST_DEFAULT * float(jnp.finfo(dtype).eps)
+            coarser = dfx.PIDController(rtol=least, atol=least * default.atol / default.rtol)
+            return default if default.rtol >= least else coarser
         if dt0 is None:
             what = "an equation with noise" if noise else f"{type(solver).__name__}, which has no error estimate,"
             raise InputError(f"dt0=None: {what} takes constant steps; give their size, such as dt0=0.01")
@@ -104,8 +112,11 @@ def _shown(value) -> str:
     return value.__name__ if isinstance(value, type) else f"{value!r:.60}"
 
 
-def check_options(controller, dt0, max_steps) -> None:
-    """Raises InputError for options of a solve that make no sense, where their values are known."""
+def check_options(controller, dt0, max_steps, dtype) -> None:
+    """Raises InputError for options of a solve that make no sense, where their values are known.
+
+    Warns of a relative tolerance that is less than one unit of rounding of the state's `dtype`.
+    """
     if not isinstance(max_steps, int | np.integer) or isinstance(max_steps, bool) or max_steps < 1:
         raise InputError(f"max_steps={max_steps}: give a whole number of steps, at least 1")
     for name, value in _numbers(controller, dt0):
@@ -113,6 +124,13 @@ def check_options(controller, dt0, max_steps) -> None:
         if known is not None and not np.all(known >= 0 if name != "dt0" else (known > 0) & np.isfinite(known)):
             what = "a step size is positive, also backward in time" if name == "dt0" else "a tolerance is not negative"
             raise InputError(f"{name}={value}: {what}")
+        eps = float(jnp.finfo(dtype).eps)
+        if known is not None and name == "rtol" and np.any((known > 0) & (known < eps)):
+            warnings.warn(
+                f"rtol={value} is less than {jnp.dtype(dtype)} resolves, {eps:.1e}: there will be more steps and no "
+                f"smaller errors; give {_FINEST_DEFAULT * eps:.0e}, or compute in float64",
+                stacklevel=3,
+            )
 
 
 def sensible(t0: Scalar, t1: Scalar, controller, dt0) -> Flag | None:

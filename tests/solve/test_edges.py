@@ -268,3 +268,23 @@ def test_short_forms():
     errors = [abs(float(integrate(fall, ONE, UNIT, rtol=rtol)[-1]) - np.exp(-1.0)) for rtol in (1e-3, 1e-6, 1e-10)]
     assert errors[0] > errors[1] > errors[2]
     assert errors[2] < 1e-10
+
+
+def test_a_tolerance_that_single_precision_does_not_resolve_is_warned_of():
+    one = jnp.float32(1.0)
+    decay = lambda rtol: integrate(lambda t, y, a: -y, one, jnp.array([0.0, 1.0], jnp.float32), rtol=rtol)[-1]
+    with pytest.warns(
+        UserWarning, match=r"rtol=1e-08 is less than float32 resolves.*give 1e-06, or compute in float64"
+    ):
+        decay(1e-8)
+    np.testing.assert_allclose(decay(1e-6), np.exp(-1.0), rtol=3e-6)
+    integrate(lambda t, y, a: -y, jnp.array(1.0), jnp.array([0.0, 1.0]), rtol=1e-8)
+
+
+def test_default_tolerances_suit_the_number_format():
+    fall = Phase(lambda t, y, a: -y, Guard(lambda t, y, a: y - 0.5, "falling"))
+    single, double = (evolve(fall, 0.0, one, t1=2.0) for one in (jnp.float32(1.0), jnp.array(1.0)))
+    # Those of double precision would take twice as many.
+    assert single.steps < double.steps
+    np.testing.assert_allclose([single.t, double.t], np.log(2.0), rtol=1e-6)
+    assert single.t.dtype == jnp.float32
