@@ -273,9 +273,7 @@ def test_short_forms():
 def test_a_tolerance_that_single_precision_does_not_resolve_is_warned_of():
     one = jnp.float32(1.0)
     decay = lambda rtol: integrate(lambda t, y, a: -y, one, jnp.array([0.0, 1.0], jnp.float32), rtol=rtol)[-1]
-    with pytest.warns(
-        UserWarning, match=r"rtol=1e-08 is less than float32 resolves.*give 1e-06, or compute in float64"
-    ):
+    with pytest.warns(UserWarning, match=r"rtol=1e-08 is less than float32 resolves.*give 1e-06, or compute"):
         decay(1e-8)
     np.testing.assert_allclose(decay(1e-6), np.exp(-1.0), rtol=3e-6)
     integrate(lambda t, y, a: -y, jnp.array(1.0), jnp.array([0.0, 1.0]), rtol=1e-8)
