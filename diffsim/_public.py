@@ -6,6 +6,7 @@ from . import systems as systems
 from . import testing as testing
 from ._errors import InputError as InputError
 from ._errors import WorkFailed as WorkFailed
+from ._jax.whole import compile_whole as compile_whole
 from ._types import Scalar as Scalar
 from .autodiff.forward_mode import few_inputs as few_inputs
 from .compilation import cache_compilation as cache_compilation
@@ -44,7 +45,6 @@ from .solve.rollout import rollout as rollout
 from .solve.status import Status as Status
 from .solve.status import count_statuses as count_statuses
 from .solve.status import finished as finished
-from .solve.whole import compile_whole as compile_whole
 from .train.batch import in_blocks as in_blocks
 from .train.belief import Band as Band
 from .train.belief import Belief as Belief

@@ -9,13 +9,13 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from .._apart import apart
+from .._jax.barrier import barrier
 from .values import check_floating
 
 
 def held(x) -> Array:
     """The same array, computed once and kept: a fusion would compute it again for every use."""
-    return apart(x)[0]
+    return barrier(x)[0]
 
 
 def box(image: Float[Array, "c h w"], radius: int) -> Float[Array, "c h w"]:

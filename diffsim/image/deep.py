@@ -11,7 +11,7 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
-from .._apart import apart
+from .._jax.barrier import barrier
 from .adjoint import with_adjoint
 from .bilinear import bilinear, summed
 from .box import held, room
@@ -40,7 +40,7 @@ def _wide(weights, image):
 
 def _pulled(weights, image, bar):
     # Kept is the picture without its edge, which is not added before the cotangent is there.
-    image, bar = apart(image, bar)
+    image, bar = barrier(image, bar)
     return taps_last_p.bind(_wide(weights, image), bar), _whole(_turned(weights), bar)
 
 

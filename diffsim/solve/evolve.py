@@ -12,6 +12,7 @@ from jax import lax
 from jaxtyping import Array, Float, PyTree
 
 from .._errors import InputError
+from .._jax.whole import compile_small
 from .._traced import Traced, is_traced
 from .._types import Args, Count, Flag, Scalar, State, Vector
 from ..autodiff.forward_mode import few_or_many
@@ -29,7 +30,6 @@ from .status import Status
 from .step import Point
 from .times import check_options, check_time, chosen_controller, direction_of, sensible
 from .undefined import defined
-from .whole import compile_small
 
 Mode = Literal["auto", "replay", "forward"]
 FEW = 4

@@ -11,8 +11,8 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from .._errors import InputError
-from .program import is_plain, operations
-from .whole import compile_whole
+from .._jax.operations import is_plain, operations
+from .._jax.whole import compile_whole
 
 _MOST_TANGENTS = 256
 

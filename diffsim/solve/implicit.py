@@ -12,9 +12,9 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
 from .._jax.linear_map import linear_map
+from .._jax.table_rows import put, row
 from .._types import Args, Scalar, Vector
 from .moving import freeze
-from .rows import put, row
 
 Slopes = Float[Array, "stages n"]
 

@@ -10,7 +10,7 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Bool, Float
 
-from .._apart import apart
+from .._jax.barrier import barrier
 from .._types import Count, Flag, Scalar
 from .guard import Guard, Sight, choose, crossed, extremum, functions, values
 from .moving import freeze, moving_together
@@ -90,7 +90,7 @@ def look(search: Search, here: Sight, h: Scalar, wanted: Float[Array, " guards"]
     dip &= sweeping & (search.looks < _LOOKS)
     closing = ~dip & (~sweeping | jnp.any(crossing))
     # XLA otherwise computes all of them anew for each number of the search.
-    dip, time_of_dip, closing, crossing = apart(dip, time_of_dip, closing, crossing)
+    dip, time_of_dip, closing, crossing = barrier(dip, time_of_dip, closing, crossing)
     bracket = _narrow(search._replace(size=size), here, crossing, h)
     clear = jnp.where(search.time < h, Stage.SWEEP, Stage.CLEAR)
     ahead = search._replace(
@@ -126,7 +126,7 @@ def _narrow(search: Search, here: Sight, crossing, h: Scalar) -> Search:
     estimates = jnp.where(inside, newton, jnp.where(past, 0.5 * (low + high), jnp.inf))
     tie = jnp.finfo(h.dtype).eps ** _TOGETHER * h
     guard = jnp.argmax(estimates <= jnp.min(estimates) + tie)
-    guard, time = apart(guard, estimates[guard])
+    guard, time = barrier(guard, estimates[guard])
     # Newton's method squares the error, so that after a change this small only rounding is left.
     closed = jnp.abs(time - search.time) <= jnp.finfo(h.dtype).eps ** (2 / 3) * h
     done = closed | (search.looks >= _TURNS)

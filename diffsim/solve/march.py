@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .._apart import apart
+from .._jax.barrier import barrier
+from .._jax.written_out import entries
 from .._types import Count, Flag, Scalar
 from .attempt import Attempt, Problem, all_finite, attempt, finest, fitted, health, steady
 from .guard import (
@@ -26,7 +27,6 @@ from .jumps import jump_at, over
 from .locate import Search, Stage, fresh, look, opening
 from .moving import freeze, moving_together
 from .record import Record, write
-from .scalars import entries
 from .stability import Stability, after_attempt, after_step, at_start, start_of_attempt, watches
 from .status import Status
 from .step import Point
@@ -166,7 +166,7 @@ def _outcome(still: Problem, whole: Flag, accept: Flag, clear: Flag | bool) -> _
     """That of an attempt that the controller accepts, or not, and that is `clear` of events, or not."""
     found = _Outcome(whole, whole & accept & clear, whole & (clear | ~accept))
     # XLA otherwise finds them out anew for each number that hangs on them.
-    return found if steady(still) else _Outcome(*apart(*found))
+    return found if steady(still) else _Outcome(*barrier(*found))
 
 
 def _one_step(problem: Problem, still: Problem, march: March) -> March:

@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import optimistix as optx
 from jax.flatten_util import ravel_pytree
 
-from .._apart import apart
 from .._errors import InputError
+from .._jax.barrier import barrier
+from .._jax.operations import is_plain, operations
+from .._jax.written_out import can_be_written_out, entries
 from .._traced import Traced
 from .._types import Args, Scalar, State, Vector
-from .program import is_plain, operations
-from .scalars import can_be_written_out, entries
 from .step import Stepper
 
 _MANY = 1024  # numbers of a state
@@ -41,7 +41,7 @@ def stepper(field: Callable, solver: dfx.AbstractSolver, controller, t0: Scalar,
 def on_vectors(field: Callable, t0: Scalar, y0: Vector, unravel: Callable, args: Args) -> Callable:
     """`field(t, y, args)` of a tree as one of vectors like `y0`, with whatever it closes over made explicit."""
     # Arrays of many dimensions are best computed as such: fused with the vector, they lose their shape.
-    shaped = _apart_tree if y0.size > _MANY else lambda y: y
+    shaped = _barrier_tree if y0.size > _MANY else lambda y: y
     flat = lambda t, y, args: as_vector(shaped(field(t, shaped(unravel(y)), args)))[0]
     return Traced.of(flat, t0, y0, args)
 
@@ -54,9 +54,9 @@ def as_vector(tree: State) -> tuple[Vector, Callable]:
     return jnp.stack(leaves), lambda vector: jax.tree.unflatten(structure, jnp.unstack(vector))
 
 
-def _apart_tree(tree):
+def _barrier_tree(tree):
     leaves, structure = jax.tree.flatten(tree)
-    return jax.tree.unflatten(structure, apart(*leaves))
+    return jax.tree.unflatten(structure, barrier(*leaves))
 
 
 def with_plain_norm(controller):

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from .._errors import InputError
+from .._jax.table_rows import put
 from .._types import Count, Scalar, Vector
 from .implicit import Slopes
-from .rows import put
 
 Memory = Literal["auto", "states", "two_levels", "jacobians"]
 _CACHED = 16 * 2**20  # bytes: states beyond that leave the caches, and are kept at some steps only

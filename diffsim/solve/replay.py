@@ -11,12 +11,12 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
 from .._jax.linear_map import linear_map
+from .._jax.whole import compile_small
 from .._types import Scalar, Vector
 from . import sweep
 from .record import Record
 from .step import Stepper
 from .sweep import Steps
-from .whole import compile_small
 
 
 class End(NamedTuple):

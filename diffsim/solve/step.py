@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .._apart import apart
+from .._jax.barrier import barrier
+from .._jax.written_out import entries, written_out
 from .._types import Args, Scalar, Vector
 from . import implicit
 from .implicit import Stages, Tableau
-from .scalars import entries, written_out
 
 _LIGHT = 16 * 2**10  # bytes of state and parameters up to which one core alone is faster
 
@@ -103,11 +103,11 @@ def _written_out(stepper: Stepper, start: Point, h: Scalar) -> tuple[Point, Vect
     begin, slopes = entries(start.y), [entries(start.slope)]
     combine = lambda weights: [h * _combine(weights, each) for each in zip(*slopes, strict=True)]
     # Without a barrier XLA fuses the stages into one another, which takes many times longer to compile.
-    ahead = lambda weights: apart(*(a + b for a, b in zip(begin, combine(weights), strict=True)))
+    ahead = lambda weights: barrier(*(a + b for a, b in zip(begin, combine(weights), strict=True)))
     y = begin
     for c, weights in zip(tableau.c, tableau.a_lower, strict=True):
         y = ahead(weights)
-        slopes.append(apart(*slope(start.t + float(c) * h, y)))
+        slopes.append(barrier(*slope(start.t + float(c) * h, y)))
     y = y if tableau.ssal else ahead(tableau.b_sol)
     t, y1 = start.t + h, jnp.stack(y)
     end = slopes[-1] if tableau.fsal else slope(t, y)

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .._apart import apart
+from .._jax.barrier import barrier
+from .._jax.table_rows import put, row
 from .._types import Count, Scalar, Vector
 from .implicit import Slopes, Stages
 from .jumps import over
 from .record import Record, put_some
-from .rows import put, row
 from .step import Stepper
 
 _CHUNK = 64  # steps linearised together
@@ -122,8 +122,8 @@ def cotangents(steps: Steps, cotangents: list) -> list:
 def _pull(steps: Steps, path: list, i: Count, y: Vector, slopes: Slopes | None, carry):
     """`carry`, the cotangents of time, state and live leaves after attempt `i` from `y`, brought before it."""
     # Outside the condition, within which all that is mapped over takes a place of its own for each member.
-    t, h, y = apart(row(steps.record.t, i), row(steps.record.h, i), y)
-    slopes = None if slopes is None else apart(slopes)[0]
+    t, h, y = barrier(row(steps.record.t, i), row(steps.record.h, i), y)
+    slopes = None if slopes is None else barrier(slopes)[0]
     stride, jump = steps.record.stride, steps.jump(i)
 
     def pull(carry):

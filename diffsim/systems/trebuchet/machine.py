@@ -6,7 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
-from ..._apart import apart
+from ..._jax.barrier import barrier
 from ..._types import Scalar
 from ...parameters import param
 
@@ -144,9 +144,9 @@ def _difference(a: Direction, b: Direction) -> Direction:
 def swing(t, s: Swing, p: Trebuchet) -> Swing:
     """Time derivative of the swing's state: the three equations solved by elimination of hanger and sling."""
     # XLA otherwise computes all of them anew for each of the three, and the first of the three for the others.
-    m = _Terms(*apart(*_terms(p, s)))
+    m = _Terms(*barrier(*_terms(p, s)))
     arm = (m.b0 - m.a1 * m.b1 / m.I1 - m.a2 * m.b2 / m.I2) / (m.I0 - m.a1**2 / m.I1 - m.a2**2 / m.I2)
-    (arm,) = apart(arm)
+    (arm,) = barrier(arm)
     hanger, sling = (m.b1 - m.a1 * arm) / m.I1, (m.b2 - m.a2 * arm) / m.I2
     return Swing(
         s.arm.turning(s.arm_rate),

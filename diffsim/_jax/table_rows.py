@@ -10,8 +10,8 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array
 
-from .._jax.linear_map import abstract
 from .._types import Count
+from .linear_map import abstract
 
 
 def row(rows: Array, place: Count) -> Array:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffsim._apart import apart
+from diffsim._jax.barrier import barrier
 
 
 def plain(x, y):
@@ -13,7 +13,7 @@ def plain(x, y):
 
 
 def kept_apart(x, y):
-    a, b = apart(jnp.sin(x), y)
+    a, b = barrier(jnp.sin(x), y)
     return jnp.sum(a * b**2)
 
 

@@ -9,7 +9,7 @@ import jax.extend as jex
 # Arithmetic and rearrangements that stay so under differentiation. Looking up by an index that is computed does not:
 # its transpose scatters, which the backend refuses in a program compiled whole.
 _PLAIN = """
-abs acos acosh add add_any and apart asin asinh atan atan2 atanh broadcast_in_dim cbrt ceil clamp closed_call
+abs acos acosh add add_any and asin asinh atan atan2 atanh barrier broadcast_in_dim cbrt ceil clamp closed_call
 concatenate cond convert_element_type copy copy_p core_call cos cosh cumsum custom_jvp_call custom_vjp_call div
 dot_general dynamic_slice dynamic_update_slice eq erf erf_inv erfc exp exp2 expand_dims expm1 floor ge gt integer_pow
 iota is_finite jit le lgamma log log1p logistic lt max min mul ne neg nextafter not optimization_barrier or pad pjit
