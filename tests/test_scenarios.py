@@ -12,8 +12,7 @@ DATA = Path(__file__).parent / "data"
 
 @pytest.mark.slow
 def test_short_training_writes_a_whole_run(tmp_path, scenario):
-    words = ("--targets", 64, "--steps", 12, "--evidence", "--json")
-    done = scenario("trebuchet", "train", *words, cwd=tmp_path)
+    done = scenario("trebuchet", "train", "--targets", 64, "--steps", 12, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
     # Twelve iterations on 64 targets bring it to some percent; untrained it misses by more than half.
@@ -23,10 +22,18 @@ def test_short_training_writes_a_whole_run(tmp_path, scenario):
         path.name for path in folder.iterdir()
     }
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 12
-    certificate = (folder / "report.html").read_text().rpartition("Certificate: the loss")[2]
+    _resumes(folder, result, tmp_path, scenario)
+
+
+@pytest.mark.slow
+def test_the_evidence_on_a_gradient_is_on_the_report_if_asked_for(tmp_path, scenario):
+    done = scenario("trebuchet", "train", "--targets", 16, "--steps", 2, "--evidence", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / json.loads(done.stdout.splitlines()[-1])["run"] / "report.html").read_text()
+    assert "The pipeline&#x27;s stages" in page or "The pipeline's stages" in page
+    certificate = page.rpartition("Certificate: the loss")[2]
     assert certificate.count("agrees") == 6  # a weight and a bias of three layers
     assert not any(word in certificate for word in ("disagrees", "inconclusive", "zero?", "non-finite"))
-    _resumes(folder, result, tmp_path, scenario)
 
 
 def _resumes(folder, result, place, scenario):

@@ -138,17 +138,13 @@ def replayed_event(x, at):
     return event(x, at, "replay")
 
 
-def _bounces(x, at, reset, mode="auto"):
+def _bounces(x, at, reset):
     ground = ds.Guard(lambda t, y, x: y[0], "falling", reset, to=0)
-    return ds.hybrid([ds.Phase(_fall, (ground,))], jnp.array([1.0, 0.0]), x, t1=1.0, max_events=3, mode=mode).y[0]
+    return ds.hybrid([ds.Phase(_fall, (ground,))], jnp.array([1.0, 0.0]), x, t1=1.0, max_events=3).y[0]
 
 
-def reset(x, at, mode="auto"):
-    return _bounces(x, at, lambda t, y, x: jnp.stack([0.0 * y[0], -at(x[0]) * y[1]]), mode)
-
-
-def replayed_reset(x, at):
-    return reset(x, at, "replay")
+def reset(x, at):
+    return _bounces(x, at, lambda t, y, x: jnp.stack([0.0 * y[0], -at(x[0]) * y[1]]))
 
 
 def field_between_events(x, at):
@@ -324,7 +320,7 @@ def network(x, at):
 CONSTRUCTS = [
     *(field, closure, saved_states, tree_state, initial_state, final_time, stiff_field, constant_steps),
     *(first_step, tolerance, jump_time),
-    *(forward_only, event, replayed_event, reset, replayed_reset, field_between_events, few_inputs),
+    *(forward_only, event, replayed_event, reset, field_between_events, few_inputs),
     *(checkpoint_adjoint, direct_adjoint, forward_adjoint, replay_adjoint, backsolve_adjoint),
     *(rollout, hold, image_stage, optimizer_steps, learning_rate, least_squares, root),
     *(custom_root, inside_a_rule, batching_rule, scan, associative_scan, while_loop, fori_loop, condition, switch),
