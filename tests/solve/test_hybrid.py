@@ -108,6 +108,7 @@ def exact_states(x, ts):
     return jnp.stack([height, up - x[0] * since])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["auto", pytest.param("replay", marks=pytest.mark.slow)])
 def test_states_at_given_times_across_events_and_their_gradient(mode):
     ts = jnp.linspace(0.0, 2.0, 41)

@@ -85,6 +85,7 @@ def test_solution_and_derivatives_have_their_closed_form(derivatives, name, of_e
     np.testing.assert_allclose(derivatives[name], of_exact(X), rtol=GLOBAL, atol=GLOBAL)
 
 
+@pytest.mark.slow
 def test_reverse_mode_equals_forward_mode(derivatives):
     # The same steps in another order of summation: only rounding is between them.
     np.testing.assert_allclose(derivatives["grad"], derivatives["jacfwd"], rtol=1e-12)

@@ -41,6 +41,7 @@ def test_values_that_a_method_reads_may_change():
         np.testing.assert_allclose(ends(plant.field), np.exp(-plant.k), rtol=1e-5)  # of tolerance 1e-6
 
 
+@pytest.mark.slow
 def test_globals_and_closures_may_change(monkeypatch):
     by_global = lambda t, y, args: -RATE * y
     numbers = {"k": 1.0}

@@ -196,6 +196,7 @@ def test_energy_agrees_with_the_positions_and_speeds_of_the_parts():
     np.testing.assert_allclose(found, (kinetic, potential), rtol=1e-13)
 
 
+@pytest.mark.slow
 def test_a_drawing_follows_the_throw():
     """The frames at the events are where the throw, which is solved to 1e-10, has them."""
 

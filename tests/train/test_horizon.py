@@ -92,6 +92,7 @@ def test_both_ways_end_in_the_optimum_of_the_whole():
     assert last == pytest.approx(0.5 * float(jnp.sum(residuals(multiple, seen) ** 2)), rel=1e-9)
 
 
+@pytest.mark.slow
 def test_gaps_in_the_measurements_do_not_count():
     seen, start = case(1)
     holes = jnp.where((jnp.arange(401) % 7 == 3) | ((TS > 20) & (TS < 22)), jnp.nan, seen)
