@@ -91,7 +91,7 @@ def _block_of_controls(model, targets):
     return jax.vmap(model)(targets)
 
 
-def in_blocks(function, rows):
+def block_by_block(function, rows):
     """A compiled function of rows, in blocks of one size, so that it compiles once."""
     blocks = [rows[i : i + BLOCK] for i in range(0, len(rows), BLOCK)]
     blocks[-1] = np.pad(blocks[-1], ((0, BLOCK - len(blocks[-1])), (0, 0)), mode="edge")
@@ -101,7 +101,7 @@ def in_blocks(function, rows):
 
 def exact_throws(angles, masses, winds):
     """Throws at the tight tolerance (1e-10), one for each row."""
-    return in_blocks(_block_of_throws, np.column_stack(np.broadcast_arrays(angles, masses, winds)).astype(float))
+    return block_by_block(_block_of_throws, np.column_stack(np.broadcast_arrays(angles, masses, winds)).astype(float))
 
 
 def check_landed(throws) -> None:
@@ -134,7 +134,7 @@ def draw_targets(draw: np.random.Generator, count: int, reaches) -> np.ndarray:
 
 def judge(model, targets) -> tuple[np.ndarray, np.ndarray]:
     """Relative misses at tight tolerance, without sign, NaN of a failed throw; and the controls (angle, mass) used."""
-    angles, log_masses = in_blocks(functools.partial(_block_of_controls, model), targets).T
+    angles, log_masses = block_by_block(functools.partial(_block_of_controls, model), targets).T
     controls = np.stack([angles, np.exp(log_masses)], axis=1)
     throws = exact_throws(controls[:, 0], controls[:, 1], targets[:, 1])
     return np.abs(throws.range / targets[:, 0] - 1), controls

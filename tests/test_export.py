@@ -44,29 +44,24 @@ def decay(dtype):
     return jax.value_and_grad(end), jnp.asarray(0.5, dtype)
 
 
-def bounce(dtype):
+def bounce(dtype, mode="auto"):
     def height(v):
         ground = Guard(lambda t, y, g: y[0], "falling", lambda t, y, g: (0 * y[0], -v[1] * y[1]), to=0)
         fall = Phase(lambda t, y, g: (y[1], -g), ground)
         start = v[2], v[3]
-        return hybrid(fall, start, v[0], t1=1.0, max_events=4).y[0]
+        return hybrid(fall, start, v[0], t1=1.0, max_events=4, mode=mode).y[0]
 
     return jax.value_and_grad(height), jnp.array([9.81, 0.9, 1.0, 0.0], dtype)
 
 
-def bounces(dtype):
-    one, x = bounce(dtype)
+def bounces(dtype, mode="auto"):
+    one, x = bounce(dtype, mode)
     return jax.vmap(one), jnp.stack([x, x])
 
 
 def replayed_bounces(dtype):
     """As many numbers as are differentiated in reverse mode."""
-
-    def height(v):
-        ground = Guard(lambda t, y, g: y[0], "falling", lambda t, y, g: (0 * y[0], -v[1] * y[1]), to=0)
-        return hybrid(Phase(lambda t, y, g: (y[1], -g), ground), (v[2], v[3]), v[0], t1=1.0, mode="replay").y[0]
-
-    return jax.vmap(jax.value_and_grad(height)), jnp.ones((2, 4), dtype)
+    return bounces(dtype, "replay")
 
 
 def controller(dtype):

@@ -53,9 +53,6 @@ _barrier.def_impl(lambda *arrays, many: list(arrays))
 _barrier.def_abstract_eval(lambda *arrays, many: list(arrays))
 mlir.register_lowering(_barrier, mlir.lower_fun(_elsewhere, multiple_results=True))
 mlir.register_lowering(_barrier, mlir.lower_fun(_on_cpu, multiple_results=True), platform="cpu")
-ad.primitive_jvps[_barrier] = lambda primals, tangents, many: (
-    _barrier.bind(*primals, many=many),
-    _moving(tangents, many),
-)
+ad.primitive_jvps[_barrier] = _jvp
 ad.primitive_transposes[_barrier] = lambda cotangents, *_, many: _moving(cotangents, many)
 batching.primitive_batchers[_barrier] = lambda arrays, axes, many: (_barrier.bind(*arrays, many=True), axes)

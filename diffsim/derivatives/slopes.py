@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array
 
 from .._errors import InputError
+from .._source import first_line
 from .differences import CHUNK, Sweep, batched, step_sizes, sweep
 from .probes import WHOLE, Inputs, Probes, tangent
 
@@ -22,9 +23,9 @@ def scalar_format(inputs: Inputs, *, jit: bool) -> Any:
     try:
         value = jax.eval_shape(inputs.call, inputs.leaves) if jit else inputs.call(inputs.leaves)
     except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:
-        raise InputError(f"f cannot be compiled ({_first_line(error)}): pass jit=False") from error
+        raise InputError(f"f cannot be compiled ({first_line(error)}): pass jit=False") from error
     except TypeError as error:
-        raise InputError(f"f must return one number: {_first_line(error)}") from error
+        raise InputError(f"f must return one number: {first_line(error)}") from error
     described = jax.tree.map(lambda leaf: f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}", value)
     if not isinstance(described, str):
         raise InputError(f"f returns {described}: return one number, for example one of them or their sum")
@@ -46,7 +47,7 @@ def reverse(inputs: Inputs, *, jit: bool) -> tuple[float | None, list[np.ndarray
     try:
         value, gradient = (jax.jit(derivative) if jit else derivative)(inputs.leaves)
     except Exception as error:  # any kind: rules of users raise what they like
-        return None, None, _first_line(error)
+        return None, None, first_line(error)
     return float(value), [np.asarray(leaf, np.float64) for leaf in gradient], None
 
 
@@ -73,7 +74,7 @@ def forward(inputs: Inputs, probes: Probes, *, jit: bool) -> tuple[np.ndarray | 
     try:
         slopes = batched(slope, shared, columns, jit=jit, chunk=_chunk(inputs))
     except Exception as error:  # any kind: rules of users raise what they like
-        return None, _first_line(error)
+        return None, first_line(error)
     return slopes.astype(np.float64), None
 
 
@@ -123,7 +124,3 @@ def steps_for(inputs: Inputs, form: Any) -> np.ndarray:
 
 def _chunk(inputs: Inputs) -> int:
     return max(1, min(CHUNK, ELEMENTS // sum(leaf.size for leaf in inputs.leaves)))
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__

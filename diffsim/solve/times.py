@@ -119,12 +119,12 @@ def check_options(controller, dt0, max_steps, dtype) -> None:
     """
     if not isinstance(max_steps, int | np.integer) or isinstance(max_steps, bool) or max_steps < 1:
         raise InputError(f"max_steps={max_steps}: give a whole number of steps, at least 1")
+    eps = float(jnp.finfo(dtype).eps)
     for name, value in _numbers(controller, dt0):
         known = None if isinstance(value, Tracer) else np.asarray(value)
         if known is not None and not np.all(known >= 0 if name != "dt0" else (known > 0) & np.isfinite(known)):
             what = "a step size is positive, also backward in time" if name == "dt0" else "a tolerance is not negative"
             raise InputError(f"{name}={value}: {what}")
-        eps = float(jnp.finfo(dtype).eps)
         if known is not None and name == "rtol" and np.any((known > 0) & (known < eps)):
             warnings.warn(
                 f"rtol={value} is less than {jnp.dtype(dtype)} resolves, {eps:.1e}: there will be more steps and no "

@@ -8,7 +8,7 @@ Measures on whatever JAX finds first, a GPU, a TPU or the CPU, and in order of i
 - one training step of the trebuchet, of a controller and of the image chain;
 - errors in single precision, as in docs/float32.md.
 
-Every row is compiled apart, then timed until it has had a tenth of a second, at least three times: least and median.
+Every row is compiled first, then timed until it has had a tenth of a second, at least three times: least and median.
 What fails or does not fit is a row with its reason. Rows that the time does not suffice for are left out, and named.
 Writes docs/results/<device>.json; with --short, for tests, small sizes and no file unless --out names one.
 """
@@ -33,10 +33,11 @@ import jax.random as jr
 import numpy as np
 import optax
 from bench_float32 import TOLERANCES, row
+from bench_trebuchet import value_and_slopes
 
 import diffsim as ds
 from diffsim.image import trained, training
-from diffsim.systems.trebuchet import FAST, aim, throw
+from diffsim.systems.trebuchet import aim
 from diffsim.train.iterate import iterate
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
@@ -46,18 +47,12 @@ CPU = jax.devices("cpu")[0]
 
 def throws(short: bool) -> Iterator[Case]:
     """The README's rows."""
-
-    def range_of(x):
-        p = trebuchet.shot(*x)
-        return throw(p, check=False, controller=FAST, solver=dfx.Tsit5(), mode="forward").range
-
-    slopes = lambda x: jax.vmap(lambda v: jax.jvp(range_of, (x,), (v,)), out_axes=(None, 0))(jnp.eye(3))
     one = jnp.array([np.pi / 4, 44.49, 0.0])
     rng, count = np.random.default_rng(0), 16 if short else 512
     many = np.column_stack([rng.uniform(0.4, 1.0, count), rng.uniform(20, 110, count), rng.normal(0, 5, count)])
-    yield "one throw, value + 3 derivatives", slopes, (one,)
-    yield f"{count} throws, one after another", lambda xs: jax.lax.map(slopes, xs), (many,)
-    yield f"{count} throws, side by side", jax.vmap(slopes), (many,)
+    yield "one throw, value + 3 derivatives", value_and_slopes, (one,)
+    yield f"{count} throws, one after another", lambda xs: jax.lax.map(value_and_slopes, xs), (many,)
+    yield f"{count} throws, side by side", jax.vmap(value_and_slopes), (many,)
     yield "aim one target to 1e-7", lambda p, d: aim(p, d, *trebuchet.MASSES), (trebuchet.shot(0.56, 20.0, 0.0), 60.0)
     model = trebuchet.network(jr.key(0))
     yield "network, batch of 1,000", jax.vmap(model), (jnp.ones((1000, 2)),)
@@ -165,11 +160,11 @@ def main(words: list[str] | None = None) -> dict:
             result["left_out"].append(name)
             continue
         try:
-            found = measured(function, args)
+            figures = measured(function, args)
         except Exception as error:  # any kind: a device that lacks an operation or memory says so in its own way
-            found = {"failed": (str(error).strip().splitlines() or [type(error).__name__])[0][:200]}
-        result["rows"].append({"work": name} | found)
-        print(f"{name:44s} " + "  ".join(f"{key} {value}" for key, value in found.items()), flush=True)
+            figures = {"failed": (str(error).strip().splitlines() or [type(error).__name__])[0][:200]}
+        result["rows"].append({"work": name} | figures)
+        print(f"{name:44s} " + "  ".join(f"{key} {value}" for key, value in figures.items()), flush=True)
     result["float32"] = [row(rtol) for rtol in (TOLERANCES[:1] if options.short else TOLERANCES)]
     if statistics := device.memory_stats():
         result["peak_mb"] = round(statistics.get("peak_bytes_in_use", 0) / 1e6, 1)

@@ -2,7 +2,7 @@
 
 Runs the script in this process, as a user would, and prints each program that JAX compiled for it in the order of time,
 with the seconds of tracing, lowering and compiling, and the lines that asked for it: of the library, and of the script.
-Then the number of programs and the sums, beside the CPU seconds of the whole process.
+Then the number of programs and the sums, and the CPU seconds of the process.
 """
 
 import runpy

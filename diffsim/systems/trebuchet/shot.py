@@ -223,8 +223,8 @@ def drawing(p: Trebuchet, result: Throw, frames: int = 40) -> Drawing:
     first = jax.tree.map(lambda x: x[None], begun)
     machine = [as_swing(first), as_swing(slides), swings, rest]
     machine = jax.tree.map(lambda *parts: jnp.concatenate(parts), *machine)
-    held = jax.vmap(lambda s: m.ball(0.0, s, p))(machine)
-    balls = jax.tree.map(lambda a, b: jnp.concatenate([a[: 2 * frames + 1], b]), held, flights)
+    carried = jax.vmap(lambda s: m.ball(0.0, s, p))(machine)
+    balls = jax.tree.map(lambda a, b: jnp.concatenate([a[: 2 * frames + 1], b]), carried, flights)
     return _points(p, jnp.concatenate([ts[0], ts[1][1:], ts[2][1:]]), machine, balls)
 
 
