@@ -220,8 +220,9 @@ import jax, jax.numpy as jnp, diffsim as ds
 jax.config.update("jax_enable_x64", True)
 on = ds.Phase(lambda t, u, a: jnp.stack([-a, jnp.ones_like(a)]), (ds.Guard(lambda t, u, a: u[0], to=1),))
 off = ds.Phase(lambda t, u, a: jnp.stack([-a, 0 * a]))
-end = lambda a: ds.hybrid([on, off], jnp.array([1.0, 0.0]), a, t1=1.0, max_events=2).y[1]
-assert abs(float(jax.hessian(end)(jnp.array(2.0))) - 0.25) < 1e-8
+for mode in ("auto", "replay"):
+    end = lambda a: ds.hybrid([on, off], jnp.array([1.0, 0.0]), a, t1=1.0, max_events=2, mode=mode).y[1]
+    assert abs(float(jax.hessian(end)(jnp.array(2.0))) - 0.25) < 1e-8
 """
 
 
