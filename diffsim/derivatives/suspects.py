@@ -111,8 +111,9 @@ def _search(
             kind, reason = _judge(operation, operands, moving, None if detached else given)
         if kind:
             yield kind, Suspect(operation.name, operation.source, here, reason, kind in HARD)
-        if kind != "rule":
-            yield from _inside(operation, operands, moving, here)
+        inside = _inside(operation, operands, moving, here)
+        # What a function with a rule of its own has inside is not what is differentiated; it still loses digits.
+        yield from (found for found in inside if kind != "rule" or found[0] == "narrowing")
 
 
 def _inside(operation: Operation, operands, active: Sequence[bool], stage: str) -> Iterator[tuple[str, Suspect]]:
