@@ -22,7 +22,7 @@ from .guard import Guard, Past, Phase, check_phases, next_watch, traced_phases
 from .jumps import over, unwrapped
 from .locate import Stage, hold, settle
 from .march import March, advance, ahead, begin, rows
-from .moving import freeze
+from .moving import forward_only, freeze
 from .prepare import as_vector, on_vectors, stepper, with_plain_norm
 from .record import Memory, Record, blank, plan
 from .replay import End, replay
@@ -134,6 +134,8 @@ def differentiated(run: Callable, inputs: PyTree, mode: Mode, memory: Memory, ev
     With a search for events forward mode takes a third of the time to compile, and half of that to run, up to FEW
     numbers; the value alone compiles faster too, as nothing is recorded.
     """
+    if mode == "forward":
+        return forward_only(run(inputs))
     if mode != "auto" or memory != "auto" or not events:
         return run(inputs)
     run_in = lambda mode: lambda inputs: run(inputs, mode=mode)

@@ -6,6 +6,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
+from .._errors import InputError
+from .._jax.linear_map import linear_map
+
 
 def freeze(tree):
     """The same tree, treated as constant by differentiation."""
@@ -29,3 +32,27 @@ def _together(primals, tangents):
 
 
 moving_together.defjvp(_together, symbolic_zeros=True)
+
+
+@jax.custom_jvp
+def _forward_only(numbers: list) -> list:
+    return numbers
+
+
+def _no_reverse(residuals, cotangents):
+    raise InputError(
+        'mode="forward" has no derivative in reverse mode: use mode="auto" or "replay", or jax.jacfwd; for reverse '
+        "mode over a derivative, jax.hessian, which is forward over reverse"
+    )
+
+
+@_forward_only.defjvp
+def _(primals, tangents):
+    return primals[0], linear_map(lambda _, inputs: inputs, _no_reverse, [], tangents[0])
+
+
+def forward_only(tree):
+    """The same tree, of which reverse mode is refused in words before it comes to a loop that has no transpose."""
+    numbers, rest = eqx.partition(tree, eqx.is_inexact_array)
+    leaves, structure = jax.tree.flatten(numbers)
+    return eqx.combine(jax.tree.unflatten(structure, _forward_only(leaves)), rest)

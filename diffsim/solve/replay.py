@@ -4,13 +4,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import equinox as eqx
-import equinox.internal as eqxi
 import jax
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
 from .._jax.linear_map import linear_map
+from .._jax.over_batch import largest_of_batch
 from .._jax.whole import compile_small
 from .._types import Scalar, Vector
 from . import sweep
@@ -55,7 +55,7 @@ def replay(
     fixed, static = eqx.partition(rest, eqx.is_array)
     leaves, tree = jax.tree.flatten(moving)
     # One number for a whole batch, so that its members are stepped together.
-    record = record._replace(count=eqxi.unvmap_max(record.count))
+    record = record._replace(count=largest_of_batch(record.count))
     held, held_tree = jax.tree.flatten((fixed, record, direction))
     size = y0.size * y0.dtype.itemsize
     small = (lambda loop: compile_small(loop, size)) if whole else (lambda loop: loop)

@@ -233,6 +233,28 @@ def test_second_derivatives_do_not_end_the_process(code):
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+def test_a_batch_of_none():
+    """It has no values and no derivatives, and is no error."""
+    half = Guard(lambda t, y, k: y - 0.5)
+    solves = (
+        lambda k: integrate(decay, jnp.array(1.0), jnp.array([0.0, 1.0]), k)[-1],
+        lambda k: evolve(Phase(decay, half), 0.0, jnp.array(1.0), k, t1=2.0, mode="replay").t,
+    )
+    none = jnp.zeros(0)
+    for solve in solves:
+        assert jax.vmap(solve)(none).shape == (0,)
+        assert jax.jit(jax.grad(lambda k, solve=solve: jnp.sum(jax.vmap(solve)(k))))(none).shape == (0,)
+
+
+def test_reverse_mode_of_forward_mode_is_refused_in_words():
+    half = Guard(lambda t, y, k: y - 0.5)
+    at = lambda k: evolve(Phase(decay, half), 0.0, jnp.array(1.0), k, t1=2.0, mode="forward").t
+    last = lambda k: hybrid(Phase(decay, half), jnp.array(1.0), k, t1=2.0, max_events=2, mode="forward").y
+    for way in (jax.grad(at), jax.grad(last), jax.hessian(last)):
+        with pytest.raises(InputError, match='mode="forward" has no derivative in reverse mode: use mode="auto"'):
+            way(jnp.array(1.0))
+
+
 def fall(t, y, args):
     return -y
 

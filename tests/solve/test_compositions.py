@@ -1,0 +1,29 @@
+"""Random compositions of transformations of random solves: right or refused in words, and no process ends."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+spec = importlib.util.spec_from_file_location("compositions", Path(__file__).with_name("compositions.py"))
+assert spec is not None
+assert spec.loader is not None
+compositions = importlib.util.module_from_spec(spec)
+sys.modules["compositions"] = compositions
+spec.loader.exec_module(compositions)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", [0, 1000])
+def test_some(first):
+    verdicts = compositions.survey(first, first + 6)
+    assert all(text.startswith(("right", "refused")) for text in verdicts.values()), verdicts
+    assert len(verdicts) == 6
+
+
+def test_the_cases_are_of_every_kind_and_most_are_to_be_right():
+    """So that the search does not come to be of a few things."""
+    cases = [compositions.case(seed) for seed in range(300)]
+    assert {word for case in cases for word in case.words} == compositions.WORDS
+    assert sum(case.may_be_refused() for case in cases) < 100
