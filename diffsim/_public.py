@@ -6,11 +6,11 @@ from . import systems as systems
 from . import testing as testing
 from ._errors import InputError as InputError
 from ._errors import WorkFailed as WorkFailed
-from ._jax.whole import compile_whole as compile_whole
+from ._jax.compilation import cache_compilation as cache_compilation
+from ._jax.compilation import count_compilations as count_compilations
+from ._jax.single_kernel import compile_whole as compile_whole
 from ._types import Scalar as Scalar
 from .autodiff.forward_mode import few_inputs as few_inputs
-from .compilation import cache_compilation as cache_compilation
-from .compilation import count_compilations as count_compilations
 from .derivatives.check import GradientCheck as GradientCheck
 from .derivatives.check import check_gradients as check_gradients
 from .derivatives.doctor import diagnose as diagnose

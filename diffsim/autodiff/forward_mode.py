@@ -14,7 +14,7 @@ from jaxtyping import PyTree
 
 from .._errors import InputError
 from .._jax.linear_map import linear_map
-from .._jax.undivided import Program, undivided
+from .._jax.opaque_call import Program, undivided
 from .jacobian import value_and_jacobian
 
 

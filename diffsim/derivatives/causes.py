@@ -5,10 +5,10 @@ from dataclasses import replace
 from typing import Any
 
 from .._errors import InputError
-from .._source import first_line
+from .._jax.program import Stuck
+from .._jax.source_lines import first_line
 from .doctor import Finding, diagnose
 from .probes import Inputs
-from .program import Stuck
 from .suspects import Suspect, narrows, search
 from .verdict import Row
 

@@ -10,8 +10,8 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from .._errors import InputError
-from .._source import source_of
-from .program import trace
+from .._jax.program import trace
+from .._jax.source_lines import source_of
 
 STEP = 2.0**-66
 """Its square is lost beside 1 in either precision, and itself is far from the smallest number."""

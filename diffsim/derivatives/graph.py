@@ -12,10 +12,10 @@ import numpy as np
 from jaxtyping import PyTree
 
 from .._errors import InputError
+from .._jax.program import Fold, Program, Slot, program_of, trace
 from .._plain import plain
 from .local import adjoints, moves, tangents
 from .probes import floats_as_arrays, split
-from .program import Fold, Program, Slot, program_of, trace
 from .slopes import scalar_format
 
 LARGEST = 2000

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
-from .program import Operation, Program, Stuck
+from .._jax.program import Operation, Program, Stuck
 
 FLOAT0 = jax.dtypes.float0
 NO_RULE = (TypeError, ValueError, NotImplementedError)

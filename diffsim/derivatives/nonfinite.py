@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .inside import Step, finite, scan_of, steps
+from .._jax.control_flow import Step, finite, scan_of, steps
+from .._jax.program import Operation, Place, Program, Stuck, join, program_of
 from .local import FLOAT0, live_outputs, live_slots, moves, pull
-from .program import Operation, Place, Program, Stuck, join, program_of
 
 
 class Fault(NamedTuple):

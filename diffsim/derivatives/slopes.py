@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array
 
 from .._errors import InputError
-from .._source import first_line
+from .._jax.source_lines import first_line
 from .differences import CHUNK, Sweep, batched, step_sizes, sweep
 from .probes import WHOLE, Inputs, Probes, tangent
 

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
+from .._jax.control_flow import inside_inputs, steps
+from .._jax.program import Operation, Program, Stuck, join, program_of, trace
 from .differences import directional_difference, natural_size
-from .inside import inside_inputs, steps
 from .local import live_slots, moves, pull
 from .probes import Inputs
-from .program import Operation, Program, Stuck, join, program_of, trace
 
 CUTS = {
     "stop_gradient": "stops the derivative",

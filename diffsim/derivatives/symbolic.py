@@ -9,7 +9,7 @@ import numpy as np
 
 from .._errors import InputError
 from .._extras import extra
-from .program import Operation, program_of, trace
+from .._jax.program import Operation, program_of, trace
 
 
 def to_sympy(f: Callable[..., Any], *names: str) -> Any:

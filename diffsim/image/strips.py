@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Int
 
-from .._jax.whole import compile_small
+from .._jax.single_kernel import compile_small
 
 
 def even(size: int, most: int) -> int:

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from .._errors import InputError
+from .._jax.tangents import freeze
 from .._types import Scalar, Vector
 from .guard import choose
 from .jumps import unwrapped
-from .moving import freeze
 from .path import Path, as_dense, as_saved
 from .prepare import on_vectors, stepper
 from .record import Memory, Record, blank, plan

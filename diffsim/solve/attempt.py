@@ -10,11 +10,11 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
+from .._jax.tangents import freeze
 from .._types import Flag, Scalar, State
 from .guard import Guard, Past
 from .implicit import Slopes
 from .jumps import Landings, room
-from .moving import freeze
 from .status import Status
 from .step import Point, Stepper
 

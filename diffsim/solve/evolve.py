@@ -12,8 +12,9 @@ from jax import lax
 from jaxtyping import Array, Float, PyTree
 
 from .._errors import InputError
-from .._jax.whole import compile_small
-from .._traced import Traced, is_traced
+from .._jax.single_kernel import compile_small
+from .._jax.tangents import forward_only, freeze
+from .._jax.traced_function import Traced, is_traced
 from .._types import Args, Count, Flag, Scalar, State, Vector
 from ..autodiff.forward_mode import few_or_many
 from .attempt import Problem, all_finite, steady
@@ -22,7 +23,6 @@ from .guard import Guard, Past, Phase, check_phases, next_watch, traced_phases
 from .jumps import over, unwrapped
 from .locate import Stage, hold, settle
 from .march import March, advance, ahead, begin, rows
-from .moving import forward_only, freeze
 from .prepare import as_vector, on_vectors, stepper, with_plain_norm
 from .record import Memory, Record, blank, plan
 from .replay import End, replay

@@ -11,8 +11,8 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from .._errors import InputError
-from .._jax.operations import is_plain, operations
-from .._jax.whole import compile_whole
+from .._jax.compilable import is_plain, operations
+from .._jax.single_kernel import compile_whole
 
 _MOST_TANGENTS = 256
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from .._errors import InputError
-from .._traced import Traced, as_arrays
+from .._jax.traced_function import Traced, as_arrays
 from .._types import Args, Flag, Scalar
 from .step import Point
 

@@ -11,7 +11,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from .._errors import InputError
-from .._traced import is_traced
+from .._jax.traced_function import is_traced
 from .._types import Args, Count, Scalar, State
 from .attempt import is_fixed
 from .checks import check_state

@@ -11,10 +11,10 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
+from .._jax.dynamic_rows import put, row
 from .._jax.linear_map import linear_map
-from .._jax.table_rows import put, row
+from .._jax.tangents import freeze
 from .._types import Args, Scalar, Vector
-from .moving import freeze
 
 Slopes = Float[Array, "stages n"]
 

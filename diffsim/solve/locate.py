@@ -11,9 +11,9 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Bool, Float
 
 from .._jax.barrier import barrier
+from .._jax.tangents import freeze, moving_together
 from .._types import Count, Flag, Scalar
 from .guard import Guard, Sight, choose, crossed, extremum, functions, values
-from .moving import freeze, moving_together
 from .step import Point, Stepper
 
 _LOOKS = 8  # at dips between the ends of a step

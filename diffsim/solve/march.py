@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from .._jax.barrier import barrier
-from .._jax.written_out import entries
+from .._jax.scalarize import entries
+from .._jax.tangents import freeze, moving_together
 from .._types import Count, Flag, Scalar
 from .attempt import Attempt, Problem, all_finite, attempt, finest, fitted, health, steady
 from .guard import (
@@ -25,7 +26,6 @@ from .guard import (
 )
 from .jumps import jump_at, over
 from .locate import Search, Stage, fresh, look, opening
-from .moving import freeze, moving_together
 from .record import Record, write
 from .stability import Stability, after_attempt, after_step, at_start, start_of_attempt, watches
 from .status import Status

@@ -12,9 +12,9 @@ from jax.flatten_util import ravel_pytree
 
 from .._errors import InputError
 from .._jax.barrier import barrier
-from .._jax.operations import is_plain, operations
-from .._jax.written_out import can_be_written_out, entries
-from .._traced import Traced
+from .._jax.compilable import is_plain, operations
+from .._jax.scalarize import can_be_written_out, entries
+from .._jax.traced_function import Traced
 from .._types import Args, Scalar, State, Vector
 from .step import Stepper
 

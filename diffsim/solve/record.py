@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from .._errors import InputError
-from .._jax.table_rows import put
+from .._jax.dynamic_rows import put
 from .._types import Count, Scalar, Vector
 from .implicit import Slopes
 

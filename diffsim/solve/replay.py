@@ -9,9 +9,9 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
+from .._jax.largest_of_batch import largest_of_batch
 from .._jax.linear_map import linear_map
-from .._jax.over_batch import largest_of_batch
-from .._jax.whole import compile_small
+from .._jax.single_kernel import compile_small
 from .._types import Scalar, Vector
 from . import sweep
 from .record import Record

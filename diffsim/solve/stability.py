@@ -12,8 +12,8 @@ import diffrax as dfx
 import jax.numpy as jnp
 import numpy as np
 
+from .._jax.tangents import freeze
 from .._types import Count, Flag, Scalar, Vector
-from .moving import freeze
 from .step import Point
 
 _QUIET = 10  # tolerances that a component moves in a step: less, and the error estimate is not that of its neighbours

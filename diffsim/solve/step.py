@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 
 from .._jax.barrier import barrier
-from .._jax.written_out import entries, written_out
+from .._jax.scalarize import entries, written_out
 from .._types import Args, Scalar, Vector
 from . import implicit
 from .implicit import Stages, Tableau

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from .._jax.barrier import barrier
-from .._jax.table_rows import put, row
+from .._jax.dynamic_rows import put, row
 from .._types import Count, Scalar, Vector
 from .implicit import Slopes, Stages
 from .jumps import over

@@ -14,7 +14,7 @@ from jax.core import Tracer
 from jaxtyping import Float, PyTree
 
 from .._errors import InputError, WorkFailed
-from .._traced import is_traced
+from .._jax.traced_function import is_traced
 from .._types import Model
 from ..parameters import parameters, python_numbers, trainable, unconstrain
 from .data import non_finite_in

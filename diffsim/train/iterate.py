@@ -13,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from .._errors import InputError
-from .._traced import Traced
+from .._jax.traced_function import Traced
 from .._types import Count, Flag, Model, Vector
 from ..autodiff.forward_mode import few_inputs
 from ..parameters import constrain, unconstrain

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from diffsim import InputError, compile_whole, few_inputs
-from diffsim._jax.operations import operations
+from diffsim._jax.compilable import operations
 from diffsim.autodiff.forward_mode import few_or_many
 
 

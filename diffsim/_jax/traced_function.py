@@ -14,7 +14,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, PyTree
 
-from ._source import line_of
+from .source_lines import line_of
 
 _SMALL = 1024  # bytes of a constant that is compared by its numbers
 

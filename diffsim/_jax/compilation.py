@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ._errors import InputError
+from .._errors import InputError
 
 _COMPILED = "/jax/core/compile/backend_compile_duration"
 

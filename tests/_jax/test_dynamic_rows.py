@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from diffsim._jax.table_rows import put, row
+from diffsim._jax.dynamic_rows import put, row
 
 ROWS = jnp.arange(24.0).reshape(2, 3, 4)  # two members of three rows
 PLACES = jnp.array([2, 0])

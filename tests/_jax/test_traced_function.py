@@ -1,13 +1,15 @@
 """What functions close over: new values are seen, and functions that are defined again are recognised."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from diffsim import Guard, Phase, count_compilations, evolve, hybrid, integrate
-from diffsim._source import source_of
-from diffsim._traced import Traced
+from diffsim._jax.source_lines import source_of
+from diffsim._jax.traced_function import Traced
 
 TS = jnp.array([0.0, 1.0])
 RATE = 1.0
@@ -149,4 +151,4 @@ def test_the_same_operations_on_another_line_are_another_program():
     for field in (one, other):
         (call,) = jax.make_jaxpr(Traced.of(field, jnp.ones(())))(jnp.ones(())).eqns
         lines = {source_of(equation) for equation in call.params["jaxpr"].eqns}
-        assert lines == {f"test_traced.py:{field.__code__.co_firstlineno}"}
+        assert lines == {f"{Path(__file__).name}:{field.__code__.co_firstlineno}"}

@@ -13,9 +13,10 @@ import optimistix
 from jax.extend import core
 
 _folder = lambda package: str(Path(inspect.getfile(package)).parent)
-_HERE = Path(__file__).parent
+_HERE = Path(__file__).parent.parent
+_TRACING = ("derivatives", "_jax/traced_function.py", "_jax/program.py", "_jax/control_flow.py")
 
-COMPILER = (*map(_folder, (jax, eqx)), str(_HERE / "derivatives"), str(_HERE / "_traced.py"))
+COMPILER = (*map(_folder, (jax, eqx)), *(str(_HERE / part) for part in _TRACING))
 """Folders of code that only hands a function on."""
 
 SOLVERS = (*map(_folder, (diffrax, optimistix, lineax)), *(str(_HERE / room) for room in ("solve", "autodiff", "_jax")))

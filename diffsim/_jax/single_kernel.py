@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 from jax.experimental.xla_metadata import set_xla_metadata
 
-from .operations import is_plain, operations
+from .compilable import is_plain, operations
 
 _BATCH = 4 * 2**20  # bytes of the states of a batch up to which one core alone is faster
 # Over a batch the backend may hand these to a library, which it cannot from within a program compiled whole.

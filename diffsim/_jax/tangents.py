@@ -7,7 +7,7 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from .._errors import InputError
-from .._jax.linear_map import linear_map
+from .linear_map import linear_map
 
 
 def freeze(tree):

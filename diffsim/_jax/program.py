@@ -10,7 +10,7 @@ import numpy as np
 from jax.extend import core
 
 from .._errors import InputError
-from .._source import first_line, in_solver, source_of
+from .source_lines import first_line, in_solver, source_of
 
 Fold = bool | Collection[str]
 Slot = int
