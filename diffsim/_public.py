@@ -10,6 +10,10 @@ from ._jax.compilation import cache_compilation as cache_compilation
 from ._jax.compilation import count_compilations as count_compilations
 from ._jax.single_kernel import compile_whole as compile_whole
 from ._types import Scalar as Scalar
+from .autodiff.compare_modes import Explanation as Explanation
+from .autodiff.compare_modes import explain as explain
+from .autodiff.derivative_table import DerivativeTable as DerivativeTable
+from .autodiff.derivative_table import derivative_table as derivative_table
 from .autodiff.forward_mode import few_inputs as few_inputs
 from .derivatives.check import GradientCheck as GradientCheck
 from .derivatives.check import check_gradients as check_gradients
@@ -17,8 +21,6 @@ from .derivatives.doctor import diagnose as diagnose
 from .derivatives.graph import computational_graph as computational_graph
 from .derivatives.stages import StageGraph as StageGraph
 from .derivatives.stages import stage_graph as stage_graph
-from .derivatives.ways import DerivativeTable as DerivativeTable
-from .derivatives.ways import derivative_table as derivative_table
 from .parameters import Parameter as Parameter
 from .parameters import at_bound as at_bound
 from .parameters import check_bounds as check_bounds
@@ -32,8 +34,6 @@ from .parameters import unconstrain as unconstrain
 from .solve.adjoint import ReplayAdjoint as ReplayAdjoint
 from .solve.evolve import Arrival as Arrival
 from .solve.evolve import evolve as evolve
-from .solve.explain import Explanation as Explanation
-from .solve.explain import explain as explain
 from .solve.guard import Guard as Guard
 from .solve.guard import Phase as Phase
 from .solve.hybrid import Hybrid as Hybrid

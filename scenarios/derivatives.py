@@ -29,10 +29,10 @@ import jax.random as jr
 import numpy as np
 
 import diffsim as ds
-from diffsim import plot, report
-from diffsim.derivatives import safe, schemes
-from diffsim.derivatives.complex_step import complex_gradient
-from diffsim.derivatives.costs import growth
+from diffsim import plot, report, safe
+from diffsim.autodiff import finite_differences
+from diffsim.autodiff.complex_step import complex_gradient
+from diffsim.autodiff.costs import growth
 from diffsim.derivatives.doctor import diagnose
 
 POINT = (1.5, 0.5)
@@ -112,8 +112,10 @@ def four_ways() -> list[tuple]:
 def accuracy() -> dict[str, np.ndarray]:
     """Errors of every scheme on the two-variable example, a number for each of STEPS."""
     f, exact, x = (lambda v: two(*v)), two_by_hand(*POINT), jnp.asarray(POINT)
-    error = lambda scheme, h: np.max(np.abs(np.asarray(schemes.difference_gradient(f, x, scheme, h)) - exact))
-    errors = {scheme: np.array([error(scheme, h) for h in STEPS]) for scheme in schemes.STENCILS}
+    error = lambda scheme, h: np.max(
+        np.abs(np.asarray(finite_differences.difference_gradient(f, x, scheme, h)) - exact)
+    )
+    errors = {scheme: np.array([error(scheme, h) for h in STEPS]) for scheme in finite_differences.STENCILS}
     flat = lambda gradient: np.full(len(STEPS), max(np.max(np.abs(np.asarray(gradient) - exact)), 1e-16))
     return errors | {"complex step": flat(complex_gradient(f, x)), "automatic": flat(jax.grad(f)(x))}
 

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._errors import InputError
+from ..autodiff.ridders import Sweep, ridders
 from .causes import SUSPECT, located
-from .differences import Sweep, ridders
 from .events import Crossing
 from .evidence import Evidences, more_evidence
 from .probes import Inputs, Probes, choose, split

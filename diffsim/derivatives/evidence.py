@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._errors import InputError
-from .complex_step import complex_derivatives
+from ..autodiff.complex_step import complex_derivatives
 from .local import NO_RULE
 from .probes import Inputs, Probes
 from .verdict import Row

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array
 
 from .._errors import InputError
-from .differences import natural_size
+from ..autodiff.ridders import natural_size
 
 WHOLE = -1
 """The entry of a probe that moves all entries of its leaf at once."""

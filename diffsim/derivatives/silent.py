@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from .differences import Sweep
+from ..autodiff.ridders import Sweep
 from .probes import WHOLE
 from .verdict import Evidence, Row, row_of
 

@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from .._errors import InputError
 from .._jax.source_lines import first_line
-from .differences import CHUNK, Sweep, batched, step_sizes, sweep
+from ..autodiff.ridders import CHUNK, Sweep, batched, step_sizes, sweep
 from .probes import WHOLE, Inputs, Probes, tangent
 
 ELEMENTS = 2**24

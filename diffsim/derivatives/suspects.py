@@ -10,7 +10,7 @@ from jax.extend import core
 
 from .._jax.control_flow import inside_inputs, steps
 from .._jax.program import Operation, Program, Stuck, join, program_of, trace
-from .differences import directional_difference, natural_size
+from ..autodiff.ridders import directional_difference, natural_size
 from .local import live_slots, moves, pull
 from .probes import Inputs
 

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from .differences import Slope, Sweep
+from ..autodiff.ridders import Slope, Sweep
 from .probes import WHOLE
 
 Verdict: TypeAlias = Literal["agrees", "inconclusive", "disagrees", "zero?", "non-finite"]

@@ -17,6 +17,7 @@ from .._jax.tangents import forward_only, freeze
 from .._jax.traced_function import Traced, is_traced
 from .._types import Args, Count, Flag, Scalar, State, Vector
 from ..autodiff.forward_mode import few_or_many
+from ..autodiff.undefined import defined
 from .attempt import Problem, all_finite, steady
 from .checks import check_field, check_state
 from .guard import Guard, Past, Phase, check_phases, next_watch, traced_phases
@@ -29,7 +30,6 @@ from .replay import End, replay
 from .status import Status
 from .step import Point
 from .times import check_options, check_time, chosen_controller, direction_of, sensible
-from .undefined import defined
 
 Mode = Literal["auto", "replay", "forward"]
 FEW = 4

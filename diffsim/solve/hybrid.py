@@ -13,13 +13,13 @@ from jaxtyping import Array, Bool, Float, Int
 from .._errors import InputError
 from .._jax.traced_function import is_traced
 from .._types import Args, Count, Scalar, State
+from ..autodiff.undefined import defined
 from .attempt import is_fixed
 from .checks import check_state
 from .evolve import CONTROLLER, SOLVER, differentiated, run_phase
 from .guard import Past, Phase, check_phases, traced_phases
 from .status import Status
 from .times import check_options, check_time, chosen_controller, direction_of
-from .undefined import defined
 
 
 class Hybrid(NamedTuple):

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from .._types import Args, State
+from ..autodiff.undefined import defined
 from .adjoint import ReplayAdjoint
 from .attempt import all_finite
 from .checks import check_field, check_state
@@ -16,7 +17,6 @@ from .evolve import SOLVER, Arrival, run_phase
 from .guard import Phase, traced_phases
 from .status import Status, finished
 from .times import check_options, check_times, chosen_controller, direction_of, in_order
-from .undefined import defined
 
 CONTROLLER = dfx.PIDController(rtol=1e-6, atol=1e-9)
 

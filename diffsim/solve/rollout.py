@@ -13,9 +13,9 @@ from jax.flatten_util import ravel_pytree
 from .._errors import InputError
 from .._trees import common_length
 from .._types import Flag, Scalar, State, Vector
+from ..autodiff.undefined import defined
 from .checks import check_field, check_state
 from .prepare import stepper
-from .undefined import defined
 
 SOLVER = dfx.Tsit5()
 LEAST = 1e-3  # size of a component in a check of errors, as a fraction of the largest

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffsim import safe
 from diffsim._errors import InputError
-from diffsim.derivatives import safe
 from diffsim.derivatives.doctor import diagnose
 from diffsim.derivatives.graph import computational_graph
 

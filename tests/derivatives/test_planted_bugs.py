@@ -14,7 +14,7 @@ import pytest
 from jax import lax
 
 import diffsim as ds
-from diffsim.derivatives import safe
+from diffsim import safe
 from diffsim.derivatives.check import check_gradients
 from diffsim.image import Chain
 

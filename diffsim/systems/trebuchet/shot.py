@@ -12,12 +12,12 @@ from jaxtyping import Array, Float
 
 from ..._types import Count, Scalar
 from ...autodiff.forward_mode import few_inputs
+from ...autodiff.undefined import defined
 from ...parameters import replace
 from ...solve.evolve import Arrival, Mode, evolve
 from ...solve.guard import Guard, Phase
 from ...solve.rollout import hold, rollout
 from ...solve.status import Status
-from ...solve.undefined import defined
 from . import machine as m
 from .machine import Direction, Flight, Slide, Swing, Trebuchet
 

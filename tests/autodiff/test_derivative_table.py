@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from diffsim._errors import InputError
-from diffsim.derivatives import schemes
-from diffsim.derivatives.automatic import cheaper_mode, hessian, hvp, jacobian
-from diffsim.derivatives.complex_step import complex_derivative, complex_gradient
-from diffsim.derivatives.costs import cost, growth
+from diffsim.autodiff import finite_differences
+from diffsim.autodiff.automatic import cheaper_mode, hessian, hvp, jacobian
+from diffsim.autodiff.complex_step import complex_derivative, complex_gradient
+from diffsim.autodiff.costs import cost, growth
+from diffsim.autodiff.derivative_table import derivative_table
+from diffsim.autodiff.symbolic import symbolic_gradient, to_jax, to_sympy
 from diffsim.derivatives.legendre import legendre3
-from diffsim.derivatives.symbolic import symbolic_gradient, to_jax, to_sympy
-from diffsim.derivatives.ways import derivative_table
 
 X = {"a": jnp.array([0.3, -1.2]), "b": jnp.array([[0.7], [2.0]])}
 
@@ -67,7 +67,7 @@ def test_by_hand_is_symbolic_is_automatic_is_complex(name):
         np.testing.assert_allclose(np.ravel(symbolic), hand, rtol=1e-12)
 
 
-@pytest.mark.parametrize(("scheme", "order"), schemes.ORDERS.items())
+@pytest.mark.parametrize(("scheme", "order"), finite_differences.ORDERS.items())
 @pytest.mark.parametrize("name", ["sin", "two variables", "mixed"])
 def test_observed_order(name, scheme, order):
     """The error falls as step^order where truncation rules; large enough that rounding does not, small for one term."""
@@ -75,45 +75,47 @@ def test_observed_order(name, scheme, order):
     exact = np.ravel(derivative(*point))
     steps = 2.0 ** -(np.arange(3, 7) if order == 4 else np.arange(8, 12))
     x = jnp.asarray(point)
-    error = [np.abs(schemes.difference_gradient(lambda x: f(*x), x, scheme, h) - exact) for h in steps]
+    error = [np.abs(finite_differences.difference_gradient(lambda x: f(*x), x, scheme, h) - exact) for h in steps]
     slope = np.polyfit(np.log(steps), np.log(error), 1)[0]
     np.testing.assert_allclose(slope, order, atol=0.1)
 
 
-@pytest.mark.parametrize("scheme", schemes.STENCILS)
+@pytest.mark.parametrize("scheme", finite_differences.STENCILS)
 def test_the_chosen_step_is_near_the_best(scheme):
     exact = np.asarray(jax.flatten_util.ravel_pytree(jax.grad(scalar)(X))[0])
-    error = lambda step: np.max(np.abs(schemes.difference_jacobian(scalar, X, scheme, step)[0] - exact))
+    error = lambda step: np.max(np.abs(finite_differences.difference_jacobian(scalar, X, scheme, step)[0] - exact))
     best = min(error(2.0**-k) for k in range(2, 40, 2))
     assert error(None) < 100 * best
 
 
 def test_noise_is_that_which_was_put_in():
-    assert schemes.noise(scalar, X) < 1e-14
+    assert finite_differences.noise(scalar, X) < 1e-14
     noisy = lambda x: scalar(x) + 1e-7 * jnp.sin(1e11 * jnp.sum(x["a"]))
-    assert 1e-8 < schemes.noise(noisy, X) < 1e-6
-    assert schemes.best_step(noisy, X) > 10 * schemes.best_step(scalar, X)
-    assert schemes.best_step(jnp.sum, jnp.ones(3, jnp.float32)) > schemes.best_step(jnp.sum, jnp.ones(3))
+    assert 1e-8 < finite_differences.noise(noisy, X) < 1e-6
+    assert finite_differences.best_step(noisy, X) > 10 * finite_differences.best_step(scalar, X)
+    assert finite_differences.best_step(jnp.sum, jnp.ones(3, jnp.float32)) > finite_differences.best_step(
+        jnp.sum, jnp.ones(3)
+    )
 
 
 def test_trees_jacobian_hessian_and_products():
     flat, unravel = jax.flatten_util.ravel_pytree(X)
     exact = jax.jacfwd(lambda v: jax.flatten_util.ravel_pytree(vector(unravel(v)))[0])(flat)
     # Fourth order at a step near eps^(1/5): its best is eps^(4/5), 3e-13, times the function's derivatives.
-    np.testing.assert_allclose(schemes.difference_jacobian(vector, X, "richardson"), exact, atol=1e-10)
+    np.testing.assert_allclose(finite_differences.difference_jacobian(vector, X, "richardson"), exact, atol=1e-10)
     direction = unravel(jr.normal(jr.key(0), flat.shape))
     along = exact @ jax.flatten_util.ravel_pytree(direction)[0]
-    np.testing.assert_allclose(schemes.difference_along(vector, X, direction), along, atol=1e-8)
-    second = schemes.difference_hessian(scalar, X)
+    np.testing.assert_allclose(finite_differences.difference_along(vector, X, direction), along, atol=1e-8)
+    second = finite_differences.difference_hessian(scalar, X)
     np.testing.assert_array_equal(second, second.T)
     # A second difference at the fourth root of the rounding keeps about half of the digits.
     np.testing.assert_allclose(second, hessian(scalar, X), atol=1e-5)
     product = hvp(scalar, X, direction)
-    for found in (schemes.difference_hvp(scalar, X, direction), unravel(hessian(scalar, X) @ flat * 0)):
+    for found in (finite_differences.difference_hvp(scalar, X, direction), unravel(hessian(scalar, X) @ flat * 0)):
         assert jax.tree.structure(found) == jax.tree.structure(X)
     expected = hessian(scalar, X) @ jax.flatten_util.ravel_pytree(direction)[0]
     np.testing.assert_allclose(jax.flatten_util.ravel_pytree(product)[0], expected, rtol=1e-12)
-    difference = schemes.difference_hvp(scalar, X, direction)
+    difference = finite_differences.difference_hvp(scalar, X, direction)
     np.testing.assert_allclose(jax.flatten_util.ravel_pytree(difference)[0], expected, rtol=1e-7)
 
 
@@ -146,7 +148,7 @@ def test_formulas_there_and_back():
 
 
 def test_what_has_no_formula(monkeypatch):
-    with pytest.raises(InputError, match=r"while at test_ways.py:\d+ has no formula"):
+    with pytest.raises(InputError, match=r"while at test_derivative_table.py:\d+ has no formula"):
         to_sympy(lambda x: jax.lax.while_loop(lambda v: v < 9, lambda v: v * v, x), "x")
     with pytest.raises(InputError, match="return one number"):
         to_sympy(lambda x: (x, x), "x")
@@ -175,15 +177,15 @@ def test_custom_rule_in_both_modes_and_second_order():
 
 def test_bad_requests():
     with pytest.raises(InputError, match="scheme='sideways': choose from forward"):
-        schemes.difference_gradient(scalar, X, "sideways")
+        finite_differences.difference_gradient(scalar, X, "sideways")
     with pytest.raises(InputError, match="step=-1"):
-        schemes.difference_gradient(scalar, X, step=-1)
+        finite_differences.difference_gradient(scalar, X, step=-1)
     with pytest.raises(InputError, match="f returns 5 numbers"):
-        schemes.difference_gradient(vector, X)
+        finite_differences.difference_gradient(vector, X)
     with pytest.raises(InputError, match="type int64: give floating-point numbers"):
-        schemes.difference_gradient(jnp.sum, jnp.arange(3))
+        finite_differences.difference_gradient(jnp.sum, jnp.arange(3))
     with pytest.raises(InputError, match="direction has 1 numbers but x has 4"):
-        schemes.difference_along(vector, X, jnp.ones(1))
+        finite_differences.difference_along(vector, X, jnp.ones(1))
     with pytest.raises(InputError, match="give a tree like x"):
         hvp(scalar, X, jnp.ones(4))
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diffsim._errors import InputError
-from diffsim.derivatives.differences import (
+from diffsim.autodiff.ridders import (
     directional_difference,
     natural_size,
     partial_difference,

@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from .._errors import InputError
-from .differences import CHUNK, natural_size
+from .ridders import CHUNK, natural_size
 
 Scheme: TypeAlias = Literal["forward", "backward", "central", "richardson"]
 

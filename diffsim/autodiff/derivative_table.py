@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._errors import InputError
-from . import schemes
+from . import finite_differences
 from .complex_step import complex_gradient
 from .symbolic import symbolic_gradient
 
@@ -71,8 +71,8 @@ def derivative_table(f: Callable[..., Any], *point: Any, by_hand: Any = None) ->
     if by_hand is not None:
         ways["by hand"] = lambda: by_hand(*point) if callable(by_hand) else by_hand
     ways["symbolic"] = lambda: _symbolic(f, point)
-    for scheme in schemes.STENCILS:
-        ways[f"differences, {scheme}"] = lambda scheme=scheme: schemes.difference_gradient(call, x, scheme)
+    for scheme in finite_differences.STENCILS:
+        ways[f"differences, {scheme}"] = lambda scheme=scheme: finite_differences.difference_gradient(call, x, scheme)
     ways |= {
         "complex step": lambda: complex_gradient(call, x),
         "automatic, forward": lambda: jax.jacfwd(call)(x),
