@@ -13,9 +13,9 @@ from matplotlib.patches import FancyBboxPatch
 
 from diffsim._animation import PALETTE
 from diffsim._errors import InputError
-from diffsim.derivatives.graph import Graph, Node, show
-from diffsim.derivatives.layout import layout
-from diffsim.derivatives.stages import StageGraph
+from diffsim.graph.computational_graph import Graph, Node, show
+from diffsim.graph.layout import layout
+from diffsim.graph.stage_graph import StageGraph
 
 DRAWN = 150
 """Nodes that a drawing may have: beyond that nobody reads it."""

@@ -23,8 +23,8 @@ from diffsim._animation import Animation, Disc, Polyline
 from diffsim._errors import InputError
 from diffsim._files import write_text
 from diffsim._plain import show
-from diffsim.derivatives.check import GradientCheck
-from diffsim.derivatives.graph import Graph
+from diffsim.gradcheck.check import GradientCheck
+from diffsim.graph.computational_graph import Graph
 
 __all__ = ["Animation", "Disc", "Polyline", "Report"]
 

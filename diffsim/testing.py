@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .derivatives.check import MODES, check_gradients
-from .derivatives.table import table
-from .derivatives.verdict import place
+from .gradcheck.check import MODES, check_gradients
+from .gradcheck.table import table
+from .gradcheck.verdict import place
 
 
 def assert_gradients(

@@ -33,7 +33,7 @@ from diffsim import plot, report, safe
 from diffsim.autodiff import finite_differences
 from diffsim.autodiff.complex_step import complex_gradient
 from diffsim.autodiff.costs import growth
-from diffsim.derivatives.doctor import diagnose
+from diffsim.graph.find_non_finite import diagnose
 
 POINT = (1.5, 0.5)
 PUBLISHED = {"value": 2.0167, "dy_dx1": 3.0118, "dy_dx2": -13.7240}

@@ -34,7 +34,7 @@ import optax
 
 import diffsim as ds
 from diffsim import plot, report
-from diffsim.derivatives.legendre import legendre3
+from diffsim.autodiff.legendre import legendre3
 
 ROWS, COLUMNS = 500, 100
 NOISE = 0.1

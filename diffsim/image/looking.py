@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from .._errors import InputError
-from ..derivatives.stages import StageGraph, stage_graph
+from ..graph.stage_graph import StageGraph, stage_graph
 from .bayer import Pixels
 from .chain import Chain
 from .demosaic import Demosaic

@@ -14,8 +14,8 @@ from diffsim.autodiff.automatic import cheaper_mode, hessian, hvp, jacobian
 from diffsim.autodiff.complex_step import complex_derivative, complex_gradient
 from diffsim.autodiff.costs import cost, growth
 from diffsim.autodiff.derivative_table import derivative_table
+from diffsim.autodiff.legendre import legendre3
 from diffsim.autodiff.symbolic import symbolic_gradient, to_jax, to_sympy
-from diffsim.derivatives.legendre import legendre3
 
 X = {"a": jnp.array([0.3, -1.2]), "b": jnp.array([[0.7], [2.0]])}
 

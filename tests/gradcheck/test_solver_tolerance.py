@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import diffsim as ds
-from diffsim.derivatives.tolerance import tightened
+from diffsim.gradcheck.solver_tolerance import tightened
 
 ECCENTRICITY = 0.6
 PERIHELION = jnp.array([1 - ECCENTRICITY, 0.0, 0.0, jnp.sqrt((1 + ECCENTRICITY) / (1 - ECCENTRICITY))])

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import diffsim as ds
-from diffsim.derivatives.check import check_gradients
-from diffsim.derivatives.events import crossing
-from diffsim.derivatives.legendre import legendre3
+from diffsim.autodiff.legendre import legendre3
+from diffsim.gradcheck.check import check_gradients
+from diffsim.gradcheck.event_conditioning import crossing
 from diffsim.report import Report
 from diffsim.systems.bouncing_ball import FALLING, BouncingBall, fall, start
 from diffsim.systems.pendulum import Pendulum, State, pendulum

@@ -7,8 +7,8 @@ from typing import Any
 from .._errors import InputError
 from .._jax.program import Stuck
 from .._jax.source_lines import first_line
-from .doctor import Finding, diagnose
-from .probes import Inputs
+from ..autodiff.inputs import Inputs
+from ..graph.find_non_finite import Finding, diagnose
 from .suspects import Suspect, narrows, search
 from .verdict import Row
 

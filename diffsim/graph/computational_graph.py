@@ -14,9 +14,8 @@ from jaxtyping import PyTree
 from .._errors import InputError
 from .._jax.program import Fold, Program, Slot, program_of, trace
 from .._plain import plain
-from .local import adjoints, moves, tangents
-from .probes import floats_as_arrays, split
-from .slopes import scalar_format
+from ..autodiff.inputs import floats_as_arrays, scalar_format, split
+from .operation_derivatives import adjoints, moves, tangents
 
 LARGEST = 2000
 """Operations that a graph may have: each is differentiated by itself."""

@@ -10,9 +10,9 @@ from jax.extend import core
 
 from .._jax.control_flow import inside_inputs, steps
 from .._jax.program import Operation, Program, Stuck, join, program_of, trace
+from ..autodiff.inputs import Inputs
 from ..autodiff.ridders import directional_difference, natural_size
-from .local import live_slots, moves, pull
-from .probes import Inputs
+from ..graph.operation_derivatives import live_slots, moves, pull
 
 CUTS = {
     "stop_gradient": "stops the derivative",

@@ -9,8 +9,8 @@ import pytest
 
 from diffsim import safe
 from diffsim._errors import InputError
-from diffsim.derivatives.doctor import diagnose
-from diffsim.derivatives.graph import computational_graph
+from diffsim.graph.computational_graph import computational_graph
+from diffsim.graph.find_non_finite import diagnose
 
 ZERO = jnp.zeros(3)
 
@@ -100,7 +100,7 @@ def test_planted_pattern_is_located(f):
     lines, first = inspect.getsourcelines(f)
     line = first + next(number for number, text in enumerate(lines) if "# bug" in text)
     found = (finding.kind, finding.operation, finding.steps, finding.source)
-    assert found == (kind, operation, steps, f"test_doctor.py:{line}"), str(finding)
+    assert found == (kind, operation, steps, f"test_find_non_finite.py:{line}"), str(finding)
     assert finding.stage.startswith(stage)
 
 
@@ -114,7 +114,9 @@ def test_healthy_functions_and_handled_infinities():
 
 def test_loops_without_reverse_mode():
     loop = lambda x: jax.lax.while_loop(lambda v: v < 9, lambda v: v * v, x)
-    with pytest.raises(InputError, match=r"while at test_doctor.py:\d+ has no reverse mode .*: the value is finite"):
+    with pytest.raises(
+        InputError, match=r"while at test_find_non_finite.py:\d+ has no reverse mode .*: the value is finite"
+    ):
         diagnose(loop, jnp.array(2.0))
     searched = lambda x: x * jax.lax.stop_gradient(loop(x))
     assert diagnose(searched, jnp.array(2.0)) is None
@@ -123,7 +125,7 @@ def test_loops_without_reverse_mode():
 
 def test_the_message_says_where_and_what_to_do():
     text = str(diagnose(masked_root, ZERO))
-    assert text.startswith("first non-finite adjoint: sqrt([3: 0 to 0]) at test_doctor.py:")
+    assert text.startswith("first non-finite adjoint: sqrt([3: 0 to 0]) at test_find_non_finite.py:")
     assert "in sensor: its derivative is infinite at 0: use derivatives.safe.sqrt" in text
 
 

@@ -10,8 +10,9 @@ import numpy as np
 
 from .._errors import InputError
 from ..autodiff.complex_step import complex_derivatives
-from .local import NO_RULE
-from .probes import Inputs, Probes
+from ..autodiff.inputs import Inputs
+from ..graph.operation_derivatives import NO_RULE
+from .test_directions import Probes
 from .verdict import Row
 
 TINY = 1e3

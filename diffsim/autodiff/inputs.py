@@ -1,4 +1,4 @@
-"""What of a function's inputs has a gradient, and the entries and directions in which it is tried."""
+"""What of a function's arguments can be differentiated by, and what kind of number the function returns."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -6,14 +6,10 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array
 
 from .._errors import InputError
-from ..autodiff.ridders import natural_size
-
-WHOLE = -1
-"""The entry of a probe that moves all entries of its leaf at once."""
+from .._jax.source_lines import first_line
 
 
 class Inputs(NamedTuple):
@@ -22,27 +18,6 @@ class Inputs(NamedTuple):
     names: list[str]
     leaves: list[Array]
     call: Callable[[list[Array]], Array]
-
-
-class Probes(NamedTuple):
-    """Directions to try: `leaf` and `entry` have one number per probe.
-
-    `weights` has per leaf the change of every entry for a step of 1: plus or minus its natural size.
-    """
-
-    leaf: np.ndarray
-    entry: np.ndarray
-    weights: list[np.ndarray]
-
-    def of(self, number: int) -> "Probes":
-        """Returns the probes of one leaf."""
-        mine = self.leaf == number
-        return Probes(self.leaf[mine], self.entry[mine], self.weights)
-
-    def unit(self) -> np.ndarray:
-        """Returns what turns a slope along each probe into a partial derivative when divided by; else 1."""
-        pairs = zip(self.leaf, self.entry, strict=True)
-        return np.array([1.0 if k == WHOLE else float(self.weights[j].flat[k]) for j, k in pairs])
 
 
 def split(f: Callable[..., Any], args: tuple[Any, ...]) -> Inputs:
@@ -87,31 +62,19 @@ def _name(path: tuple[Any, ...], *, single: bool) -> str:
     return f"args[{path[0].idx}]" + (f".{inner}" if inner else "")
 
 
-def choose(leaves: list[Array], most: int, seed: int, gradient: list[np.ndarray] | None = None) -> Probes:
-    """Returns for every leaf up to `most` random entries, and a random direction where it has several.
-
-    The direction moves every entry up or down by its own natural size. Always among those tried are the first
-    entry that is not finite, in the leaf or in the `gradient`, and the first whose gradient is zero.
-    """
-    random = np.random.default_rng(seed)
-    leaf, entry, weights = [], [], []
-    for number, array in enumerate(leaves):
-        entries = random.choice(array.size, min(array.size, most), replace=False)
-        slopes = np.ones(array.shape) if gradient is None else gradient[number]
-        for suspect in (~np.isfinite(array), ~np.isfinite(slopes), slopes == 0):
-            entries = np.append(entries, np.flatnonzero(suspect)[:1])
-        entries = np.append(np.unique(entries), [WHOLE] if array.size > 1 else []).astype(int)
-        leaf.append(np.full(len(entries), number))
-        entry.append(entries)
-        signs = random.choice([-1.0, 1.0], array.shape)
-        weights.append(np.asarray(signs * natural_size(array), array.dtype))
-    return Probes(np.concatenate(leaf), np.concatenate(entry), weights)
-
-
-def tangent(weights: list[Array], leaf: Any, entry: Any) -> list[Array]:
-    """Returns the change of all leaves for a step of 1 along one probe; traceable."""
-    moved = []
-    for number, weight in enumerate(weights):
-        mine = (jnp.arange(weight.size) == entry).reshape(weight.shape) | (entry == WHOLE)
-        moved.append(jnp.where(mine & (leaf == number), weight, 0))
-    return moved
+def scalar_format(inputs: Inputs, *, jit: bool) -> Any:
+    """Returns the number format of the function's value; raises InputError unless that is one floating-point number."""
+    try:
+        value = jax.eval_shape(inputs.call, inputs.leaves) if jit else inputs.call(inputs.leaves)
+    except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:
+        raise InputError(f"f cannot be compiled ({first_line(error)}): pass jit=False") from error
+    except TypeError as error:
+        raise InputError(f"f must return one number: {first_line(error)}") from error
+    described = jax.tree.map(lambda leaf: f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}", value)
+    if not isinstance(described, str):
+        raise InputError(f"f returns {described}: return one number, for example one of them or their sum")
+    if jnp.shape(value) != ():
+        raise InputError(f"f returns an array of shape {jnp.shape(value)}: return one number, for example its sum")
+    if not jnp.issubdtype(jnp.result_type(value), jnp.floating):
+        raise InputError(f"f returns {jnp.result_type(value)}: return a floating-point number")
+    return jnp.result_type(value)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import pytest
 
-from diffsim.derivatives.check import check_gradients
+from diffsim.gradcheck.check import check_gradients
 
 
 class Cart(eqx.Module):

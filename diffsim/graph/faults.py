@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from .._jax.control_flow import Step, finite, scan_of, steps
 from .._jax.program import Operation, Place, Program, Stuck, join, program_of
-from .local import FLOAT0, live_outputs, live_slots, moves, pull
+from .operation_derivatives import FLOAT0, live_outputs, live_slots, moves, pull
 
 
 class Fault(NamedTuple):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._errors import InputError
-from .local import NO_RULE
+from .operation_derivatives import NO_RULE
 
 REPEATS = 5
 

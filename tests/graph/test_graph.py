@@ -11,9 +11,9 @@ import pytest
 
 from diffsim import plot, report
 from diffsim._errors import InputError
-from diffsim.derivatives.graph import computational_graph
-from diffsim.derivatives.layout import layout
-from diffsim.derivatives.stages import stage_graph
+from diffsim.graph.computational_graph import computational_graph
+from diffsim.graph.layout import layout
+from diffsim.graph.stage_graph import stage_graph
 
 POINT = (jnp.array(1.5), jnp.array(0.5))
 

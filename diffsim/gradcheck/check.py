@@ -9,15 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._errors import InputError
+from ..autodiff.inputs import Inputs, scalar_format, split
 from ..autodiff.ridders import Sweep, ridders
 from .causes import SUSPECT, located
-from .events import Crossing
-from .evidence import Evidences, more_evidence
-from .probes import Inputs, Probes, choose, split
-from .silent import silent_change
-from .slopes import along, differences, forward, reverse, scalar_format, steps_for, value_along, value_of
+from .directional import along, differences, forward, reverse, steps_for, value_along, value_of
+from .event_conditioning import Crossing
+from .extra_checks import Evidences, more_evidence
+from .flat_regions import silent_change
+from .solver_tolerance import remaining_error, tightened, tighter_by
 from .table import plain, table
-from .tolerance import remaining_error, tightened, tighter_by
+from .test_directions import Probes, choose
 from .verdict import SEVERITY, Evidence, Row, judge, place, row_of
 
 MODES = ("reverse", "forward")

@@ -9,7 +9,7 @@ import jax.random as jr
 import pytest
 
 from diffsim._errors import InputError
-from diffsim.derivatives.check import check_gradients
+from diffsim.gradcheck.check import check_gradients
 
 
 class Cart(eqx.Module):

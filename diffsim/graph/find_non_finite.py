@@ -12,9 +12,9 @@ from .._errors import InputError
 from .._jax.control_flow import finite
 from .._jax.program import Stuck, program_of, trace
 from .._jax.source_lines import first_line
-from .local import moves
-from .nonfinite import Fault, fault_of_adjoint, fault_of_value
-from .probes import Inputs, split
+from ..autodiff.inputs import Inputs, split
+from .faults import Fault, fault_of_adjoint, fault_of_value
+from .operation_derivatives import moves
 
 REMEDIES = {
     "sqrt": "its derivative is infinite at 0: use derivatives.safe.sqrt, or choose the argument before the root",

@@ -9,31 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from .._errors import InputError
 from .._jax.source_lines import first_line
+from ..autodiff.inputs import Inputs
 from ..autodiff.ridders import CHUNK, Sweep, batched, step_sizes, sweep
-from .probes import WHOLE, Inputs, Probes, tangent
+from .test_directions import WHOLE, Probes, tangent
 
 ELEMENTS = 2**24
 """Numbers of input held at once by a batch of points."""
-
-
-def scalar_format(inputs: Inputs, *, jit: bool) -> Any:
-    """Returns the number format of the function's value; raises InputError unless that is one floating-point number."""
-    try:
-        value = jax.eval_shape(inputs.call, inputs.leaves) if jit else inputs.call(inputs.leaves)
-    except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:
-        raise InputError(f"f cannot be compiled ({first_line(error)}): pass jit=False") from error
-    except TypeError as error:
-        raise InputError(f"f must return one number: {first_line(error)}") from error
-    described = jax.tree.map(lambda leaf: f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}", value)
-    if not isinstance(described, str):
-        raise InputError(f"f returns {described}: return one number, for example one of them or their sum")
-    if jnp.shape(value) != ():
-        raise InputError(f"f returns an array of shape {jnp.shape(value)}: return one number, for example its sum")
-    if not jnp.issubdtype(jnp.result_type(value), jnp.floating):
-        raise InputError(f"f returns {jnp.result_type(value)}: return a floating-point number")
-    return jnp.result_type(value)
 
 
 def value_of(inputs: Inputs, *, jit: bool) -> float:

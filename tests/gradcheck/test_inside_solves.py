@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 import diffsim as ds
-from diffsim.derivatives.check import check_gradients
+from diffsim.gradcheck.check import check_gradients
 
 TIMES = jnp.array([0.0, 1.0])
 stop = jax.lax.stop_gradient

@@ -15,7 +15,7 @@ from jax import lax
 
 import diffsim as ds
 from diffsim import safe
-from diffsim.derivatives.check import check_gradients
+from diffsim.gradcheck.check import check_gradients
 from diffsim.image import Chain
 
 TIMES = jnp.array([0.0, 0.5])

@@ -1,1 +1,0 @@
-"""Trust: the evidence that a derivative is right."""

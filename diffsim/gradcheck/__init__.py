@@ -1,0 +1,1 @@
+"""The certificate: evidence that the derivatives of a function are right."""

@@ -1,0 +1,1 @@
+"""The computational graph: its values and adjoints, its stages, and where it first stops being finite."""
