@@ -21,6 +21,8 @@ from .graph.computational_graph import computational_graph as computational_grap
 from .graph.find_non_finite import diagnose as diagnose
 from .graph.stage_graph import StageGraph as StageGraph
 from .graph.stage_graph import stage_graph as stage_graph
+from .io.checkpoint import load as load
+from .io.checkpoint import save as save
 from .parameters import Parameter as Parameter
 from .parameters import at_bound as at_bound
 from .parameters import check_bounds as check_bounds
@@ -48,8 +50,6 @@ from .solve.status import finished as finished
 from .train.batch import in_blocks as in_blocks
 from .train.belief import Band as Band
 from .train.belief import Belief as Belief
-from .train.checkpoint import load as load
-from .train.checkpoint import save as save
 from .train.covariance import belief as belief
 from .train.covariance import laplace as laplace
 from .train.devices import join_processes as join_processes

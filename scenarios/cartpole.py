@@ -13,7 +13,7 @@ Gymnasium judges: pip install "diffsim[scenarios]". Expected: 500.0, the maximum
 seed, after less than 0.1 s of training each; in all about 20 s.
 """
 
-from diffsim import cli
+from diffsim.app import cli
 
 if __name__ == "__main__":
     cli.check_arguments(__file__)  # before JAX is imported, which takes a second
@@ -33,9 +33,10 @@ import numpy as np
 import optax
 
 import diffsim as ds
-from diffsim import control, plot, report, scenes
+from diffsim import control
 from diffsim._extras import extra
 from diffsim.systems.cartpole import DT, FORCE, START, STEPS, TILT, TRACK, CartPole, State, fallen, step
+from diffsim.viz import plot, report, scenes
 
 MACHINE = CartPole()
 HORIZON = 50  # steps that the loss looks ahead: 1 s

@@ -12,7 +12,7 @@ With one pair of IDX files its first pictures train and the rest test. Published
 pictures: 87.30% logistic, 92.40% network. Expected: at least 87.3% and 95%, over 3 seeds, in about a minute.
 """
 
-from diffsim import cli
+from diffsim.app import cli
 
 if __name__ == "__main__":
     cli.check_arguments(__file__)  # before JAX is imported, which takes a second
@@ -32,8 +32,8 @@ import optax
 from jaxtyping import Array, Float
 
 import diffsim as ds
-from diffsim import plot, report
-from diffsim.idx import read_pair
+from diffsim.io.idx import read_pair
+from diffsim.viz import plot, report
 
 Updates = Annotated[int, cli.Within(1, 10_000)]  # each has its pictures in memory from the start
 HIDDEN = 32

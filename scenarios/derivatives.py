@@ -12,7 +12,7 @@ Expected: by hand, by formula and automatic agree to 1e-12; the error of differe
 the value 2.0167 and the derivatives 3.0118 and -13.7240 of the textbook example. Some 20 s.
 """
 
-from diffsim import cli
+from diffsim.app import cli
 
 if __name__ == "__main__":
     cli.check_arguments(__file__)  # before JAX is imported, which takes a second
@@ -29,11 +29,12 @@ import jax.random as jr
 import numpy as np
 
 import diffsim as ds
-from diffsim import plot, report, safe
+from diffsim import safe
 from diffsim.autodiff import finite_differences
 from diffsim.autodiff.complex_step import complex_gradient
 from diffsim.autodiff.costs import growth
 from diffsim.graph.find_non_finite import diagnose
+from diffsim.viz import plot, report
 
 POINT = (1.5, 0.5)
 PUBLISHED = {"value": 2.0167, "dy_dx1": 3.0118, "dy_dx2": -13.7240}

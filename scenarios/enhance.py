@@ -19,7 +19,7 @@ The parameters that ship were written by `train` itself, by the commands in `dif
 the extras `scenarios` and, for raws and TIFF, `raw`.
 """
 
-from diffsim import cli
+from diffsim.app import cli
 
 if __name__ == "__main__":
     cli.check_arguments(__file__)  # before JAX is imported, which takes a second
@@ -35,9 +35,10 @@ import jax.random as jr
 import numpy as np
 
 import diffsim as ds
-from diffsim import image, plot, report
+from diffsim import image
 from diffsim.image import looking, pictures, raw, recovery, sensor, stagewise, trained, training
 from diffsim.image.judging import best_classical, developed, even, example, exposed, judge, judge_each, run_tiles
+from diffsim.viz import plot, report
 
 Task = Literal["noisy", "demosaic"]
 Level = Literal["low", "middle", "high"]

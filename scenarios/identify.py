@@ -15,7 +15,7 @@ Both data sets in scenarios/data are generated, as their first lines say. Expect
 0.012 N m s within their intervals; drag coefficient 0.9 within its own.
 """
 
-from diffsim import cli
+from diffsim.app import cli
 
 if __name__ == "__main__":
     cli.check_arguments(__file__)  # before JAX is imported, which takes a second
@@ -34,11 +34,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import diffsim as ds
-from diffsim import plot, report
-from diffsim._files import write_text
-from diffsim.measurements import read_measurements, remarks
+from diffsim.io.files import write_text
+from diffsim.io.measurements import read_measurements, remarks
 from diffsim.systems.pendulum import Pendulum, State, pendulum
 from diffsim.systems.trebuchet import FAST, Trebuchet, throw
+from diffsim.viz import plot, report
 
 DATA = Path(__file__).with_name("data")
 MACHINE = Trebuchet()  # whose throws are observed

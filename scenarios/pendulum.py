@@ -16,7 +16,7 @@ Gymnasium judges: pip install "diffsim[scenarios]". Best possible on seeds 0 to 
 least -140.5 for 19 of 20 training seeds, after 2 to 5 s of training each; `guided` -134.
 """
 
-from diffsim import cli
+from diffsim.app import cli
 
 if __name__ == "__main__":
     cli.check_arguments(__file__)  # before JAX is imported, which takes a second
@@ -34,9 +34,10 @@ import numpy as np
 import optax
 
 import diffsim as ds
-from diffsim import control, plot, report, scenes
+from diffsim import control
 from diffsim._extras import extra
 from diffsim.systems.pendulum import DT, RATE, START, STEPS, TORQUE, Rod, State, rod_cost, rod_step
+from diffsim.viz import plot, report, scenes
 
 MACHINE = Rod()
 HORIZON = 64  # steps that the loss looks ahead: 3.2 s

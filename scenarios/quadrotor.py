@@ -14,7 +14,7 @@ ground) with gusts of 2 m/s.
 Expected: at least 99.9% of unseen winds for each training seed, after some 3 s of training.
 """
 
-from diffsim import cli
+from diffsim.app import cli
 
 if __name__ == "__main__":
     cli.check_arguments(__file__)  # before JAX is imported, which takes a second
@@ -35,8 +35,9 @@ import numpy as np
 import optax
 
 import diffsim as ds
-from diffsim import control, plot, report, scenes
+from diffsim import control
 from diffsim.systems.quadrotor import THRUST, Quadrotor, State, Wind, gusts, quadrotor
+from diffsim.viz import plot, report, scenes
 
 MACHINE = Quadrotor()
 WIND = Wind()

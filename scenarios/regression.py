@@ -13,7 +13,7 @@ cubic in 2,000 points, powers and Legendre polynomials, its gradient by hand; an
 Expected: the bound is never violated; all methods but the first-order ones reach 1e-10. Some 30 s.
 """
 
-from diffsim import cli
+from diffsim.app import cli
 
 if __name__ == "__main__":
     cli.check_arguments(__file__)  # before JAX is imported, which takes a second
@@ -33,8 +33,8 @@ import numpy as np
 import optax
 
 import diffsim as ds
-from diffsim import plot, report
 from diffsim.autodiff.legendre import legendre3
+from diffsim.viz import plot, report
 
 ROWS, COLUMNS = 500, 100
 NOISE = 0.1

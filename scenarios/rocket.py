@@ -13,7 +13,7 @@ than 1 m/s, tilted by less than 0.1 rad, with fuel left. Straight above the spot
 Expected: 99% of unseen starts for each training seed, on 1.08 times the least fuel, after some 15 s of CPU time each.
 """
 
-from diffsim import cli
+from diffsim.app import cli
 
 if __name__ == "__main__":
     cli.check_arguments(__file__)  # before JAX is imported, which takes a second
@@ -35,8 +35,9 @@ import numpy as np
 import optax
 
 import diffsim as ds
-from diffsim import control, plot, report
+from diffsim import control
 from diffsim.systems.rocket import GIMBAL, GROUND, Rocket, State, best_ignition, outline, rocket, vertical_burn
+from diffsim.viz import plot, report
 
 MACHINE = Rocket()
 DT, STEPS = 0.25, 100  # s between two decisions, and decisions of a flight at most

@@ -13,7 +13,7 @@ within 0.2 rad of upright over the last 2 s of 10, and the cart on its track of 
 Expected: 64 of 64 starts for 10 of 10 training seeds, after some 5 s of training each.
 """
 
-from diffsim import cli
+from diffsim.app import cli
 
 if __name__ == "__main__":
     cli.check_arguments(__file__)  # before JAX is imported, which takes a second
@@ -35,8 +35,9 @@ import numpy as np
 import optax
 
 import diffsim as ds
-from diffsim import control, plot, report, scenes
+from diffsim import control
 from diffsim.systems.cartpole import FORCE, TRACK, CartPole, State, cartpole
+from diffsim.viz import plot, report, scenes
 
 MACHINE = CartPole()
 DT = 0.05  # s, between two decisions

@@ -15,7 +15,7 @@ Published elsewhere: 300 s of training for a mean miss of 0.3% in a simulator of
 below 0.1% of fresh reachable targets after some seconds of training.
 """
 
-from diffsim import cli
+from diffsim.app import cli
 
 if __name__ == "__main__":
     cli.check_arguments(__file__)  # before JAX is imported, which takes a second
@@ -38,10 +38,10 @@ import numpy as np
 import optimistix as optx
 
 import diffsim as ds
-from diffsim import plot, report
+from diffsim.io.model_table import read_table, write_table
 from diffsim.systems import trebuchet
 from diffsim.systems.trebuchet import FAST, ThrowStatus, Trebuchet, drawing, throw
-from diffsim.table import read_table, write_table
+from diffsim.viz import plot, report
 
 ANGLES = (np.deg2rad(5.0), np.deg2rad(65.0))  # rad, release angles the network may choose
 MASSES = (10.0, 122.0)  # kg: lighter does not throw, heavier lets the sling go slack

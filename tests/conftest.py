@@ -10,8 +10,8 @@ from pathlib import Path
 import jax
 import pytest
 
-from diffsim import cli
-from diffsim._signature import job_names
+from diffsim.app import cli
+from diffsim.app.signature import job_names
 
 ROOT = Path(__file__).parent.parent
 CACHE = str(ROOT / ".cache" / "jax")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from diffsim._errors import InputError
-from diffsim.idx import read_idx, read_pair
+from diffsim.io.idx import read_idx, read_pair
 
 
 def result_of(done) -> dict:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from diffsim import InputError
-from diffsim.measurements import read_measurements
+from diffsim.io.measurements import read_measurements
 
 DATA = Path(__file__).parent.parent / "scenarios" / "data"
 

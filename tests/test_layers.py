@@ -80,7 +80,7 @@ def test_parameters_stand_on_errors_and_types_alone():
 
 def test_only_the_plots_import_matplotlib():
     users = {path.name for path in FILES if any(name.split(".")[0] == "matplotlib" for name in imports(path))}
-    assert users <= {"plot.py", "_belief_plot.py", "_graph_plot.py"}
+    assert users <= {"plot.py", "posterior_plot.py", "graph_plot.py"}
 
 
 def test_imports_have_no_cycle():

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import diffsim as ds
-from diffsim import report
 from diffsim.systems.trebuchet import ThrowStatus
+from diffsim.viz import report
 
 
 @pytest.fixture(autouse=True)

@@ -13,12 +13,12 @@ from ..autodiff.inputs import Inputs, scalar_format, split
 from ..autodiff.ridders import Sweep, ridders
 from .causes import SUSPECT, located
 from .directional import along, differences, forward, reverse, steps_for, value_along, value_of
+from .directions import Probes, choose
 from .event_conditioning import Crossing
 from .extra_checks import Evidences, more_evidence
 from .flat_regions import silent_change
 from .solver_tolerance import remaining_error, tightened, tighter_by
 from .table import plain, table
-from .test_directions import Probes, choose
 from .verdict import SEVERITY, Evidence, Row, judge, place, row_of
 
 MODES = ("reverse", "forward")

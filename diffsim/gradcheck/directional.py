@@ -12,7 +12,7 @@ from jaxtyping import Array
 from .._jax.source_lines import first_line
 from ..autodiff.inputs import Inputs
 from ..autodiff.ridders import CHUNK, Sweep, batched, step_sizes, sweep
-from .test_directions import WHOLE, Probes, tangent
+from .directions import WHOLE, Probes, tangent
 
 ELEMENTS = 2**24
 """Numbers of input held at once by a batch of points."""

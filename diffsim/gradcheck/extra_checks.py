@@ -12,7 +12,7 @@ from .._errors import InputError
 from ..autodiff.complex_step import complex_derivatives
 from ..autodiff.inputs import Inputs
 from ..graph.operation_derivatives import NO_RULE
-from .test_directions import Probes
+from .directions import Probes
 from .verdict import Row
 
 TINY = 1e3

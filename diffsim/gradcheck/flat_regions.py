@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..autodiff.ridders import Sweep
-from .test_directions import WHOLE
+from .directions import WHOLE
 from .verdict import Evidence, Row, row_of
 
 RESTING = 4

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from ..autodiff.ridders import Slope, Sweep
-from .test_directions import WHOLE
+from .directions import WHOLE
 
 Verdict: TypeAlias = Literal["agrees", "inconclusive", "disagrees", "zero?", "non-finite"]
 

@@ -13,8 +13,8 @@ from jaxtyping import PyTree
 
 from .._errors import InputError
 from .._jax.program import Fold, Program, Slot, program_of, trace
-from .._plain import plain
 from ..autodiff.inputs import floats_as_arrays, scalar_format, split
+from ..io.json_encoding import plain
 from .operation_derivatives import adjoints, moves, tangents
 
 LARGEST = 2000

@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from .._errors import InputError
 from .._extras import extra
-from .._files import check_path, check_writable, write_whole
+from ..io.files import check_path, check_writable, write_whole
 from . import _png
 from .values import check_floating
 

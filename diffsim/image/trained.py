@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._errors import InputError
-from .._files import write_whole
-from .._npz import Entry, read_arrays, read_headers
+from ..io.files import write_whole
+from ..io.npz import Entry, read_arrays, read_headers
 from ..parameters import parameters, replace
 from .chain import Chain
 from .colour import Balance, ColourMatrix, Gamma, Saturation, ToneCurve, root, square

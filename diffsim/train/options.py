@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from .._errors import InputError
-from .._files import write_text
 from .._types import Model, Scalar
+from ..io.files import write_text
 from .step import Guard, Rule, State
 
 

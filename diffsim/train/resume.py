@@ -12,11 +12,11 @@ import numpy as np
 from jaxtyping import Bool, Float, PyTree
 
 from .._errors import InputError
-from .._files import partial_of
 from .._types import Model
-from .checkpoint import Contents, fill, misfits, parse, read_bytes, save, versions
+from ..io.checkpoint import Contents, fill, misfits, parse, read_bytes, save, versions
+from ..io.checkpoint_leaves import named, to_file
+from ..io.files import partial_of
 from .devices import Group, local
-from .leaves import named, to_file
 from .options import Checkpoint, NonFinite
 from .step import Guard, State
 

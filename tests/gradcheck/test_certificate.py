@@ -14,9 +14,9 @@ import diffsim as ds
 from diffsim.autodiff.legendre import legendre3
 from diffsim.gradcheck.check import check_gradients
 from diffsim.gradcheck.event_conditioning import crossing
-from diffsim.report import Report
 from diffsim.systems.bouncing_ball import FALLING, BouncingBall, fall, start
 from diffsim.systems.pendulum import Pendulum, State, pendulum
+from diffsim.viz.report import Report
 
 X = jnp.array([0.7, 1.3, 2.2])
 stop = jax.lax.stop_gradient

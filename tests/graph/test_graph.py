@@ -9,11 +9,11 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from diffsim import plot, report
 from diffsim._errors import InputError
 from diffsim.graph.computational_graph import computational_graph
-from diffsim.graph.layout import layout
 from diffsim.graph.stage_graph import stage_graph
+from diffsim.viz import plot, report
+from diffsim.viz.graph_layout import layout
 
 POINT = (jnp.array(1.5), jnp.array(0.5))
 

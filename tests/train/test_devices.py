@@ -51,7 +51,7 @@ def share(folder, devices, count, *task, codes=None):
 
 
 def result(folder, index=0):
-    return ds.train.checkpoint.read(folder / f"result-{index}").leaves
+    return ds.io.checkpoint.read(folder / f"result-{index}").leaves
 
 
 def assert_equal(folder, other, index=0):

@@ -140,7 +140,7 @@ def test_a_file_that_is_no_fit_or_damaged_is_refused_and_kept(path):
 def test_a_checkpoint_of_another_jax_goes_on_with_a_word(path, monkeypatch, capfd):
     with pytest.raises(Stop):
         fit(path, watch=stop_at(20))
-    real = ds.train.checkpoint.versions()
+    real = ds.io.checkpoint.versions()
     monkeypatch.setattr("diffsim.train.resume.versions", lambda: real | {"jax": "99.0"})
     fit(path)
     assert re.search(r"was saved by jax [\d.]+, here 99\.0: the rest may differ in rounding", capfd.readouterr().err)

@@ -1,0 +1,1 @@
+"""Command lines: jobs from signatures, settings, run folders, progress and exit codes."""

@@ -1,0 +1,208 @@
+"""Sub-commands from plain functions: their signatures are the flags, what they return is the result.
+
+A scenario script has functions such as
+
+    def throw(*, wind: cli.Finite = 0.0, seed: cli.Seed = 0, run: cli.Run) -> dict: ...
+
+and ends with
+
+    if __name__ == "__main__":
+        cli.main(train, throw)
+
+What a value may be stands in its annotation: `Seed`, `Seeds`, `Count`, `Finite`, `Positive`, `InFile`, `OutFile`, or a
+type with a constraint, as in `Annotated[int, cli.Within(1, 100)]` and `Annotated[Path, cli.WritableFile((".gif",))]`. A
+script that begins with
+
+    if __name__ == "__main__":
+        cli.check_arguments(__file__)
+
+prints its help and reports bad arguments before it imports JAX, which takes a second.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from .._errors import InputError, WorkFailed
+from ..io.json_encoding import plain, show
+from .run import ResumableRun, Run, new_run, resumed_run
+from .signature import stubs
+from .streams import flush_or_discard, on_interrupt, without_write_errors
+from .values import (
+    Count,
+    Each,
+    ExistingFolder,
+    Finite,
+    InFile,
+    NonZero,
+    OutFile,
+    Positive,
+    ReadableFile,
+    Seed,
+    Seeds,
+    Within,
+    WritableFile,
+    seed_range,
+)
+
+if TYPE_CHECKING:
+    from .parse import Job, Request
+
+__all__ = [
+    "Count",
+    "Each",
+    "ExistingFolder",
+    "Finite",
+    "InFile",
+    "NonZero",
+    "OutFile",
+    "Positive",
+    "ReadableFile",
+    "ResumableRun",
+    "Run",
+    "Seed",
+    "Seeds",
+    "Within",
+    "WritableFile",
+    "check_arguments",
+    "main",
+    "seed_range",
+]
+
+DONE, FAILED, BAD_ARGUMENTS, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
+WRONG_PATH = (FileNotFoundError, PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError)
+
+
+def check_arguments(script: str | Path, argv: Sequence[str] | None = None) -> None:
+    """Checks the command line of a script by its source, and exits if it asks for help or cannot be used.
+
+    For the first lines of a script, before it imports what takes time. Until `main` takes over, Ctrl-C ends the script
+    with one line, and so does a device in `JAX_PLATFORMS` that is not there. Signatures that the source alone does not
+    show, as with a default that is computed, are checked by `main`.
+    """
+    sys.stderr = without_write_errors(sys.stderr)
+    on_interrupt(lambda: _fail(INTERRUPTED, "interrupted"))
+    sys.excepthook = _exit_on_import_error
+    jobs = stubs(Path(script))
+    if jobs:
+        with _exit_on_error():
+            _request(jobs, argv)
+
+
+def main(*jobs: "Job", argv: Sequence[str] | None = None) -> NoReturn:
+    """Runs the job that the command line names, the first if it names none, and exits.
+
+    Of a job's parameters, those without default that may be passed by position are arguments, the others
+    flags; one annotated `Run` receives a new run folder, one annotated `ResumableRun` an old one if the flag
+    `--resume RUN` names it. Its first docstring line and `Args:` are its help.
+    The returned mapping is printed as `name  value` lines, or with `--json` as one JSON object.
+
+    Exit codes: 0 done, 1 the work failed (`WorkFailed`, no memory left), 2 bad arguments (`InputError`, a file that
+    cannot be used, a device that is absent), 130 interrupted, 141 the reader of the output left. Other exceptions are
+    bugs and pass through.
+    """
+    # OpenBLAS, which JAX loads with its first factorisation, has threads that wait for one another at full load; for
+    # matrices as small as a scenario's one is as fast, and several times faster where other programs run.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    before, sys.stderr = sys.stderr, without_write_errors(sys.stderr)
+    on_interrupt(None)
+    sys.excepthook = sys.__excepthook__
+    try:
+        with _exit_on_error():
+            _run(jobs, _request(jobs, argv))
+            print(end="", flush=True)  # here, so that a closed pipe is met where it is caught
+        sys.exit(DONE)
+    finally:
+        sys.stderr = before
+
+
+def _request(jobs: Sequence[Callable], argv: Sequence[str] | None) -> "Request":
+    from .parse import parse  # here: tyro takes half of the time of `--help`
+
+    return parse(jobs, list(sys.argv[1:] if argv is None else argv))
+
+
+@contextmanager
+def _exit_on_error() -> Iterator[None]:
+    """Turns exceptions that are no bugs into one line on standard error and an exit code."""
+    try:
+        yield
+    except BrokenPipeError:
+        flush_or_discard(sys.stdout)
+        sys.exit(PIPE_CLOSED)
+    except InputError as error:
+        _fail(BAD_ARGUMENTS, error)
+    except WorkFailed as error:
+        _fail(FAILED, error)
+    except OSError as error:
+        _fail(BAD_ARGUMENTS if isinstance(error, WRONG_PATH) else FAILED, _reason(error))
+    except KeyboardInterrupt:
+        _fail(INTERRUPTED, "interrupted")
+    except (MemoryError, RuntimeError) as error:
+        _exit_on_missing_resource(error)
+        raise
+
+
+def _exit_on_missing_resource(error: BaseException) -> None:
+    """Ends the process if there is no memory left, or no such device."""
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+        _fail(FAILED, f"memory ran out: ask for less. {str(error)[:200]}")
+    if "Unable to initialize backend" in str(error) or "Unknown backend" in str(error):
+        wish = os.environ.get("JAX_PLATFORMS", "")
+        _fail(BAD_ARGUMENTS, f"JAX_PLATFORMS={wish}: {str(error)[:300]}; leave it unset, or name a device that is here")
+
+
+def _exit_on_import_error(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """Reports an exception between `check_arguments` and `main`, where no other code stands around it."""
+    if isinstance(error, KeyboardInterrupt):
+        _fail(INTERRUPTED, "interrupted")
+    if isinstance(error, MemoryError | RuntimeError):
+        _exit_on_missing_resource(error)
+    if isinstance(error, InputError):
+        _fail(BAD_ARGUMENTS, error)
+    sys.__excepthook__(kind, error, trace)
+
+
+def _run(jobs: Sequence["Job"], request: "Request") -> None:
+    """Does the work that is asked for and prints its result."""
+    from .parse import run_parameter
+
+    job, settings, own = jobs[request.number], request.settings, (request.script.stem, request.command)
+    begin = lambda kind: (
+        resumed_run(request.resume, *own, settings)
+        if request.resume
+        else new_run(request.runs or Path("runs"), *own, settings, kind)
+    )
+    runs = {name: begin(kind) for name, kind in run_parameter(job).items()}
+    try:
+        result = dict(job(**settings, **runs) or {})
+        for run in runs.values():
+            run.finish()
+            result["run"] = str(run.folder)
+    finally:
+        for run in runs.values():
+            run.clear()
+    _print(result, request.as_json)
+
+
+def _print(result: Mapping[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(plain(result), allow_nan=False))
+        return
+    width = max(map(len, result), default=0)
+    for name, value in result.items():
+        print(f"{name:<{width}}  {show(value)}")
+
+
+def _fail(code: int, reason: object) -> NoReturn:
+    flush_or_discard(sys.stdout)
+    print(f"error: {' '.join(str(reason).split())}", file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+def _reason(error: OSError) -> str:
+    return f"{error.filename}: {error.strerror}" if error.filename is not None else str(error)

@@ -1,0 +1,149 @@
+"""Settings of a sub-command as a TOML file: read and checked against its parameters, or written."""
+
+import argparse
+import difflib
+import functools
+import inspect
+import io
+import json
+import operator
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import redirect_stderr
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from .._errors import InputError
+from ..io.files import check_path
+from ..io.json_encoding import plain, show
+
+LARGEST = 1_000_000  # bytes of a file of settings
+
+
+def read(path: Path, parameters: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
+    """Returns the values that `path` gives to `parameters`, each converted to its parameter's type.
+
+    Raises `InputError` for a file that is not TOML, an unknown name, or a value of the wrong type, and
+    `OSError` for a file that cannot be read.
+    """
+    check_path(path)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: give a file of settings")
+    with path.open("rb") as file:  # which may be a pipe, or a device without an end
+        data = file.read(LARGEST + 1)
+    if len(data) > LARGEST:
+        raise InputError(f"{path} has more than {LARGEST} bytes, too many for a file of settings: give another")
+    try:
+        table = tomllib.loads(data.decode("utf-8-sig").replace("\r\n", "\n"))
+    except RecursionError:
+        raise InputError(f"{path} is not a file of settings: it is nested too deep") from None
+    except ValueError as error:  # TOML or UTF-8 that is none, or a number of thousands of digits
+        raise InputError(f"{path} is not a TOML file: {error!s:.200}") from error
+    values = {}
+    for key, raw in table.items():
+        name = key.replace("-", "_")
+        if name not in parameters:
+            raise InputError(f"{path}: unknown setting '{key}'; {_suggestion(name, parameters)}")
+        values[name] = _convert(path, key, raw, parameters[name].annotation)
+    return values
+
+
+def named_path(words: Sequence[str], flag: str) -> Path | None:
+    """Returns the value of a flag such as `--config`, which must be known first: it sets the defaults of the others."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument(flag, type=Path, nargs="?", dest="path")
+    return parser.parse_known_args(words)[0].path
+
+
+def of_run(folder: Path) -> Path:
+    """Returns the settings file of a run folder."""
+    return folder / "config.toml"
+
+
+def check_same(folder: Path, given: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Raises InputError if a run is resumed with other settings than it was started with."""
+    for name, value in given.items():
+        if settings[name] != value:
+            found = f"{name} is {show(value)} there, here {show(settings[name])}"
+            raise InputError(
+                f"--resume {folder} uses the settings of its run: {found}; leave that out, or begin a new run"
+            )
+
+
+def toml(settings: Mapping[str, Any]) -> str:
+    """Returns `settings` as TOML text that `read` accepts; None, which TOML lacks, becomes "None"."""
+    return "".join(f"{name} = {_literal(value)}\n" for name, value in settings.items())
+
+
+def _suggestion(name: str, parameters: Mapping[str, inspect.Parameter]) -> str:
+    near = difflib.get_close_matches(name, parameters, n=1)
+    return f"did you mean '{near[0]}'?" if near else f"known settings: {', '.join(parameters) or 'none'}"
+
+
+def _convert(path: Path, key: str, raw: Any, annotation: Any) -> Any:
+    import tyro  # here, for what only writes settings does without
+
+    def collect(**values: Any) -> Any:
+        return values["value"]
+
+    # The command line's own conversion, so that a file and a flag mean the same.
+    kept = Annotated[annotation, tyro.conf.FlagConversionOff]
+    parameter = inspect.Parameter("value", inspect.Parameter.KEYWORD_ONLY, annotation=kept)
+    collect.__signature__ = inspect.Signature([parameter])  # pyright: ignore[reportFunctionMemberAccess]
+    collect.__annotations__ = {"value": kept}
+    words = [str(leaf) for leaf in _leaves(raw)]
+    words = [f"--value={words[0]}"] if len(words) == 1 else ["--value", *words]
+    try:
+        with redirect_stderr(io.StringIO()):
+            value = tyro.cli(collect, args=words, add_help=False)
+    except SystemExit:
+        value = _Misfit
+    if not _fits(raw, value):
+        expected = inspect.formatannotation(_bare(annotation))
+        raise InputError(f"{path}: {key} = {raw!r:.80} does not fit its type, {expected}")
+    return value
+
+
+def _bare(annotation: Any) -> Any:
+    """The type of an annotation, without the marks that say more of it."""
+    if get_origin(annotation) is Annotated:
+        return _bare(annotation.__origin__)
+    if get_origin(annotation) in (Union, UnionType):
+        return functools.reduce(operator.or_, map(_bare, get_args(annotation)))
+    return annotation
+
+
+class _Misfit:
+    """Stands for a value that could not be converted."""
+
+
+def _leaves(raw: Any) -> Iterator[Any]:
+    if isinstance(raw, list):
+        for item in raw:
+            yield from _leaves(item)
+    else:
+        yield raw
+
+
+def _fits(raw: Any, value: Any) -> bool:
+    """Tells whether a TOML value kept its kind: flags are all text, so "3" would pass for 3 and 3 for "3"."""
+    if value is _Misfit:
+        return False
+    if isinstance(raw, list):
+        return isinstance(value, list | tuple) and all(map(_fits, raw, value))
+    return isinstance(raw, str) != isinstance(value, int | float)
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return repr(value)
+    value = plain(value)
+    if isinstance(value, list):
+        return "[" + ", ".join(_literal(item) for item in value) + "]"
+    if isinstance(value, int | float):
+        return repr(value)
+    # A JSON string is a TOML string except for the delete character, which TOML wants escaped.
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,0 +1,150 @@
+"""The folder of a run: what it was asked, what it ran on, what it measured, what it drew."""
+
+import json
+import platform
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from .._errors import InputError
+from ..io.files import check_path, clear_partial, partial_of, write_text, write_whole
+from ..io.json_encoding import plain
+from . import config
+
+METRICS = "metrics.jsonl"
+PACKAGES = ("diffsim", "jax", "jaxlib", "diffrax", "equinox", "optax", "optimistix", "lineax", "numpy")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder and the settings of the run.
+
+    A sub-command with a parameter annotated `cli.Run` receives a new one.
+    """
+
+    folder: Path
+    settings: Mapping[str, Any]
+
+    def metric(self, **values: Any) -> None:
+        """Appends one JSON object to `metrics.jsonl`; non-finite numbers become strings (`plain`)."""
+        with self._metrics().open("a", encoding="utf-8") as file:
+            file.write(json.dumps(plain(values), allow_nan=False) + "\n")
+
+    def figure(self, name: str, fig: Any) -> Path:
+        """Returns the path of `figures/<name>.png`, where the matplotlib figure `fig` is now saved."""
+        path = self.folder / "figures" / f"{name}.png"
+        path.parent.mkdir(exist_ok=True)
+        return write_whole(path, lambda file: fig.savefig(file, dpi=150, format="png"))
+
+    def say(self, text: str) -> None:
+        """Prints progress, on standard error, where it cannot mix with the result."""
+        print(text, file=sys.stderr, flush=True)
+
+    def finish(self) -> None:
+        """Ends a run whose work is done."""
+
+    def clear(self) -> None:
+        """Removes what is only of use while the run goes on."""
+
+    def _metrics(self) -> Path:
+        return self.folder / METRICS
+
+
+@dataclass(frozen=True)
+class ResumableRun(Run):
+    """A run that can be resumed after it was interrupted: what its parts save is in its folder.
+
+    A sub-command with a parameter annotated `cli.ResumableRun` has the flag `--resume RUN`. It then does all of its
+    work again with the same settings, in the same folder; its fits, whose checkpoints are at `state`, do not.
+
+    A resumed run writes its metrics again, to a second file. The first file stays until the second has as many lines:
+    no metric is lost if the run fails or is killed again.
+    """
+
+    def state(self, part: str = "fit") -> Path:
+        """Returns the path of the checkpoint of a part of the run."""
+        return self.folder / f"{part}.ckpt"
+
+    def metric(self, **values: Any) -> None:
+        """Appends one JSON object to `metrics.jsonl`, or to the file that is to replace it."""
+        super().metric(**values)
+        again = partial_of(self.folder / METRICS)
+        if again.exists() and _lines(again) >= _lines(self.folder / METRICS):
+            self.finish()
+
+    def finish(self) -> None:
+        """Replaces the old metrics by those of this attempt."""
+        again = partial_of(self.folder / METRICS)
+        if again.exists():
+            again.replace(self.folder / METRICS)
+
+    def clear(self) -> None:
+        """Removes the metrics of an attempt that wrote fewer than the run before."""
+        partial_of(self.folder / METRICS).unlink(missing_ok=True)
+
+    def _metrics(self) -> Path:
+        again = partial_of(self.folder / METRICS)
+        return again if again.exists() else self.folder / METRICS
+
+
+def check_own(folder: Path, scenario: str, command: str) -> None:
+    """Raises InputError unless a folder holds a run of this sub-command of this scenario; nothing in it is changed."""
+    check_path(folder)
+    if not (folder / "config.toml").is_file():
+        raise InputError(f"--resume {folder}: no run is there; give a folder such as runs/<scenario>/<time>-<seed>")
+    try:
+        versions = json.loads((folder / "versions.json").read_text(encoding="utf-8"))
+        begun = versions["scenario"], versions["command"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        raise InputError(f"--resume {folder}: versions.json does not name its scenario; begin a new run") from None
+    if begun != (scenario, command):
+        raise InputError(f"--resume {folder} is a run of {' '.join(map(str, begun))}, not of {scenario} {command}")
+
+
+def resumed_run(folder: Path, scenario: str, command: str, settings: Mapping[str, Any]) -> ResumableRun:
+    """Returns the run in an old folder, without the partial files that a killed process left there."""
+    check_own(folder, scenario, command)
+    clear_partial(folder)
+    if (folder / METRICS).exists():
+        partial_of(folder / METRICS).touch()
+    return ResumableRun(folder, settings)
+
+
+def new_run(root: Path, scenario: str, command: str, settings: Mapping[str, Any], kind: type[Run] = Run) -> Run:
+    """Returns a run in the new folder `root/scenario/<time>-<seed>`, its settings and versions written.
+
+    The seed is the setting of that name, or 0. A folder that exists is never reused: a number is appended.
+    """
+    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{settings.get('seed', 0)}"
+    folder = root / scenario / stem
+    for number in count(2):
+        try:
+            folder.mkdir(parents=True)
+            break
+        except FileExistsError:
+            if not folder.is_dir():
+                raise
+            folder = folder.with_name(f"{stem}-{number}")
+    write_text(folder / "config.toml", config.toml(settings))
+    about = {"scenario": scenario, "command": command} | _versions()
+    write_text(folder / "versions.json", json.dumps(about, indent=2) + "\n")
+    return kind(folder, settings)
+
+
+def _lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def _versions() -> dict[str, str | None]:
+    found: dict[str, str | None] = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = None
+    return found

@@ -1,0 +1,1 @@
+"""Files read and written: CSV, IDX, checkpoints, JSON, each whole or not at all."""

@@ -1,0 +1,123 @@
+"""Tables of text in CSV files, read and checked: encoding, separator, columns, cells; and written whole."""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from .._errors import InputError
+from .files import check_path, write_text
+
+LARGEST = 2**30  # bytes of a file
+LONGEST = 10_000  # characters of a cell
+
+
+class Rows(NamedTuple):
+    """The names of the columns, the cells of each row, and the line of the file on which each row ends."""
+
+    columns: list[str]
+    cells: list[list[str]]
+    lines: list[int]
+
+
+def read_rows(path: Path | str) -> Rows:
+    """The rows of a CSV file with a header; empty lines and lines that begin with # are left out.
+
+    Text is UTF-8, or UTF-16 with its byte order mark; lines end as on any system; commas stand between the cells.
+    Raises InputError, which names the line and the remedy, for any other file, for columns of one name, and for a cell
+    of more than 10,000 characters.
+    """
+    numbers: list[int] = []
+    reader = csv.reader(_rows_of_text(text_of(path), numbers), strict=True)
+    found, lines = [], []
+    usual = csv.field_size_limit(LONGEST)
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells) or len(cells) > 1:
+                found.append(cells)
+                lines.append(numbers[-1])
+    except csv.Error as error:
+        raise InputError(f"{path}, line {numbers[-1] if numbers else 1}: {_reason(error)}") from None
+    finally:
+        csv.field_size_limit(usual)
+    columns = [name.strip() for name in found[0]] if found else []
+    _check_columns(path, columns)
+    return Rows(columns, found[1:], lines[1:])
+
+
+def remarks(path: Path | str) -> list[str]:
+    """The lines of a CSV file that begin with #, without it."""
+    lines = (line.strip() for line in io.StringIO(text_of(path), newline=None))
+    return [line.lstrip("# ") for line in lines if line.startswith("#")]
+
+
+def write_rows(path: str | Path, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Path:
+    """The path, where the table now is: all of it, or what was there before."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return write_text(path, text.getvalue())
+
+
+def number(text: str | None) -> float:
+    """The number in a cell, not finite where it says so. Raises ValueError, which tells why, if there is none."""
+    given = (text or "").strip()
+    if "," in given:
+        raise ValueError("is not a number; give a decimal point, as in 0.5, and no separators")
+    if "_" in given:
+        raise ValueError("is not a number")  # though Python would take it for one
+    try:
+        return float(given)
+    except ValueError:
+        raise ValueError("is not a number") from None
+
+
+def text_of(path: Path | str) -> str:
+    """The text of a file, without its byte order mark; raises InputError if it is not UTF-8, or marked as UTF-16."""
+    path = Path(path)
+    check_path(path)
+    with path.open("rb") as file:
+        data = file.read(LARGEST + 1)
+    if len(data) > LARGEST:
+        raise InputError(f"{path} has more than {LARGEST} bytes: part it")
+    try:
+        if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            return data.decode("utf-16")
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = 1 + data[: error.start].count(b"\n")
+        byte = f"byte 0x{data[error.start]:02x}" if error.start < len(data) else "the end"
+        raise InputError(
+            f"{path}, line {line}: {byte} is not UTF-8, as in a file in Latin-1: save it as UTF-8"
+        ) from None
+    if "\0" in text:
+        raise InputError(f"{path} has NULs, as UTF-16 without its mark or a file that is no text: save it as UTF-8")
+    return text
+
+
+def _rows_of_text(text: str, numbers: list[int]) -> Iterator[str]:
+    """The lines that count, of which the numbers are noted."""
+    for number, line in enumerate(io.StringIO(text, newline=None), start=1):
+        if line.strip() and not line.lstrip().startswith("#"):
+            numbers.append(number)
+            yield line
+
+
+def _check_columns(path: Path | str, columns: list[str]) -> None:
+    named = [name for name in columns if name]
+    twice = [name for name in named if named.count(name) > 1]
+    if twice:
+        raise InputError(f"{path} has two columns of the name {twice[0]!r:.60}: rename one, or take it out")
+    for separator, word in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
+        if len(columns) == 1 and separator in columns[0]:
+            raise InputError(
+                f"{path} has {word} between its columns: save it with commas, and with points in numbers, as in 0.5"
+            )
+
+
+def _reason(error: csv.Error) -> str:
+    if "field larger than" in str(error):
+        return f"a cell has more than {LONGEST} characters: is a quotation mark left open? Mend the file"
+    return f"{error}: mend the file"

@@ -1,0 +1,122 @@
+"""Files that are there whole or not at all: written beside their place, flushed to the disk and renamed."""
+
+import os
+import stat
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from .._errors import InputError, WorkFailed
+
+PARTIAL = ".partial"  # what the name of a file ends in while it is written
+LONGEST = 255 - len(PARTIAL)  # bytes of a file's name that a system takes, with room for that end
+
+
+def write_whole(path: str | Path, write: Callable[[BinaryIO], object]) -> Path:
+    """Returns the path, where what `write(file)` wrote now is: all of it, or what was there before.
+
+    A pipe or a device, such as /dev/stdout, is written to as it is. Two processes must not write to the same path at
+    the same time. Raises InputError for a path that cannot be written, WorkFailed if the disk is full or refuses.
+    """
+    path = Path(path)
+    check_writable(path)
+    target = Path(os.path.realpath(path))
+    try:
+        if target.exists() and not target.is_file():
+            with target.open("wb") as stream:
+                write(stream)
+        else:
+            _replace(target, write)
+            _flush_folder(target.parent)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        reason = error.strerror or error
+        raise WorkFailed(f"{path} was not saved: {reason}. What was there before is as it was") from error
+    return path
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Returns the path, where the text now is, in UTF-8: all of it, or what was there before."""
+    data = text.encode()
+    return write_whole(path, lambda file: file.write(data))
+
+
+def check_path(path: Path) -> None:
+    """Raises InputError for a path that no system has: with a NUL, not UTF-8, or too long."""
+    try:
+        long = max((len(part.encode()) for part in path.parts), default=0)
+    except UnicodeEncodeError:
+        raise InputError(f"{str(path)!r} is not UTF-8: rename the file") from None
+    if "\0" in str(path):
+        raise InputError(f"{str(path)!r} has a NUL, which no path has: leave it out")
+    if long > LONGEST:
+        raise InputError(f"{_short(path)}: a name of {long} bytes, which is too long; give at most {LONGEST}")
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        pass  # of these what is done with the path tells more
+    except OSError as error:
+        raise InputError(f"{_short(path)} cannot be a path: {error.strerror}; give another") from error
+
+
+def check_writable(path: Path) -> None:
+    """Raises InputError if no file could be written to a path; for use before the work begins."""
+    check_path(path)
+    target = Path(os.path.realpath(path))
+    check_path(target)
+    if target.is_dir():
+        raise InputError(f"{path} is a folder; give the name of a file")
+    if not target.parent.is_dir():
+        raise InputError(f"{path}: the folder {target.parent} does not exist; make it first")
+    if target.exists():
+        if not os.access(target, os.W_OK):
+            raise InputError(f"{path} is protected from writing: give another path, or permit it")
+        if not target.is_file():
+            return
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise InputError(f"{path}: the folder {target.parent} is protected from writing: give another path")
+
+
+def clear_partial(folder: Path) -> None:
+    """Removes what a killed process left half written in a folder and those in it."""
+    for left in folder.rglob(f"*{PARTIAL}"):
+        with suppress(OSError):
+            left.unlink()
+
+
+def partial_of(path: Path) -> Path:
+    """The name of a file while it is written."""
+    return path.with_name(path.name + PARTIAL)
+
+
+def _replace(target: Path, write: Callable[[BinaryIO], object]) -> None:
+    partial = partial_of(target)
+    try:
+        with partial.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        if target.exists():
+            partial.chmod(stat.S_IMODE(target.stat().st_mode))
+        partial.replace(target)
+    except BaseException:
+        with suppress(OSError):
+            partial.unlink()
+        raise
+
+
+def _flush_folder(folder: Path) -> None:
+    """Makes a new name outlast a power failure, where the system can open a folder to flush it."""
+    with suppress(PermissionError):
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+
+
+def _short(path: Path) -> str:
+    text = str(path)
+    return text if len(text) <= 60 else f"{text[:40]}...{text[-15:]}"
