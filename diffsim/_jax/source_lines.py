@@ -19,7 +19,10 @@ _TRACING = ("graph", "gradcheck", "_jax/traced_function.py", "_jax/program.py", 
 COMPILER = (*map(_folder, (jax, eqx)), *(str(_HERE / part) for part in _TRACING))
 """Folders of code that only hands a function on."""
 
-SOLVERS = (*map(_folder, (diffrax, optimistix, lineax)), *(str(_HERE / room) for room in ("solve", "autodiff", "_jax")))
+SOLVERS = (
+    *map(_folder, (diffrax, optimistix, lineax)),
+    *(str(_HERE / room) for room in ("ode", "discrete", "autodiff", "_jax")),
+)
 """Folders of code that calls functions of the caller's, and has operations of its own around them."""
 
 LIBRARIES = (*COMPILER, *SOLVERS, _folder(optax))

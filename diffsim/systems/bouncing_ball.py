@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._types import Scalar
+from ..ode.events import Guard, Phase
 from ..parameters import param
-from ..solve.guard import Guard, Phase
 
 
 class BouncingBall(eqx.Module):

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._types import Scalar
+from ..discrete.rollout import rollout
 from ..parameters import param
-from ..solve.rollout import rollout
 
 THRUST = 10.0  # N, the most of each of the two rotors
 

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._types import Scalar
+from ..ode.events import Guard
 from ..parameters import param
-from ..solve.guard import Guard
 
 GIMBAL = 0.15  # rad, the most that the engine turns to either side
 

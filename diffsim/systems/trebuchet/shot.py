@@ -13,11 +13,12 @@ from jaxtyping import Array, Float
 from ..._types import Count, Scalar
 from ...autodiff.forward_mode import few_inputs
 from ...autodiff.undefined import defined
+from ...discrete.rollout import rollout
+from ...discrete.zero_order_hold import hold
+from ...ode.events import Guard, Phase
+from ...ode.phase import Arrival, Mode, evolve
+from ...ode.status import Status
 from ...parameters import replace
-from ...solve.evolve import Arrival, Mode, evolve
-from ...solve.guard import Guard, Phase
-from ...solve.rollout import hold, rollout
-from ...solve.status import Status
 from . import machine as m
 from .machine import Direction, Flight, Slide, Swing, Trebuchet
 

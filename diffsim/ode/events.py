@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 from .._errors import InputError
 from .._jax.traced_function import Traced, as_arrays
 from .._types import Args, Flag, Scalar
-from .step import Point
+from .runge_kutta import Point
 
 _DIRECTIONS = {"rising": -1.0, "falling": 1.0, "both": 0.0}
 

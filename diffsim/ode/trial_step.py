@@ -12,11 +12,11 @@ from jaxtyping import Array
 
 from .._jax.tangents import freeze
 from .._types import Flag, Scalar, State
-from .guard import Guard, Past
-from .implicit import Slopes
-from .jumps import Landings, room
+from .dirk import Slopes
+from .events import Guard, Past
+from .jump_times import Landings, room
+from .runge_kutta import Point, Stepper
 from .status import Status
-from .step import Point, Stepper
 
 
 class Problem(NamedTuple):

@@ -14,12 +14,12 @@ from .._errors import InputError
 from .._jax.traced_function import is_traced
 from .._types import Args, Count, Scalar, State
 from ..autodiff.undefined import defined
-from .attempt import is_fixed
-from .checks import check_state
-from .evolve import CONTROLLER, SOLVER, differentiated, run_phase
-from .guard import Past, Phase, check_phases, traced_phases
+from .events import Past, Phase, check_phases, traced_phases
+from .options import check_options, check_time, chosen_controller, direction_of
+from .phase import CONTROLLER, SOLVER, differentiated, run_phase
 from .status import Status
-from .times import check_options, check_time, chosen_controller, direction_of
+from .trial_step import is_fixed
+from .validate import check_state
 
 
 class Hybrid(NamedTuple):

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
-from .._errors import InputError
-from ..parameters import constant_field
+from ._errors import InputError
+from .parameters import constant_field
 
 
 class BoundedMLP(eqx.Module):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from diffsim import InputError, ReplayAdjoint, Scalar, integrate
-from diffsim.solve.record import plan
+from diffsim.ode.tape import plan
 
 
 class Pair(NamedTuple):

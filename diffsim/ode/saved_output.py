@@ -10,10 +10,10 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from .._types import Args, Count, Flag, Scalar, State
-from .implicit import Stages
-from .record import Record
+from .dirk import Stages
 from .replay import End
-from .step import Point, Stepper
+from .runge_kutta import Point, Stepper
+from .tape import Record
 
 
 class Path(NamedTuple):

@@ -10,13 +10,13 @@ from jaxtyping import Array, Float, Int
 
 from .._types import Args, State
 from ..autodiff.undefined import defined
-from .adjoint import ReplayAdjoint
-from .attempt import all_finite
-from .checks import check_field, check_state
-from .evolve import SOLVER, Arrival, run_phase
-from .guard import Phase, traced_phases
+from .events import Phase, traced_phases
+from .options import check_options, check_times, chosen_controller, direction_of, in_order
+from .phase import SOLVER, Arrival, run_phase
+from .replay_adjoint import ReplayAdjoint
 from .status import Status, finished
-from .times import check_options, check_times, chosen_controller, direction_of, in_order
+from .trial_step import all_finite
+from .validate import check_field, check_state
 
 CONTROLLER = dfx.PIDController(rtol=1e-6, atol=1e-9)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from diffsim import Guard, Phase, ReplayAdjoint, evolve, integrate
-from diffsim.solve.implicit import Tableau
+from diffsim.ode.dirk import Tableau
 
 FINDER = dfx.VeryChord(rtol=1e-13, atol=1e-14)
 SOLVERS = {

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from .._errors import InputError
-from .._types import Scalar
+from ._errors import InputError
+from ._types import Scalar
 
 Coordinates = PyTree[Float[Array, "..."]]
 

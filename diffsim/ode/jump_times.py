@@ -8,7 +8,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from .._types import Count, Scalar, Vector
-from .step import Point, Stepper
+from .runge_kutta import Point, Stepper
 
 _BEFORE = 2  # units of eps * |t| between the end of a step and the jump: no rounding of t + h reaches it
 

@@ -13,8 +13,8 @@ from jax import lax
 from .._jax.barrier import barrier
 from .._jax.scalarize import entries, written_out
 from .._types import Args, Scalar, Vector
-from . import implicit
-from .implicit import Stages, Tableau
+from . import dirk
+from .dirk import Stages, Tableau
 
 _LIGHT = 16 * 2**10  # bytes of state and parameters up to which one core alone is faster
 
@@ -47,7 +47,7 @@ class Stepper(NamedTuple):
     def stages(self, start: Point, h: Scalar) -> Stages | None:
         """What a step by an implicit method has to find, to be given to `step`."""
         tableau = self.implicit
-        return None if tableau is None else implicit.found(tableau, self.solver, self.term, self.args, tuple(start), h)
+        return None if tableau is None else dirk.found(tableau, self.solver, self.term, self.args, tuple(start), h)
 
     @property
     def implicit(self) -> Tableau | None:
@@ -169,7 +169,7 @@ def _rows(tableau: dfx.ButcherTableau, dtype):
 
 def _implicit(stepper: Stepper, tableau: Tableau, start: Point, h: Scalar, stages) -> tuple[Point, Vector, dict]:
     """A step of a diagonally implicit Runge-Kutta method, of stages that were found."""
-    slopes = implicit.moving(tableau, stepper.term, stepper.args, start.t, start.y, h, stages.slopes)
+    slopes = dirk.moving(tableau, stepper.term, stepper.args, start.t, start.y, h, stages.slopes)
     t, y = start.t + h, start.y + h * jnp.asarray(tableau.b, slopes.dtype) @ slopes
     slope = slopes[-1] if tableau.carries_slope else stepper.slope(t, y)
     error = jnp.zeros_like(y) if stages.error is None else stages.error

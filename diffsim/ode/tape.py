@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 from .._errors import InputError
 from .._jax.dynamic_rows import put
 from .._types import Count, Scalar, Vector
-from .implicit import Slopes
+from .dirk import Slopes
 
 Memory = Literal["auto", "states", "two_levels", "jacobians"]
 _CACHED = 16 * 2**20  # bytes: states beyond that leave the caches, and are kept at some steps only

@@ -18,18 +18,18 @@ from .._jax.traced_function import Traced, is_traced
 from .._types import Args, Count, Flag, Scalar, State, Vector
 from ..autodiff.forward_mode import few_or_many
 from ..autodiff.undefined import defined
-from .attempt import Problem, all_finite, steady
-from .checks import check_field, check_state
-from .guard import Guard, Past, Phase, check_phases, next_watch, traced_phases
-from .jumps import over, unwrapped
-from .locate import Stage, hold, settle
-from .march import March, advance, ahead, begin, rows
-from .prepare import as_vector, on_vectors, stepper, with_plain_norm
-from .record import Memory, Record, blank, plan
+from .adaptive_loop import March, advance, ahead, begin, rows
+from .event_search import Stage, hold, settle
+from .events import Guard, Past, Phase, check_phases, next_watch, traced_phases
+from .jump_times import over, unwrapped
+from .options import check_options, check_time, chosen_controller, direction_of, sensible
 from .replay import End, replay
+from .runge_kutta import Point
+from .solver_setup import as_vector, on_vectors, stepper, with_plain_norm
 from .status import Status
-from .step import Point
-from .times import check_options, check_time, chosen_controller, direction_of, sensible
+from .tape import Memory, Record, blank, plan
+from .trial_step import Problem, all_finite, steady
+from .validate import check_field, check_state
 
 Mode = Literal["auto", "replay", "forward"]
 FEW = 4

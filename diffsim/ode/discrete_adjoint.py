@@ -10,10 +10,10 @@ from jax import lax
 from .._jax.barrier import barrier
 from .._jax.dynamic_rows import put, row
 from .._types import Count, Scalar, Vector
-from .implicit import Slopes, Stages
-from .jumps import over
-from .record import Record, put_some
-from .step import Stepper
+from .dirk import Slopes, Stages
+from .jump_times import over
+from .runge_kutta import Stepper
+from .tape import Record, put_some
 
 _CHUNK = 64  # steps linearised together
 

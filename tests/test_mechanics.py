@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from diffsim._errors import InputError
-from diffsim.solve.lagrange import acceleration, energy
+from diffsim.mechanics import acceleration, energy
 from diffsim.testing import assert_gradients
 
 G = 9.81

@@ -13,8 +13,8 @@ from jaxtyping import Array, Bool, Float
 from .._jax.barrier import barrier
 from .._jax.tangents import freeze, moving_together
 from .._types import Count, Flag, Scalar
-from .guard import Guard, Sight, choose, crossed, extremum, functions, values
-from .step import Point, Stepper
+from .events import Guard, Sight, choose, crossed, extremum, functions, values
+from .runge_kutta import Point, Stepper
 
 _LOOKS = 8  # at dips between the ends of a step
 _TURNS = 60  # of Newton's method and bisection

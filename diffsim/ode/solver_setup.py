@@ -16,7 +16,7 @@ from .._jax.compilable import is_plain, operations
 from .._jax.scalarize import can_be_written_out, entries
 from .._jax.traced_function import Traced
 from .._types import Args, Scalar, State, Vector
-from .step import Stepper
+from .runge_kutta import Stepper
 
 _MANY = 1024  # numbers of a state
 _FEW = 16  # numbers in each array of a field that is written out

@@ -1,6 +1,6 @@
 """Random systems with known solutions, to search for solves that end FINISHED beside a wrong number.
 
-    python tests/solve/random_systems.py --count 500 --seeds 0:2
+    python tests/ode/random_systems.py --count 500 --seeds 0:2
 
 prints for each kind how many systems were solved, how many said that they failed, and how many were silently wrong.
 The truth is a closed form, or an event-driven simulation that goes from root to root of quadratic equations; its

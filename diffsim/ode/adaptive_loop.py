@@ -13,23 +13,14 @@ from .._jax.barrier import barrier
 from .._jax.scalarize import entries
 from .._jax.tangents import freeze, moving_together
 from .._types import Count, Flag, Scalar
-from .attempt import Attempt, Problem, all_finite, attempt, finest, fitted, health, steady
-from .guard import (
-    Past,
-    Watch,
-    choose,
-    first_sight,
-    first_watch,
-    next_sight,
-    next_watch,
-    wanted_sides,
-)
-from .jumps import jump_at, over
-from .locate import Search, Stage, fresh, look, opening
-from .record import Record, write
-from .stability import Stability, after_attempt, after_step, at_start, start_of_attempt, watches
+from .event_search import Search, Stage, fresh, look, opening
+from .events import Past, Watch, choose, first_sight, first_watch, next_sight, next_watch, wanted_sides
+from .jump_times import jump_at, over
+from .runge_kutta import Point
+from .stability_limit import Stability, after_attempt, after_step, at_start, start_of_attempt, watches
 from .status import Status
-from .step import Point
+from .tape import Record, write
+from .trial_step import Attempt, Problem, all_finite, attempt, finest, fitted, health, steady
 
 _LOOKS = 128  # in search of events, beside the steps, for which a record has rows
 

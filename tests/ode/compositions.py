@@ -1,6 +1,6 @@
 """Random compositions of JAX's transformations of random solves, against the same compositions of closed forms.
 
-    python tests/solve/compositions.py --seeds 0:200
+    python tests/ode/compositions.py --seeds 0:200
 
 runs each case in a process that may be ended by the compiler and is then started again with the next, and prints the
 cases that ended so, raised anything but an InputError that was to be expected, or gave a wrong number.

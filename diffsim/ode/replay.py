@@ -13,10 +13,10 @@ from .._jax.largest_of_batch import largest_of_batch
 from .._jax.linear_map import linear_map
 from .._jax.single_kernel import compile_small
 from .._types import Scalar, Vector
-from . import sweep
-from .record import Record
-from .step import Stepper
-from .sweep import Steps
+from . import discrete_adjoint
+from .discrete_adjoint import Steps
+from .runge_kutta import Stepper
+from .tape import Record
 
 
 class End(NamedTuple):
@@ -95,6 +95,6 @@ def replay(
 
 def _carried(steps: Callable[[list], Steps], residuals: list, inputs: list, small: Callable, jacobians: bool) -> End:
     """Tangents of the end from those of the live leaves, over the `steps` made from residuals; with its transpose."""
-    forward = lambda residuals, inputs: sweep.tangents(steps(residuals), inputs)
-    backward = lambda residuals, bars: sweep.cotangents(steps(residuals), bars)
+    forward = lambda residuals, inputs: discrete_adjoint.tangents(steps(residuals), inputs)
+    backward = lambda residuals, bars: discrete_adjoint.cotangents(steps(residuals), bars)
     return End(*linear_map(small(forward), backward if jacobians else small(backward), residuals, inputs))

@@ -14,7 +14,7 @@ import numpy as np
 
 from .._jax.tangents import freeze
 from .._types import Count, Flag, Scalar, Vector
-from .step import Point
+from .runge_kutta import Point
 
 _QUIET = 10  # tolerances that a component moves in a step: less, and the error estimate is not that of its neighbours
 _DISTANCE = 1000  # tolerances from a state to its neighbour

@@ -14,13 +14,13 @@ from jax.flatten_util import ravel_pytree
 from .._errors import InputError
 from .._jax.tangents import freeze
 from .._types import Scalar, Vector
-from .guard import choose
-from .jumps import unwrapped
-from .path import Path, as_dense, as_saved
-from .prepare import on_vectors, stepper
-from .record import Memory, Record, blank, plan
+from .discrete_adjoint import with_slopes
+from .events import choose
+from .jump_times import unwrapped
 from .replay import replay
-from .sweep import with_slopes
+from .saved_output import Path, as_dense, as_saved
+from .solver_setup import on_vectors, stepper
+from .tape import Memory, Record, blank, plan
 
 
 class ReplayAdjoint(dfx.AbstractAdjoint):

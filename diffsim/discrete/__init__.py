@@ -1,0 +1,1 @@
+"""Systems that move in steps: rollouts, and machines under a digital controller."""

@@ -1,0 +1,1 @@
+"""Ordinary differential equations with events: integration, and the derivatives of what it computes."""

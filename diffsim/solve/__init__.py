@@ -1,1 +1,0 @@
-"""Time: trajectories, events, and the modes of differentiating them."""
