@@ -15,7 +15,7 @@ import pytest
 import diffsim as ds
 from diffsim import Guard, Phase, hybrid, integrate
 from diffsim.image import trained, training
-from diffsim.train.iterate import iterate
+from diffsim.optimize.iterations import iterate
 
 KEY = jr.key(0)
 SCENARIOS = Path(__file__).parent.parent / "scenarios"

@@ -6,8 +6,8 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
+from ..optimize.least_squares import fit_least_squares
 from ..parameters import replace, trainable
-from ..train.least_squares import fit_least_squares
 from . import training
 from .box import box
 from .chain import Chain

@@ -17,14 +17,14 @@ from .._errors import InputError, WorkFailed
 from .._jax.traced_function import is_traced
 from .._types import Model
 from ..parameters import parameters, python_numbers, trainable, unconstrain
+from .compiled_steps import State
 from .data import non_finite_in
-from .devices import Group
 from .diagnosis import Finding, blame_data, diagnose_stuck
+from .host_loop import Task
 from .options import TO_THE_END, Checkpoint, Moment, NonFinite, Stopping
 from .progress import Progress
-from .resume import Keeper, Snapshot, origin
-from .step import State
-from .task import Task
+from .sharding import Group
+from .snapshot import Keeper, Snapshot, origin
 
 ENOUGH = 10  # losses none of which is below the first that tell of no progress
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float
 from .._errors import InputError
 from .._types import Model, Scalar
 from ..io.files import write_text
-from .step import Guard, Rule, State
+from .compiled_steps import Guard, Rule, State
 
 
 class Checkpoint(NamedTuple):

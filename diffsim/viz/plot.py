@@ -19,7 +19,7 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike
 
 from diffsim._errors import InputError
-from diffsim.control.horizon import Growth
+from diffsim.control.gradient_growth import Growth
 from diffsim.io.files import write_whole
 from diffsim.viz.animation import PALETTE, Extent, Shape, bounds, colour
 from diffsim.viz.animation import Animation as Animation

@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from diffsim.train.belief import Band
-from diffsim.train.profile import Profile
+from diffsim.uncertainty.posterior import Band
+from diffsim.uncertainty.profile_likelihood import Profile
 from diffsim.viz.animation import PALETTE
 
 _STYLE = Path(__file__).with_name("plot.mplstyle")

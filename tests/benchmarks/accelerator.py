@@ -38,7 +38,7 @@ from bench_trebuchet import value_and_slopes
 import diffsim as ds
 from diffsim.image import trained, training
 from diffsim.systems.trebuchet import aim
-from diffsim.train.iterate import iterate
+from diffsim.optimize.iterations import iterate
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 Case = tuple[str, Callable, tuple]

@@ -141,14 +141,14 @@ def test_a_checkpoint_of_another_jax_goes_on_with_a_word(path, monkeypatch, capf
     with pytest.raises(Stop):
         fit(path, watch=stop_at(20))
     real = ds.io.checkpoint.versions()
-    monkeypatch.setattr("diffsim.train.resume.versions", lambda: real | {"jax": "99.0"})
+    monkeypatch.setattr("diffsim.train.snapshot.versions", lambda: real | {"jax": "99.0"})
     fit(path)
     assert re.search(r"was saved by jax [\d.]+, here 99\.0: the rest may differ in rounding", capfd.readouterr().err)
 
 
 def test_how_often_a_fit_is_saved(path, monkeypatch):
     saved = []
-    monkeypatch.setattr("diffsim.train.resume.save", lambda path, snapshot: saved.append(snapshot.done))
+    monkeypatch.setattr("diffsim.train.snapshot.save", lambda path, snapshot: saved.append(snapshot.done))
     expected = {(0.0, None): [0, 7, 14, 21, 28, 35, 40], (1e9, None): [0, 40], (1e9, 2): [0, 14, 28, 40]}
     for options, steps in expected.items():
         saved.clear()

@@ -15,8 +15,8 @@ from PIL import Image
 
 from diffsim._errors import InputError, WorkFailed
 from diffsim.control import Growth
-from diffsim.train.belief import Band
-from diffsim.train.profile import Profile
+from diffsim.uncertainty.posterior import Band
+from diffsim.uncertainty.profile_likelihood import Profile
 from diffsim.viz import plot
 from diffsim.viz.animation import PALETTE, Animation, Disc, Polyline, bounds
 

@@ -15,8 +15,8 @@ from .._errors import InputError, WorkFailed
 from .._trees import common_length
 from .._types import Model
 from ..parameters import Parameter, at_bound, parameters, trainable, unconstrain
-from .fit import parts
-from .iterate import FitStatus, Solver, as_it_is, iterate, with_rtol
+from ..train.fit import parts
+from .iterations import FitStatus, Solver, as_it_is, iterate, with_rtol
 from .least_squares import LEVENBERG_MARQUARDT
 
 

@@ -14,11 +14,11 @@ from jaxtyping import Array, Float, PyTree
 from .._errors import InputError
 from .._types import Model, Scalar
 from ..parameters import at_bound, parameters, unconstrain
-from .data import non_finite_in
-from .diagnosis import Finding, blame_data, diagnose_stuck
-from .fit import FitFailed, History, on_host, parts
-from .iterate import End, FitStatus, Solver, as_it_is, iterate, with_rtol
-from .progress import Progress
+from ..train.data import non_finite_in
+from ..train.diagnosis import Finding, blame_data, diagnose_stuck
+from ..train.fit import FitFailed, History, on_host, parts
+from ..train.progress import Progress
+from .iterations import End, FitStatus, Solver, as_it_is, iterate, with_rtol
 
 # The trust region grows after steps that do three quarters of what the linear model says (Nocedal and Wright, Numerical
 # Optimization, Springer 2006, algorithm 4.1), not 99 hundredths: near a bound that is several times faster.

@@ -16,9 +16,9 @@ from .._types import Model
 from ..io.checkpoint import Contents, fill, misfits, parse, read_bytes, save, versions
 from ..io.checkpoint_leaves import named, to_file
 from ..io.files import partial_of
-from .devices import Group, local
+from .compiled_steps import Guard, State
 from .options import Checkpoint, NonFinite
-from .step import Guard, State
+from .sharding import Group, local
 
 
 class Origin(NamedTuple):

@@ -14,7 +14,7 @@ from jaxtyping import Array, PyTree
 from .._errors import InputError
 from .._types import Count, Flag, Model, Scalar
 from ..parameters import constrain
-from .devices import AXIS, ITEMS, WHOLE, on_each
+from .sharding import AXIS, ITEMS, WHOLE, on_each
 
 
 class State(NamedTuple):

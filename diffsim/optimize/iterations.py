@@ -17,8 +17,8 @@ from .._jax.traced_function import Traced
 from .._types import Count, Flag, Model, Vector
 from ..autodiff.forward_mode import few_inputs
 from ..parameters import constrain, unconstrain
-from .bounds import limits
-from .settle import Place, Problem, distances, near, settle
+from ..train.bounds import limits
+from .active_set import Place, Problem, distances, near, settle
 
 Solver = optx.AbstractLeastSquaresSolver | optx.AbstractMinimiser
 

@@ -15,7 +15,7 @@ from .._errors import InputError
 from .._types import Model, Scalar, Vector
 from ..autodiff.jacobian import value_and_jacobian
 from ..parameters import constrain, parameters, unconstrain
-from .bounds import limits
+from ..train.bounds import limits
 
 
 class Row(NamedTuple):

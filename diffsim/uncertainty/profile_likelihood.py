@@ -11,11 +11,11 @@ from jaxtyping import Float, PyTree
 
 from .._errors import InputError, WorkFailed
 from .._types import Model
+from ..optimize.iterations import Solver, as_it_is, iterate
+from ..optimize.least_squares import LEVENBERG_MARQUARDT, SumOfSquares
 from ..parameters import parameters, replace, trainable, unconstrain
+from ..train.fit import on_host, parts
 from .covariance import belief
-from .fit import on_host, parts
-from .iterate import Solver, as_it_is, iterate
-from .least_squares import LEVENBERG_MARQUARDT, SumOfSquares
 
 DOUBLINGS = 40  # of a step away from the fit, before an interval counts as open
 ROUNDS = 60  # at most, to narrow down an end

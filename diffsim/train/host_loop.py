@@ -16,10 +16,10 @@ from jaxtyping import Array, PyTree
 from .._errors import InputError
 from .._types import Model
 from ..parameters import constrain
-from .devices import ITEMS, Group, local
+from .compiled_steps import Guard, State, many_steps, program, validate
 from .options import Moment, NonFinite, Stopping
-from .resume import Best, Snapshot
-from .step import Guard, State, many_steps, program, validate
+from .sharding import ITEMS, Group, local
+from .snapshot import Best, Snapshot
 
 
 class Call(NamedTuple):

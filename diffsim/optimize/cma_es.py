@@ -15,11 +15,11 @@ from .._errors import InputError
 from .._extras import extra
 from .._types import Model, Scalar
 from ..parameters import at_bound, constrain, unconstrain
-from .bounds import limits
-from .diagnosis import blame_data
-from .fit import FitFailed, History, on_host, parts
-from .iterate import as_it_is
-from .progress import Progress
+from ..train.bounds import limits
+from ..train.diagnosis import blame_data
+from ..train.fit import FitFailed, History, on_host, parts
+from ..train.progress import Progress
+from .iterations import as_it_is
 
 
 def fit_cma_es(

@@ -13,10 +13,10 @@ from jaxtyping import Array, Bool, Float, PyTree
 from .._errors import InputError, WorkFailed
 from .._types import Model, Vector
 from ..autodiff.jacobian import value_and_jacobian
-from .belief import Belief, scale_of
-from .bounds import on_bound
-from .data import non_finite_in
-from .fit import parts
+from ..train.bounds import on_bound
+from ..train.data import non_finite_in
+from ..train.fit import parts
+from .posterior import Belief, scale_of
 
 
 def belief(

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from .._errors import InputError
 from .._trees import common_length
 from .._types import Model, Scalar
-from .devices import AXIS, ROWS, WHOLE, on_each
+from .sharding import AXIS, ROWS, WHOLE, on_each
 
 
 def in_blocks(loss: Callable, *, size: int = 64, devices: Sequence | None = None) -> Callable:

@@ -13,9 +13,9 @@ from jaxtyping import Array, Float, PyTree
 from .._errors import InputError
 from .._types import Model
 from ..autodiff.jacobian import value_and_jacobian
-from .belief import names
-from .bounds import limits
-from .least_squares import parts
+from ..optimize.least_squares import parts
+from ..train.bounds import limits
+from .posterior import names
 
 
 def sensitivities(

@@ -10,7 +10,7 @@ from scipy.optimize import lsq_linear
 
 import diffsim as ds
 from diffsim import InputError, Scalar, param
-from diffsim.train.least_squares import SumOfSquares
+from diffsim.optimize.least_squares import SumOfSquares
 
 SOLVERS = {
     "LM": ds.LEVENBERG_MARQUARDT,

@@ -17,8 +17,8 @@ from .._errors import InputError
 from .._trees import common_length
 from .._types import Model, State
 from ..parameters import trainable
-from .bounds import on_bound
-from .fit import History
+from ..train.bounds import on_bound
+from ..train.fit import History
 from .least_squares import fit_least_squares
 
 

@@ -1,0 +1,1 @@
+"""Parameters that fit: least squares, minimization, bounds, several starts, evolution, multiple shooting."""
