@@ -36,8 +36,19 @@ import numpy as np
 
 import diffsim as ds
 from diffsim import image
-from diffsim.image import looking, pictures, raw, recovery, sensor, stagewise, trained, training
-from diffsim.image.judging import best_classical, developed, even, example, exposed, judge, judge_each, run_tiles
+from diffsim.image import pretrained, sensor
+from diffsim.image.io import pictures, raw
+from diffsim.image.training import calibration, stagewise, train_chain, views
+from diffsim.image.training.evaluate import (
+    best_classical,
+    developed,
+    even,
+    example,
+    exposed,
+    judge,
+    judge_each,
+    run_tiles,
+)
 from diffsim.viz import plot, report
 
 Task = Literal["noisy", "demosaic"]
@@ -75,18 +86,18 @@ def train(
     """
     steps = steps_in(minutes, task)
     weights, batches = jr.split(jr.key(seed))
-    chain = trained.untrained(task, widths or None, key=weights)
-    squares = training.squares()
+    chain = pretrained.untrained(task, widths or None, key=weights)
+    squares = train_chain.squares()
     count = sum(entry.value.size for entry in ds.parameters(chain).values())
     run.say(f"training {count} parameters on {len(squares)} patches, {steps} steps")
-    chain, history = training.train(task, chain, squares, steps, key=batches, state=run.state)
-    trained.save(run.folder / "parameters.npz", task, chain)
+    chain, history = train_chain.train(task, chain, squares, steps, key=batches, state=run.state)
+    pretrained.save(run.folder / "parameters.npz", task, chain)
     if save is not None:
-        trained.save(save, task, chain)
-    for number, loss in enumerate(training.smoothed(history)):
+        pretrained.save(save, task, chain)
+    for number, loss in enumerate(train_chain.smoothed(history)):
         run.metric(step=20 * number, loss=float(loss))
     result = {"parameters": count, "steps": steps, "training_seconds": history.seconds}
-    result |= {"compile_seconds": history.compile_seconds} | judge(task, chain, training.held_out())
+    result |= {"compile_seconds": history.compile_seconds} | judge(task, chain, train_chain.held_out())
     write_report(run, task, chain, history, result)
     return result
 
@@ -109,7 +120,7 @@ def evaluate(
         bm3d: also the classical chain with BM3D, which is slow.
     """
     scenes = pictures.read_folder(folder)
-    chain = trained.chosen(task, parameters)
+    chain = pretrained.chosen(task, parameters)
     result: dict = {"pictures": len(scenes)} | judge(task, chain, scenes)
     if task == "demosaic":
         return result | judge_each(chain, scenes)
@@ -149,17 +160,17 @@ def apply(
     """
     pictures.check_extension(source, (*pictures.READ, *raw.RAW, *PLAIN))
     began = time.perf_counter()
-    chain = trained.chosen("noisy", parameters)
+    chain = pretrained.chosen("noisy", parameters)
     if source.suffix.lower() in pictures.READ:
         scene = even(image.read_picture(source))
         level = sensor.LEVELS[noise] if noise else sensor.CLEAN
-        picture = run_tiles(trained.told(chain, level), np.asarray(exposed(scene, jnp.array(level), jr.key(0))))
+        picture = run_tiles(pretrained.told(chain, level), np.asarray(exposed(scene, jnp.array(level), jr.key(0))))
     else:
         if source.suffix.lower() in PLAIN:
             given = raw.read_binary(source, (rows, columns), pattern, bits=stored, black=black, white=white)
         else:
             given = image.read_raw(source)
-        picture = developed(trained.told(chain, sensor.LEVELS[noise or "middle"]), given)
+        picture = developed(pretrained.told(chain, sensor.LEVELS[noise or "middle"]), given)
     image.write_picture(out, picture, bits)
     seconds = time.perf_counter() - began
     return {"file": str(out), "size": f"{picture.shape[2]} x {picture.shape[1]}", "seconds": seconds}
@@ -183,19 +194,19 @@ def ablation(*, minutes: Minutes = 0.42, seed: cli.Seed = 0) -> dict:
     """
     steps = max(10, steps_in(minutes, "noisy"))
     weights, batches = jr.split(jr.key(seed))
-    start, squares = trained.untrained("noisy", key=weights), training.squares()
+    start, squares = pretrained.untrained("noisy", key=weights), train_chain.squares()
     ways = {
-        "joint": training.train("noisy", start, squares, steps, key=batches)[0],
+        "joint": train_chain.train("noisy", start, squares, steps, key=batches)[0],
         "one_by_one": stagewise.one_by_one(start, squares, steps, key=batches),
         "own_targets": stagewise.one_by_one(start, squares, steps, key=batches, own_targets=True),
     }
-    found = {way: judge("noisy", chain, training.held_out()) for way, chain in ways.items()}
+    found = {way: judge("noisy", chain, train_chain.held_out()) for way, chain in ways.items()}
     ours = [f"ours_{level}" for level in sensor.LEVELS]
     result = {f"{way}_{x}": found[way][x] for way in ways for x in ours}
     ahead = lambda way: float(np.mean([found["joint"][x] - found[way][x] for x in ours]))
     gains = {"gain_db": ahead("one_by_one"), "gain_over_own_targets_db": ahead("own_targets")}
     network, few = stagewise.shares(start, steps)
-    counts = {"steps_each_way": training.CONSTANTS + steps, "alone_network_steps": network, "alone_other_steps": few}
+    counts = {"steps_each_way": train_chain.CONSTANTS + steps, "alone_network_steps": network, "alone_other_steps": few}
     return result | counts | gains
 
 
@@ -213,8 +224,8 @@ def recover(
         steps: of Levenberg-Marquardt.
     """
     signs, which = jr.split(jr.key(seed))
-    found, loss = recovery.recover(recovery.wrong_start(off, signs), steps, key=which)
-    return recovery.errors(found) | {"start_error": off, "loss": loss}
+    found, loss = calibration.recover(calibration.wrong_start(off, signs), steps, key=which)
+    return calibration.errors(found) | {"start_error": off, "loss": loss}
 
 
 def write_report(run, task: str, chain, history, result) -> None:
@@ -223,25 +234,25 @@ def write_report(run, task: str, chain, history, result) -> None:
     page.settings({**run.settings, "widths": chain.stages["demosaic"].widths})
     rows = [(name.replace("_", ", "), round(value, 2)) for name, value in result.items()]
     page.table("Result", ["quantity (PSNR in dB, photographs held out)", "value"], rows)
-    curve = plot.learning_curve(training.smoothed(history), xlabel="step / 20", ylabel="loss")
+    curve = plot.learning_curve(train_chain.smoothed(history), xlabel="step / 20", ylabel="loss")
     page.figure(curve, "Learning curve: the loss, over twenty steps each.")
     run.figure("learning_curve", curve)
-    scene = even(training.held_out()["china.jpg"])[:, :200, :300]
+    scene = even(train_chain.held_out()["china.jpg"])[:, :200, :300]
     given, before, chain = example(task, chain, scene)
     stages = jax.jit(lambda c, m: c.pictures(m))(chain, given)
     after = list(stages.values())[-1]
     what = "bilinear" if task == "demosaic" else "the classical chain without a denoiser, at the high level of noise"
-    page.before_after(looking.pixels(before), looking.pixels(after), f"A photograph held out; before is {what}.")
+    page.before_after(views.pixels(before), views.pixels(after), f"A photograph held out; before is {what}.")
     shown = {"raw": given, **stages, "scene": scene}
-    drawn = plot.pictures({name: looking.colours_last(x) for name, x in shown.items()})
+    drawn = plot.pictures({name: views.colours_last(x) for name, x in shown.items()})
     add_figure(run, page, "stages", "Every stage's picture", drawn, "What each stage makes of the raw.")
     caption = (
         "The first layer's filters: four squares each, for R, G, G, B; black is the least weight, white the greatest."
     )
-    add_figure(run, page, "filters", "Learned filters", plot.pictures(looking.filters(chain), 8), caption)
+    add_figure(run, page, "filters", "Learned filters", plot.pictures(views.filters(chain), 8), caption)
     if task == "noisy":
         add_curves(run, page, chain)
-    graph = looking.to_the_loss(chain, given, scene)
+    graph = views.to_the_loss(chain, given, scene)
     caption = "From the raw to the loss: what each stage costs, and how much the loss hangs on what it puts out."
     add_figure(run, page, "graph", "The graph of the stages", plot.stages(graph), caption)
     page.write(run.folder / "report.html")
@@ -261,12 +272,12 @@ def add_curves(run, page, chain) -> None:
     lines = {"learned": learned, "the camera's": 3 * x**2 - 2 * x**3, "start": x}
     figure = plot.curves(x, lines, "display value (white = 1)", "picture value (white = 1)")
     add_figure(run, page, "tone", "Learned curve", figure, "The tone curve after training.")
-    rows = [(name, round(learned, 4), own) for name, learned, own in looking.constants(chain, CAMERA)]
+    rows = [(name, round(learned, 4), own) for name, learned, own in views.constants(chain, CAMERA)]
     page.table("Constants", ["constant", "learned", "the camera's"], rows)
     page.text("With noise the constants are only jointly identifiable: later stages make up for earlier ones.")
 
 
 if __name__ == "__main__":
     # A training's batches are shared among the cores, each a device.
-    jax.config.update("jax_num_cpu_devices", min(os.cpu_count() or 1, training.BATCH))
+    jax.config.update("jax_num_cpu_devices", min(os.cpu_count() or 1, train_chain.BATCH))
     cli.main(train, apply, evaluate, ablation, recover)

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from diffsim import image
-from diffsim.image import trained, training
+from diffsim.image import pretrained
+from diffsim.image.training import train_chain
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +22,7 @@ def enhance(scenario):
 def folder(tmp_path_factory):
     """A folder with one picture, of a photograph that nothing was trained on."""
     path = tmp_path_factory.mktemp("pictures")
-    picture = training.held_out()["china.jpg"][:, 60:140, 60:160]
+    picture = train_chain.held_out()["china.jpg"][:, 60:140, 60:160]
     image.write_picture(path / "a.png", picture)
     return path
 
@@ -45,7 +46,7 @@ def test_short_training_writes_a_whole_run(task, widths, tmp_path, enhance):
     page = (run / "report.html").read_text()
     assert "before" in page
     assert "The graph of the stages" in page
-    kind, chain = trained.load(run / "parameters.npz")
+    kind, chain = pretrained.load(run / "parameters.npz")
     assert (kind, chain.stages["demosaic"].widths) == (task, widths)
 
 

@@ -14,7 +14,8 @@ import pytest
 
 import diffsim as ds
 from diffsim import Guard, Phase, hybrid, integrate
-from diffsim.image import trained, training
+from diffsim.image import pretrained
+from diffsim.image.training import train_chain
 from diffsim.optimize.iterations import iterate
 
 KEY = jr.key(0)
@@ -89,10 +90,10 @@ def trebuchet(dtype):
 
 
 def noisy_chain(dtype):
-    chain = cast(trained.untrained("noisy", (4, 4), key=KEY), dtype)
+    chain = cast(pretrained.untrained("noisy", (4, 4), key=KEY), dtype)
     patches = (jnp.zeros((2, 3, 48, 48)) + 100).astype(jnp.uint8)
     arrays, rest = eqx.partition(chain, eqx.is_inexact_array)
-    loss = lambda arrays, keys: training.noisy_loss((eqx.combine(arrays, rest), patches), keys)
+    loss = lambda arrays, keys: train_chain.noisy_loss((eqx.combine(arrays, rest), patches), keys)
     return jax.value_and_grad(loss), (arrays, jr.split(KEY, 2))
 
 

@@ -10,7 +10,7 @@ from jax.tree_util import all_leaves
 from jaxtyping import Array, Float, PyTree
 
 from .._errors import InputError
-from .deep import KEPT
+from .ops.correlate_channels_last import KEPT
 
 Stage = Callable[[Array], Array]
 

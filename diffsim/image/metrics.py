@@ -5,8 +5,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._errors import InputError
-from .bayer import Pixels
-from .stencil import correlate
+from .demosaicing.bayer import Pixels
+from .ops.correlate import correlate
 from .values import check_floating
 
 

@@ -11,7 +11,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .bayer import mosaic
+from .demosaicing.bayer import mosaic
 from .values import check_floating
 
 

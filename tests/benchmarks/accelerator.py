@@ -36,7 +36,8 @@ from bench_float32 import TOLERANCES, row
 from bench_trebuchet import value_and_slopes
 
 import diffsim as ds
-from diffsim.image import trained, training
+from diffsim.image import pretrained
+from diffsim.image.training import train_chain
 from diffsim.systems.trebuchet import aim
 from diffsim.optimize.iterations import iterate
 
@@ -84,7 +85,7 @@ def batches(short: bool) -> Iterator[Case]:
 
 def pictures(short: bool) -> Iterator[Case]:
     """The chain that ships, from a mosaic in single precision to a picture."""
-    chain = trained.told(trained.trained("noisy"), jnp.array([1e-3, 1e-4], jnp.float32))
+    chain = pretrained.told(pretrained.trained("noisy"), jnp.array([1e-3, 1e-4], jnp.float32))
     develop = lambda mosaic: chain(mosaic)
     for megapixels in (0.01,) if short else (1, 4, 12, 24):
         side = int(1000 * np.sqrt(megapixels)) // 8 * 8
@@ -117,11 +118,11 @@ def training_steps(short: bool) -> Iterator[Case]:
     yield "CartPole, a batch of starts", update, (chosen, state, jnp.zeros((cartpole.BATCH, 4)))
 
     chain = jax.tree.map(
-        lambda x: x.astype(jnp.float32), trained.untrained("noisy", (4, 4) if short else None, key=jr.key(0))
+        lambda x: x.astype(jnp.float32), pretrained.untrained("noisy", (4, 4) if short else None, key=jr.key(0))
     )
     squares = jnp.full((4, 3, 48, 48), 100, jnp.uint8)
-    loss = lambda chain, keys: training.noisy_loss((chain, squares), keys)
-    yield "noisy chain, a batch of patches", eqx.filter_grad(loss), (chain, jr.split(jr.key(1), training.BATCH))
+    loss = lambda chain, keys: train_chain.noisy_loss((chain, squares), keys)
+    yield "noisy chain, a batch of patches", eqx.filter_grad(loss), (chain, jr.split(jr.key(1), train_chain.BATCH))
 
 
 def measured(function: Callable, args: tuple) -> dict:

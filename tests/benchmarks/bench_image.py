@@ -24,7 +24,7 @@ import jax.random as jr
 import numpy as np
 
 from diffsim import image
-from diffsim.image import trained
+from diffsim.image import pretrained
 from timing import program
 
 
@@ -44,7 +44,7 @@ class Stencil(eqx.Module):
 
 def cases():
     """Stages and how many channels each takes: a mosaic has none of its own."""
-    demosaic = trained.trained("demosaic").stages["demosaic"]
+    demosaic = pretrained.trained("demosaic").stages["demosaic"]
     return {
         "stencil 5x5 1->3": (Stencil(jr.normal(jr.key(0), (3, 1, 5, 5))), 1),
         "balance": (image.Balance(), 0),
@@ -59,7 +59,7 @@ def cases():
         "tone curve": (image.ToneCurve(), 3),
         "saturation": (image.Saturation(), 3),
         "sharpen": (image.Sharpen(), 3),
-        "whole noisy chain": (trained.trained("noisy"), 0),
+        "whole noisy chain": (pretrained.trained("noisy"), 0),
     }
 
 

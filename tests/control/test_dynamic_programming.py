@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from diffsim import InputError
-from diffsim.control import Axis, Value, best_control, best_value
+from diffsim.control import Axis, Value, best_control, best_value, episodes
 from diffsim.systems.pendulum import RATE, TORQUE, Rod, State, rod_cost, rod_step
 
 LINE = (Axis(-2.0, 2.0, 401),)

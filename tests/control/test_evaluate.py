@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from diffsim.control import episodes
+
 
 class Countdown:
     """An environment that pays its action each step, and ends after as many steps as its seed says."""

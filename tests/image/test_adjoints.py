@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from diffsim import image
-from diffsim.image import blocks, sharpen
-from diffsim.image.adjoint import with_adjoint
-from diffsim.image.curve import curve
-from diffsim.image.mixing import mixed
+from diffsim._jax.custom_transpose import with_adjoint
+from diffsim.image.ops import blockwise
+from diffsim.image.ops.piecewise_linear import curve
+from diffsim.image.stages import unsharp_mask
+from diffsim.image.stages.mixing import mixed
 
 # 0, the black level, grey, 1, beyond both ends, saturated in one colour; then anything.
 SPECIAL = np.array([[0, 0, 0], [0.0625] * 3, [0.5] * 3, [1, 1, 1], [-0.02, 0, 0.01], [1.1, 1, 1], [1, 0, 0], [0, 0, 1]])
@@ -144,10 +145,10 @@ INPUTS |= {
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Blocks and strips no larger than a pixel's reach, in a picture of several, of which the last are moved inward."""
-    monkeypatch.setattr(blocks, "ROWS", 9)
-    monkeypatch.setattr(blocks, "COLUMNS", 8)
-    monkeypatch.setattr(sharpen, "ROWS", 4)
-    monkeypatch.setattr("diffsim.image.curve.STRIP", 100)
+    monkeypatch.setattr(blockwise, "ROWS", 9)
+    monkeypatch.setattr(blockwise, "COLUMNS", 8)
+    monkeypatch.setattr(unsharp_mask, "ROWS", 4)
+    monkeypatch.setattr("diffsim.image.ops.piecewise_linear.STRIP", 100)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -9,7 +9,7 @@ from scipy import ndimage
 
 import diffsim as ds
 from diffsim import image
-from diffsim.image.bayer import MISSING, picture_quads, quads
+from diffsim.image.demosaicing.bayer import MISSING, picture_quads, quads
 from diffsim.testing import assert_gradients
 
 PICTURE = jr.uniform(jr.key(0), (3, 16, 18))

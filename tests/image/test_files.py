@@ -14,7 +14,8 @@ from PIL import Image
 
 import diffsim as ds
 from diffsim import image
-from diffsim.image import _png, trained
+from diffsim.image import pretrained
+from diffsim.image.io import png
 
 RNG = np.random.default_rng(0)
 
@@ -43,7 +44,7 @@ def test_every_filter_of_png_is_undone(kind):
                 nearest = min((left, above, corner), key=lambda v, p=left + above - corner: abs(p - v))
                 guess = (0, left, above, (left + above) // 2, nearest)[kind]
                 coded[y, x, k] = (int(pixels[y, x, k]) - guess) % 256
-    np.testing.assert_array_equal(_png._unfilter(np.full(6, kind), coded), pixels)
+    np.testing.assert_array_equal(png._unfilter(np.full(6, kind), coded), pixels)
 
 
 def test_a_16_bit_png_is_read_by_others(tmp_path):
@@ -100,16 +101,16 @@ def test_bad_writes_are_named_and_leave_nothing(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(_png, "encode", fail)
+    monkeypatch.setattr(png, "encode", fail)
     with pytest.raises(ds.WorkFailed, match=r"a\.png was not saved: disk full"):
         image.write_picture(tmp_path / "a.png", good, 16)
     assert [path.name for path in tmp_path.iterdir()] == ["folder.png"]
 
 
-@pytest.mark.parametrize("task", trained.WIDTHS)
+@pytest.mark.parametrize("task", pretrained.WIDTHS)
 def test_parameters_come_back_from_their_file(task, tmp_path):
-    chain = trained.untrained(task, (3, 4), key=jr.key(3))
-    found_task, found = trained.load(trained.save(tmp_path / "a.npz", task, chain))
+    chain = pretrained.untrained(task, (3, 4), key=jr.key(3))
+    found_task, found = pretrained.load(pretrained.save(tmp_path / "a.npz", task, chain))
     assert found_task == task
     for a, b in zip(jax.tree.leaves(chain), jax.tree.leaves(found), strict=True):
         np.testing.assert_array_equal(a.astype(np.float32), b)
@@ -118,17 +119,17 @@ def test_parameters_come_back_from_their_file(task, tmp_path):
 def test_files_without_parameters_are_named(tmp_path):
     (tmp_path / "a.npz").write_bytes(b"PK and no more")
     with pytest.raises(ds.InputError, match="holds no arrays as NumPy saves them"):
-        trained.load(tmp_path / "a.npz")
+        pretrained.load(tmp_path / "a.npz")
     with pytest.raises(ds.InputError, match="cannot be read"):
-        trained.load(tmp_path / "b.npz")
+        pretrained.load(tmp_path / "b.npz")
     about = json.dumps({"task": "noisy", "widths": (2, 2)})
     np.savez(tmp_path / "c.npz", about=np.array(about), merge=np.zeros((2, 2, 3, 3)))
     with pytest.raises(ds.InputError, match=r"c\.npz: the parameters are not those of this chain"):
-        trained.load(tmp_path / "c.npz")
+        pretrained.load(tmp_path / "c.npz")
     with pytest.raises(ds.InputError, match="task='other'"):
-        trained.trained("other")
+        pretrained.trained("other")
     with pytest.raises(ds.InputError, match=r"widths=\(4,\): give two"):
-        trained.untrained("noisy", (4,), key=jr.key(0))
+        pretrained.untrained("noisy", (4,), key=jr.key(0))
 
 
 def archive(members: dict[str, bytes]) -> bytes:
@@ -179,16 +180,16 @@ CRAFTED = {
 def test_parameter_files_are_checked_before_they_are_unpacked(name, tmp_path, monkeypatch):
     data, message = CRAFTED[name]
     (tmp_path / "a.npz").write_bytes(data)
-    monkeypatch.setattr(trained, "read_arrays", lambda data: pytest.fail("unpacked"))
+    monkeypatch.setattr(pretrained, "read_arrays", lambda data: pytest.fail("unpacked"))
     with pytest.raises(ds.InputError, match=re.escape(message)) as error:
-        trained.load(tmp_path / "a.npz")
+        pretrained.load(tmp_path / "a.npz")
     assert str(error.value).startswith(f"{tmp_path / 'a.npz'}: ")
     assert len(str(error.value)) < 400
 
 
 def test_a_parameter_of_another_shape_or_format_is_named(tmp_path, monkeypatch):
-    path = trained.save(tmp_path / "a.npz", "demosaic", trained.untrained("demosaic", (3,), key=jr.key(0)))
-    monkeypatch.setattr(trained, "read_arrays", lambda data: pytest.fail("unpacked"))
+    path = pretrained.save(tmp_path / "a.npz", "demosaic", pretrained.untrained("demosaic", (3,), key=jr.key(0)))
+    monkeypatch.setattr(pretrained, "read_arrays", lambda data: pytest.fail("unpacked"))
     with np.load(path) as file:
         values = dict(file)
     name = next(name for name in values if name != "about")
@@ -197,4 +198,4 @@ def test_a_parameter_of_another_shape_or_format_is_named(tmp_path, monkeypatch):
         with pytest.raises(
             ds.InputError, match=rf"{re.escape(name)} has shape .*, expected .* of float32; train again"
         ):
-            trained.load(path)
+            pretrained.load(path)

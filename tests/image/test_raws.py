@@ -10,8 +10,9 @@ import tifffile
 
 import diffsim as ds
 from diffsim import image
-from diffsim.image import sensor, training
-from diffsim.image.raw import SRGB_TO_XYZ
+from diffsim.image import sensor
+from diffsim.image.io.raw import SRGB_TO_XYZ
+from diffsim.image.training import train_chain
 
 RNG = np.random.default_rng(0)
 # The colours of the standard observer to those of two cameras, and of one that is sold (Adobe's matrix for it).
@@ -265,7 +266,7 @@ CAMERAS = {
 @pytest.mark.slow
 def test_three_cameras_raws_of_a_scene_are_developed_alike(tmp_path, scenario):
     # Smooth, so that it does not matter where which colour was seen.
-    scene = image.box(jnp.asarray(training.held_out()["china.jpg"][:, 40:120, 60:162]), 3)
+    scene = image.box(jnp.asarray(train_chain.held_out()["china.jpg"][:, 40:120, 60:162]), 3)
     pictures = []
     for name, (pattern, constants) in CAMERAS.items():
         red, _, blue = constants["gains"]

@@ -8,7 +8,8 @@ import pytest
 
 import diffsim as ds
 from diffsim import image
-from diffsim.image import baselines, patches, sensor
+from diffsim.image import sensor
+from diffsim.image.training import baselines, patches
 
 
 def test_developing_an_exposure_gives_the_picture_back():

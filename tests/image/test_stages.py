@@ -9,7 +9,8 @@ import pytest
 
 import diffsim as ds
 from diffsim import image
-from diffsim.image import pixels, sensor
+from diffsim.image import sensor
+from diffsim.image.ops import pointwise
 from diffsim.testing import assert_gradients
 
 # Rows of pixels at 0, the black level, grey, white, beyond both ends, and saturated in one colour.
@@ -57,7 +58,7 @@ def test_stages_in_strips_are_the_same(name, monkeypatch):
     loss = lambda s, x: jnp.sum(jnp.cos(s(x)) * x)
     whole = jax.grad(loss, (0, 1))(stage, x)
     # The last strip is moved inward, over pixels of the one before.
-    monkeypatch.setattr(pixels, "STRIP", 7)
+    monkeypatch.setattr(pointwise, "STRIP", 7)
     strips = jax.grad(loss, (0, 1))(stage, x)
     for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(strips), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 import diffsim as ds
-from diffsim.image import Balance, ColourMatrix, patches, sensor, stagewise, trained, training
-from diffsim.image.colour import square
+from diffsim.image import Balance, ColourMatrix, pretrained, sensor
 from diffsim.image.sensor import CAMERA
+from diffsim.image.stages.color import square
+from diffsim.image.training import patches, stagewise, train_chain
 
 WIDTHS = (4, 4)
 
@@ -21,7 +22,7 @@ WIDTHS = (4, 4)
 @pytest.fixture(scope="module")
 def chain():
     single = lambda x: x.astype(jnp.float32)
-    return jax.tree.map(single, trained.untrained("noisy", WIDTHS, key=jr.key(0)))
+    return jax.tree.map(single, pretrained.untrained("noisy", WIDTHS, key=jr.key(0)))
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def squares():
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_constants_are_the_cameras_before_the_network_learns(chain, squares, seed):
-    found = training.with_constants(chain, squares, key=jr.key(seed))
+    found = train_chain.with_constants(chain, squares, key=jr.key(seed))
     balance, matrix = found.stages["balance"], found.stages["colour"].matrix
     # A stochastic fit of finite length: about five times the errors of three seeds.
     assert abs(balance.black - CAMERA.black) < 1e-3
@@ -56,12 +57,12 @@ def test_one_by_one_takes_as_many_steps_as_all_together(chain, squares, steps, m
         counts.append(len(batches))
         return model, None
 
-    monkeypatch.setattr(training, "fit", fit)
-    training.train("noisy", chain, squares, steps, key=jr.key(0))
-    assert counts == [training.CONSTANTS, steps]
+    monkeypatch.setattr(train_chain, "fit", fit)
+    train_chain.train("noisy", chain, squares, steps, key=jr.key(0))
+    assert counts == [train_chain.CONSTANTS, steps]
     counts.clear()
     stagewise.one_by_one(chain, squares, steps, key=jr.key(0))
-    assert sum(counts) == training.CONSTANTS + steps
+    assert sum(counts) == train_chain.CONSTANTS + steps
     network, few = stagewise.shares(chain, steps)
     assert counts == [few, few, few, few, few, network, few]
     assert 0 < few <= 100
@@ -98,17 +99,18 @@ jax.config.update("jax_num_cpu_devices", 3)
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from diffsim.image import trained, training
+from diffsim.image import pretrained
+from diffsim.image.training import train_chain
 
-chain = trained.untrained("demosaic", (4,), key=jr.key(0))
+chain = pretrained.untrained("demosaic", (4,), key=jr.key(0))
 squares = jr.randint(jr.key(1), (20, 3, 32, 32), 0, 256).astype(jnp.uint8)
-histories, fit = [], training.fit
+histories, fit = [], train_chain.fit
 for one in (False, True):
     def on(*arguments, devices, **options):
         assert len(devices) == 2  # three do not divide a batch of eight
         return fit(*arguments, devices=None if one else devices, **options)
-    training.fit = on
-    histories.append(training.train("demosaic", chain, squares, 6, key=jr.key(2))[1].loss)
+    train_chain.fit = on
+    histories.append(train_chain.train("demosaic", chain, squares, 6, key=jr.key(2))[1].loss)
 # Another order of summation, in single precision.
 np.testing.assert_allclose(*histories, rtol=1e-4)
 """

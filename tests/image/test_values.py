@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from diffsim import InputError, image
-from diffsim.image import baselines, judging, looking, sensor
+from diffsim.image import sensor
+from diffsim.image.training import baselines, evaluate, views
 from diffsim.testing import assert_gradients
 
 KEY = jax.random.key(0)
@@ -36,8 +37,8 @@ OF_PICTURES = {name: getattr(image, name)() for name in STAGES} | {
     "expose": image.expose,
     "to_srgb": sensor.to_srgb,
     "to_linear": sensor.to_linear,
-    "pixels": looking.pixels,
-    "even": judging.even,
+    "pixels": views.pixels,
+    "even": evaluate.even,
     "in_tiles": lambda x: image.in_tiles(image.Gamma(), x, size=16, halo=4),
 }
 OF_MOSAICS = {
@@ -48,7 +49,7 @@ OF_MOSAICS = {
     "Demosaic": image.Demosaic(key=KEY),
     "Restore": image.Restore(key=KEY),
     "chain": image.Chain(balance=image.Balance(), demosaic=image.malvar),
-    "run_tiles": lambda x: judging.run_tiles(image.Chain(demosaic=image.malvar), x),
+    "run_tiles": lambda x: evaluate.run_tiles(image.Chain(demosaic=image.malvar), x),
     "develop": lambda x: baselines.develop(x, sensor.CAMERA),
 }
 

@@ -1,0 +1,1 @@
+"""From a mosaic to a picture: classical filters and networks."""

@@ -1,0 +1,62 @@
+"""Demosaicking by fixed linear filters: bilinear, and gradient-corrected (Malvar, He, Cutler, 2004)."""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ..ops.correlate import correlate
+from ..ops.pad import pad
+from ..values import check_floating
+from .bayer import Pixels, from_quads, quads
+
+CENTRE = np.pad([[1.0]], 2)
+CROSS = np.pad([[0, 1, 0], [1, 0, 1], [0, 1, 0]], 1) / 4
+CORNERS = np.pad([[1, 0, 1], [0, 0, 0], [1, 0, 1]], 1) / 4
+ROW = np.pad([[0, 0, 0], [1, 0, 1], [0, 0, 0]], 1) / 2
+BILINEAR = {"green": CROSS, "row": ROW, "column": ROW.T, "opposite": CORNERS}
+
+_FAR_ROW = np.array([[0, 0, 0.5, 0, 0], [0, -1, 0, -1, 0], [-1, 4, 5, 4, -1], [0, -1, 0, -1, 0], [0, 0, 0.5, 0, 0]])
+MALVAR = {
+    "green": np.array([[0, 0, -1, 0, 0], [0, 0, 2, 0, 0], [-1, 2, 4, 2, -1], [0, 0, 2, 0, 0], [0, 0, -1, 0, 0]]) / 8,
+    "row": _FAR_ROW / 8,
+    "column": _FAR_ROW.T / 8,
+    "opposite": np.array(
+        [[0, 0, -1.5, 0, 0], [0, 2, 0, 2, 0], [-1.5, 0, 6, 0, -1.5], [0, 2, 0, 2, 0], [0, 0, -1.5, 0, 0]]
+    )
+    / 8,
+}
+
+
+def quad_weights(filters: dict[str, np.ndarray]) -> np.ndarray:
+    """The 5 x 5 filters of a mosaic as one 3 x 3 stencil on its quads, of shape (12, 4, 3, 3).
+
+    `green` makes green where red or blue is; `row` and `column` make the colour that a green pixel has beside it in
+    its row or column; `opposite` makes red at blue and blue at red.
+    """
+    row, column, green, far = (filters[name] for name in ("row", "column", "green", "opposite"))
+    sites = [[CENTRE, green, far], [row, CENTRE, column], [column, CENTRE, row], [far, green, CENTRE]]
+    weights = np.zeros((12, 4, 3, 3))
+    for out, taps in enumerate(taps for site in sites for taps in site):
+        i, j = divmod(out // 3, 2)
+        for a, b in np.argwhere(taps):
+            y, x = i + a - 2, j + b - 2
+            weights[out, y % 2 * 2 + x % 2, 1 + y // 2, 1 + x // 2] = taps[a, b]
+    return weights
+
+
+def demosaic_linear(mosaic: Float[Pixels, "h w"], filters: dict[str, np.ndarray]) -> Float[Array, "3 h w"]:
+    """The picture of an RGGB mosaic by one set of filters."""
+    check_floating(mosaic)
+    weights = quad_weights(filters).astype(mosaic.dtype)
+    values = correlate(quads(pad(jnp.asarray(mosaic)[None], 2, 2)[0]), jnp.asarray(weights))
+    return from_quads(values.reshape(4, 3, *values.shape[1:]))
+
+
+def bilinear(mosaic: Float[Pixels, "h w"]) -> Float[Array, "3 h w"]:
+    """The picture whose missing values are means of the nearest pixels of that colour."""
+    return demosaic_linear(mosaic, BILINEAR)
+
+
+def malvar(mosaic: Float[Pixels, "h w"]) -> Float[Array, "3 h w"]:
+    """The picture by bilinear interpolation, corrected by the other colours' second differences."""
+    return demosaic_linear(mosaic, MALVAR)

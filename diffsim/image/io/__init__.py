@@ -1,0 +1,1 @@
+"""Camera raws and picture files."""

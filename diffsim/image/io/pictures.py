@@ -1,0 +1,126 @@
+"""Picture files as arrays (3, height, width) of numbers in [0, 1], and back, in 8 and 16 bits."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from ..._errors import InputError
+from ..._extras import extra
+from ...io.files import check_path, check_writable, write_whole
+from ..values import check_floating
+from . import png
+
+READ = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
+WRITTEN = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
+
+
+def read_picture(path: Path | str) -> Float[np.ndarray, "3 h w"]:
+    """The colour picture in a PNG, TIFF or JPEG file of 8 or 16 bits, as float32 in [0, 1].
+
+    Raises InputError for another kind of file, a damaged one, one of other depth, and one without colour.
+    """
+    path = Path(path)
+    check_extension(path, READ)
+    values = read_values(path)
+    if values.ndim != 3 or values.shape[2] not in (3, 4):
+        raise InputError(f"{path}: has shape {values.shape} and no colours; a picture of three colours is needed")
+    return np.moveaxis(values[..., :3].astype(np.float32) / np.iinfo(values.dtype).max, 2, 0)
+
+
+def read_folder(folder: Path | str) -> dict[str, Float[np.ndarray, "3 _ _"]]:
+    """The pictures in a folder, by the names of their files; raises InputError if there are none."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in READ)
+    if not files:
+        raise InputError(f"{folder}: holds no picture ({', '.join(READ)})")
+    return {path.name: read_picture(path) for path in files}
+
+
+def write_picture(path: Path | str, picture: Float[np.ndarray, "3 h w"], bits: int = 8) -> Path:
+    """The path, where the picture now is, its values cut to [0, 1] and rounded to 8 or 16 bits.
+
+    The file appears whole or not at all. Raises InputError for an unknown extension, a folder of that name, whole
+    numbers, values that are not finite, and 16 bits in a JPEG.
+    """
+    path, picture = Path(path), np.asarray(picture)
+    check_output(path)
+    if bits not in (8, 16) or (bits == 16 and path.suffix.lower() in (".jpg", ".jpeg")):
+        raise InputError(f"bits={bits} for {path.name}: give 8, or 16 with .png or .tif")
+    if picture.ndim != 3 or picture.shape[0] != 3:
+        raise InputError(f"a picture of shape {picture.shape} cannot be written: (3, height, width) is needed")
+    check_floating(picture)
+    if not np.isfinite(picture).all():
+        raise InputError(f"{np.sum(~np.isfinite(picture))} values of the picture are not finite: nothing is written")
+    whole = np.round(np.clip(picture, 0.0, 1.0) * (2**bits - 1)).astype(np.uint8 if bits == 8 else np.uint16)
+    return write_whole(path, lambda out: _encode(out, path.suffix.lower(), np.moveaxis(whole, 0, 2)))
+
+
+def check_extension(path: Path, known: tuple[str, ...]) -> None:
+    """Raises InputError for a file name that does not end in one of the `known` ways, or a file that is not there."""
+    check_path(path)
+    if path.suffix.lower() not in known:
+        raise InputError(f"{path}: unknown extension {path.suffix!r}; known are {', '.join(known)}")
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder, not a file")
+    if not path.exists():
+        raise InputError(f"{path}: no such file")
+
+
+def check_output(path: Path | str) -> None:
+    """Raises InputError if no picture could be written to `path`; for use before the work begins."""
+    path = Path(path)
+    check_writable(path)
+    if path.suffix.lower() not in WRITTEN:
+        raise InputError(f"{path}: unknown extension {path.suffix!r}; pictures are written as {', '.join(WRITTEN)}")
+
+
+def read_values(path: Path) -> np.ndarray:
+    """The whole numbers, 8 or 16 bits each, of a picture file as stored: (height, width[, channels])."""
+    try:
+        if path.suffix.lower() in (".tif", ".tiff"):
+            values = extra("tifffile", "raw").imread(path)
+        else:
+            values = _read_with_pillow(path)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # the readers of files raise what they like about damage
+        raise InputError(f"{path}: cannot be read, {type(error).__name__}: {error}") from error
+    if values.dtype not in (np.uint8, np.uint16):
+        raise InputError(f"{path}: has values of type {values.dtype}; only 8 and 16 bits are known")
+    return values
+
+
+def _read_with_pillow(path: Path) -> np.ndarray:
+    data = path.read_bytes()
+    if data[:8] == png.SIGNATURE:
+        *_, bits, _, interlaced = png.header(data)
+        if bits == 16 and not interlaced:
+            values = png.decode(data)
+            return values[..., 0] if values.shape[2] in (1, 2) else values
+    from PIL import Image
+
+    with Image.open(path) as file:
+        if file.mode == "P":
+            file = file.convert("RGB")
+        return np.asarray(file)
+
+
+def _encode(out, suffix: str, values: np.ndarray) -> None:
+    """Writes a picture (height, width, 3) of 8- or 16-bit values into an open file."""
+    if suffix in (".tif", ".tiff"):
+        whole = io.BytesIO()  # tifffile asks an open file for its name, which a temporary one has not
+        extra("tifffile", "raw").imwrite(whole, values, photometric="rgb")
+        out.write(whole.getvalue())
+    elif values.dtype == np.uint16:
+        out.write(png.encode(values))
+    else:
+        from PIL import Image
+
+        options = {"quality": 95} if suffix in (".jpg", ".jpeg") else {}
+        Image.fromarray(values).save(out, format="JPEG" if options else "PNG", **options)

@@ -1,0 +1,136 @@
+"""Camera raws: what a sensor measured, with the constants that its file gives; plain binary mosaics too."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from ..._errors import InputError
+from ..._extras import extra
+from ..demosaicing.bayer import check_pattern
+from . import dng
+from .pictures import check_extension
+
+# Linear sRGB to the colours of the standard observer, IEC 61966-2-1.
+SRGB_TO_XYZ = np.array(
+    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+)
+RAW = (".dng", ".nef", ".cr2", ".cr3", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw")
+
+
+class Raw(NamedTuple):
+    """A mosaic (h, w) from 0 at black to 1 at white, not cut; gains of red, green, blue that make grey grey; the
+    matrix from balanced camera colours to linear sRGB, whose rows sum to 1."""
+
+    mosaic: Float[np.ndarray, "h w"]
+    pattern: str = "RGGB"
+    gains: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    matrix: Float[np.ndarray, "3 3"] = np.eye(3)
+
+
+def read_raw(path: Path | str) -> Raw:
+    """The raw in a DNG or a maker's file, with black, white, pattern, gains and colour matrix from the file.
+
+    Black levels of a DNG may differ by pattern, column and row: its tags BlackLevel, BlackLevelRepeatDim,
+    BlackLevelDeltaH and BlackLevelDeltaV are read, from the corner of its ActiveArea. In a maker's file they are one
+    for each of the four sites.
+
+    The gains are those of the camera's white balance, or of daylight where it has none. The matrix is made of the
+    file's ColorMatrix, that for daylight if there are two, or for a known camera of LibRaw's table; without either it
+    is one. Not used: calibration and forward matrices, tables and curves of a profile, exposure offset, lens
+    corrections, noise profile and orientation.
+
+    Needs rawpy and tifffile. Raises InputError for a file that cannot be decoded, for levels that contradict each
+    other, and for a sensor without a Bayer pattern.
+    """
+    path = Path(path)
+    check_extension(path, RAW)
+    rawpy = extra("rawpy", "raw")
+    try:
+        with rawpy.imread(str(path)) as file:
+            return _from_file(path, file)
+    except (rawpy.LibRawError, OSError) as error:
+        raise InputError(f"{path}: cannot be decoded, {type(error).__name__}: {error}") from error
+
+
+def read_binary(
+    path: Path | str,
+    size: tuple[int, int],
+    pattern: str = "RGGB",
+    *,
+    bits: int = 16,
+    black: float = 0.0,
+    white: float | None = None,
+) -> Raw:
+    """The raw in a plain file of unsigned numbers, row after row, low byte first; `size` is (rows, columns).
+
+    `bits` is 8 or 16 as stored; `black` and `white` are stored values, `white` by default the greatest possible.
+    """
+    path = Path(path)
+    check_pattern(pattern)
+    if bits not in (8, 16):
+        raise InputError(f"bits={bits}: a plain mosaic has 8 or 16 bits per pixel")
+    if min(size) < 2:
+        raise InputError(f"size={size}: give rows and columns, at least 2 of each")
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    expected, found = size[0] * size[1] * bits // 8, path.stat().st_size
+    if found != expected:
+        raise InputError(f"{path}: has {found} bytes, but {size[0]} x {size[1]} pixels of {bits} bits take {expected}")
+    white = 2.0**bits - 1 if white is None else white
+    if not black < white:
+        raise InputError(f"black={black}, white={white}: black must lie below white")
+    values = np.fromfile(path, "u1" if bits == 8 else "<u2").reshape(size)
+    return Raw(((values.astype(np.float32) - black) / (white - black)).astype(np.float32), pattern.upper())
+
+
+def _from_file(path: Path, file) -> Raw:
+    if file.raw_pattern is None or file.raw_pattern.shape != (2, 2):
+        raise InputError(f"{path}: its sensor has no pattern of two by two colours")
+    names = file.color_desc.decode()
+    pattern = "".join(names[i] for i in file.raw_pattern.ravel())
+    check_pattern(pattern)
+    black, step = _levels(path, file)
+    values = file.raw_image_visible.astype(np.float32)
+    return Raw((values - black) / np.asarray(step, np.float32), pattern, _gains(file), _matrix(file))
+
+
+def _levels(path: Path, file):
+    """The black level of each pixel and the step from black to white: by the tags of a DNG, else what LibRaw knows."""
+    sizes = file.sizes
+    corner = sizes.top_margin, sizes.left_margin
+    own = dng.levels(
+        path, (sizes.raw_height, sizes.raw_width), corner, file.raw_image_visible.shape, float(file.white_level)
+    )
+    if own is not None:
+        return own
+    black = np.asarray(file.black_level_per_channel, np.float32)[file.raw_colors_visible]
+    return black, np.float32(file.white_level) - black
+
+
+def _gains(file) -> tuple[float, float, float]:
+    """The camera's own white balance, that of daylight if it has none, relative to green."""
+    for given in (file.camera_whitebalance, file.daylight_whitebalance):
+        red, green, blue = given[:3]
+        if min(red, green, blue) > 0:
+            return red / green, 1.0, blue / green
+    return 1.0, 1.0, 1.0
+
+
+def _matrix(file) -> np.ndarray:
+    """Balanced camera colours to linear sRGB: white stays white, whatever the light."""
+    # `color_matrix` is made of the file's own matrix, `rgb_xyz_matrix` is that of LibRaw's table: zeros without one.
+    own = np.asarray(file.color_matrix, float)[:, :3]
+    seen = np.asarray(file.rgb_xyz_matrix, float)[:3] @ SRGB_TO_XYZ
+    if _invertible(own):
+        matrix = own
+    elif _invertible(seen):
+        matrix = np.linalg.inv(seen / seen.sum(axis=1, keepdims=True))
+    else:
+        return np.eye(3)
+    return matrix / matrix.sum(axis=1, keepdims=True)
+
+
+def _invertible(matrix) -> bool:
+    return bool(np.isfinite(matrix).all()) and abs(np.linalg.det(matrix)) > 1e-9

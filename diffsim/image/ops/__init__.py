@@ -1,0 +1,1 @@
+"""What stages are made of: correlations, windows, padding, and evaluation block by block."""

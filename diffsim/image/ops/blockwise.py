@@ -1,0 +1,99 @@
+"""Stages that look at a pixel's surroundings, computed block by block, so that what lies between stays in the cache."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Int
+
+from ..._jax.custom_transpose import Function, with_adjoint
+from ..values import check_floating
+from .box_filter import held, room
+from .tiling import even, own, starts, together
+
+ROWS, COLUMNS = 96, 256  # of a block, at most; rows of all its planes together
+LANES = 8  # numbers that a processor treats at once
+
+
+class Place(eqx.Module):
+    """Where the pixels of a block with its halo lie in the picture of this size, beyond whose edge all is 0."""
+
+    rows: Int[Array, " h"]
+    columns: Int[Array, " w"]
+    size: tuple[int, int] = eqx.field(static=True)
+
+
+def by_blocks(
+    stage: Callable[[Array, Array, Place], Array],
+    adjoint: Callable[[Array, Array, Array, Place], tuple[Array, Array]],
+    halo: int,
+) -> Function:
+    """`stage(parameter, picture, place)` of a whole picture, which reverse mode pulls back by `adjoint`.
+
+    Both get blocks with `halo` pixels more on all sides, and give what lies within. `adjoint(parameter, picture,
+    cotangent, place)` gives the plane (h, w) whose sum is the cotangent of the parameter, a number, and the cotangent
+    of the picture.
+    """
+
+    def function(parameter, picture):
+        size = _block(picture)
+
+        @together
+        def block(parameter, picture, start):
+            return stage(parameter, _cut(picture, start, size, halo), _place(picture, start, size, halo))
+
+        def step(made, start):
+            return lax.dynamic_update_slice(made, block(parameter, picture, start), (0, *start)), None
+
+        return lax.scan(step, room(picture), _starts(picture)[1])[0]
+
+    def back(parameter, picture, cotangent):
+        size = _block(picture)
+
+        @together
+        def block(parameter, picture, cotangent, wanted, start):
+            part, bar = (_cut(x, start, size, halo) for x in (picture, cotangent))
+            plane, found = adjoint(parameter, part, bar, _place(picture, start, size, halo))
+            rows, columns = map(own, wanted, start, size)
+            return (rows.astype(plane.dtype) @ held(plane)) * columns, found
+
+        def step(made, starts):
+            sums, found = block(parameter, picture, cotangent, *starts)
+            return (made[0] + sums, lax.dynamic_update_slice(made[1], found, (0, *starts[1]))), None
+
+        first = (jnp.zeros(size[1], picture.dtype), room(cotangent))
+        sums, to_picture = lax.scan(step, first, _starts(picture))[0]
+        return jnp.sum(sums), to_picture
+
+    function.__name__ = stage.__name__
+    return with_adjoint(function, back, check_floating)
+
+
+def _block(picture) -> tuple[int, int]:
+    """The rows and columns of a block: all blocks have one size, and whole registers of columns."""
+    planes, height, width = picture.shape
+    return even(height, max(1, ROWS // planes)), min(width, -(-even(width, COLUMNS) // LANES) * LANES)
+
+
+def _starts(picture):
+    """Where the blocks would begin side by side, and where they do begin: none reaches beyond the edge."""
+    lines = [starts(n, part) for n, part in zip(picture.shape[1:], _block(picture), strict=True)]
+    return [[x.ravel() for x in np.meshgrid(*places, indexing="ij")] for places in zip(*lines, strict=True)]
+
+
+def _cut(picture, start, size, halo: int):
+    """The block of a picture with its halo, zero beyond the picture's edge."""
+    most = [min(n + 2 * halo, full) for n, full in zip(size, picture.shape[1:], strict=True)]
+    first = [jnp.clip(s - halo, 0, full - n) for s, n, full in zip(start, most, picture.shape[1:], strict=True)]
+    part = lax.dynamic_slice(picture, (0, *first), (picture.shape[0], *most))
+    room = held(jnp.zeros((picture.shape[0], *(n + 4 * halo for n in size)), picture.dtype))
+    at = (f - s + 2 * halo for f, s in zip(first, start, strict=True))
+    placed = held(lax.dynamic_update_slice(room, part, (0, *at)))
+    return placed[:, halo : size[0] + 3 * halo, halo : size[1] + 3 * halo]
+
+
+def _place(picture, start, size, halo: int) -> Place:
+    rows, columns = (s - halo + np.arange(n + 2 * halo) for s, n in zip(start, size, strict=True))
+    return Place(rows, columns, picture.shape[1:])

@@ -1,0 +1,133 @@
+"""Stencils: weighted sums over a neighbourhood whose adjoints gather, as their forward passes do.
+
+Differentiated by rule, a sum of shifted pictures becomes many scattered additions. Both derivatives of a stencil are
+stencils themselves, and are computed as such: in the picture, the stencil turned by half a turn; in the weights, the
+picture correlated with the cotangent, strip by strip so that the neighbourhoods stay in the cache.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from ..._errors import InputError
+from ..._jax.bilinear_primitive import bilinear, summed
+from ..values import check_floating
+from .box_filter import fill, held
+from .correlate_channels_last import correlate_last
+from .pad import pad
+
+UNROLLED = 128  # products per pixel up to which the sum is written out, for the compiler to fuse; else `deep`
+TOGETHER = 4  # rows of a cotangent that meet the picture's rows at once
+
+
+def stencil(
+    image: Float[Array, "c h w"], weights: Float[Array, "k c rows columns"], edge: str = "reflect"
+) -> Float[Array, "k h w"]:
+    """The picture out[k, y, x] = sum over c, i, j of weights[k, c, i, j] image[c, y + i - rows//2, x + j - columns//2].
+
+    Beyond its edge the picture is mirrored about its outermost pixels ("reflect": a colour mosaic keeps its pattern),
+    repeats them ("edge") or is "zero". Differentiable in both arguments, forward, reverse and twice.
+    """
+    rows, columns = weights.shape[-2:]
+    if rows % 2 == 0 or columns % 2 == 0:
+        raise InputError(f"a stencil of {rows} x {columns} has no centre: give odd sizes")
+    return correlate(pad(image, rows // 2, columns // 2, edge), weights)
+
+
+def correlate(
+    image: Float[Array, "c h w"], weights: Float[Array, "k c rows columns"]
+) -> Float[Array, "k h-rows+1 w-columns+1"]:
+    """The stencil where all of it lies within the picture, which it leaves smaller by its own size less one."""
+    if image.ndim != 3 or weights.ndim != 4 or image.shape[0] != weights.shape[1]:
+        raise InputError(f"stencil of shape {weights.shape} on a picture of shape {image.shape}: channels must agree")
+    if weights.shape[2] > image.shape[1] or weights.shape[3] > image.shape[2]:
+        raise InputError(f"a stencil of {weights.shape[2:]} is larger than the picture of {image.shape[1:]}")
+    dtype = jnp.result_type(image, weights)
+    check_floating(dtype)
+    image, weights = jnp.asarray(image, dtype), jnp.asarray(weights, dtype)
+    if weights.size > UNROLLED:
+        return correlate_last(image.transpose(1, 2, 0), weights).transpose(2, 0, 1)
+    return _correlate_p.bind(image, weights)
+
+
+def _apply(image, weights):
+    # Without the barriers the compiler computes what lies before again for every pixel read, and this for what follows.
+    image = held(image)
+    # Channel by channel: of more than one, the rows that meet do not fit the nearest cache.
+    return sum(held(_channel(image, weights, c)) for c in range(image.shape[0]))
+
+
+def _channel(image, weights, c: int):
+    rows, columns = weights.shape[2:]
+    height, width = image.shape[1] - rows + 1, image.shape[2] - columns + 1
+    places = [(i, j) for i in range(rows) for j in range(columns)]
+    shifted = {(i, j): image[c, i : i + height, j : j + width] for i, j in places}
+    return jnp.stack([sum(kernel[at] * part for at, part in shifted.items()) for kernel in weights[:, c]])
+
+
+def _taps(image, cotangent):
+    """The correlation of picture (c, h, w) and cotangent (k, h2, w2) over all shifts: (k, c, h-h2+1, w-w2+1).
+
+    Some rows at a time: all pairs of rows and cotangent rows are one product of matrices. Those pairs that belong to no
+    shift are left out of the sums; by shifts alone the matrices would have too few rows.
+    """
+    out, height, width = cotangent.shape
+    channels, rows, columns = image.shape[0], image.shape[1] - height + 1, image.shape[2] - width + 1
+    more = -height % TOGETHER
+    cotangent, image = fill(cotangent, 0, more, 1), fill(image, 0, more, 1)
+    reach = TOGETHER + rows - 1
+
+    def add(total, at):
+        part = held(lax.dynamic_slice_in_dim(image, at, reach, axis=1))
+        against = held(lax.dynamic_slice_in_dim(cotangent, at, TOGETHER, axis=1))
+        shift = lambda j: lax.dynamic_slice_in_dim(part, j, width, axis=2)
+        shifted = held(jax.vmap(shift)(jnp.arange(columns)))
+        return total + against.reshape(-1, width) @ shifted.reshape(-1, width).T, None
+
+    start = jnp.zeros((out * TOGETHER, columns * channels * reach), image.dtype)
+    total, _ = lax.scan(add, start, jnp.arange(0, height, TOGETHER))
+    total = total.reshape(out, TOGETHER, columns, channels, reach)
+    return jnp.stack([total[:, i, :, :, i : i + rows] for i in range(TOGETHER)]).sum(0).transpose(0, 2, 3, 1)
+
+
+def _turned(weights):
+    """The stencil of the adjoint: turned by half a turn, inputs and outputs exchanged."""
+    return jnp.swapaxes(weights[..., ::-1, ::-1], -4, -3)
+
+
+def _full(cotangent, rows: int, columns: int):
+    edges = [(0, 0)] * (cotangent.ndim - 2) + [(rows - 1, rows - 1), (columns - 1, columns - 1)]
+    return jnp.pad(cotangent, edges)
+
+
+def _correlate_to_image(cotangent, image, weights):
+    rows, columns = weights.shape[-2:]
+    return summed(_correlate_p.bind(_full(cotangent, rows, columns), _turned(weights)), image)
+
+
+def _correlate_to_weights(cotangent, image, weights):
+    return summed(_taps_p.bind(image, cotangent), weights)
+
+
+def _taps_to_image(cotangent, image, other):
+    rows, columns = cotangent.shape[-2:]
+    return summed(_correlate_p.bind(_full(other, rows, columns), _turned(cotangent)), image)
+
+
+def _taps_to_other(cotangent, image, other):
+    return summed(_correlate_p.bind(image, cotangent), other)
+
+
+def _correlated_shape(image: tuple[int, int, int], weights: tuple[int, int, int, int]):
+    (_, height, width), (out, _, rows, columns) = image, weights
+    return out, height - rows + 1, width - columns + 1
+
+
+def _taps_shape(image: tuple[int, int, int], other: tuple[int, int, int]):
+    (channels, height, width), (out, rows, columns) = image, other
+    return out, channels, height - rows + 1, width - columns + 1
+
+
+_correlate_p = bilinear("correlate", _apply, 4, _correlated_shape, _correlate_to_image, _correlate_to_weights)
+_taps_p = bilinear("taps", _taps, 3, _taps_shape, _taps_to_image, _taps_to_other)

@@ -1,0 +1,87 @@
+"""Pictures widened beyond their edge. On the way back what was added is folded inward, row by row.
+
+Differentiated by rule, every strip that was added would become a whole picture of zeros around it.
+"""
+
+from itertools import pairwise
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.core import ShapedArray
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+from jaxtyping import Array, Float
+
+from ..._errors import InputError
+from .box_filter import held
+
+MODES = {"reflect": "reflect", "edge": "edge", "zero": "constant"}  # as `jnp.pad` calls them
+
+
+def pad(image: Float[Array, "c h w"], rows: int, columns: int, edge: str = "reflect") -> Float[Array, "c h2 w2"]:
+    """The picture with `rows` more above and below and `columns` more on both sides, filled as `stencil` says."""
+    if edge not in MODES:
+        raise InputError(f"edge={edge!r}: give one of {', '.join(MODES)}")
+    if edge == "reflect" and (rows >= image.shape[1] or columns >= image.shape[2]):
+        size = f"{image.shape[1]} x {image.shape[2]}"
+        raise InputError(f"a picture of {size} pixels is too small to mirror {rows} x {columns} of them at its edge")
+    return _widen_p.bind(image, rows=rows, columns=columns, edge=edge)
+
+
+def _widen(image, *, rows: int, columns: int, edge: str):
+    edges = [(0, 0)] * (image.ndim - 2) + [(rows, rows), (columns, columns)]
+    return jnp.pad(image, edges, mode=MODES[edge])
+
+
+def _fold(image, *, rows: int, columns: int, edge: str):
+    """The adjoint of `_widen`: the middle, to which all that lies around it is added where it came from."""
+    above, middle, below = _thirds(image, rows, -2)
+    if edge == "zero":
+        return _thirds(middle, columns, -1)[1]
+    above, middle, below = (_inward(*_thirds(x, columns, -1), -1, edge) for x in (above, middle, below))
+    return _inward(above, middle, below, -2, edge)
+
+
+def _thirds(image, reach: int, axis: int):
+    """The first `reach` of a picture's rows or columns, those between, and the last `reach`."""
+    stops = [0, reach, image.shape[axis] - reach, image.shape[axis]]
+    return [lax.slice_in_dim(image, a, b, axis=axis) for a, b in pairwise(stops)]
+
+
+def _inward(before, middle, after, axis: int, edge: str):
+    """The middle with what lies before and after it added: mirrored about its outermost pixels, or all onto them."""
+    last = middle.shape[axis] - 1
+    if edge == "edge":
+        before, after = (x.sum(axis, keepdims=True) for x in (before, after))
+        places = 0, last
+    else:
+        before, after = (jnp.flip(x, axis) for x in (before, after))
+        places = 1, last - after.shape[axis]
+    for part, at in zip((before, after), places, strict=True):
+        old = lax.slice_in_dim(middle, at, at + part.shape[axis], axis=axis)
+        middle = lax.dynamic_update_slice_in_dim(held(middle), held(old + part), at, axis)
+    return middle
+
+
+def _primitive(function, sign: int) -> Primitive:
+    """The primitive of a function of a picture, or of many at once, that adds an edge or takes it off (sign)."""
+
+    def shape(image, *, rows, columns, edge):
+        *batch, height, width = image.shape
+        return ShapedArray((*batch, height + 2 * sign * rows, width + 2 * sign * columns), image.dtype)
+
+    def batch(args, axes, **how):
+        return primitive.bind(jnp.moveaxis(args[0], axes[0], 0), **how), 0
+
+    primitive = Primitive(function.__name__)
+    primitive.def_impl(jax.jit(function, static_argnames=("rows", "columns", "edge")))
+    primitive.def_abstract_eval(shape)
+    mlir.register_lowering(primitive, mlir.lower_fun(function, multiple_results=False))
+    batching.primitive_batchers[primitive] = batch
+    return primitive
+
+
+_widen_p, _fold_p = _primitive(_widen, 1), _primitive(_fold, -1)
+ad.deflinear2(_widen_p, lambda bar, image, **how: [_fold_p.bind(bar, **how)])
+ad.deflinear2(_fold_p, lambda bar, image, **how: [_widen_p.bind(bar, **how)])

@@ -1,0 +1,129 @@
+"""The two chains that ship trained, and parameters of chains in files."""
+
+import io
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any, cast
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from .._errors import InputError
+from ..io.files import write_whole
+from ..io.npz import Entry, read_arrays, read_headers
+from ..parameters import parameters, replace
+from .chain import Chain
+from .demosaicing.denoising_network import Restore
+from .demosaicing.network import Demosaic
+from .sensor import Noise, level
+from .stages.color import Balance, ColourMatrix, Gamma, Saturation, ToneCurve, root, square
+from .stages.unsharp_mask import Sharpen
+
+LONGEST = 4000  # bytes of the text that names the task
+LAYERS, WIDEST = 16, 1024  # of a chain in a file
+WIDTHS = {"noisy": (32, 64), "demosaic": (18, 18)}
+
+
+def untrained(task: str, widths: tuple[int, ...] | None = None, *, key: PRNGKeyArray) -> Chain:
+    """The chain of a task before training: "noisy" develops a raw, "demosaic" fills in a clean mosaic.
+
+    The first starts from wrong constants on purpose: those of no camera.
+    """
+    if task not in WIDTHS:
+        raise InputError(f"task={task!r}: give one of {', '.join(WIDTHS)}")
+    widths = WIDTHS[task] if widths is None else widths
+    if min(widths, default=1) < 1:
+        raise InputError(f"widths={widths}: a layer has at least one channel")
+    if task == "demosaic":
+        return Chain(demosaic=Demosaic(widths, key=key))
+    return Chain(
+        balance=Balance(),
+        root=root,
+        demosaic=Restore(widths, key=key),
+        square=square,
+        colour=ColourMatrix(),
+        gamma=Gamma(),
+        tone=ToneCurve(),
+        saturation=Saturation(),
+        sharpen=Sharpen(),
+    )
+
+
+def told(chain: Chain, noise: Noise | Float[Array, " 2"]) -> Chain:
+    """The noisy chain, told the noise of the raws to come; `noise` may be a pair of traced numbers."""
+    network = cast(Restore, chain.stages["demosaic"])
+    return chain.replace(demosaic=eqx.tree_at(lambda n: n.level, network, level(noise).astype(network.level.dtype)))
+
+
+def save(path: Path | str, task: str, chain: Chain) -> Path:
+    """The path, where the chain's parameters now are, in single precision."""
+    network = cast(Demosaic | Restore, chain.stages["demosaic"])
+    about = json.dumps({"task": task, "widths": network.widths})
+    values: dict[str, Any] = {name: np.asarray(entry.value, np.float32) for name, entry in parameters(chain).items()}
+    return write_whole(Path(path), lambda out: np.savez_compressed(out, about=np.array(about), **values))
+
+
+def load(path: Path | str) -> tuple[str, Chain]:
+    """The task and the chain in a file that `save` wrote; raises InputError for any other.
+
+    Names, shapes and sizes are compared with those of the task's chain before the parameters are unpacked.
+    """
+    try:
+        return _load(Path(path).read_bytes())
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read, {error.strerror}") from error
+
+
+def trained(task: str) -> Chain:
+    """The chain of a task, "noisy" or "demosaic", with the parameters that ship with the package."""
+    if task not in WIDTHS:
+        raise InputError(f"task={task!r}: give one of {', '.join(WIDTHS)}")
+    return _load(resources.files("diffsim.image").joinpath("parameters", f"{task}.npz").read_bytes())[1]
+
+
+def chosen(task: str, path: Path | str | None) -> Chain:
+    """The chain of a task with parameters from a file, or as shipped; raises InputError for those of another task."""
+    if path is None:
+        return trained(task)
+    kind, chain = load(path)
+    if kind != task:
+        raise InputError(f"{path}: was trained for the task {kind!r}, not {task!r}")
+    return chain
+
+
+def _load(data: bytes) -> tuple[str, Chain]:
+    found = read_headers(data)
+    task, widths = _about(data, found.pop("about", None))
+    chain = untrained(task, widths, key=jr.key(0))
+    chain = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32) if eqx.is_inexact_array(x) else x, chain)
+    expected = {name: entry.value.shape for name, entry in parameters(chain).items()}
+    if found.keys() != expected.keys():
+        raise InputError("the parameters are not those of this chain, as of another version; train again")
+    for name, (shape, dtype) in found.items():
+        if shape != expected[name] or dtype != np.float32:
+            raise InputError(f"{name} has shape {shape} of {dtype}, expected {expected[name]} of float32; train again")
+    values = read_arrays(data)
+    return task, replace(chain, {name: values[name] for name in expected})
+
+
+def _about(data: bytes, entry: Entry | None) -> tuple[str, tuple[int, ...]]:
+    """The task and the widths of the chain in an archive."""
+    if entry is None or entry.shape or entry.dtype.kind != "U" or entry.dtype.itemsize > LONGEST:
+        raise InputError("holds no parameters of a chain: its task is missing")
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+            about = json.loads(str(archive["about"]))
+        task, widths = about["task"], about["widths"]
+        fine = isinstance(task, str) and len(widths) <= LAYERS and all(type(n) is int and n <= WIDEST for n in widths)
+    except Exception as error:  # the ways in which an archive can be damaged are many
+        raise InputError(f"holds no parameters of a chain ({type(error).__name__})") from error
+    if not fine:
+        raise InputError(f"holds no parameters of a chain: widths={widths!s:.80}, at most {LAYERS} up to {WIDEST}")
+    return task, tuple(widths)

@@ -1,0 +1,63 @@
+"""The bilateral grid: smoothing that keeps edges, in a coarse grid of place and brightness.
+
+Colours are summed into the cells, the grid is blurred, and every pixel reads it at its own place and brightness
+(Chen, Paris, Durand, 2007).
+"""
+
+import equinox as eqx
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from ..._types import Scalar
+from ...parameters import param
+from ..ops.box_filter import fill
+from ..ops.pointwise import by_strips
+from ..ops.splat_slice import reading, summing
+from .color import luma
+
+
+class BilateralGrid(eqx.Module):
+    """The picture moved by `strength` towards its mean over pixels near in place (`cell` px) and in brightness.
+
+    `blur` and `mix` are the shares of the neighbouring cells in place and in brightness, for which `depth` - 2
+    cells lie between 0 and 1. Good values: cell 8 to 64, depth 8 to 16.
+    """
+
+    strength: Scalar = param(0.5, bounds=(-1.0, 1.0))
+    blur: Scalar = param(0.25, bounds=(0.0, 1.0 / 3.0))
+    mix: Scalar = param(0.1, bounds=(0.0, 1.0 / 3.0))
+    cell: int = eqx.field(static=True, default=16)
+    depth: int = eqx.field(static=True, default=8)
+
+    def __call__(self, picture: Float[Array, "3 h w"]) -> Float[Array, "3 h w"]:
+        """The smoothed picture."""
+        height, width = picture.shape[1:]
+        padded = fill(fill(picture, 0, -height % self.cell, 1), 0, -width % self.cell, 2)
+        # Black and white lie half a cell inside, away from the kinks; beyond the last cells there are none.
+        place = jnp.clip(luma(picture) * (self.depth - 2) + 0.5, 0.0, self.depth - 1.0)[None]
+        # What fills up the last cells is at no depth.
+        missing = -height % self.cell, -width % self.cell
+        place = jnp.pad(place, ((0, 0), (0, missing[0]), (0, missing[1])), constant_values=-2.0)
+        grid = summing(self.cell, self.depth)(place, padded)
+        for axis, share in ((0, self.mix), (2, self.blur), (3, self.blur)):
+            grid = _blurred(grid, share, axis)
+        grid = jnp.pad(grid, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge")
+        # Scaled in the grid, the means need not be kept for the gradient of the strength.
+        grid = grid * jnp.concatenate([jnp.ones(1, grid.dtype), jnp.full(3, self.strength)])[None, :, None, None]
+        return _kept(self.strength[None], picture) + reading(self.cell)(grid, place)[:, :height, :width]
+
+
+@by_strips
+def _kept(numbers, planes):
+    """The share of the picture itself."""
+    return [(1.0 - numbers[0]) * plane for plane in planes]
+
+
+def _blurred(grid, share, axis: int):
+    """Every cell mixed with its two neighbours along an axis."""
+    edges = [(1, 1) if a == axis else (0, 0) for a in range(grid.ndim)]
+    padded = jnp.pad(grid, edges)
+    size = grid.shape[axis]
+    before, after = (lax.slice_in_dim(padded, at, at + size, axis=axis) for at in (0, 2))
+    return (1.0 - 2.0 * share) * grid + share * (before + after)

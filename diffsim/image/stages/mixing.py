@@ -1,0 +1,42 @@
+"""A colour matrix on every pixel, with its adjoint by hand."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ..._jax.custom_transpose import with_adjoint
+from ..ops.box_filter import held
+from ..ops.pointwise import summed
+from ..values import check_floating
+
+
+def _mixed(entries: Float[Array, " 6"], picture: Float[Array, "3 h w"]) -> Float[Array, "3 h w"]:
+    """The colours mixed by a matrix of these entries off its diagonal, whose rows sum to 1."""
+    return jnp.stack(_colours(entries, tuple(held(picture))))
+
+
+def _colours(entries, planes):
+    # Differences of colours: a grey picture is kept to the last bit.
+    a, b, c, d, e, f = entries
+    red, green, blue = planes
+    return [
+        red + a * (green - red) + b * (blue - red),
+        green + c * (red - green) + d * (blue - green),
+        blue + e * (red - blue) + f * (green - blue),
+    ]
+
+
+def _adjoint(entries, picture, cotangent):
+    planes, bars = held(picture), held(cotangent)
+    found = jax.vjp(lambda planes: _colours(entries, planes), tuple(planes))[1](list(bars))[0]
+    # Sixteen neighbours to a row, where the size allows: what is added up at once then lies together.
+    (red, green, blue), bars = ([plane.reshape(-1, math.gcd(plane.size, 16)) for plane in x] for x in (planes, bars))
+    # What every entry adds to a colour, times the cotangent there.
+    added = [(green - red, blue - red), (red - green, blue - green), (red - blue, green - blue)]
+    products = [bar * one for bar, pair in zip(bars, added, strict=True) for one in pair]
+    return jnp.stack([jnp.sum(row) for row in summed(products)]), jnp.stack(found)
+
+
+mixed = with_adjoint(_mixed, _adjoint, check_floating)

@@ -1,0 +1,1 @@
+"""Chains trained on photographs, judged, and compared with classical ones."""
