@@ -8,10 +8,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, Float, PyTree
 
 from ._errors import InputError
+from ._jax.tracers import is_tracer
 from ._types import Model
 
 Bounds = tuple[float, float]
@@ -79,7 +79,7 @@ def constant_field(**options: Any) -> Any:
 
 def check_bounds(name: str, value, bounds: Bounds, unit: str = "") -> None:
     """Raises InputError if a concrete value is not finite or lies outside `bounds`; tracers pass."""
-    if isinstance(value, Tracer):
+    if is_tracer(value):
         return
     low, high = bounds
     value = np.asarray(value)
@@ -216,7 +216,7 @@ def _map_bounded(model: Model, transform) -> Model:
 
 def _to_free(entry: Parameter) -> Array:
     path, x, unit, (low, high) = entry
-    if not isinstance(x, Tracer) and bool(jnp.any((x <= low) | (x >= high))):
+    if not is_tracer(x) and bool(jnp.any((x <= low) | (x >= high))):
         raise InputError(f"{path} starts at its bound ({x} {unit}): start it between {low:g} and {high:g}")
     if np.isinf(high):
         return jnp.log(x - low)

@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "_extras": BASE,
     "_trees": BASE,
     "_jax": BASE,
-    "parameters": {"_errors", "_types"},
+    "parameters": {"_errors", "_types", "_jax"},
     "safe": set(),
     "nn": BASE | {"parameters"},
     "mechanics": BASE,
@@ -106,6 +106,24 @@ def test_only_the_plots_import_matplotlib():
 def test_imports_have_no_cycle():
     graph = {module: imports(path, top_level_only=True) & set(MODULES) - {module} for module, path in MODULES.items()}
     TopologicalSorter(graph).prepare()
+
+
+INTERNALS = (
+    "jax.interpreters",
+    "jax.extend",
+    "jax.core",
+    "jax._src",
+    "jax.experimental.xla_metadata",
+    "equinox.internal",
+)
+
+
+def test_what_is_not_public_of_jax_is_used_in_one_room():
+    for module, path in MODULES.items():
+        if room(module) != "_jax":
+            wrong = {name for name in imports(path) if name.startswith(INTERNALS)}
+            assert not wrong, f"{module} imports {wrong}"
+            assert "__version_info__" not in path.read_text(), f"{module} asks for a version"
 
 
 def test_the_library_leaves_the_configuration_of_jax_alone():

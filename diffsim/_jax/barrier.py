@@ -1,16 +1,12 @@
-"""A barrier to fusion, which XLA's CPU backend drops if it is written as an `optimization_barrier`."""
+"""A barrier to fusion that holds over a batch too, where XLA's CPU backend drops an `optimization_barrier`."""
 
 import jax
 from jax import lax
 from jax.experimental.xla_metadata import set_xla_metadata
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
+from jax.interpreters import ad, mlir
 from jaxtyping import Array
 
-_DROPPED = jax.__version_info__ < (0, 11)  # of single numbers too
-
-_barrier = Primitive("barrier")
-_barrier.multiple_results = True
+from .primitives import new_primitive
 
 
 def barrier(*arrays: Array) -> list[Array]:
@@ -43,16 +39,20 @@ _call = jax.jit(_elsewhere, static_argnames="many")
 
 
 def _on_cpu(*arrays, many):
-    if not (many or _DROPPED):
+    if not many:
         return _elsewhere(*arrays, many=many)
     with set_xla_metadata(inlineable="false"):
         return _call(*arrays, many=many)
 
 
-_barrier.def_impl(lambda *arrays, many: list(arrays))
-_barrier.def_abstract_eval(lambda *arrays, many: list(arrays))
-mlir.register_lowering(_barrier, mlir.lower_fun(_elsewhere, multiple_results=True))
+_barrier = new_primitive(
+    "barrier",
+    _elsewhere,
+    jvp=_jvp,
+    transpose=lambda cotangents, *_, many: _moving(cotangents, many),
+    batch=lambda arrays, axes, many: (_barrier.bind(*arrays, many=True), axes),
+    abstract=lambda *arrays, many: list(arrays),
+    eager=lambda *arrays, many: list(arrays),
+    multiple_results=True,
+)
 mlir.register_lowering(_barrier, mlir.lower_fun(_on_cpu, multiple_results=True), platform="cpu")
-ad.primitive_jvps[_barrier] = _jvp
-ad.primitive_transposes[_barrier] = lambda cotangents, *_, many: _moving(cotangents, many)
-batching.primitive_batchers[_barrier] = lambda arrays, axes, many: (_barrier.bind(*arrays, many=True), axes)

@@ -3,15 +3,16 @@
 JAX's own slices become gathers and scatters under `vmap`, which cost more and cannot be compiled whole.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
+from jax.interpreters import ad
 from jaxtyping import Array
 
 from .._types import Count
-from .linear_map import abstract
+from .primitives import new_primitive
 
 
 def row(rows: Array, place: Count) -> Array:
@@ -69,13 +70,6 @@ def _put_jvp(primals, tangents, *, axis):
     return out, _put.bind(ad.instantiate_zeros(rows), primals[1], ad.instantiate_zeros(value), axis=axis)
 
 
-_row, _put = Primitive("read_row"), Primitive("write_row")
-for _primitive, _function, _batch, _jvp in (
-    (_row, _get, _batched_row, _row_jvp),
-    (_put, _update, _batched_put, _put_jvp),
-):
-    _primitive.def_impl(jax.jit(_function, static_argnames="axis"))
-    mlir.register_lowering(_primitive, mlir.lower_fun(_function, multiple_results=False))
-    batching.primitive_batchers[_primitive] = _batch
-    ad.primitive_jvps[_primitive] = _jvp
-    _primitive.def_abstract_eval(abstract(_function))
+_jitted = functools.partial(jax.jit, static_argnames="axis")
+_row = new_primitive("read_row", _get, jvp=_row_jvp, batch=_batched_row, eager=_jitted(_get))
+_put = new_primitive("write_row", _update, jvp=_put_jvp, batch=_batched_put, eager=_jitted(_update))

@@ -5,14 +5,10 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax.core import ShapedArray
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
+from jax.interpreters import ad
 
 from .._errors import InputError
-
-_linear = Primitive("linear_map")
-_linear.multiple_results = True
+from .primitives import new_primitive
 
 
 def linear_map(forward: Callable, backward: Callable, residuals: list, inputs: list, *, plain: bool = False) -> list:
@@ -29,21 +25,6 @@ def linear_map(forward: Callable, backward: Callable, residuals: list, inputs: l
 
 def _call(*args, forward, backward, count, plain):
     return forward(list(args[:count]), list(args[count:]))
-
-
-def abstract(function: Callable) -> Callable:
-    """What a primitive that computes `function` gives back, from its abstract arguments and parameters."""
-
-    def shapes(*args, **rule):
-        # With their sharding and the axes over which they vary, by which arrays inside `jax.shard_map` differ.
-        kept = lambda a: (
-            {"sharding": a.sharding} | ({"manual_axis_type": a.manual_axis_type} if a.manual_axis_type else {})
-        )
-        like = [jax.ShapeDtypeStruct(a.shape, a.dtype, **kept(a)) for a in args]
-        results = jax.eval_shape(functools.partial(function, **rule), *like)
-        return jax.tree.map(lambda out: ShapedArray(out.shape, out.dtype, **kept(out)), results)
-
-    return shapes
 
 
 def _jvp(primals, tangents, **rule):
@@ -116,9 +97,4 @@ def _batch(args, axes, *, forward, backward, count, plain):
     return out, [0] * len(out)
 
 
-_linear.def_impl(_call)
-_linear.def_abstract_eval(abstract(_call))
-mlir.register_lowering(_linear, mlir.lower_fun(_call, multiple_results=True))
-ad.primitive_jvps[_linear] = _jvp
-ad.primitive_transposes[_linear] = _transpose
-batching.primitive_batchers[_linear] = _batch
+_linear = new_primitive("linear_map", _call, jvp=_jvp, transpose=_transpose, batch=_batch, multiple_results=True)

@@ -6,14 +6,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.extend as jex
 from jax.experimental.xla_metadata import set_xla_metadata
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir, partial_eval
+from jax.interpreters import mlir, partial_eval
 from jaxtyping import Array, PyTree
 
 from .linear_map import jvp_of_moving
-
-_undivided = Primitive("undivided")
-_undivided.multiple_results = True
+from .primitives import new_primitive
 
 
 class Program(NamedTuple):
@@ -60,16 +57,18 @@ def _batch(args, axes, *, program):
     return out, [0] * len(out)
 
 
-_undivided.def_impl(_call)
+_undivided = new_primitive(
+    "undivided",
+    _call,
+    jvp=lambda primals, tangents, program: jvp_of_moving(jex.core.jaxpr_as_fun(program), primals, tangents),
+    batch=_batch,
+    abstract=lambda *_, program: program.out_avals,
+    multiple_results=True,
+)
 # Some of jax 0.12's operations, such as a search in a sorted array, are replaced by others before they are lowered.
 _undivided.to_lojax = _call
-_undivided.def_abstract_eval(lambda *_, program: program.out_avals)
 # As a call: to lower the function would be to trace it once more.
 mlir.register_lowering(
     _undivided,
     lambda context, *args, program: mlir.core_call_lowering(context, *args, name="undivided", call_jaxpr=program),
 )
-ad.primitive_jvps[_undivided] = lambda primals, tangents, program: jvp_of_moving(
-    jex.core.jaxpr_as_fun(program), primals, tangents
-)
-batching.primitive_batchers[_undivided] = _batch

@@ -5,11 +5,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend import core
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from .._errors import InputError
+from .._jax.equations import all_equations
 from .._jax.program import trace
 from .._jax.source_lines import source_of
 
@@ -73,9 +73,9 @@ def _parts(vector: Array, leaves: list[Array]) -> list[Array]:
     return parts
 
 
-def _refuse(jaxpr: core.Jaxpr) -> None:
+def _refuse(jaxpr: Any) -> None:
     """Raises InputError at the first operation on a complex number that has no complex derivative."""
-    for equation in jaxpr.eqns:
+    for equation in all_equations(jaxpr):
         complex_in, complex_out = (any(map(_is_complex, atoms)) for atoms in (equation.invars, equation.outvars))
         name = equation.primitive.name
         if complex_in and (name in BREAKERS or not complex_out or name in ("max", "min", "clamp", "sort")):
@@ -83,11 +83,6 @@ def _refuse(jaxpr: core.Jaxpr) -> None:
                 f"f has {name} at {source_of(equation) or 'a line of a library'}, which has no complex "
                 "derivative: use differences"
             )
-        for value in equation.params.values():
-            for inner in value if isinstance(value, tuple) else (value,):
-                inner = getattr(inner, "jaxpr", inner)
-                if isinstance(inner, core.Jaxpr):
-                    _refuse(inner)
 
 
 def _is_complex(atom: Any) -> bool:

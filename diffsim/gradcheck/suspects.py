@@ -6,9 +6,9 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jax.extend import core
 
 from .._jax.control_flow import inside_inputs, steps
+from .._jax.equations import all_equations, casts_coarser, casts_coarser_inside
 from .._jax.program import Operation, Program, Stuck, join, program_of, trace
 from ..autodiff.inputs import Inputs
 from ..autodiff.ridders import directional_difference, natural_size
@@ -72,21 +72,7 @@ def search(inputs: Inputs) -> Callable[[int], list[Suspect]]:
 
 def narrows(inputs: Inputs) -> bool:
     """Whether anything in the function is cast to a coarser number format."""
-    return _narrows(trace(inputs.call, inputs.leaves).jaxpr)
-
-
-def _narrows(jaxpr: core.Jaxpr) -> bool:
-    for equation in jaxpr.eqns:
-        atoms: list[Any] = [*equation.invars, *equation.outvars]
-        if equation.primitive.name == "convert_element_type":
-            formats = [atom.aval.dtype for atom in atoms]
-            if all(jnp.issubdtype(form, jnp.floating) for form in formats):
-                before, after = (jnp.finfo(form).nmant for form in formats)
-                if after < before and not isinstance(equation.invars[0], core.Literal):
-                    return True
-        if any(map(_narrows, core.jaxprs_in_params(equation.params))):
-            return True
-    return False
+    return any(map(casts_coarser, all_equations(trace(inputs.call, inputs.leaves).jaxpr)))
 
 
 def _search(
@@ -126,7 +112,7 @@ def _inside(operation: Operation, operands, active: Sequence[bool], stage: str) 
     try:
         step = next(steps(operation, operands), None)
         if step is None:
-            if any(map(_narrows, core.jaxprs_in_params(operation.params))):
+            if casts_coarser_inside(operation):
                 reason = "narrows a number inside: derivatives lose digits"
                 yield "narrowing", Suspect(operation.name, operation.source, stage, reason, True)
             return

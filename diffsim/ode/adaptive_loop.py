@@ -4,12 +4,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import diffrax as dfx
-import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from .._jax.barrier import barrier
+from .._jax.batch_reductions import any_of_batch
 from .._jax.scalarize import entries
 from .._jax.tangents import freeze, moving_together
 from .._types import Count, Flag, Scalar
@@ -123,7 +123,7 @@ def advance(problem: Problem, march: March) -> March:
 def _while_active(problem: Problem, onward: Callable, march: March) -> March:
     """`march` carried `onward` for as long as there is anything to do."""
     # One answer for a whole batch, or `vmap` would copy every record at every step.
-    go_on = lambda march: eqxi.unvmap_any(_active(problem, march))
+    go_on = lambda march: any_of_batch(_active(problem, march))
     # JAX goes through a loop several times to differentiate and batch it, but through a call within it only once.
     if not problem.stepper.small:
         return lax.while_loop(go_on, jax.jit(onward), march)

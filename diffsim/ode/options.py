@@ -6,10 +6,10 @@ import diffrax as dfx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from .._errors import InputError
+from .._jax.tracers import is_tracer
 from .._types import Flag, Scalar
 
 _FINEST_DEFAULT = 8  # units of eps: the least relative tolerance that is chosen by default
@@ -21,14 +21,14 @@ def check_time(name: str, t, dtype) -> None:
     kind = jnp.result_type(t)
     if not (jnp.issubdtype(kind, jnp.floating) or jnp.issubdtype(kind, jnp.integer)):
         raise InputError(f"{name} has dtype {kind}: give a time as a real number")
-    if not isinstance(t, Tracer) and not np.all(np.isfinite(np.asarray(t))):
+    if not is_tracer(t) and not np.all(np.isfinite(np.asarray(t))):
         raise InputError(f"{name}={t}: give a finite time")
 
 
 def check_times(ts, dtype) -> tuple[float | None, Float[Array, " times"]]:
     """The direction in which times run, 1 or -1 (None while they are traced), and the times in the state's `dtype`."""
-    check_time("ts", 0.0 if not isinstance(ts, Tracer) and np.asarray(ts).dtype.kind in "fiu" else ts, dtype)
-    if isinstance(ts, Tracer):
+    check_time("ts", 0.0 if not is_tracer(ts) and np.asarray(ts).dtype.kind in "fiu" else ts, dtype)
+    if is_tracer(ts):
         if ts.ndim != 1 or ts.size < 2:
             raise InputError(f"ts has shape {ts.shape}: give at least two times in one dimension")
         return None, jnp.asarray(ts, dtype)
@@ -55,7 +55,7 @@ def check_times(ts, dtype) -> tuple[float | None, Float[Array, " times"]]:
 
 def direction_of(t0, t1) -> Scalar | float:
     """1 where `t1` is not before `t0`, else -1; a Python number where it is the same for all."""
-    if any(isinstance(t, Tracer) for t in (t0, t1)):
+    if any(is_tracer(t) for t in (t0, t1)):
         dtype = jnp.result_type(t0, t1, float)
         return jnp.where(jnp.asarray(t1) < jnp.asarray(t0), -1.0, 1.0).astype(dtype)
     backward = np.asarray(t1) < np.asarray(t0)
@@ -121,7 +121,7 @@ def check_options(controller, dt0, max_steps, dtype) -> None:
         raise InputError(f"max_steps={max_steps}: give a whole number of steps, at least 1")
     eps = float(jnp.finfo(dtype).eps)
     for name, value in _numbers(controller, dt0):
-        known = None if isinstance(value, Tracer) else np.asarray(value)
+        known = None if is_tracer(value) else np.asarray(value)
         if known is not None and not np.all(known >= 0 if name != "dt0" else (known > 0) & np.isfinite(known)):
             what = "a step size is positive, also backward in time" if name == "dt0" else "a tolerance is not negative"
             raise InputError(f"{name}={value}: {what}")
@@ -135,12 +135,12 @@ def check_options(controller, dt0, max_steps, dtype) -> None:
 
 def sensible(t0: Scalar, t1: Scalar, controller, dt0) -> Flag | None:
     """Whether times, tolerances and step size make sense; None where all of them are known, and have been checked."""
-    flags = [jnp.isfinite(t) for t in (t0, t1) if isinstance(t, Tracer)]
+    flags = [jnp.isfinite(t) for t in (t0, t1) if is_tracer(t)]
     finest = _APART * jnp.finfo(t0.dtype).eps * jnp.maximum(jnp.abs(t0), jnp.abs(t1))
     for name, value in _numbers(controller, dt0):
         if name == "dt0":
             flags.append((jnp.asarray(value) > finest) & jnp.isfinite(value) | (t0 == t1))
-        elif isinstance(value, Tracer):
+        elif is_tracer(value):
             flags.append(jnp.all(value >= 0))
     return jnp.all(jnp.stack(flags)) if flags else None
 

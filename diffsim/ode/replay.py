@@ -9,7 +9,7 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
-from .._jax.largest_of_batch import largest_of_batch
+from .._jax.batch_reductions import largest_of_batch
 from .._jax.linear_map import linear_map
 from .._jax.single_kernel import compile_small
 from .._types import Scalar, Vector

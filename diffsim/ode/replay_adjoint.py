@@ -2,16 +2,16 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import diffrax as dfx
 import equinox as eqx
-import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from .._errors import InputError
+from .._jax.bounded_loops import plain_while_loop, write_buffer
 from .._jax.tangents import freeze
 from .._types import Scalar, Vector
 from .discrete_adjoint import with_slopes
@@ -101,14 +101,13 @@ def _recorded(loop: Callable, kept: _Kept, **options):
             return after, _keep(kept, stride, state, after.num_accepted_steps > state.num_accepted_steps)
 
         lasting = lambda carry: [*buffers(carry[0]), *carry[1].record[:3]]
-        options = {"max_steps": max_steps, "buffers": lasting, "kind": "lax"}
-        state, kept = eqxi.while_loop(lambda carry: cond_fun(carry[0]), body, (state, start), **options)
+        options = {"max_steps": max_steps, "buffers": lasting}
+        state, kept = plain_while_loop(lambda carry: cond_fun(carry[0]), body, (state, start), **options)
         kept_at_end.append(kept)
         return state
 
     start = kept
-    inner = lambda *args, **kwargs: eqxi.while_loop(*args, **kwargs | {"kind": "lax"})
-    result = loop(inner_while_loop=inner, outer_while_loop=outer, **options)
+    result = loop(inner_while_loop=plain_while_loop, outer_while_loop=outer, **options)
     return result, kept_at_end[0]
 
 
@@ -116,9 +115,8 @@ def _keep(kept: _Kept, stride: int, state, accepted) -> _Kept:
     """The record with the step that diffrax's loop made from `state`, if it was accepted."""
     record, row = kept.record, kept.record.count
     t, h, y = state.tprev, state.tnext - state.tprev, ravel_pytree(state.y)[0]
-    put: Any = lambda rows, i, new, pred: eqxi.buffer_at_set(rows, i, new, pred=pred)
-    rows = put(record.t, row, t, accepted), put(record.h, row, h, accepted)
-    ys = put(record.y, row // stride, y, accepted & (row % stride == 0))
+    rows = write_buffer(record.t, row, t, pred=accepted), write_buffer(record.h, row, h, pred=accepted)
+    ys = write_buffer(record.y, row // stride, y, pred=accepted & (row % stride == 0))
     last = choose(accepted, (t, h, y), (kept.t, kept.h, kept.y))
     return _Kept(Record(*rows, y=ys, count=row + accepted), *last)
 

@@ -1,8 +1,11 @@
-"""One number for all members of a batch."""
+"""One number for all members of a batch, so that what depends on it is done once."""
 
+import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
+
+from .._types import Flag
 
 
 @jax.custom_batching.custom_vmap
@@ -17,3 +20,8 @@ def largest_of_batch(x: Int[Array, ""]) -> Int[Array, ""]:
 @largest_of_batch.def_vmap
 def _over(size, batched, x):
     return largest_of_batch(jnp.max(x, initial=jnp.iinfo(x.dtype).min) if batched[0] else x), False
+
+
+def any_of_batch(x: Flag) -> Flag:
+    """`x`; under `vmap` whether it is true for any member, the same for each."""
+    return eqxi.unvmap_any(x)
