@@ -33,7 +33,7 @@ from diffsim import safe
 from diffsim.autodiff import finite_differences
 from diffsim.autodiff.complex_step import complex_gradient
 from diffsim.autodiff.costs import growth
-from diffsim.graph.find_non_finite import diagnose
+from diffsim.graph.find_non_finite import find_non_finite
 from diffsim.viz import plot, report
 
 POINT = (1.5, 0.5)
@@ -203,7 +203,7 @@ def doctor() -> dict:
     return {
         "value": float(masked(x)),
         "gradient": gradient(masked),
-        "finding": str(diagnose(masked, x)),
+        "finding": str(find_non_finite(masked, x)),
         "gradient_of_the_cure": gradient(cured),
     }
 

@@ -63,9 +63,9 @@ def solve(model: Swing, ts):
     """The angle (rad) at each of the times (s), and the status of the solve."""
     field = lambda t, s, machine: pendulum(machine, s)
     start, most = State(model.angle, model.rate), max(4096, 4 * len(ts))  # a step ends at each of the times
-    options = {"controller": CONTROLLER, "max_steps": most, "return_status": True}
-    states, status = ds.integrate(field, start, ts, model.machine, **options)
-    return cast(State, states).angle, status
+    options = {"stepsize_controller": CONTROLLER, "max_steps": most}
+    swing = ds.solve(field, start, ts, model.machine, **options)
+    return cast(State, swing.ys).angle, swing.status
 
 
 def swing(model: Swing, ts):
@@ -183,11 +183,11 @@ def add_figure(page, run: cli.Run, name: str, figure, caption: str) -> None:
     run.figure(name, figure)
 
 
-@functools.partial(ds.few_inputs, in_axes=(None, 0, 0))
+@functools.partial(ds.forward_mode, in_axes=(None, 0, 0))
 def distances(coefficient, angle, mass):
     """Range (m) of each throw of the default machine with this drag coefficient, release angle (rad), weight (kg)."""
     machine = ds.replace(MACHINE, {"Cd": coefficient, "angle": angle, "m_weight": mass})
-    return throw(machine, check=False, controller=FAST, mode="forward").range
+    return throw(machine, check=False, stepsize_controller=FAST, mode="forward").range
 
 
 def ranges(model: Trebuchet, shots):

@@ -79,7 +79,7 @@ def fly(policy, start, wind, decay=1.0, parts: int = 1) -> State:
 
     Between decisions the motion is followed in `parts` Runge-Kutta steps.
     """
-    move = lambda s, w: ds.hold(field, s, (thrusts(policy, s), w), DT, steps=parts)
+    move = lambda s, w: ds.zero_order_hold(field, s, (thrusts(policy, s), w), DT, steps=parts)
     return ds.rollout(move, State(*start), wind, decay=decay)[1]
 
 

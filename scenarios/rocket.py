@@ -51,7 +51,7 @@ BATCH, UPDATES, TESTS = 32, 2000, 1000
 TEST, TURNED = 1_000_000, 2_000_000  # first seeds of tests, and of `evaluate`: no training seed is as large
 EXTENT = (-300.0, 300.0, -30.0, 680.0)  # m, of the pictures
 SOLVER = dfx.Bosh3()
-IN_TRAINING = {"solver": SOLVER, "controller": dfx.ConstantStepSize(), "dt0": DT, "max_steps": 4}
+IN_TRAINING = {"solver": SOLVER, "stepsize_controller": dfx.ConstantStepSize(), "dt0": DT, "max_steps": 4}
 
 draw = partial(control.draw_starts, near=SPREAD, wide=SPREAD, share=0.0, around=MIDDLE)  # by key, updates, count
 # One object for all seeds, which therefore compile once.
@@ -84,7 +84,7 @@ def fly(policy, start, parts: int = 1) -> tuple[Flight, Flight]:
     """The flight at the last decision before the ground, and after each decision, from a start of shape (7,)."""
 
     def move(now: Flight, _) -> Flight:
-        after = ds.hold(field, now.s, now.held, DT, steps=parts, solver=SOLVER)
+        after = ds.zero_order_hold(field, now.s, now.held, DT, steps=parts, solver=SOLVER)
         aloft = now.aloft & (after.height > 0)
         s = jax.tree.map(lambda new, old: jnp.where(aloft, new, old), after, now.s)
         return Flight(s, decide(policy, s), aloft)
@@ -93,9 +93,9 @@ def fly(policy, start, parts: int = 1) -> tuple[Flight, Flight]:
     return ds.rollout(move, Flight(s, decide(policy, s), jnp.array(True)), length=STEPS)
 
 
-def land(last: Flight, **options) -> ds.Arrival:
-    """The touchdown after the last decision; GUARD_NOT_FOUND, and a state in the air, if the flight was too long."""
-    return ds.evolve(ds.Phase(field, (GROUND,)), 0.0, last.s, last.held, t1=DT, **options)
+def land(last: Flight, **options) -> ds.PhaseResult:
+    """The touchdown after the last decision; EVENT_NOT_FOUND, and a state in the air, if the flight was too long."""
+    return ds.integrate_phase(ds.Phase(field, (GROUND,)), 0.0, last.s, last.held, t1=DT, **options)
 
 
 def cost(policy, start):

@@ -78,7 +78,7 @@ def field(t, s: State, push) -> State:
 
 def swing(policy, start, length: int = STEPS, decay=1.0) -> State:
     """The states after each decision, from a start of shape (4,)."""
-    move = lambda s, _: ds.hold(field, s, force(policy, s), DT)
+    move = lambda s, _: ds.zero_order_hold(field, s, force(policy, s), DT)
     return ds.rollout(move, State(*start), length=length, decay=decay)[1]
 
 
@@ -107,9 +107,9 @@ def exact_swing(policy, start):
 
     def move(now, _):
         s, _ = now
-        options = {"controller": controller, "max_steps": 256, "return_status": True}
-        after, status = ds.integrate(field, s, span, force(policy, s), **options)
-        return jax.tree.map(lambda x: x[-1], after), status
+        options = {"stepsize_controller": controller, "max_steps": 256}
+        after = ds.solve(field, s, span, force(policy, s), **options)
+        return jax.tree.map(lambda x: x[-1], after.ys), after.status
 
     return ds.rollout(move, (State(*start), jnp.array(ds.Status.FINISHED)), length=STEPS)[1]
 

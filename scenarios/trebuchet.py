@@ -66,11 +66,11 @@ def shot(angle, mass, wind, machine=MACHINE) -> Trebuchet:
     return ds.replace(machine, {"angle": angle, "m_weight": mass, "wind": wind})
 
 
-@functools.partial(ds.few_inputs, in_axes=(0, 0, 0))
+@functools.partial(ds.forward_mode, in_axes=(0, 0, 0))
 def distances(angle, log_mass, wind):
     """Range (m) of the default machine, fast: to 1e-6, with forward-mode derivatives of what is differentiated."""
     p = shot(angle, jnp.exp(log_mass), wind)
-    return throw(p, check=False, controller=FAST, solver=dfx.Tsit5(), mode="forward").range
+    return throw(p, check=False, stepsize_controller=FAST, solver=dfx.Tsit5(), mode="forward").range
 
 
 def misses(model, targets):
@@ -229,7 +229,7 @@ def pipeline(model, target: float) -> ds.StageGraph:
         "network": model,
         "controls": lambda outputs: {"angle": outputs[0], "mass": jnp.exp(outputs[1])},
         # In its two controls forward mode serves reverse mode, and compiles several times as fast.
-        "throw": ds.few_inputs(lambda c: throw(shot(c["angle"], c["mass"], aim[1]), check=False, mode="forward")),
+        "throw": ds.forward_mode(lambda c: throw(shot(c["angle"], c["mass"], aim[1]), check=False, mode="forward")),
         "loss": lambda result: (result.range / target - 1) ** 2,
     }
     return ds.stage_graph(stages, aim)

@@ -13,7 +13,7 @@ import optax
 import pytest
 
 import diffsim as ds
-from diffsim import Guard, Phase, hybrid, integrate
+from diffsim import Event, Phase, integrate, integrate_hybrid
 from diffsim.image import pretrained
 from diffsim.image.training import train_chain
 from diffsim.optimize.iterations import iterate
@@ -47,10 +47,10 @@ def decay(dtype):
 
 def bounce(dtype, mode="auto"):
     def height(v):
-        ground = Guard(lambda t, y, g: y[0], "falling", lambda t, y, g: (0 * y[0], -v[1] * y[1]), to=0)
+        ground = Event(lambda t, y, g: y[0], "falling", lambda t, y, g: (0 * y[0], -v[1] * y[1]), to=0)
         fall = Phase(lambda t, y, g: (y[1], -g), ground)
         start = v[2], v[3]
-        return hybrid(fall, start, v[0], t1=1.0, max_events=4, mode=mode).y[0]
+        return integrate_hybrid(fall, start, v[0], t1=1.0, max_events=4, mode=mode).y[0]
 
     return jax.value_and_grad(height), jnp.array([9.81, 0.9, 1.0, 0.0], dtype)
 

@@ -97,7 +97,7 @@ def test_failed_throws_at_fresh_targets_are_counted(command, module_of, monkeypa
 
 def test_flights_without_a_touchdown_are_counted(module_of, monkeypatch):
     rocket = module_of("rocket")
-    status = jnp.array([ds.Status.FINISHED, ds.Status.GUARD_NOT_FOUND, ds.Status.NON_FINITE])
+    status = jnp.array([ds.Status.FINISHED, ds.Status.EVENT_NOT_FOUND, ds.Status.NON_FINITE])
     end = np.array([0.0, 0.0, 0.0, 0.0, -1.0, 0.0, 27_000.0])
     ends = jnp.stack([end, end, np.nan * end])
     monkeypatch.setattr(rocket, "judge", lambda policy, starts: (ends, status))

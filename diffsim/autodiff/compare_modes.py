@@ -32,7 +32,7 @@ class Way(NamedTuple):
     reason: str = ""
 
 
-class Explanation(NamedTuple):
+class ModeComparison(NamedTuple):
     """The ways measured, the time of the value alone (s), the number of inputs, and the name of the way to take."""
 
     ways: tuple[Way, ...]
@@ -54,11 +54,11 @@ class Explanation(NamedTuple):
         return f"{way.name:26s}{times}{(way.memory or 0) / 1024:12.1f}{way.error:10.1e}"
 
 
-def explain(f: Callable, x, *args, rounds: int = 20) -> Explanation:
+def compare_modes(f: Callable, x, *args, rounds: int = 20) -> ModeComparison:
     """Measures the value and gradient of `f(x, *args)`, a real number, in the real arrays of `x`, in every mode.
 
     Reverse mode, reverse mode that keeps nothing but the inputs (`jax.checkpoint`), forward mode with a tangent for
-    each input (what `few_inputs` does), and both compiled whole for CPU (`compile_whole`). Each is compiled, called
+    each input (what `forward_mode` does), and both compiled whole for CPU (`compile_whole`). Each is compiled, called
     `rounds` times in turn with the others, and its fastest call counts. Memory is the compiler's own figure for
     temporary arrays. Forward mode is left out beyond 256 inputs, and whole compilation where the program looks up
     arrays by computed indices. Raises InputError if `f` does not return a real number or nothing in `x` is real.
@@ -88,7 +88,7 @@ def explain(f: Callable, x, *args, rounds: int = 20) -> Explanation:
         memory = getattr(program.memory_analysis(), "temp_size_in_bytes", None)
         ways.append(Way(name, times[name], seconds, memory, float(np.max(np.abs(gradient - reference)) / scale)))
     best = min((way for way in ways if way.seconds is not None), key=lambda way: way.seconds)
-    return Explanation(tuple(ways), times["value"], flat.size, best.name)
+    return ModeComparison(tuple(ways), times["value"], flat.size, best.name)
 
 
 def _flat(x):

@@ -18,7 +18,7 @@ from .._jax.opaque_call import Program, undivided
 from .jacobian import value_and_jacobian
 
 
-def few_inputs(function: Callable, *, in_axes: Sequence[int | None] | None = None) -> Callable:
+def forward_mode(function: Callable, *, in_axes: Sequence[int | None] | None = None) -> Callable:
     """`function` with its derivatives taken in forward mode, together with the value, in every mode of use.
 
     For functions of a handful of numbers that are costly to evaluate, such as a simulator with a few controls: a

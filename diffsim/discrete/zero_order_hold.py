@@ -18,7 +18,7 @@ SOLVER = dfx.Tsit5()
 LEAST = 1e-3  # size of a component in a check of errors, as a fraction of the largest
 
 
-def hold(
+def zero_order_hold(
     vector_field: Callable,
     state: State,
     control: Any,
@@ -34,7 +34,7 @@ def hold(
     `d state / dt = vector_field(t, state, control)` is followed by `steps` equal steps of any one-step solver of
     diffrax. As the step of a `rollout` it is what a digital controller does to a machine:
 
-        rollout(lambda s, _: hold(field, s, policy(s), 0.05), start, length=100)
+        rollout(lambda s, _: zero_order_hold(field, s, policy(s), 0.05), start, length=100)
 
     The steps are as long as `steps` makes them, whatever their error. With `rtol` they are checked: the state is NaN,
     and so is its derivative, where the solver's estimates of its errors, added up over the steps, exceed `rtol` times

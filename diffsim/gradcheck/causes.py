@@ -8,7 +8,7 @@ from .._errors import InputError
 from .._jax.program import Stuck
 from .._jax.source_lines import first_line
 from ..autodiff.inputs import Inputs
-from ..graph.find_non_finite import Finding, diagnose
+from ..graph.find_non_finite import Finding, find_non_finite
 from .suspects import Suspect, narrows, search
 from .verdict import Row
 
@@ -47,7 +47,7 @@ def located(inputs: Inputs, f: Callable[..., Any], args: tuple[Any, ...], rows: 
 def _diagnosed(f: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Finding | None, str]:
     """Where a function first stops being finite; or None, and why that is not known."""
     try:
-        return diagnose(f, *args), "value and reverse mode are finite"
+        return find_non_finite(f, *args), "value and reverse mode are finite"
     except InputError as error:
         return None, str(error)
     except Exception as error:  # any kind: the evidence is not to be lost for want of a cause

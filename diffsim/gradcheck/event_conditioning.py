@@ -1,4 +1,4 @@
-"""How well an event is conditioned: a trajectory that grazes its guard has no usable event time."""
+"""How well an event is conditioned: a trajectory that grazes its event has no usable event time."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -8,13 +8,13 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 GRAZING = 0.02
-"""Below this sine of the angle between trajectory and guard, an event's derivatives are warned of."""
+"""Below this sine of the angle between trajectory and event, an event's derivatives are warned of."""
 
 
 class Crossing(NamedTuple):
-    """How a trajectory crosses a guard. `str()` gives a sentence.
+    """How a trajectory crosses an event. `str()` gives a sentence.
 
-    `rate` is the guard's own change per second, `sine` that rate relative to the largest that this speed and
+    `rate` is the event's own change per second, `sine` that rate relative to the largest that this speed and
     this gradient allow (1 straight through, 0 grazing), `delay` the change of the event's time per unit change
     of the state (s per unit): by it every error of the state is multiplied.
     """
@@ -33,15 +33,15 @@ class Crossing(NamedTuple):
         return f"crosses at {self.rate:.3g}/s, sine {self.sine:.3g}, {self.delay:.3g} s per unit of state; {advice}"
 
 
-def crossing(field: Callable[..., Any], guard: Callable[..., Any], t: Any, y: Any, args: Any = None) -> Crossing:
-    """Returns how the trajectory of `field(t, y, args)` crosses `guard(t, y, args)` at time `t` in state `y`.
+def crossing(field: Callable[..., Any], event: Callable[..., Any], t: Any, y: Any, args: Any = None) -> Crossing:
+    """Returns how the trajectory of `field(t, y, args)` crosses `event(t, y, args)` at time `t` in state `y`.
 
     With n = dg/dy and f the field: rate = dg/dt + n . f, sine = |rate| / (|dg/dt| + |n| |f|), delay =
     |n| / |rate|. The saltation matrix of the event divides by the same rate.
     """
     flat, unravel = ravel_pytree(y)
     flow = ravel_pytree(field(t, y, args))[0]
-    by_time, by_state = jax.grad(lambda t, v: guard(t, unravel(v), args), (0, 1))(jnp.asarray(t, flat.dtype), flat)
+    by_time, by_state = jax.grad(lambda t, v: event(t, unravel(v), args), (0, 1))(jnp.asarray(t, flat.dtype), flat)
     rate = by_time + by_state @ flow
     normal = jnp.linalg.norm(by_state)
     largest = jnp.abs(by_time) + normal * jnp.linalg.norm(flow)

@@ -64,7 +64,7 @@ class Finding:
 NOT_LOCATED = "not located"
 
 
-def diagnose(f: Callable[..., Any], *args: Any) -> Finding | None:
+def find_non_finite(f: Callable[..., Any], *args: Any) -> Finding | None:
     """Returns where `f(*args)` first stops being finite, or if its value is finite its gradient; None if nowhere.
 
     Only what reaches the result counts: infinities that a later operation handles are none. Loops and solves are

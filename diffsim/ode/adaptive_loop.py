@@ -43,7 +43,7 @@ class March(NamedTuple):
 
 def rows(problem: Problem) -> int:
     """How many attempts of a phase there may be to record."""
-    return problem.max_steps + (_LOOKS if problem.guards else 0)
+    return problem.max_steps + (_LOOKS if problem.events else 0)
 
 
 def begin(problem: Problem, start: Point, record: Record | None) -> March:
@@ -58,8 +58,8 @@ def begin(problem: Problem, start: Point, record: Record | None) -> March:
     if still.hint is not None:
         wish = jnp.where(jnp.isfinite(still.hint), still.hint, wish)
     h = fitted(still, here.t, wish)
-    past = still.past or Past.unknown(still.guards, here.t.dtype)
-    sight, crosses = first_sight(still.guards, here, jnp.maximum(h, wish), stepper.args, still.direction, past)
+    past = still.past or Past.unknown(still.events, here.t.dtype)
+    sight, crosses = first_sight(still.events, here, jnp.maximum(h, wish), stepper.args, still.direction, past)
     healthy = jnp.isfinite(h) & all_finite((here, sight.value))
     stability = None
     if watches(still.controller, stepper.solver):
@@ -103,14 +103,14 @@ def ahead(problem: Problem, march: March) -> Flag:
 def advance(problem: Problem, march: March) -> March:
     """Step on until the first event, the final time, or a failure.
 
-    The path is differentiable in forward mode; step sizes and guards are constants on it, because the
-    derivative wanted is that of the solution on the steps taken, and of a guard only at its event.
+    The path is differentiable in forward mode; step sizes and events are constants on it, because the
+    derivative wanted is that of the solution on the steps taken, and of an event only at its event.
     """
 
     still = freeze(problem)
     t, *rest = march.point
     march = march._replace(point=Point(t, *moving_together(rest)))
-    look = _one_look if problem.guards else _one_step
+    look = _one_look if problem.events else _one_step
     march = _while_active(problem, lambda march: look(problem, still, march), march)
     if steady(problem):
         # Whatever ceased to be finite has remained so.
@@ -138,7 +138,7 @@ def _active(problem: Problem, march: March) -> Flag:
     active = ahead(problem, march) & (march.attempts < problem.max_steps)
     if not steady(problem):
         active &= march.status == Status.FINISHED
-    if problem.guards:
+    if problem.events:
         active &= march.search.stage != Stage.FOUND
         # Looks in search of events are recorded too.
         active &= march.record is None or march.record.count < march.record.h.shape[0]
@@ -161,7 +161,7 @@ def _outcome(still: Problem, whole: Flag, accept: Flag, clear: Flag | bool) -> _
 
 
 def _one_step(problem: Problem, still: Problem, march: March) -> March:
-    """The march after one attempted step, in a phase without guards."""
+    """The march after one attempted step, in a phase without events."""
     active, trial, h = *_active_in(problem, march), march.h
     tried = attempt(problem, still, *_start(still, march, h), h, march.controller)
     return _after(problem, still, march, tried, _outcome(still, active, tried.accept, True), trial, ())
@@ -170,19 +170,19 @@ def _one_step(problem: Problem, still: Problem, march: March) -> March:
 def _one_look(problem: Problem, still: Problem, march: March) -> March:
     """The march after one attempted step, or one look at a part of it in search of an event.
 
-    Both need one step of the solver and one look at the guards. So they share a loop with a single copy of each,
+    Both need one step of the solver and one look at the events. So they share a loop with a single copy of each,
     which is what the time to compile depends on.
     """
     h, search = march.h, march.search
     active, trial = _active_in(problem, march)
     tried = attempt(problem, still, *_start(still, march, search.time), h, march.controller)
-    sight = next_sight(still.guards, freeze(tried.end), still.stepper.args, still.direction)
-    looked = look(search, sight, h, wanted_sides(still.guards))
+    sight = next_sight(still.events, freeze(tried.end), still.stepper.args, still.direction)
+    looked = look(search, sight, h, wanted_sides(still.events))
     outcome = _outcome(still, active & (search.time == h), tried.accept, looked.stage == Stage.CLEAR)
     after = _after(problem, still, march, tried, outcome, trial, (sight.value,))
     if still.landings.jumps is not None:
-        # Behind a jump the guards have other rates, and keep their sides.
-        behind = next_sight(still.guards, freeze(after.point), still.stepper.args, still.direction)
+        # Behind a jump the events have other rates, and keep their sides.
+        behind = next_sight(still.events, freeze(after.point), still.stepper.args, still.direction)
         sight = sight._replace(value=behind.value, rate=behind.rate)
     begun = fresh(choose(outcome.taken, sight, search.sight), after.h)
     return after._replace(search=choose(outcome.settled | trial, begun, choose(active, looked, search)))

@@ -13,16 +13,16 @@ from jaxtyping import Array, Bool, Float
 from .._jax.barrier import barrier
 from .._jax.tangents import freeze, moving_together
 from .._types import Count, Flag, Scalar
-from .events import Guard, Sight, choose, crossed, extremum, functions, values
+from .events import Event, Sight, choose, crossed, extremum, functions, values
 from .runge_kutta import Point, Stepper
 
 _LOOKS = 8  # at dips between the ends of a step
 _TURNS = 60  # of Newton's method and bisection
-_NEAR = 0.02  # of the guard's size: a dip that comes so near to zero is looked at
-_TOUCH = 1e-10  # of the guard's size over the step: at a dip so near to zero it touches
-_FLAT = 1e-4  # of the guard's size over the step: it is at a dip if slower than that per step
-_TOGETHER = 2 / 3  # power of eps, of the step: events nearer than that happen in the order of the guards
-_GRAZE = 1e-6  # of the guard's size over the step: slower than that per step, it grazes
+_NEAR = 0.02  # of the event's size: a dip that comes so near to zero is looked at
+_TOUCH = 1e-10  # of the event's size over the step: at a dip so near to zero it touches
+_FLAT = 1e-4  # of the event's size over the step: it is at a dip if slower than that per step
+_TOGETHER = 2 / 3  # power of eps, of the step: events nearer than that happen in the order of the events
+_GRAZE = 1e-6  # of the event's size over the step: slower than that per step, it grazes
 
 
 class Stage(enum.IntEnum):
@@ -37,7 +37,7 @@ class Stage(enum.IntEnum):
 class Search(NamedTuple):
     """Where the search within one step stands; times count from the start of the step.
 
-    No guard has crossed up to `low`, where they showed `sight`. The next look is at `time`, or the event is there.
+    No event has crossed up to `low`, where they showed `sight`. The next look is at `time`, or the event is there.
     """
 
     stage: Count
@@ -45,11 +45,11 @@ class Search(NamedTuple):
     sight: Sight
     time: Scalar
     high: Scalar  # the end of the bracket
-    past: Bool[Array, " guards"]  # the guards that have crossed at `high`
-    size: Float[Array, " guards"]  # the largest value of each guard in this step, without its sign
+    past: Bool[Array, " events"]  # the events that have crossed at `high`
+    size: Float[Array, " events"]  # the largest value of each event in this step, without its sign
     looks: Count
-    guard: Count  # the one whose event it is
-    rate: Scalar  # of that guard at the last look, per second
+    event: Count  # the one whose event it is
+    rate: Scalar  # of that event at the last look, per second
     grazing: Flag
 
 
@@ -61,21 +61,21 @@ def fresh(sight: Sight, h: Scalar) -> Search:
     return Search(jnp.array(int(Stage.SWEEP)), zero, sight, h, h, nothing, size, none, none, zero, jnp.array(False))
 
 
-def opening(sight: Sight, crosses: Bool[Array, " guards"], h: Scalar) -> Search:
-    """The search at the start of a phase: over at once, with the first of the guards, if any cross there."""
+def opening(sight: Sight, crosses: Bool[Array, " events"], h: Scalar) -> Search:
+    """The search at the start of a phase: over at once, with the first of the events, if any cross there."""
     search = fresh(sight, h)
     if not crosses.size:
         return search
-    guard = jnp.argmax(crosses)
+    event = jnp.argmax(crosses)
     found = search._replace(
-        stage=jnp.array(int(Stage.FOUND)), time=jnp.zeros_like(h), guard=guard, rate=sight.rate[guard]
+        stage=jnp.array(int(Stage.FOUND)), time=jnp.zeros_like(h), event=event, rate=sight.rate[event]
     )
     return choose(jnp.any(crosses), found, search)
 
 
 @jax.jit
-def look(search: Search, here: Sight, h: Scalar, wanted: Float[Array, " guards"]) -> Search:
-    """The search after a look at `search.time`, where the guards show `here`.
+def look(search: Search, here: Sight, h: Scalar, wanted: Float[Array, " events"]) -> Search:
+    """The search after a look at `search.time`, where the events show `here`.
 
     The step's length is `h`; crossings count from the sides `wanted`, from either where that is 0. Looks are made at
     the ends of shortened steps of the solver itself. Where the cubic through both ends of a stretch dips towards zero
@@ -105,7 +105,7 @@ def look(search: Search, here: Sight, h: Scalar, wanted: Float[Array, " guards"]
 
 
 def _dip(search: Search, here: Sight) -> tuple[Flag, Scalar]:
-    """Whether a guard dips towards zero, or beyond it, between `low` and the look at hand, and when first."""
+    """Whether an event dips towards zero, or beyond it, between `low` and the look at hand, and when first."""
     before, width = search.sight, search.time - search.low
     fraction, value = extremum(before.side, before.value, before.rate, here.value, here.rate, width)
     scale = jnp.maximum(jnp.abs(before.value), jnp.abs(here.value))
@@ -116,7 +116,7 @@ def _dip(search: Search, here: Sight) -> tuple[Flag, Scalar]:
 def _narrow(search: Search, here: Sight, crossing, h: Scalar) -> Search:
     """The bracket after a look within it or at its end: Newton's method, kept inside by bisection.
 
-    Of the guards that have crossed, the one with the earliest estimate is followed; of several at one time the first.
+    Of the events that have crossed, the one with the earliest estimate is followed; of several at one time the first.
     """
     some = jnp.any(crossing)
     low, high = jnp.where(some, search.low, search.time), jnp.where(some, search.time, search.high)
@@ -125,12 +125,12 @@ def _narrow(search: Search, here: Sight, crossing, h: Scalar) -> Search:
     inside = past & (newton >= low) & (newton <= high)
     estimates = jnp.where(inside, newton, jnp.where(past, 0.5 * (low + high), jnp.inf))
     tie = jnp.finfo(h.dtype).eps ** _TOGETHER * h
-    guard = jnp.argmax(estimates <= jnp.min(estimates) + tie)
-    guard, time = barrier(guard, estimates[guard])
+    event = jnp.argmax(estimates <= jnp.min(estimates) + tie)
+    event, time = barrier(event, estimates[event])
     # Newton's method squares the error, so that after a change this small only rounding is left.
     closed = jnp.abs(time - search.time) <= jnp.finfo(h.dtype).eps ** (2 / 3) * h
     done = closed | (search.looks >= _TURNS)
-    rate = here.rate[guard]
+    rate = here.rate[event]
     return search._replace(
         stage=jnp.where(done, Stage.FOUND, Stage.CLOSE),
         low=low,
@@ -138,29 +138,29 @@ def _narrow(search: Search, here: Sight, crossing, h: Scalar) -> Search:
         high=high,
         past=past,
         looks=search.looks + 1,
-        guard=guard,
+        event=event,
         rate=rate,
-        grazing=jnp.abs(rate) * h <= _GRAZE * search.size[guard],
+        grazing=jnp.abs(rate) * h <= _GRAZE * search.size[event],
     )
 
 
-def settle(
-    stepper: Stepper, guards: tuple[Guard, ...], start: Point, search: Search, found: Flag, t1: Scalar, direction
+def event_point(
+    stepper: Stepper, events: tuple[Event, ...], start: Point, search: Search, found: Flag, t1: Scalar, direction
 ) -> Point:
     """The event of a search, its time after `start` a constant, as a differentiable point; or, if none, that at `t1`.
 
-    Time runs in `direction`, 1 or -1. The delay is a root of the guard, found before; without an event it is zero, a
+    Time runs in `direction`, 1 or -1. The delay is a root of the event, found before; without an event it is zero, a
     root of the time left. Newton's method with a constant slope leaves its value as it is and makes one more order of
     derivatives right with each turn: three of them serve up to the third.
     """
-    # A guard that grazes has no derivative; its status says so, and the value stays finite.
+    # An event that grazes has no derivative; its status says so, and the value stays finite.
     rate = freeze(jnp.where(found & (search.rate != 0), direction * search.rate, 1.0))
 
     def newton(carry, _):
         delay, _ = carry
         end, _ = stepper._replace(small=False).step(start, delay)
-        value = values(functions(guards), end.t, end.y, stepper.args)
-        left = jnp.where(found, lax.dynamic_index_in_dim(value, search.guard, keepdims=False), end.t - t1)
+        value = values(functions(events), end.t, end.y, stepper.args)
+        left = jnp.where(found, lax.dynamic_index_in_dim(value, search.event, keepdims=False), end.t - t1)
         return (delay - (left - lax.stop_gradient(left)) / rate, end), None
 
     delay, *begun = moving_together([jnp.where(found, direction * freeze(search.time), 0.0), *start])
@@ -168,8 +168,8 @@ def settle(
     return end
 
 
-def hold(stepper: Stepper, point: Point, t1: Scalar) -> Point:
-    """The last point of a phase without guards, as one that stays at `t1` whatever time its steps began at.
+def end_point(stepper: Stepper, point: Point, t1: Scalar) -> Point:
+    """The last point of a phase without events, as one that stays at `t1` whatever time its steps began at.
 
     With their sizes fixed, the steps end later if they begin later. What they are too long or too short by, nothing in
     value, is one more step; it is taken if derivatives in time are asked for.

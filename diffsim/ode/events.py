@@ -1,4 +1,4 @@
-"""Phases and guards: what a hybrid system is made of, and how a guard's crossing shows within a step."""
+"""Phases and events: what a hybrid system is made of, and how an event's crossing shows within a step."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
@@ -16,15 +16,15 @@ from .runge_kutta import Point
 _DIRECTIONS = {"rising": -1.0, "falling": 1.0, "both": 0.0}
 
 
-class Guard(eqx.Module):
+class Event(eqx.Module):
     """An event: the zero crossing of `function(t, y, args)`, a smooth real number.
 
     `direction` is the way the function crosses zero: "rising", "falling" or "both". `reset(t, y, args)` gives
     the state with which the next phase starts (default: unchanged). `to` is the index of the next phase in
-    `hybrid`; None ends the trajectory.
+    `integrate_hybrid`; None ends the trajectory.
 
-    A function that is zero at the start of a phase and moves in the guard's direction crosses there and then. With
-    direction "both" it has to come from a side that is known: in `hybrid`, from the phase before.
+    A function that is zero at the start of a phase and moves in the event's direction crosses there and then. With
+    direction "both" it has to come from a side that is known: in `integrate_hybrid`, from the phase before.
 
     Good values: a function with the state's own smoothness (velocity components rather than their angle).
     Breaks when: it returns a boolean, or swings through zero and back much faster than the state changes, so
@@ -38,25 +38,25 @@ class Guard(eqx.Module):
 
     def __check_init__(self):
         if self.direction not in _DIRECTIONS:
-            raise InputError(f"direction={self.direction!r} of a Guard: use one of {', '.join(_DIRECTIONS)}")
+            raise InputError(f"direction={self.direction!r} of a Event: use one of {', '.join(_DIRECTIONS)}")
 
 
 class Phase(eqx.Module):
-    """One vector field `field(t, y, args)`, in force until one of its guards is crossed.
+    """One vector field `field(t, y, args)`, in force until one of its events is crossed.
 
     `limits` are real functions of (t, y, args) that should stay positive while the phase lasts, as a rope's
-    tension should; they do not act on it, but the least value of each is reported. A single guard or limit needs no
-    tuple. Raises InputError for guards that are none.
+    tension should; they do not act on it, but the least value of each is reported. A single event or limit needs no
+    tuple. Raises InputError for events that are none.
     """
 
     field: Callable
-    guards: tuple[Guard, ...] = eqx.field(default=(), converter=lambda x: (x,) if isinstance(x, Guard) else tuple(x))
+    events: tuple[Event, ...] = eqx.field(default=(), converter=lambda x: (x,) if isinstance(x, Event) else tuple(x))
     limits: tuple[Callable, ...] = eqx.field(default=(), converter=lambda x: (x,) if callable(x) else tuple(x))
 
     def __check_init__(self):
-        for guard in self.guards:
-            if not isinstance(guard, Guard):
-                raise InputError(f"guards has a {type(guard).__name__}: give diffsim.Guard(function, direction)")
+        for event in self.events:
+            if not isinstance(event, Event):
+                raise InputError(f"events has a {type(event).__name__}: give diffsim.Event(function, direction)")
 
 
 def check_phases(phases: Sequence[Phase]) -> None:
@@ -64,7 +64,7 @@ def check_phases(phases: Sequence[Phase]) -> None:
     for phase in phases:
         if not isinstance(phase, Phase):
             kind = "function" if callable(phase) else type(phase).__name__
-            raise InputError(f"a phase is a {kind}: give diffsim.Phase(vector_field, guards)")
+            raise InputError(f"a phase is a {kind}: give diffsim.Phase(vector_field, events)")
 
 
 def traced_phases(phases: Sequence[Phase], t: Scalar, y, args: Args) -> tuple[tuple[Phase, ...], Args]:
@@ -75,9 +75,9 @@ def traced_phases(phases: Sequence[Phase], t: Scalar, y, args: Args) -> tuple[tu
 
     def convert(args):
         explicit = lambda function: Traced.of(function, t, y, args)
-        guard = lambda g: Guard(explicit(g.function), g.direction, g.reset and explicit(g.reset), g.to)
+        event = lambda g: Event(explicit(g.function), g.direction, g.reset and explicit(g.reset), g.to)
         return tuple(
-            Phase(explicit(p.field), tuple(map(guard, p.guards)), tuple(map(explicit, p.limits))) for p in phases
+            Phase(explicit(p.field), tuple(map(event, p.events)), tuple(map(explicit, p.limits))) for p in phases
         )
 
     arrays = as_arrays(args)
@@ -90,14 +90,14 @@ def traced_phases(phases: Sequence[Phase], t: Scalar, y, args: Args) -> tuple[tu
 
 
 class Sight(NamedTuple):
-    """What the guards of a phase show at one point: their values, rates (per second of progress) and sides.
+    """What the events of a phase show at one point: their values, rates (per second of progress) and sides.
 
-    A side is the sign a guard has had since its last crossing, so that a point on the guard has one too.
+    A side is the sign an event has had since its last crossing, so that a point on the event has one too.
     """
 
-    value: Float[Array, " guards"]
-    rate: Float[Array, " guards"]
-    side: Float[Array, " guards"]
+    value: Float[Array, " events"]
+    rate: Float[Array, " events"]
+    side: Float[Array, " events"]
 
 
 class Watch(NamedTuple):
@@ -108,9 +108,9 @@ class Watch(NamedTuple):
     lowest: Float[Array, " limits"]
 
 
-def wanted_sides(guards: tuple[Guard, ...]) -> Float[Array, " guards"]:
-    """The side from which each guard's crossing counts; 0 where both count."""
-    return jnp.array([_DIRECTIONS[guard.direction] for guard in guards])
+def wanted_sides(events: tuple[Event, ...]) -> Float[Array, " events"]:
+    """The side from which each event's crossing counts; 0 where both count."""
+    return jnp.array([_DIRECTIONS[event.direction] for event in events])
 
 
 def values(functions: tuple[Callable, ...], t: Scalar, y, args: Args) -> Float[Array, " functions"]:
@@ -131,39 +131,39 @@ def _real(function: Callable, t: Scalar, y, args: Args) -> Scalar:
     value = jnp.asarray(function(t, y, args))
     if value.shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
         raise InputError(
-            f"a guard or limit returned {value.dtype} of shape {value.shape}; it must return one real number "
+            f"an event or limit returned {value.dtype} of shape {value.shape}; it must return one real number "
             "whose zero is the event (for `x > 3` write `x - 3`)"
         )
     return value
 
 
-def functions(guards: tuple[Guard, ...]) -> tuple[Callable, ...]:
-    """The guards' functions, for `measure`."""
-    return tuple(guard.function for guard in guards)
+def functions(events: tuple[Event, ...]) -> tuple[Callable, ...]:
+    """The events' functions, for `measure`."""
+    return tuple(event.function for event in events)
 
 
 class Past(NamedTuple):
-    """What came before a phase: the side on which each of its guards was (0: not known), and which one has fired."""
+    """What came before a phase: the side on which each of its events was (0: not known), and which one has fired."""
 
-    side: Float[Array, " guards"]
-    fired: Bool[Array, " guards"]
+    side: Float[Array, " events"]
+    fired: Bool[Array, " events"]
 
     @classmethod
-    def unknown(cls, guards: tuple[Guard, ...], dtype) -> "Past":
+    def unknown(cls, events: tuple[Event, ...], dtype) -> "Past":
         """Nothing is known of what came before."""
-        return cls(jnp.zeros(len(guards), dtype), jnp.zeros(len(guards), bool))
+        return cls(jnp.zeros(len(events), dtype), jnp.zeros(len(events), bool))
 
 
-def first_sight(guards, start: Point, h: Scalar, args: Args, direction, past: Past) -> tuple[Sight, Bool[Array, "..."]]:
-    """The guards at the start of a phase, and which of them cross there and then.
+def first_sight(events, start: Point, h: Scalar, args: Args, direction, past: Past) -> tuple[Sight, Bool[Array, "..."]]:
+    """The events at the start of a phase, and which of them cross there and then.
 
-    "At zero" means within sqrt(eps) of a step `h`. A guard at zero that has just fired is on the side it is moving to,
+    "At zero" means within sqrt(eps) of a step `h`. An event at zero that has just fired is on the side it is moving to,
     so that it does not fire again. Any other was on the side of its `past`; where that is not known, on the side from
     which its crossing counts if it is crossing. One that rests at zero is there too: to leave it is to cross it.
     """
-    value, rate = measure(functions(guards), start, args)
+    value, rate = measure(functions(events), start, args)
     rate = direction * rate
-    wanted = wanted_sides(guards).astype(value.dtype)
+    wanted = wanted_sides(events).astype(value.dtype)
     at_zero = jnp.abs(value) <= jnp.sqrt(jnp.finfo(value.dtype).eps) * jnp.abs(rate * h)
     going = jnp.where(rate == 0, wanted, jnp.sign(rate))
     before = jnp.where(past.side != 0, past.side, jnp.where(going == -wanted, wanted, going))
@@ -173,9 +173,9 @@ def first_sight(guards, start: Point, h: Scalar, args: Args, direction, past: Pa
     return Sight(value, rate, side), crosses
 
 
-def next_sight(guards: tuple[Guard, ...], point: Point, args: Args, direction) -> Sight:
-    """The guards at a later point."""
-    value, rate = measure(functions(guards), point, args)
+def next_sight(events: tuple[Event, ...], point: Point, args: Args, direction) -> Sight:
+    """The events at a later point."""
+    value, rate = measure(functions(events), point, args)
     rate = direction * rate
     return Sight(value, rate, jnp.where(value == 0, jnp.sign(rate), jnp.sign(value)))
 
@@ -225,7 +225,7 @@ def _divide(a, b):
 
 
 def crossed(side, value, wanted) -> Bool[Array, "..."]:
-    """Where a guard that was on `side` has reached zero or gone beyond, in a direction that counts."""
+    """Where an event that was on `side` has reached zero or gone beyond, in a direction that counts."""
     return (side * value <= 0) & (side != 0) & ((wanted == 0) | (side == wanted))
 
 

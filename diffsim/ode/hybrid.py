@@ -1,4 +1,4 @@
-"""Hybrid systems: phases joined by guards and resets, chained or repeated."""
+"""Hybrid systems: phases joined by events and resets, chained or repeated."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -22,19 +22,19 @@ from .trial_step import is_fixed
 from .validate import check_state
 
 
-class Hybrid(NamedTuple):
+class HybridResult(NamedTuple):
     """What a hybrid system did: up to `max_events` events and the end.
 
-    `event_t`, `event_y` (before the reset), `event_guard` and `event_phase` have a leading axis of `max_events`;
-    rows from `events` on hold NaN and -1. `t`, `y` and `phase` are those at the end; `ys` are the states at the
+    `event_t`, `event_y` (before the reset), `event_index` and `event_phase` have a leading axis of `max_events`;
+    rows from `num_events` on hold NaN and -1. `t`, `y` and `phase` are those at the end; `ys` are the states at the
     times asked for (at an event: after its reset), NaN after the end.
     """
 
     event_t: Float[Array, " events"]
     event_y: State
-    event_guard: Int[Array, " events"]
+    event_index: Int[Array, " events"]
     event_phase: Int[Array, " events"]
-    events: Count
+    num_events: Count
     t: Scalar
     y: State
     phase: Count
@@ -42,37 +42,37 @@ class Hybrid(NamedTuple):
     ys: State | None
 
 
-def hybrid(
+def integrate_hybrid(
     phases: Phase | Sequence[Phase],
     y0: State,
     args: Args = None,
     *,
     t1,
     t0=0.0,
-    first: int = 0,
+    initial_phase: int = 0,
     max_events: int = 32,
     ts: Float[Array, " times"] | None = None,
     **options,
-) -> Hybrid:
-    """The events and the end of a system that switches between `phases`, starting in phase `first`.
+) -> HybridResult:
+    """The events and the end of a system that switches between `phases`, starting in phase `initial_phase`.
 
-    A guard's `to` names the phase after it, None ends the trajectory; its `reset` gives the state there. All
-    phases share the structure of `y0`: for phases with states of their own, chain `evolve`. `options` are
-    those of `evolve`. One compiled phase serves all events, so the compile time does not depend on how many.
+    An event's `to` names the phase after it, None ends the trajectory; its `reset` gives the state there. All
+    phases share the structure of `y0`: for phases with states of their own, chain `integrate_phase`. `options` are
+    those of `integrate_phase`. One compiled phase serves all events, so the compile time does not depend on how many.
 
-    Events at one time happen one after another, in the order in which their guards are listed: after each reset a guard
-    that is at zero and on its way across, with what it was before in mind, fires at once. The guard that has fired last
-    does not fire again before it has left zero. Derivatives are those of that order. Time runs backward if `t1` lies
-    before `t0`. The step before an event is the first to be tried after it.
+    Events at one time happen one after another, in the order in which a phase lists them: after each reset, an event
+    whose function is zero and was on its way across before the reset happens at once. The event that happened last does
+    not happen again before its function has left zero. Derivatives are those of that order. Time runs backward if `t1`
+    lies before `t0`. The step before an event is the first to be tried after it.
 
-    Status: FINISHED at `t1` or at an ending guard, EVENT_LIMIT if `max_events` came first, GRAZING where events
-    pile up at one time, or as in `evolve`.
+    Status: FINISHED at `t1` or at an ending event, EVENT_LIMIT if `max_events` came first, GRAZING where events
+    pile up at one time, or as in `integrate_phase`.
     """
     if not isinstance(phases, Phase | Sequence):
         check_phases([phases])
     several = (phases,) if isinstance(phases, Phase) else tuple(phases)
     check_phases(several)
-    _check_targets(several, first)
+    _check_targets(several, initial_phase)
     y0 = check_state(y0)
     dtype = jnp.result_type(*jax.tree.leaves(y0))
     check_time("t0", t0, dtype)
@@ -80,8 +80,10 @@ def hybrid(
     direction = direction_of(t0, t1)
     tolerances = options.pop("rtol", None), options.pop("atol", None)
     solver, dt0 = options.get("solver", SOLVER), options.get("dt0")
-    controller = chosen_controller(options.get("controller", CONTROLLER), CONTROLLER, *tolerances, solver, dt0, dtype)
-    options["controller"] = controller
+    controller = chosen_controller(
+        options.get("stepsize_controller", CONTROLLER), CONTROLLER, *tolerances, solver, dt0, dtype
+    )
+    options["stepsize_controller"] = controller
     check_options(controller, dt0, options.get("max_steps", 1), dtype)
     t0, t1, ts = jnp.asarray(t0, dtype), jnp.asarray(t1, dtype), None if ts is None else jnp.asarray(ts, dtype)
     if dt0 is not None:
@@ -89,10 +91,12 @@ def hybrid(
     watched = _Watched.of(several)
     several, args = traced_phases(several, t0, y0, args)
     run = _run if is_traced() else _compiled
-    return run(several, watched, y0, args, t0, t1, ts, direction, first, max_events, options)
+    return run(several, watched, y0, args, t0, t1, ts, direction, initial_phase, max_events, options)
 
 
-def _run(phases, watched: "_Watched", y0: State, args, t0, t1, ts, direction, first, max_events, options) -> Hybrid:
+def _run(
+    phases, watched: "_Watched", y0: State, args, t0, t1, ts, direction, first, max_events, options
+) -> HybridResult:
     """The events and the end of a system whose functions have been traced."""
 
     def run(inputs, **mode):
@@ -102,7 +106,7 @@ def _run(phases, watched: "_Watched", y0: State, args, t0, t1, ts, direction, fi
     return differentiated(run, inputs, options.get("mode", "auto"), options.get("memory", "auto"))
 
 
-def _events(inputs: tuple, watched: "_Watched", first, max_events, mode: dict) -> Hybrid:
+def _events(inputs: tuple, watched: "_Watched", first, max_events, mode: dict) -> HybridResult:
     """The events and the end of a system in one mode."""
     phases, y0, args, t0, t1, ts, direction, options = inputs
     options = options | mode
@@ -117,21 +121,21 @@ def _events(inputs: tuple, watched: "_Watched", first, max_events, mode: dict) -
         run = lambda s: _pass(phases, watched, s, args, t1, ts, direction, options)
         return lax.cond(stage.over, _rest, run, stage)
 
-    end, (t, y, guard, phase) = lax.scan(jax.checkpoint(next_event), start, length=max_events)
+    end, (t, y, event, phase) = lax.scan(jax.checkpoint(next_event), start, length=max_events)
     status = jnp.where(end.over, end.status, Status.EVENT_LIMIT)
-    happened = jnp.arange(max_events) < end.events
+    happened = jnp.arange(max_events) < end.num_events
     ys = None
     if ts is not None:
         ys = jax.tree.map(lambda x: defined(_each(jnp.isfinite(x)), x), end.ys)
     event_t, event_y = defined(happened, (t, y))
-    return Hybrid(event_t, event_y, guard, phase, end.events, end.t, end.y, end.phase, status, ys)
+    return HybridResult(event_t, event_y, event, phase, end.num_events, end.t, end.y, end.phase, status, ys)
 
 
 _compiled = eqx.filter_jit(_run)
 
 
 class _Watched(NamedTuple):
-    """The guards' functions of all phases, each counted once: for each phase, their numbers in the order of its guards.
+    """The events' functions of all phases, each counted once: for each phase, their numbers in the order of its events.
 
     So that the side a function was on is known in the next phase too, if that watches it.
     """
@@ -141,11 +145,11 @@ class _Watched(NamedTuple):
     @classmethod
     def of(cls, phases: Sequence[Phase]) -> "_Watched":
         distinct: list = []
-        for guard in (g for p in phases for g in p.guards):
-            if not any(guard.function is function for function in distinct):
-                distinct.append(guard.function)
+        for event in (g for p in phases for g in p.events):
+            if not any(event.function is function for function in distinct):
+                distinct.append(event.function)
         number = lambda function: next(i for i, other in enumerate(distinct) if other is function)
-        return cls(tuple(tuple(number(g.function) for g in p.guards) for p in phases))
+        return cls(tuple(tuple(number(g.function) for g in p.events) for p in phases))
 
     @property
     def functions(self) -> int:
@@ -154,7 +158,7 @@ class _Watched(NamedTuple):
 
     @property
     def most(self) -> int:
-        """The largest number of guards of a phase."""
+        """The largest number of events of a phase."""
         return max(1, *(len(numbers) for numbers in self.numbers))
 
 
@@ -163,7 +167,7 @@ class _Before(NamedTuple):
 
     side: Float[Array, " functions"]
     phase: Count
-    guard: Count
+    event: Count
     h: Scalar
 
 
@@ -171,12 +175,12 @@ class _Stage(NamedTuple):
     t: Scalar
     y: State
     phase: Count
-    events: Count
+    num_events: Count
     over: Array
     status: Count
     ys: State | None
     before: _Before
-    pile: Bool[Array, "phases guards"]  # the guards that have fired at the present time
+    pile: Bool[Array, "phases events"]  # the events that have fired at the present time
 
 
 def _rest(stage: _Stage):
@@ -186,16 +190,16 @@ def _rest(stage: _Stage):
 
 
 def _past(phases, watched: _Watched, index: int, before: _Before) -> Past:
-    """What the phase `index` is told of its guards.
+    """What the phase `index` is told of its events.
 
     Where another phase watched the function that fired, its crossing is over.
     """
     numbers = np.array(watched.numbers[index], int)
     fired = jnp.zeros(len(numbers), bool)
     for other, theirs in enumerate(watched.numbers):
-        for guard, number in enumerate(theirs):
-            same = np.arange(len(numbers)) == guard if other == index else numbers == number
-            fired |= same & (before.phase == other) & (before.guard == guard)
+        for event, number in enumerate(theirs):
+            same = np.arange(len(numbers)) == event if other == index else numbers == number
+            fired |= same & (before.phase == other) & (before.event == event)
     return Past(before.side[numbers], fired)
 
 
@@ -204,24 +208,24 @@ def _pass(phases, watched: _Watched, stage: _Stage, args, t1, ts, direction, opt
 
     def run(index, stage):
         phase, before = phases[index], stage.before
-        past = _past(phases, watched, index, before) if phase.guards else None
-        hint = before.h if options.get("dt0") is None and not is_fixed(options["controller"]) else None
+        past = _past(phases, watched, index, before) if phase.events else None
+        hint = before.h if options.get("dt0") is None and not is_fixed(options["stepsize_controller"]) else None
         arrival, after = run_phase(
             phase, stage.t, stage.y, args, t1, ts, direction=direction, past=past, hint=hint, **options
         )
-        to = jnp.array([-1 if g.to is None else g.to for g in phase.guards] or [-1])
+        to = jnp.array([-1 if g.to is None else g.to for g in phase.events] or [-1])
         side = jnp.zeros_like(before.side).at[np.array(watched.numbers[index], int)].set(after.side)
-        told = _Before(side, stage.phase, arrival.guard, after.h)
-        return arrival, jnp.where(arrival.guard >= 0, to[arrival.guard], -1), told
+        told = _Before(side, stage.phase, arrival.event, after.h)
+        return arrival, jnp.where(arrival.event >= 0, to[arrival.event], -1), told
 
     arrival, to, before = lax.switch(stage.phase, [lambda s, i=i: run(i, s) for i in range(len(phases))], stage)
-    fired = arrival.guard >= 0
-    failed = (arrival.status != Status.FINISHED) & (arrival.status != Status.GUARD_NOT_FOUND)
+    fired = arrival.event >= 0
+    failed = (arrival.status != Status.FINISHED) & (arrival.status != Status.EVENT_NOT_FOUND)
     # Events nearer to each other than time can tell apart pile up; there is no next one to find.
     near = arrival.t - stage.t <= 64 * jnp.finfo(arrival.t.dtype).eps * jnp.abs(arrival.t)
-    here = stage.phase, arrival.guard
+    here = stage.phase, arrival.event
     pile = stage.pile & near
-    piled = fired & pile[here] & (stage.events > 0)
+    piled = fired & pile[here] & (stage.num_events > 0)
     pile = pile.at[here].set(fired)
     go_on = fired & (to >= 0) & ~failed & ~piled
     y = jax.tree.map(lambda new, old: jnp.where(fired, new, old), arrival.next_y, arrival.y)
@@ -231,9 +235,9 @@ def _pass(phases, watched: _Watched, stage: _Stage, args, t1, ts, direction, opt
         ys = jax.tree.map(lambda new, old: jnp.where(_rows(begun, new), new, old), arrival.ys, ys)
     status = jnp.where(failed, arrival.status, jnp.where(piled, Status.GRAZING, Status.FINISHED))
     phase = jnp.where(go_on, to, stage.phase)
-    after = _Stage(arrival.t, y, phase, stage.events + fired, ~go_on, status, ys, before, pile)
+    after = _Stage(arrival.t, y, phase, stage.num_events + fired, ~go_on, status, ys, before, pile)
     seen = jax.tree.map(lambda x: jnp.where(fired, x, jnp.nan), (arrival.t, arrival.y))
-    return after, (*seen, arrival.guard, jnp.where(fired, stage.phase, -1))
+    return after, (*seen, arrival.event, jnp.where(fired, stage.phase, -1))
 
 
 def _each(flags):
@@ -248,6 +252,6 @@ def _rows(flags, like):
 def _check_targets(phases, first):
     if not phases:
         raise InputError("phases is empty: give at least one Phase")
-    for name, target in [("first", first), *(("Guard.to", g.to) for p in phases for g in p.guards)]:
+    for name, target in [("initial_phase", first), *(("Event.to", g.to) for p in phases for g in p.events)]:
         if target is not None and not 0 <= target < len(phases):
             raise InputError(f"{name}={target}: there are {len(phases)} phases, numbered from 0")

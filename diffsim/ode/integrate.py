@@ -1,6 +1,7 @@
 """States of an ordinary differential equation at given times: the one place that picks diffrax's defaults."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import diffrax as dfx
 import equinox as eqx
@@ -8,11 +9,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from .._types import Args, State
+from .._types import Args, Count, State
 from ..autodiff.undefined import defined
 from .events import Phase, traced_phases
 from .options import check_options, check_times, chosen_controller, direction_of, in_order
-from .phase import SOLVER, Arrival, run_phase
+from .phase import SOLVER, PhaseResult, run_phase
 from .replay_adjoint import ReplayAdjoint
 from .status import Status, finished
 from .trial_step import all_finite
@@ -28,26 +29,24 @@ def integrate(
     args: Args = None,
     *,
     solver: dfx.AbstractSolver = SOLVER,
-    controller: dfx.AbstractStepSizeController = CONTROLLER,
+    stepsize_controller: dfx.AbstractStepSizeController = CONTROLLER,
     rtol: float | None = None,
     atol: float | None = None,
     adjoint: dfx.AbstractAdjoint | None = None,
     dt0=None,
     max_steps: int = 4096,
-    return_status: bool = False,
-) -> State | tuple[State, Int[Array, ""]]:
+) -> State:
     """The states of `dy/dt = vector_field(t, y, args)` at the times `ts`, beginning with `y0` at `ts[0]`.
 
     The times increase, or decrease for an integration backward. Every leaf of `y0` gains a leading axis of `times`.
-    With `return_status=True` the Status of the trajectory is returned with it. Nothing is raised from compiled code:
-    after a failure the states are NaN from there on, and so are their derivatives. Times that are traced, and so cannot
-    be checked, end with status INVALID_INPUT if they make no sense.
+    Nothing is raised from compiled code: after a failure the states are NaN from there on, and so are their
+    derivatives; `solve`, which takes the same arguments, says what happened.
 
     By default the steps are recorded, and the derivative is that of a replay of the accepted ones: `grad`, `jvp`,
-    `hessian` and `vmap` all work (see `evolve`), and a state between two steps comes by a shortened step, as accurate
-    as the steps. `adjoint=ReplayAdjoint(memory=...)` names what reverse mode keeps. With an `adjoint` of diffrax, or a
-    term in place of the vector field, diffrax's own loop and interpolation serve, with that adjoint's limits.
-    `solver` (Tsit5), `controller` (PID with rtol 1e-6, atol 1e-9), `dt0` and `max_steps` are diffrax's own. `rtol` and
+    `hessian` and `vmap` all work (see `integrate_phase`), and a state between two steps comes by a shortened step, as
+    accurate as the steps. `adjoint=ReplayAdjoint(memory=...)` names what reverse mode keeps. With an `adjoint` of
+    diffrax, or a term in place of the vector field, diffrax's own loop and interpolation serve, with that adjoint's
+    limits. `solver` (Tsit5), `stepsize_controller` (PID with rtol 1e-6, atol 1e-9), `dt0` and `max_steps` are diffrax's own. `rtol` and
     `atol` are the short form of a PID controller; one of them alone keeps the ratio of the default. Methods without an
     error estimate, and equations with noise, take constant steps of `dt0` unless a controller is given.
 
@@ -65,11 +64,49 @@ def integrate(
         terms = dfx.MultiTerm(drift, dfx.ControlTerm(lambda t, x, theta: sigma, noise))
         path = ds.integrate(terms, x0, ts, theta, solver=dfx.Euler(), dt0=0.01)
     """
+    options = {"solver": solver, "stepsize_controller": stepsize_controller, "rtol": rtol, "atol": atol}
+    return solve(vector_field, y0, ts, args, adjoint=adjoint, dt0=dt0, max_steps=max_steps, **options).ys
+
+
+class Solution(NamedTuple):
+    """A trajectory: `ys` are the states at the times `ts`, each leaf with a leading axis of times.
+
+    `status` says how it ended (`Status`), `num_steps` how many steps were tried.
+    """
+
+    ts: Float[Array, " times"]
+    ys: State
+    status: Count
+    num_steps: Count
+
+
+def solve(
+    vector_field: Callable | dfx.AbstractTerm,
+    y0: State,
+    ts: Float[Array, " times"],
+    args: Args = None,
+    *,
+    solver: dfx.AbstractSolver = SOLVER,
+    stepsize_controller: dfx.AbstractStepSizeController = CONTROLLER,
+    rtol: float | None = None,
+    atol: float | None = None,
+    adjoint: dfx.AbstractAdjoint | None = None,
+    dt0=None,
+    max_steps: int = 4096,
+) -> Solution:
+    """The solution of a differential equation: what `integrate` returns, with how it ended and the steps it took.
+
+    The arguments and errors are those of `integrate`. Times that are traced, and so cannot be checked, end with status
+    INVALID_INPUT if they make no sense.
+
+        solution = ds.solve(field, y0, ts, p)
+        loss = jnp.where(ds.finished(solution.status), loss_of(solution.ys), 0.0)
+    """
     y0 = check_state(y0)
     dtype = jnp.result_type(*jax.tree.leaves(y0))
     direction, ts = check_times(ts, dtype)
     controller = chosen_controller(
-        controller, CONTROLLER, rtol, atol, solver, dt0, dtype, noise=_has_noise(vector_field)
+        stepsize_controller, CONTROLLER, rtol, atol, solver, dt0, dtype, noise=_has_noise(vector_field)
     )
     check_options(controller, dt0, max_steps if adjoint is None or isinstance(adjoint, ReplayAdjoint) else 1, dtype)
     if adjoint is None and not isinstance(vector_field, dfx.AbstractTerm):
@@ -77,13 +114,13 @@ def integrate(
     if isinstance(adjoint, ReplayAdjoint) and not isinstance(vector_field, dfx.AbstractTerm):
         # A number that is not an array would be compiled for anew with each value.
         dt0 = None if dt0 is None else jnp.asarray(dt0, dtype)
-        options = {"solver": solver, "controller": controller, "dt0": dt0, "max_steps": max_steps}
+        options = {"solver": solver, "stepsize_controller": controller, "dt0": dt0, "max_steps": max_steps}
         options["memory"] = adjoint.memory
         (phase,), args = traced_phases((Phase(vector_field),), ts[0], y0, args)
-        ys, status = _by_evolve(phase, y0, ts, args, options, direction)
+        ys, status, steps = _in_one_phase(phase, y0, ts, args, options, direction)
     else:
-        ys, status = _by_diffrax(vector_field, y0, ts, args, solver, controller, adjoint, dt0, max_steps)
-    return (ys, status) if return_status else ys
+        ys, status, steps = _by_diffrax(vector_field, y0, ts, args, solver, controller, adjoint, dt0, max_steps)
+    return Solution(ts, ys, status, steps)
 
 
 def _has_noise(vector_field) -> bool:
@@ -92,18 +129,18 @@ def _has_noise(vector_field) -> bool:
 
 
 @eqx.filter_jit
-def _by_evolve(phase, y0, ts, args, options, direction):
-    """States and status of one phase; compiled once for all vector fields that are the same program."""
+def _in_one_phase(phase, y0, ts, args, options, direction):
+    """States, status and steps of one phase; compiled once for all vector fields that are the same program."""
     between = ts[1:-1] if ts.shape[0] > 2 else None
     if direction is None:
         direction = direction_of(ts[0], ts[-1])
     end, _ = run_phase(phase, ts[0], y0, args, ts[-1], between, direction=direction, **options)
     valid = in_order(ts, direction)
     status = jnp.where(valid, end.status, Status.INVALID_INPUT)
-    return _in_order(y0, end._replace(status=status)), status
+    return _in_order(y0, end._replace(status=status)), status, end.steps
 
 
-def _in_order(y0: State, end: Arrival) -> State:
+def _in_order(y0: State, end: PhaseResult) -> State:
     """The first state, those in between, and the last if the trajectory came there."""
     last = defined(finished(end.status), end.y)
     between = defined(end.status != Status.INVALID_INPUT, end.ys)
@@ -114,7 +151,7 @@ def _in_order(y0: State, end: Arrival) -> State:
 
 
 def _by_diffrax(vector_field, y0, ts, args, solver, controller, adjoint, dt0, max_steps):
-    """States and status from `diffrax.diffeqsolve` with the adjoint asked for."""
+    """States, status and steps from `diffrax.diffeqsolve` with the adjoint asked for."""
     if not isinstance(vector_field, dfx.AbstractTerm):
         check_field(vector_field, ts[0], y0, args)
         vector_field = dfx.ODETerm(vector_field)
@@ -134,7 +171,7 @@ def _by_diffrax(vector_field, y0, ts, args, solver, controller, adjoint, dt0, ma
     )
     # diffrax leaves infinity where it did not arrive; NaN cannot be mistaken for a result.
     ys = jax.tree.map(lambda y: defined(jnp.isfinite(y), y), solution.ys)
-    return ys, _status(solution)
+    return ys, _status(solution), solution.stats["num_steps"]
 
 
 def _status(solution: dfx.Solution) -> Int[Array, ""]:

@@ -76,7 +76,7 @@ def _check_method(solver, controller) -> None:
         raise InputError(f"solver={_shown(solver)} is not a solver: give one of diffrax, such as diffrax.{name}()")
     if not isinstance(controller, dfx.AbstractStepSizeController):
         raise InputError(
-            f"controller={_shown(controller)} is not a step size controller: give one of diffrax, such as "
+            f"stepsize_controller={_shown(controller)} is not a step size controller: give one of diffrax, such as "
             "diffrax.PIDController(rtol=1e-6, atol=1e-9)"
         )
 
@@ -102,7 +102,9 @@ def chosen_controller(controller, default: dfx.PIDController, rtol, atol, solver
             raise InputError(f"dt0=None: {what} takes constant steps; give their size, such as dt0=0.01")
         return dfx.ConstantStepSize()
     if controller is not default:
-        raise InputError("both controller= and rtol= or atol= were given: give the tolerances to the controller")
+        raise InputError(
+            "both stepsize_controller= and rtol= or atol= were given: give the tolerances to the controller"
+        )
     rtol = atol * (default.rtol / default.atol) if rtol is None else rtol
     atol = rtol * (default.atol / default.rtol) if atol is None else atol
     return dfx.PIDController(rtol=rtol, atol=atol)

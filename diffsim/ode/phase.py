@@ -1,4 +1,4 @@
-"""One phase of a hybrid system, up to its earliest guard, with a differentiable event time."""
+"""One phase of a hybrid system, up to its earliest event, with a differentiable event time."""
 
 import functools
 from collections.abc import Callable
@@ -19,8 +19,8 @@ from .._types import Args, Count, Flag, Scalar, State, Vector
 from ..autodiff.forward_mode import few_or_many
 from ..autodiff.undefined import defined
 from .adaptive_loop import March, advance, ahead, begin, rows
-from .event_search import Stage, hold, settle
-from .events import Guard, Past, Phase, check_phases, next_watch, traced_phases
+from .event_search import Stage, end_point, event_point
+from .events import Event, Past, Phase, check_phases, next_watch, traced_phases
 from .jump_times import over, unwrapped
 from .options import check_options, check_time, chosen_controller, direction_of, sensible
 from .replay import End, replay
@@ -37,11 +37,11 @@ SOLVER = dfx.Tsit5()
 CONTROLLER = dfx.PIDController(rtol=1e-8, atol=1e-10)
 
 
-class Arrival(NamedTuple):
+class PhaseResult(NamedTuple):
     """How a phase ended: at an event, at the final time, or by a failure.
 
     `t` and `y` are time and state at the end, before any reset; `next_y` is the state after the reset.
-    `guard` is the index of the guard that fired, -1 for none. `ys` are the states at the times asked for, NaN
+    `event` is the index of the event that fired, -1 for none. `ys` are the states at the times asked for, NaN
     outside the phase; None if none were asked for. `lowest` holds the least value of each of the phase's limits
     (a constant for differentiation), `steps` counts attempted steps.
     """
@@ -49,14 +49,14 @@ class Arrival(NamedTuple):
     t: Scalar
     y: State
     next_y: State
-    guard: Count
+    event: Count
     status: Count
     steps: Count
     lowest: Float[Array, " limits"]
     ys: State | None
 
 
-def evolve(
+def integrate_phase(
     phase: Phase,
     t0,
     y0: State,
@@ -65,17 +65,17 @@ def evolve(
     t1,
     ts: Float[Array, " times"] | None = None,
     solver: dfx.AbstractSolver = SOLVER,
-    controller: dfx.AbstractStepSizeController = CONTROLLER,
+    stepsize_controller: dfx.AbstractStepSizeController = CONTROLLER,
     rtol: float | None = None,
     atol: float | None = None,
     dt0=None,
     max_steps: int = 1024,
     mode: Mode = "auto",
     memory: Memory = "auto",
-) -> Arrival:
-    """The end of one phase: the earliest crossing of any of its guards from `t0` on, at most `t1`.
+) -> PhaseResult:
+    """The end of one phase: the earliest crossing of any of its events from `t0` on, at most `t1`.
 
-    Time runs backward where `t1` lies before `t0`; guards then cross in the direction in which they are met.
+    Time runs backward where `t1` lies before `t0`; events then cross in the direction in which they are met.
 
     The vector field is that of `phase`, `dy/dt = phase.field(t, y, args)`; `y0` is any pytree of real arrays.
     `ts` asks for states at these times. Any diffrax one-step solver and step size controller may be given; `rtol` and
@@ -84,8 +84,8 @@ def evolve(
     Event time and state are as accurate as the solution, and so are their derivatives. `grad`, `jacfwd`, `hessian` and
     `vmap` all work. With `mode="replay"` the steps are found and recorded first; the derivative is that of a fixed
     replay of the accepted ones, and reverse mode over reverse mode is refused (`jax.hessian` is forward over reverse).
-    `mode="forward"` does all in one pass, for `jvp` and `jacfwd` only; wrapped in `few_inputs` it serves `grad` too.
-    "auto" is a replay, but for a phase with guards of which at most four numbers are being differentiated: these take
+    `mode="forward"` does all in one pass, for `jvp` and `jacfwd` only; wrapped in `forward_mode` it serves `grad` too.
+    "auto" is a replay, but for a phase with events of which at most four numbers are being differentiated: these take
     their tangents along in one pass, which compiles in a third of the time and runs in half of it. A `memory` that is
     named is for a replay. On a CPU the loops over small states are compiled whole. A controller's norm sees the state
     as one vector.
@@ -97,24 +97,24 @@ def evolve(
     method are differentiated as the roots they are; but for "two_levels" their slopes are kept beside each state, and
     nothing is solved for again.
 
-    Status: GUARD_NOT_FOUND if the phase has guards and `t1` came first, GRAZING if the guard is only touched,
+    Status: EVENT_NOT_FOUND if the phase has events and `t1` came first, GRAZING if the event is only touched,
     STEP_LIMIT, NON_FINITE (constant steps go on to `t1` none the less), INVALID_INPUT for times or step sizes that make
-    no sense. Raises InputError for a guard that is not real, a field that does not return the structure of `y0`, and
+    no sense. Raises InputError for an event that is not real, a field that does not return the structure of `y0`, and
     times, steps and tolerances that make no sense where they are known.
     """
     check_phases((phase,))
     direction = direction_of(t0, t1)
     t0, t1, y0, ts = _as_arrays(t0, t1, y0, ts)
-    controller = chosen_controller(controller, CONTROLLER, rtol, atol, solver, dt0, t0.dtype)
+    controller = chosen_controller(stepsize_controller, CONTROLLER, rtol, atol, solver, dt0, t0.dtype)
     check_options(controller, dt0, max_steps, t0.dtype)
     (phase,), args = traced_phases((phase,), t0, y0, args)
     dt0 = None if dt0 is None else jnp.asarray(dt0, t0.dtype)
-    options = {"solver": solver, "controller": controller, "dt0": dt0, "max_steps": max_steps, "mode": mode}
+    options = {"solver": solver, "stepsize_controller": controller, "dt0": dt0, "max_steps": max_steps, "mode": mode}
     run = _one_phase if is_traced() else _compiled_phase
     return run(phase, t0, y0, args, t1, ts, direction, options | {"memory": memory})
 
 
-def _one_phase(phase: Phase, t0, y0: State, args: Args, t1, ts, direction, options) -> Arrival:
+def _one_phase(phase: Phase, t0, y0: State, args: Args, t1, ts, direction, options) -> PhaseResult:
     """The arrival of a phase whose functions have been traced."""
 
     def run(inputs, **mode):
@@ -122,7 +122,7 @@ def _one_phase(phase: Phase, t0, y0: State, args: Args, t1, ts, direction, optio
         return run_phase(phase, t0, y0, args, t1, ts, direction=direction, **options | mode)[0]
 
     inputs = phase, t0, y0, args, t1, ts, direction, options
-    return differentiated(run, inputs, options["mode"], options["memory"], bool(phase.guards))
+    return differentiated(run, inputs, options["mode"], options["memory"], bool(phase.events))
 
 
 _compiled_phase = eqx.filter_jit(_one_phase)
@@ -143,9 +143,9 @@ def differentiated(run: Callable, inputs: PyTree, mode: Mode, memory: Memory, ev
 
 
 class After(NamedTuple):
-    """What the phase after an event needs to know: the sides its guards were on, and the step that was taken last."""
+    """What the phase after an event needs to know: the sides its events were on, and the step that was taken last."""
 
-    side: Float[Array, " guards"]
+    side: Float[Array, " events"]
     h: Scalar
 
 
@@ -157,7 +157,7 @@ def run_phase(
     t1,
     ts,
     solver: dfx.AbstractSolver = SOLVER,
-    controller: dfx.AbstractStepSizeController = CONTROLLER,
+    stepsize_controller: dfx.AbstractStepSizeController = CONTROLLER,
     dt0=None,
     max_steps: int = 1024,
     mode: Mode = "auto",
@@ -166,22 +166,22 @@ def run_phase(
     direction: Scalar | float,
     past: Past | None = None,
     hint: Scalar | None = None,
-) -> tuple[Arrival, After]:
-    """The arrival of `evolve`, and what a phase after it needs; `past` and `hint` are from the phase before."""
+) -> tuple[PhaseResult, After]:
+    """The result of `integrate_phase`, and what the phase after it needs; `past` and `hint` are from the one before."""
     if mode not in get_args(Mode):
         raise InputError(f'mode={mode!r}: use "auto", "replay" or "forward"')
-    controller, landings = unwrapped(controller, t0.dtype)
+    controller, landings = unwrapped(stepsize_controller, t0.dtype)
     valid = sensible(t0, t1, controller, dt0)
     check_field(phase.field, t0, y0, args)
     y0, unravel = as_vector(y0)
     phase = _vector_phase(phase, t0, y0, unravel, args)
     step = stepper(phase.field, solver, controller, t0, y0, args)
-    if mode == "forward" and phase.guards:
+    if mode == "forward" and phase.events:
         # With tangents and a search for events the loop is long to compile, and stages written out gain little.
         step = step._replace(small=False)
-    whole = mode != "forward" and not (phase.guards or phase.limits) and step.is_light(y0)
+    whole = mode != "forward" and not (phase.events or phase.limits) and step.is_light(y0)
     controller = with_plain_norm(controller)
-    problem = Problem(step, phase.guards, phase.limits, controller, t1, dt0, max_steps, whole, direction, landings)
+    problem = Problem(step, phase.events, phase.limits, controller, t1, dt0, max_steps, whole, direction, landings)
     problem = problem._replace(past=past, hint=hint)
     march, end = _end(problem, t0, y0, mode, memory, ts is not None)
     arrival = _arrive(phase, problem, unravel, march, end, ts, valid)
@@ -224,27 +224,27 @@ def _end(problem: Problem, t0: Scalar, y0: Vector, mode: Mode, memory: Memory, k
     return march._replace(point=point), end
 
 
-def _arrive(phase, problem, unravel, march: March, last: End, ts, valid: Flag | None) -> Arrival:
+def _arrive(phase, problem, unravel, march: March, last: End, ts, valid: Flag | None) -> PhaseResult:
     """The arrival at the end of the march: at the event found, or at the point reached.
 
     Nothing but a status if times and options are not `valid`; None says that they are.
     """
     point, search, status = march.point, march.search, march.status
-    guard = jnp.array(-1)
+    event = jnp.array(-1)
     next_y = unravel(point.y)
-    if phase.guards:
+    if phase.events:
         found = search.stage == Stage.FOUND
         found = found if valid is None else found & valid
-        end = settle(problem.stepper, phase.guards, point, search, found, problem.t1, problem.direction)
-        guard = jnp.where(found, search.guard, -1)
-        next_y = _reset(phase.guards, search.guard, end, unravel, problem.stepper.args)
+        end = event_point(problem.stepper, phase.events, point, search, found, problem.t1, problem.direction)
+        event = jnp.where(found, search.event, -1)
+        next_y = _reset(phase.events, search.event, end, unravel, problem.stepper.args)
         next_y = defined(found, next_y)
         status = jnp.where(found & search.grazing, Status.GRAZING, status)
-        status = jnp.where((status == Status.FINISHED) & ~found, Status.GUARD_NOT_FOUND, status)
+        status = jnp.where((status == Status.FINISHED) & ~found, Status.EVENT_NOT_FOUND, status)
         # The points of the march were looked at when they were reached.
         status = jnp.where((status == Status.FINISHED) & ~all_finite(end), Status.NON_FINITE, status)
     else:
-        end = hold(problem.stepper, point, problem.t1)
+        end = end_point(problem.stepper, point, problem.t1)
     if valid is not None:
         t, y = defined(valid, (end.t, end.y))
         end = end._replace(t=t, y=y)
@@ -255,14 +255,14 @@ def _arrive(phase, problem, unravel, march: March, last: End, ts, valid: Flag | 
     here, direction = freeze(end), problem.direction
     h = direction * (here.t - freeze(point.t))
     lowest = freeze(next_watch(phase.limits, march.watch, here, h, problem.stepper.args, direction).lowest)
-    return Arrival(end.t, unravel(end.y), next_y, guard, status, march.attempts, lowest, ys)
+    return PhaseResult(end.t, unravel(end.y), next_y, event, status, march.attempts, lowest, ys)
 
 
-def _reset(guards: tuple[Guard, ...], guard, end: Point, unravel, args) -> State:
-    resets = [g.reset if g.reset is not None else (lambda t, y, args: unravel(y)) for g in guards]
+def _reset(events: tuple[Event, ...], event, end: Point, unravel, args) -> State:
+    resets = [g.reset if g.reset is not None else (lambda t, y, args: unravel(y)) for g in events]
     if len(resets) == 1:
         return resets[0](end.t, end.y, args)
-    return lax.switch(guard, [lambda p, r=r: r(p.t, p.y, args) for r in resets], end)
+    return lax.switch(event, [lambda p, r=r: r(p.t, p.y, args) for r in resets], end)
 
 
 def _states_at(problem: Problem, point: Point, last: End, record: Record, t_end, ts) -> Float[Array, "times n"]:
@@ -309,9 +309,9 @@ def _vector_phase(phase: Phase, t0, y0: Vector, unravel: Callable, args) -> Phas
     def explicit(function):
         return Traced.of(lambda t, y, args: function(t, unravel(y), args), t0, y0, args)
 
-    guards = tuple(
-        Guard(explicit(g.function), g.direction, None if g.reset is None else explicit(g.reset), g.to)
-        for g in phase.guards
+    events = tuple(
+        Event(explicit(g.function), g.direction, None if g.reset is None else explicit(g.reset), g.to)
+        for g in phase.events
     )
     field = on_vectors(phase.field, t0, y0, unravel, args)
-    return Phase(field, guards, tuple(explicit(limit) for limit in phase.limits))
+    return Phase(field, events, tuple(explicit(limit) for limit in phase.limits))

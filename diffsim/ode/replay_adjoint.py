@@ -32,10 +32,10 @@ class ReplayAdjoint(dfx.AbstractAdjoint):
     steps but the last are held fixed). `grad`, `jvp`, `jacfwd`, `hessian` and `vmap` all work, with explicit and
     implicit Runge-Kutta methods and every kind of `SaveAt`.
 
-    `memory` is that of `diffsim.evolve`; "two_levels" is for solves that save at `t0` and `t1` alone.
+    `memory` is that of `diffsim.integrate_phase`; "two_levels" is for solves that save at `t0` and `t1` alone.
 
-    Raises InputError for an event (use `diffsim.evolve`), for terms other than one `ODETerm`, for solvers that may
-    look back further than one step, for a controller with `jump_ts`, and without `max_steps`.
+    Raises InputError for an event (use `diffsim.integrate_phase`), for terms other than one `ODETerm`, for solvers that
+    may look back further than one step, for a controller with `jump_ts`, and without `max_steps`.
     """
 
     memory: Memory = eqx.field(static=True, default="auto")
@@ -124,7 +124,9 @@ def _keep(kept: _Kept, stride: int, state, accepted) -> _Kept:
 def _check(terms, solver, event, max_steps) -> None:
     name = type(solver).__name__
     if event is not None:
-        raise InputError("ReplayAdjoint cannot stop at an event: use diffsim.evolve, whose events have derivatives")
+        raise InputError(
+            "ReplayAdjoint cannot stop at an event: use diffsim.integrate_phase, whose events have derivatives"
+        )
     if max_steps is None:
         raise InputError("max_steps=None has no bound, and ReplayAdjoint keeps a record of max_steps steps: give one")
     if not isinstance(getattr(terms, "term", None), dfx.ODETerm):

@@ -11,8 +11,8 @@ _EXPLANATIONS = (
     "step limit: max_steps was reached or the step fell below the precision of t; "
     "raise max_steps, loosen rtol and atol, or use an implicit solver if the problem is stiff",
     "non-finite: the state or its derivative became NaN or infinite; look at the vector field there",
-    "guard not found: the final time came before any guard was crossed; raise t1 or check the guard's sign",
-    "grazing: the guard is touched rather than crossed, or events pile up; the event time has no derivative",
+    "event not found: the final time came before any event was crossed; raise t1 or check the event's sign",
+    "grazing: the event is touched rather than crossed, or events pile up; the event time has no derivative",
     "event limit: max_events was reached before t1; raise max_events",
     "invalid input: a time that is not finite, times that are not in order or nearer to each other than their number "
     "format resolves, or a tolerance or step size that is negative or not finite; correct it, or use float64",
@@ -25,7 +25,7 @@ class Status(enum.IntEnum):
     FINISHED = 0
     STEP_LIMIT = 1
     NON_FINITE = 2
-    GUARD_NOT_FOUND = 3
+    EVENT_NOT_FOUND = 3
     GRAZING = 4
     EVENT_LIMIT = 5
     INVALID_INPUT = 6

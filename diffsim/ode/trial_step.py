@@ -13,7 +13,7 @@ from jaxtyping import Array
 from .._jax.tangents import freeze
 from .._types import Flag, Scalar, State
 from .dirk import Slopes
-from .events import Guard, Past
+from .events import Event, Past
 from .jump_times import Landings, room
 from .runge_kutta import Point, Stepper
 from .status import Status
@@ -23,7 +23,7 @@ class Problem(NamedTuple):
     """One phase made ready to be stepped through, up to the time `t1`."""
 
     stepper: Stepper
-    guards: tuple[Guard, ...]
+    events: tuple[Event, ...]
     limits: tuple[Callable, ...]
     controller: Any
     t1: Scalar
@@ -32,7 +32,7 @@ class Problem(NamedTuple):
     whole: bool  # compile its loops whole
     direction: Scalar | float = 1.0  # in which time runs: -1.0 is backward
     landings: Landings = Landings(None, None)
-    past: Past | None = None  # of the guards, where it is known
+    past: Past | None = None  # of the events, where it is known
     hint: Scalar | None = None  # the first step, where one is known and finite
 
 
@@ -52,7 +52,7 @@ def fitted(problem: Problem, t: Scalar, h: Scalar) -> Scalar:
 
 def steady(problem: Problem) -> bool:
     """Whether the steps are the same whatever becomes of the state: a batch then takes them together."""
-    return not problem.guards and is_fixed(problem.controller)
+    return not problem.events and is_fixed(problem.controller)
 
 
 def is_fixed(controller) -> bool:
@@ -108,7 +108,7 @@ def _rooted(controller, order) -> tuple[Any, Any]:
 
 
 def health(accept, reached: tuple[Point, Array], h: Scalar, finest: Scalar, status):
-    """The status after a step `h`: failed once an accepted state or guard is not finite, or one so fine is refused."""
+    """The status after a step `h`: failed once an accepted state or event is not finite, or one so fine is refused."""
     broken = ~all_finite(reached)
     vanished = ~accept & (h <= 2 * finest)
     status = jnp.where(vanished, jnp.where(broken, Status.NON_FINITE, Status.STEP_LIMIT), status)

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, PyTree
 from .._errors import InputError
 from .._jax.traced_function import Traced
 from .._types import Count, Flag, Model, Vector
-from ..autodiff.forward_mode import few_inputs
+from ..autodiff.forward_mode import forward_mode
 from ..parameters import constrain, unconstrain
 from ..train.bounds import limits
 from .active_set import Place, Problem, distances, near, settle
@@ -151,7 +151,7 @@ def _problem(function, solver: Solver, trained: Model, fixed: Model, data) -> tu
     value = lambda x: traced(x, arrays)
     if squares and z.size <= FEW:
         # The solver linearises; through a simulation that takes several copies of it, and this one.
-        value = few_inputs(value)
+        value = forward_mode(value)
     if not isinstance(solver, (optx.AbstractGaussNewton, optx.AbstractQuasiNewton, optx.AbstractGradientDescent)):
         raise InputError(
             f"solver {type(solver).__name__}: give one of optimistix that follows slopes, as LBFGS or Dogleg"

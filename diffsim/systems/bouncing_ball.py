@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._types import Scalar
-from ..ode.events import Guard, Phase
+from ..ode.events import Event, Phase
 from ..parameters import param
 
 
@@ -46,7 +46,7 @@ def start(p: BouncingBall) -> State:
     return State(p.height, jnp.zeros_like(p.height))
 
 
-FALLING = Phase(fall, (Guard(lambda t, s, p: s.height, "falling", bounce, to=0),))
+FALLING = Phase(fall, (Event(lambda t, s, p: s.height, "falling", bounce, to=0),))
 
 
 def bounce_times(p: BouncingBall, count: int) -> Float[Array, " count"]:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._types import Scalar
-from ..ode.events import Guard
+from ..ode.events import Event
 from ..parameters import param
 
 GIMBAL = 0.15  # rad, the most that the engine turns to either side
@@ -61,7 +61,7 @@ def rocket(p: Rocket, s: State, throttle: float | Scalar = 0.0, gimbal: float | 
 
 
 # Touchdown: the height falls to zero.
-GROUND = Guard(lambda t, s, args: s.height, "falling")
+GROUND = Event(lambda t, s, args: s.height, "falling")
 
 
 def energy(p: Rocket, s: State) -> tuple[Scalar, Scalar]:

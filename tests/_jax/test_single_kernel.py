@@ -73,7 +73,7 @@ def test_the_gradient_of_a_batch_is_compiled_whole_both_ways():
         return jnp.concatenate([y[2:], -p[0] * y[:2] - p[1] * y[:2] ** 3])
 
     def end(p, y0):
-        options = {"solver": dfx.Heun(), "controller": dfx.ConstantStepSize(), "dt0": 0.01, "max_steps": 101}
+        options = {"solver": dfx.Heun(), "stepsize_controller": dfx.ConstantStepSize(), "dt0": 0.01, "max_steps": 101}
         return jnp.sum(integrate(chain, y0, jnp.array([0.0, 1.0]), p, **options)[-1] ** 2)
 
     mean = lambda p, starts: jnp.mean(jax.vmap(end, (None, 0))(p, starts))

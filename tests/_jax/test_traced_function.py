@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffsim import Guard, Phase, count_compilations, evolve, hybrid, integrate
+from diffsim import Event, Phase, count_compilations, integrate, integrate_hybrid, integrate_phase
 from diffsim._jax.source_lines import source_of
 from diffsim._jax.traced_function import Traced
 
@@ -28,11 +28,11 @@ class Plant:
 def ends(field):
     """y(1) from y(0) = 1 by each way to solve."""
     one = jnp.array(1.0)
-    never = Guard(lambda t, y, args: y + 1.0)
+    never = Event(lambda t, y, args: y + 1.0)
     return [
         integrate(field, one, TS)[-1],
-        evolve(Phase(field), 0.0, one, t1=1.0).y,
-        hybrid([Phase(field, (never,))], one, t1=1.0, max_events=2).y,
+        integrate_phase(Phase(field), 0.0, one, t1=1.0).y,
+        integrate_hybrid([Phase(field, (never,))], one, t1=1.0, max_events=2).y,
         jax.jit(lambda: integrate(field, one, TS)[-1])(),
     ]
 
@@ -58,7 +58,7 @@ def test_globals_and_closures_may_change(monkeypatch):
 def test_guards_resets_and_limits_see_new_values():
     """A fall from a height to a floor that moves, and on with a fraction of the speed."""
     numbers = {"floor": 0.0, "keep": 0.5}
-    floor = Guard(
+    floor = Event(
         lambda t, y, args: y[0] - numbers["floor"],
         "falling",
         lambda t, y, args: jnp.array([y[0], -numbers["keep"] * y[1]]),
@@ -67,7 +67,7 @@ def test_guards_resets_and_limits_see_new_values():
         phase = Phase(
             lambda t, y, args: jnp.array([y[1], -2.0]), (floor,), (lambda t, y, args: y[0] - numbers["floor"],)
         )
-        end = evolve(phase, 0.0, jnp.array([4.0, 0.0]), t1=10.0)
+        end = integrate_phase(phase, 0.0, jnp.array([4.0, 0.0]), t1=10.0)
         fall = np.sqrt(4.0 - numbers["floor"])
         np.testing.assert_allclose([end.t, end.next_y[1]], [fall, 2 * fall * numbers["keep"]], rtol=1e-8)
         np.testing.assert_allclose(end.lowest, 0.0, atol=1e-8)
@@ -76,11 +76,11 @@ def test_guards_resets_and_limits_see_new_values():
 def test_functions_defined_again_do_not_compile_again():
     def solves(k):
         field = lambda t, y, args: -args * y
-        floor = Guard(lambda t, y, args: y - 0.5, "falling", lambda t, y, args: 2 * y, to=0)
+        floor = Event(lambda t, y, args: y - 0.5, "falling", lambda t, y, args: 2 * y, to=0)
         k = jnp.asarray(k)
         integrate(field, jnp.array(1.0), TS, k)
-        evolve(Phase(field, (floor,)), 0.0, jnp.array(1.0), k, t1=2.0)
-        return hybrid([Phase(field, (floor,))], jnp.array(1.0), k, t1=2.0, max_events=4).y
+        integrate_phase(Phase(field, (floor,)), 0.0, jnp.array(1.0), k, t1=2.0)
+        return integrate_hybrid([Phase(field, (floor,))], jnp.array(1.0), k, t1=2.0, max_events=4).y
 
     counted = count_compilations(solves)
     for k in (1.0, 1.5, 2.0):
@@ -93,7 +93,7 @@ def test_python_numbers_are_arguments_like_any_other():
     decay = lambda t, y, k: -k * y
     by_closure = lambda k: integrate(lambda t, y, args: -k * y, jnp.array(1.0), TS)[-1]
     by_args = lambda k: integrate(decay, jnp.array(1.0), TS, k)[-1]
-    by_phase = lambda k: evolve(Phase(decay), 0.0, jnp.array(1.0), {"k": k}["k"], t1=1.0).y
+    by_phase = lambda k: integrate_phase(Phase(decay), 0.0, jnp.array(1.0), {"k": k}["k"], t1=1.0).y
     for function in (by_closure, by_args, by_phase):
         for transform in (jax.value_and_grad, jax.jacfwd):
             np.testing.assert_allclose(transform(function)(2.0), transform(closed)(2.0), rtol=1e-5)

@@ -14,7 +14,7 @@ def decay(rate):
 
 
 def test_all_modes_of_a_solve_agree():
-    found = ds.explain(decay, jnp.array([0.7, 0.2]), rounds=3)
+    found = ds.compare_modes(decay, jnp.array([0.7, 0.2]), rounds=3)
     ways = {way.name: way for way in found.ways}
     assert {"reverse", "reverse, checkpointed", "forward"} <= set(ways)
     # The same steps: rounding.
@@ -26,7 +26,7 @@ def test_all_modes_of_a_solve_agree():
 
 def test_a_mode_that_does_not_work_says_why():
     endless = lambda x: lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, jnp.sin(c[1])), (0, x))[1]
-    found = ds.explain(lambda x: endless(x), jnp.array(0.3), rounds=2)
+    found = ds.compare_modes(lambda x: endless(x), jnp.array(0.3), rounds=2)
     ways = {way.name: way for way in found.ways}
     assert "Reverse-mode differentiation does not work" in ways["reverse"].reason
     assert ways["forward"].error == 0.0
@@ -34,7 +34,7 @@ def test_a_mode_that_does_not_work_says_why():
 
 
 def test_trees_and_further_arguments():
-    found = ds.explain(
+    found = ds.compare_modes(
         lambda p, k: k * p["a"] * jnp.sum(p["b"]), {"a": jnp.array(2.0), "b": jnp.ones(3)}, 3.0, rounds=2
     )
     assert found.inputs == 4
@@ -42,8 +42,8 @@ def test_trees_and_further_arguments():
 
 def test_bad_input_is_named():
     with pytest.raises(ds.InputError, match="one real number as its result"):
-        ds.explain(jnp.sin, jnp.ones(2))
+        ds.compare_modes(jnp.sin, jnp.ones(2))
     with pytest.raises(ds.InputError, match="nothing in x is a real array"):
-        ds.explain(lambda n: 1.0 * n, 3)
+        ds.compare_modes(lambda n: 1.0 * n, 3)
     with pytest.raises(ds.InputError, match="no mode differentiates"):
-        ds.explain(lambda x: jax.pure_callback(lambda v: v, jax.ShapeDtypeStruct((), x.dtype), x), jnp.array(1.0))
+        ds.compare_modes(lambda x: jax.pure_callback(lambda v: v, jax.ShapeDtypeStruct((), x.dtype), x), jnp.array(1.0))

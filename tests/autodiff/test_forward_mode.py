@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffsim import InputError, compile_whole, few_inputs
+from diffsim import InputError, compile_whole, forward_mode
 from diffsim._jax.compilable import operations
 from diffsim.autodiff.forward_mode import few_or_many
 
@@ -48,14 +48,14 @@ WAYS = {
 
 @pytest.mark.parametrize("use", USES.values(), ids=USES)
 def test_few_inputs_changes_nothing_but_the_mode(use):
-    served, expected = use(first(few_inputs(plain)))(MODEL, X), use(first(plain))(MODEL, X)
+    served, expected = use(first(forward_mode(plain)))(MODEL, X), use(first(plain))(MODEL, X)
     for a, b in zip(jax.tree.leaves(served), jax.tree.leaves(expected), strict=True):
         # The same formula with its sums in another order.
         np.testing.assert_allclose(a, b, rtol=1e-13, atol=1e-15)
 
 
 def test_few_inputs_passes_counts_through():
-    (_, count), _ = jax.jit(jax.value_and_grad(lambda x: few_inputs(plain)(MODEL, x), has_aux=True))(X)
+    (_, count), _ = jax.jit(jax.value_and_grad(lambda x: forward_mode(plain)(MODEL, x), has_aux=True))(X)
     assert count == 4
     assert jnp.issubdtype(count.dtype, jnp.integer)
 
@@ -67,11 +67,11 @@ def test_few_inputs_serves_a_loop_that_reverse_mode_refuses():
     x = jnp.array(1.1)
     with pytest.raises(ValueError, match="Reverse-mode differentiation does not work"):
         jax.grad(power)(x, 5)
-    assert jax.grad(few_inputs(power))(x, 5) == pytest.approx(5 * 1.1**4, rel=1e-14)
+    assert jax.grad(forward_mode(power))(x, 5) == pytest.approx(5 * 1.1**4, rel=1e-14)
 
 
 def test_few_inputs_differentiates_what_the_function_closes_over():
-    slope = lambda a: jax.grad(lambda x: few_inputs(lambda x: a * jnp.sin(a * x))(x))(jnp.array(2.0))
+    slope = lambda a: jax.grad(lambda x: forward_mode(lambda x: a * jnp.sin(a * x))(x))(jnp.array(2.0))
     a = jnp.array(3.0)
     # d/dx a sin(ax) = a^2 cos(ax), and its derivative in a.
     assert slope(a) == pytest.approx(9.0 * np.cos(6.0), rel=1e-14)
@@ -93,7 +93,7 @@ def test_rows_one_after_another_are_a_batch(use):
         "jit of grad": lambda f: jax.jit(jax.grad(loss(f)))(x, shared["gain"]),
         "vmap": lambda f: jax.vmap(lambda y: f(shared, x, y))(jnp.stack([y, 2 * y])),
     }
-    served = few_inputs(row, in_axes=(None, 0, 0))
+    served = forward_mode(row, in_axes=(None, 0, 0))
     expected = jax.vmap(row, in_axes=(None, 0, 0))
     for a, b in zip(*(jax.tree.leaves(uses[use](f)) for f in (served, expected)), strict=True):
         # The same formula with its sums in another order.
@@ -103,14 +103,14 @@ def test_rows_one_after_another_are_a_batch(use):
 @pytest.mark.parametrize("axes", [(0,), (0, 1), (0, 0, 0)], ids=str)
 def test_rows_that_do_not_fit_the_arguments_are_told(axes):
     with pytest.raises(InputError, match=r"in_axes=.*: give 0 or None for each of the 2 arguments"):
-        few_inputs(lambda x, y: x * y, in_axes=axes)(jnp.ones(3), jnp.ones(3))
+        forward_mode(lambda x, y: x * y, in_axes=axes)(jnp.ones(3), jnp.ones(3))
 
 
 def test_rows_without_arrays_or_of_unequal_number_are_told():
     with pytest.raises(InputError, match="in_axes"):
-        few_inputs(lambda x, y: x * y, in_axes=(0, 0))(jnp.ones(3), jnp.ones(4))
+        forward_mode(lambda x, y: x * y, in_axes=(0, 0))(jnp.ones(3), jnp.ones(4))
     with pytest.raises(InputError, match="in_axes"):
-        few_inputs(lambda x, y: x * y, in_axes=(0, 0))(jnp.array(1.0), jnp.ones(4))
+        forward_mode(lambda x, y: x * y, in_axes=(0, 0))(jnp.array(1.0), jnp.ones(4))
 
 
 def test_few_inputs_leaves_out_what_its_result_does_not_need():
@@ -118,7 +118,7 @@ def test_few_inputs_leaves_out_what_its_result_does_not_need():
         solved = jnp.linalg.solve(jnp.diag(x), x)  # needed by no result
         return jnp.sin(x[0]) * x[1], solved
 
-    names = operations(jax.grad(lambda x: few_inputs(lambda x: value(x)[0])(x)), X)
+    names = operations(jax.grad(lambda x: forward_mode(lambda x: value(x)[0])(x)), X)
     assert "sin" in names
     assert {"linear_solve", "custom_linear_solve", "lu", "triangular_solve"}.isdisjoint(names)
 
@@ -130,12 +130,12 @@ def test_few_inputs_serves_what_jax_replaces_before_lowering(use):
         at = jnp.searchsorted(knots, x[0])
         return knots[at] * x[0] ** 2 * x[1]
 
-    for a, b in zip(*(jax.tree.leaves(jax.jit(use(f))(X)) for f in (few_inputs(found), found)), strict=True):
+    for a, b in zip(*(jax.tree.leaves(jax.jit(use(f))(X)) for f in (forward_mode(found), found)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-14)
 
 
 def test_few_inputs_serves_inside_shard_map():
-    served = few_inputs(lambda x, y: jnp.sin(x) * y)
+    served = forward_mode(lambda x, y: jnp.sin(x) * y)
     slopes = jax.vmap(jax.grad(lambda x: served(x, x**2)))
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("devices",))
     spec, x = jax.sharding.PartitionSpec("devices"), jnp.linspace(0.0, 1.0, 4)
@@ -146,7 +146,7 @@ def test_few_inputs_serves_inside_shard_map():
 def test_a_function_that_nests_and_is_compiled_once_serves_several_transformations():
     def outer(x):
         limit = jax.lax.stop_gradient(10 * x)
-        return few_inputs(lambda y: jnp.minimum(y**2, limit))(few_inputs(jnp.sin)(x))
+        return forward_mode(lambda y: jnp.minimum(y**2, limit))(forward_mode(jnp.sin)(x))
 
     x, once = jnp.array(0.6), jax.jit(outer)
     both = lambda f: jax.jit(lambda x: jax.vmap(lambda e: jax.jvp(f, (x,), (e,)))(jnp.arange(2.0)))(x)
@@ -171,7 +171,7 @@ def test_compile_whole_changes_nothing():
 def test_many_tangents_of_many_rows_compiled_whole():
     """The Jacobian of 512 rows in 224 inputs, as in a fit: a product so large that XLA may share it among cores."""
     mix, rows, x = jnp.linspace(-1.0, 1.0, 448).reshape(224, 2), jnp.linspace(0.1, 1.0, 512), jnp.ones(224)
-    served = compile_whole(few_inputs(lambda a, b: jnp.sin(a) * b, in_axes=(0, 0)))
+    served = compile_whole(forward_mode(lambda a, b: jnp.sin(a) * b, in_axes=(0, 0)))
 
     def outputs(x):
         a, b = x @ mix
@@ -186,7 +186,7 @@ def test_many_tangents_of_many_rows_compiled_whole():
 
 
 def test_reverse_mode_over_reverse_mode_of_few_inputs():
-    cube = few_inputs(lambda x: jnp.sin(x) ** 3)
+    cube = forward_mode(lambda x: jnp.sin(x) ** 3)
     right = 6 * jnp.sin(0.7) * jnp.cos(0.7) ** 2 - 3 * jnp.sin(0.7) ** 3
     for second in (jax.grad(jax.grad(cube)), jax.hessian(cube), jax.jacrev(jax.jacfwd(cube))):
         np.testing.assert_allclose(second(0.7), right, rtol=1e-12)

@@ -1,8 +1,8 @@
 """What single precision costs: `python tests/benchmarks/bench_float32.py`.
 
 An undamped oscillator, y'' = -k y from y = 1 at rest, is solved in float32 by Tsit5 at several tolerances: the state
-after 20 s by `integrate`, the first time at which y is zero by `evolve`, and the derivatives of both in k at k = 1. The
-errors are against the closed form. Prints them as a table and writes them to docs/results/float32.json.
+after 20 s by `integrate`, the first time at which y is zero by `integrate_phase`, and the derivatives of both in k at
+k = 1. The errors are against the closed form. Prints them as a table and writes them to docs/results/float32.json.
 """
 
 import json
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffsim import Guard, Phase, evolve, integrate
+from diffsim import Event, Phase, integrate_phase, integrate
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results" / "float32.json"
 TOLERANCES = (1e-3, 1e-4, 1e-5, 1e-6, 2e-7)
@@ -30,8 +30,8 @@ def state(k, rtol):
 
 
 def crossing(k, rtol):
-    zero = Guard(lambda t, y, k: y[0], "falling")
-    return evolve(Phase(field, zero), 0.0, START, k, t1=3.0, rtol=rtol).t
+    zero = Event(lambda t, y, k: y[0], "falling")
+    return integrate_phase(Phase(field, zero), 0.0, START, k, t1=3.0, rtol=rtol).t
 
 
 def row(rtol: float) -> dict[str, float]:

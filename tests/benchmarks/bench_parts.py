@@ -72,7 +72,7 @@ def compile() -> None:
     start, rates = jnp.array([1.0, 0.0, 0.0]), jnp.asarray(RATES)
     stiff = {"stepsize_controller": TOLERANCES, "dt0": 1e-4, "max_steps": 1024}
     mild = {"stepsize_controller": TOLERANCES, "dt0": 0.01, "max_steps": 512}
-    own = {"solver": dfx.Kvaerno5(), "controller": TOLERANCES, "dt0": 1e-4, "max_steps": 1024}
+    own = {"solver": dfx.Kvaerno5(), "stepsize_controller": TOLERANCES, "dt0": 1e-4, "max_steps": 1024}
     value = lambda k: jnp.sum(ds.integrate(robertson, start, jnp.array([0.0, T1]), k, **own)[-1] ** 2)
     cases = {
         "Tsit5, diffsim": (by_diffsim(lotka_volterra, jnp.asarray(Y0), dfx.Tsit5(), **mild), jnp.asarray(P)),

@@ -93,9 +93,9 @@ STARTS = np.asarray(Y0 * jr.uniform(jr.key(0), (4096, 2), minval=0.5, maxval=1.5
 
 def posed(solver, controller, most):
     """The loss of one trajectory of the batch, by parameters and start, and its attempted steps, by its start."""
-    own = {"solver": solver, "controller": controller, "dt0": 0.01, "max_steps": most}
+    own = {"solver": solver, "stepsize_controller": controller, "dt0": 0.01, "max_steps": most}
     each = lambda p, y0: jnp.sum(ds.integrate(lotka_volterra, y0, jnp.array([0.0, T1]), p, **own)[-1] ** 2)
-    return each, lambda y0: ds.evolve(ds.Phase(lotka_volterra), 0.0, y0, jnp.asarray(P), t1=T1, **own).steps
+    return each, lambda y0: ds.integrate_phase(ds.Phase(lotka_volterra), 0.0, y0, jnp.asarray(P), t1=T1, **own).steps
 
 
 def blocks(solver, controller, most, devices=None):
@@ -191,7 +191,9 @@ def stiff() -> None:
 
     def own(k):
         span = jnp.array([0.0, 1e4])
-        return jnp.sum(ds.integrate(robertson, y0, span, k, solver=solver, controller=controller, **options)[-1] ** 2)
+        return jnp.sum(
+            ds.integrate(robertson, y0, span, k, solver=solver, stepsize_controller=controller, **options)[-1] ** 2
+        )
 
     def theirs(k, adjoint):
         extra = {"y0": y0, "args": k, "stepsize_controller": controller, "adjoint": adjoint, **options}
@@ -219,7 +221,7 @@ def fields() -> None:
 
         def own(y0, field=field, t1=t1, options=options):
             span = jnp.stack([0 * t1, t1])
-            constant = {"solver": dfx.Euler(), "controller": dfx.ConstantStepSize(), **options}
+            constant = {"solver": dfx.Euler(), "stepsize_controller": dfx.ConstantStepSize(), **options}
             return jnp.sum(ds.integrate(field, y0, span, **constant)[-1] ** 2)
 
         def theirs(y0, field=field, t1=t1, options=options):

@@ -31,7 +31,7 @@ CONTROLS = np.array([np.pi / 4, 44.492875573300005, 0.0])
 def range_of(x):
     """Range (m) for angle (rad), mass (kg) and wind (m/s), at the training tolerance."""
     p = scenario.shot(*x)
-    return throw(p, check=False, controller=FAST, solver=dfx.Tsit5(), mode="forward").range
+    return throw(p, check=False, stepsize_controller=FAST, solver=dfx.Tsit5(), mode="forward").range
 
 
 def value_and_slopes(x):

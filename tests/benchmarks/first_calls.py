@@ -19,7 +19,7 @@ import jax.random as jr
 import optax
 
 import diffsim as ds
-from diffsim import Guard, Phase, hybrid
+from diffsim import Event, Phase, integrate_hybrid
 
 
 class Buck(eqx.Module):
@@ -42,16 +42,16 @@ def field(conducting, switched):
     return slope
 
 
-turn_off = Guard(lambda t, y, p: y[2] - p.duty, "rising", to=1)
-run_dry = Guard(lambda t, y, p: y[0], "falling", lambda t, y, p: (jnp.zeros_like(y[0]), y[1], y[2]), to=2)
-turn_on = Guard(lambda t, y, p: y[2] - 1, "rising", lambda t, y, p: (y[0], y[1], jnp.zeros_like(y[2])), to=0)
+turn_off = Event(lambda t, y, p: y[2] - p.duty, "rising", to=1)
+run_dry = Event(lambda t, y, p: y[0], "falling", lambda t, y, p: (jnp.zeros_like(y[0]), y[1], y[2]), to=2)
+turn_on = Event(lambda t, y, p: y[2] - 1, "rising", lambda t, y, p: (y[0], y[1], jnp.zeros_like(y[2])), to=0)
 PHASES = (Phase(field(1, 1), (turn_off,)), Phase(field(1, 0), (run_dry, turn_on)), Phase(field(0, 0), (turn_on,)))
 TIMES = jnp.linspace(0.0, 2e-4, 41)
 
 
 def voltages(p):
     start = (jnp.array(0.0), jnp.array(0.0), jnp.array(0.0))
-    return hybrid(PHASES, start, p, t1=TIMES[-1], max_events=64, ts=TIMES).ys[1]
+    return integrate_hybrid(PHASES, start, p, t1=TIMES[-1], max_events=64, ts=TIMES).ys[1]
 
 
 def value():

@@ -53,9 +53,9 @@ def _ball(y):
     )
 
 
-def _until(field, y0, guard, direction):
-    guard.terminal, guard.direction = True, direction
-    return solve_ivp(field, (0.0, 100.0), y0, events=guard, **OPTIONS).y_events[0][0]
+def _until(field, y0, event, direction):
+    event.terminal, event.direction = True, direction
+    return solve_ivp(field, (0.0, 100.0), y0, events=event, **OPTIONS).y_events[0][0]
 
 
 def throw_range(angle, m1, wind):

@@ -76,7 +76,7 @@ def by_diffsim(field, y0, solver, stepsize_controller, **options):
     def loss(p):
         ts = jnp.array([0.0, T1])
         return jnp.sum(
-            ds.integrate(field, y0, ts, p, solver=solver, controller=stepsize_controller, **options)[-1] ** 2
+            ds.integrate(field, y0, ts, p, solver=solver, stepsize_controller=stepsize_controller, **options)[-1] ** 2
         )
 
     return jax.value_and_grad(loss)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 
-from diffsim import InputError, hold, rollout, testing
+from diffsim import InputError, rollout, testing, zero_order_hold
 from diffsim.systems.cartpole import CartPole
 from diffsim.systems.cartpole import State as CartState
 from diffsim.systems.cartpole import step as step_cartpole
@@ -105,7 +105,7 @@ def driven(t, y, control):
 
 def test_a_held_control_gives_the_closed_form_of_each_interval():
     x, force, dt = 0.4, 3.0, 0.1
-    end = hold(driven, (jnp.array(x), jnp.array(0.0)), (jnp.array(4.0), force), dt, steps=4)
+    end = zero_order_hold(driven, (jnp.array(x), jnp.array(0.0)), (jnp.array(4.0), force), dt, steps=4)
     # About the displaced rest force / k, at the frequency 2; Tsit5 errs by some (2 h)^6 / 1e4 a step.
     np.testing.assert_allclose(end[0], force / 4 + (x - force / 4) * np.cos(2 * dt), rtol=1e-10)
     np.testing.assert_allclose(end[1], -2 * (x - force / 4) * np.sin(2 * dt), rtol=1e-9)
@@ -114,7 +114,7 @@ def test_a_held_control_gives_the_closed_form_of_each_interval():
 @pytest.mark.parametrize(("solver", "order"), [(dfx.Bosh3(), 3), (dfx.Heun(), 2)], ids=["Bosh3", "Heun"])
 def test_a_hold_converges_with_the_order_of_its_solver(solver, order):
     start, control = (jnp.array(1.0), jnp.array(0.5)), (jnp.array(4.0), 1.0)
-    end = lambda steps: np.array(hold(driven, start, control, 1.0, steps=steps, solver=solver))
+    end = lambda steps: np.array(zero_order_hold(driven, start, control, 1.0, steps=steps, solver=solver))
     cosine, sine = np.cos(2.0), np.sin(2.0)
     exact = 0.25 + 0.75 * cosine + 0.25 * sine, -1.5 * sine + 0.5 * cosine
     errors = [np.linalg.norm(end(steps) - exact) for steps in (8, 16, 32)]
@@ -122,18 +122,18 @@ def test_a_hold_converges_with_the_order_of_its_solver(solver, order):
 
 
 def test_time_reaches_the_field_of_a_hold():
-    end = hold(lambda t, y, control: 3 * t**2, jnp.array(0.0), None, 1.0, t=1.0)
+    end = zero_order_hold(lambda t, y, control: 3 * t**2, jnp.array(0.0), None, 1.0, t=1.0)
     np.testing.assert_allclose(end, 2.0**3 - 1, rtol=1e-12)
 
 
 def test_gradients_of_a_hold_in_every_mode():
-    end = lambda y, control, dt: sum(hold(driven, y, control, dt, steps=2))
+    end = lambda y, control, dt: sum(zero_order_hold(driven, y, control, dt, steps=2))
     testing.assert_gradients(end, ((jnp.array(1.0), jnp.array(0.5)), (jnp.array(4.0), jnp.array(1.0)), jnp.array(0.1)))
 
 
 def test_a_hold_without_steps_is_named():
     with pytest.raises(InputError, match="steps=0 of a hold"):
-        hold(driven, (1.0, 0.0), (4.0, 1.0), 0.1, steps=0)
+        zero_order_hold(driven, (1.0, 0.0), (4.0, 1.0), 0.1, steps=0)
 
 
 def swing(t, y, push):
@@ -149,7 +149,9 @@ STANDING = (jnp.array(2.0), jnp.array(1.0), jnp.array(300.0))
 @pytest.mark.parametrize("solver", [dfx.Tsit5(), dfx.Bosh3(), dfx.Heun(), IMPLICIT], ids=lambda x: type(x).__name__)
 def test_a_checked_hold_is_right_or_no_number(solver):
     """Whatever the length of the interval; a large component beside the angle hides nothing."""
-    move = jax.jit(lambda dt, rtol: hold(swing, STANDING, 0.5, dt, solver=solver, rtol=rtol), static_argnums=1)
+    move = jax.jit(
+        lambda dt, rtol: zero_order_hold(swing, STANDING, 0.5, dt, solver=solver, rtol=rtol), static_argnums=1
+    )
     lengths = (0.01, 0.02, 0.1, 0.3, 0.7, 1.0, 2.0)
     exact = solve_ivp(lambda t, y: swing(t, y, 0.5), (0, 2), STANDING, t_eval=lengths, rtol=1e-10, atol=1e-10).y.T
     states = [(move(dt, 1e-3), move(dt, None), true) for dt, true in zip(lengths, exact, strict=True)]
@@ -167,7 +169,7 @@ def test_a_checked_hold_is_right_or_no_number(solver):
 
 
 def test_more_steps_make_a_checked_hold_right():
-    coarse, fine = (hold(swing, STANDING, 0.5, 1.0, steps=steps, rtol=1e-3) for steps in (1, 10))
+    coarse, fine = (zero_order_hold(swing, STANDING, 0.5, 1.0, steps=steps, rtol=1e-3) for steps in (1, 10))
     assert np.isnan(coarse[0])
     np.testing.assert_allclose(
         fine[0], solve_ivp(lambda t, y: swing(t, y, 0.5), (0, 1), STANDING, rtol=1e-10, atol=1e-10).y[0, -1], atol=1e-5
@@ -175,7 +177,7 @@ def test_more_steps_make_a_checked_hold_right():
 
 
 def test_the_derivative_of_a_refused_hold_is_no_number_and_leaves_others_alone():
-    last = lambda push, dt: hold(driven, (jnp.array(1.0), jnp.array(0.5)), (4.0, push), dt, rtol=1e-3)[0]
+    last = lambda push, dt: zero_order_hold(driven, (jnp.array(1.0), jnp.array(0.5)), (4.0, push), dt, rtol=1e-3)[0]
     push, lengths = jnp.array(0.5), jnp.array([0.1, 2.0])
     slopes = lambda dt: (jax.grad(last)(push, dt), jax.jacfwd(last)(push, dt))
     short, long = np.stack(jax.jit(jax.vmap(slopes))(lengths), axis=1)
@@ -188,10 +190,12 @@ def test_the_derivative_of_a_refused_hold_is_no_number_and_leaves_others_alone()
 
 def test_a_checked_hold_at_rest_passes():
     rest = (jnp.array(0.0), jnp.array(0.0), jnp.array(0.0))
-    assert np.isfinite(hold(lambda t, y, c: (y[1], -jnp.sin(y[0]), 0.0 * y[2]), rest, None, 0.1, rtol=1e-3)[0])
+    assert np.isfinite(
+        zero_order_hold(lambda t, y, c: (y[1], -jnp.sin(y[0]), 0.0 * y[2]), rest, None, 0.1, rtol=1e-3)[0]
+    )
 
 
 @pytest.mark.parametrize("rtol", [0, -1.0, float("nan")])
 def test_a_tolerance_of_a_hold_is_positive(rtol):
     with pytest.raises(InputError, match=r"rtol=.* of a hold: give a positive number"):
-        hold(driven, (1.0, 0.0), (4.0, 1.0), 0.1, rtol=rtol)
+        zero_order_hold(driven, (1.0, 0.0), (4.0, 1.0), 0.1, rtol=rtol)

@@ -184,7 +184,7 @@ def swing(p):
 
 
 def third_bounce(p):
-    return ds.hybrid([FALLING], start(p), p, t1=10.0, max_events=3).event_t[2]
+    return ds.integrate_hybrid([FALLING], start(p), p, t1=10.0, max_events=3).event_t[2]
 
 
 MATRIX = jr.normal(jr.key(3), (4, 4)) + 4 * jnp.eye(4)
@@ -267,7 +267,7 @@ def test_float32_that_loses_a_gradient():
 
 
 def test_conditioning_of_an_event():
-    """A ball thrown up, seen by a guard at a height just below its apex: the flatter, the longer the delay."""
+    """A ball thrown up, seen by an event at a height just below its apex: the flatter, the longer the delay."""
     ball, height = BouncingBall(), lambda t, s, p: s.height - 1.0
     through, apex = (crossing(fall, height, 0.0, type(start(ball))(jnp.array(1.0), v), ball) for v in (-4.0, -1e-3))
     np.testing.assert_allclose([through.rate, through.delay], [-4.0, 0.25])

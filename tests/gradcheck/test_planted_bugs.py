@@ -101,7 +101,7 @@ def stiff_field(x, at):
 
 
 def constant_steps(x, at):
-    options = {"controller": dfx.ConstantStepSize(), "dt0": 0.1}
+    options = {"stepsize_controller": dfx.ConstantStepSize(), "dt0": 0.1}
     return ds.integrate(decay(at), jnp.array(1.0), TIMES, x, **options)[-1]
 
 
@@ -111,18 +111,18 @@ def first_step(x, at):
 
 def tolerance(x, at):
     controller = dfx.PIDController(rtol=1e-6 * x[1], atol=1e-9)
-    return ds.integrate(decay(at), jnp.array(1.0), TIMES, x, controller=controller)[-1]
+    return ds.integrate(decay(at), jnp.array(1.0), TIMES, x, stepsize_controller=controller)[-1]
 
 
 def jump_time(x, at):
     controller = dfx.ClipStepSizeController(dfx.PIDController(1e-6, 1e-9), jump_ts=at(x[:1] / 2))
     pulse = lambda t, y, x: jnp.where(t < x[0] / 2, x[1], -y)
-    return ds.integrate(pulse, jnp.array(0.2), TIMES, x, controller=controller)[-1]
+    return ds.integrate(pulse, jnp.array(0.2), TIMES, x, stepsize_controller=controller)[-1]
 
 
 def forward_only(x, at):
     fall = ds.Phase(decay(at))
-    return ds.evolve(fall, 0.0, jnp.array(1.0), x, t1=0.5, mode="forward").y
+    return ds.integrate_phase(fall, 0.0, jnp.array(1.0), x, t1=0.5, mode="forward").y
 
 
 def _fall(t, y, x):
@@ -130,8 +130,8 @@ def _fall(t, y, x):
 
 
 def event(x, at, mode="auto"):
-    ground = ds.Guard(lambda t, y, x: y[0] - at(x[0]), "falling")
-    return ds.evolve(ds.Phase(_fall, (ground,)), 0.0, jnp.array([2.0, 0.0]), x, t1=2.0, mode=mode).t
+    ground = ds.Event(lambda t, y, x: y[0] - at(x[0]), "falling")
+    return ds.integrate_phase(ds.Phase(_fall, (ground,)), 0.0, jnp.array([2.0, 0.0]), x, t1=2.0, mode=mode).t
 
 
 def replayed_event(x, at):
@@ -139,8 +139,8 @@ def replayed_event(x, at):
 
 
 def _bounces(x, at, reset):
-    ground = ds.Guard(lambda t, y, x: y[0], "falling", reset, to=0)
-    return ds.hybrid([ds.Phase(_fall, (ground,))], jnp.array([1.0, 0.0]), x, t1=1.0, max_events=3).y[0]
+    ground = ds.Event(lambda t, y, x: y[0], "falling", reset, to=0)
+    return ds.integrate_hybrid([ds.Phase(_fall, (ground,))], jnp.array([1.0, 0.0]), x, t1=1.0, max_events=3).y[0]
 
 
 def reset(x, at):
@@ -148,13 +148,13 @@ def reset(x, at):
 
 
 def field_between_events(x, at):
-    ground = ds.Guard(lambda t, y, x: y[0], "falling", lambda t, y, x: y * jnp.array([0.0, -x[0]]), to=0)
+    ground = ds.Event(lambda t, y, x: y[0], "falling", lambda t, y, x: y * jnp.array([0.0, -x[0]]), to=0)
     fall = ds.Phase(lambda t, y, x: _fall(t, y, at(x)), (ground,))
-    return ds.hybrid([fall], jnp.array([1.0, 0.0]), x, t1=1.0, max_events=3).y[0]
+    return ds.integrate_hybrid([fall], jnp.array([1.0, 0.0]), x, t1=1.0, max_events=3).y[0]
 
 
-def few_inputs(x, at):
-    return ds.few_inputs(lambda x: ds.integrate(decay(at), jnp.array(1.0), TIMES, x)[-1])(x)
+def forward_mode(x, at):
+    return ds.forward_mode(lambda x: ds.integrate(decay(at), jnp.array(1.0), TIMES, x)[-1])(x)
 
 
 def _diffrax(x, at, adjoint, tolerances=(1e-6, 1e-9)):
@@ -199,9 +199,9 @@ def rollout(x, at):
     return ds.rollout(lambda s, _: s + 0.1 * (x[1] - at(x[0]) * s**2), jnp.array(0.5), length=6)[0]
 
 
-def hold(x, at):
+def zero_order_hold(x, at):
     push = lambda t, y, u: -(y**2) + at(u)
-    return ds.rollout(lambda s, _: ds.hold(push, s, x[0] - x[1] * s, 0.1), jnp.array(0.5), length=3)[0]
+    return ds.rollout(lambda s, _: ds.zero_order_hold(push, s, x[0] - x[1] * s, 0.1), jnp.array(0.5), length=3)[0]
 
 
 def image_stage(x, at):
@@ -320,7 +320,7 @@ def network(x, at):
 CONSTRUCTS = [
     *(field, closure, saved_states, tree_state, initial_state, final_time, stiff_field, constant_steps),
     *(first_step, tolerance, jump_time),
-    *(forward_only, event, replayed_event, reset, field_between_events, few_inputs),
+    *(forward_only, event, replayed_event, reset, field_between_events, forward_mode),
     *(checkpoint_adjoint, direct_adjoint, forward_adjoint, replay_adjoint, backsolve_adjoint),
     *(rollout, hold, image_stage, optimizer_steps, learning_rate, least_squares, root),
     *(custom_root, inside_a_rule, batching_rule, scan, associative_scan, while_loop, fori_loop, condition, switch),
@@ -343,30 +343,32 @@ def told_clock(duty):
     starts = 0.1 * jnp.arange(5)
     jumps = jnp.ravel(jnp.stack([starts, starts + 0.1 * duty], 1))[1:]
     controller = dfx.ClipStepSizeController(dfx.PIDController(1e-6, 1e-9), jump_ts=jumps)
-    return ds.integrate(lambda t, y, duty: on(t) + 0 * y, jnp.array(0.0), TIMES, duty, controller=controller)[-1]
+    return ds.integrate(lambda t, y, duty: on(t) + 0 * y, jnp.array(0.0), TIMES, duty, stepsize_controller=controller)[
+        -1
+    ]
 
 
 def threshold(level):
     """A force that sets in where the state passes a level, without an event there."""
     push = lambda t, y, level: jnp.where(y < level, 1.0, 0.0)
-    options = {"controller": dfx.ConstantStepSize(), "dt0": 0.125}
+    options = {"stepsize_controller": dfx.ConstantStepSize(), "dt0": 0.125}
     return ds.integrate(push, jnp.array(0.0), TIMES, level, **options)[-1]
 
 
 def smooth_threshold(level):
     push = lambda t, y, level: jax.nn.sigmoid((level - y) / 0.1)
-    options = {"controller": dfx.ConstantStepSize(), "dt0": 0.125}
+    options = {"stepsize_controller": dfx.ConstantStepSize(), "dt0": 0.125}
     return ds.integrate(push, jnp.array(0.0), TIMES, level, **options)[-1]
 
 
 def least_of_limits(x):
     """The least value of a limit is a constant for differentiation."""
     rope = ds.Phase(lambda t, y, x: -x * y, (), (lambda t, y, x: y,))
-    return ds.evolve(rope, 0.0, jnp.array(1.0), x, t1=0.5).lowest[0]
+    return ds.integrate_phase(rope, 0.0, jnp.array(1.0), x, t1=0.5).lowest[0]
 
 
 def last_value(x):
-    return ds.evolve(ds.Phase(lambda t, y, x: -x * y), 0.0, jnp.array(1.0), x, t1=0.5).y
+    return ds.integrate_phase(ds.Phase(lambda t, y, x: -x * y), 0.0, jnp.array(1.0), x, t1=0.5).y
 
 
 def at_rest(rate):

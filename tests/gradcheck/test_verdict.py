@@ -68,7 +68,7 @@ def test_no_false_alarm(name):
 PLANTED = {
     "stop_gradient": (lambda x: 2 * jax.lax.stop_gradient(x), 1.1, "zero?"),
     "stop_gradient of a factor": (lambda x: jax.lax.stop_gradient(x) * x, 1.1, "disagrees"),
-    "guard": (lambda x: jnp.where(x > 0, 1.0, 0.0), 0.3, "zero?"),
+    "event": (lambda x: jnp.where(x > 0, 1.0, 0.0), 0.3, "zero?"),
     "round": (jnp.round, 2.3, "zero?"),
     "round finely": (lambda x: jnp.round(x * 1e6) / 1e6, 2.3, "zero?"),
     "integer cast": (lambda x: 2.0 * x.astype(int), 3.4, "zero?"),

@@ -10,7 +10,7 @@ import pytest
 from diffsim import safe
 from diffsim._errors import InputError
 from diffsim.graph.computational_graph import computational_graph
-from diffsim.graph.find_non_finite import diagnose
+from diffsim.graph.find_non_finite import find_non_finite
 
 ZERO = jnp.zeros(3)
 
@@ -96,7 +96,7 @@ PATTERNS = {
 @pytest.mark.parametrize("f", PATTERNS, ids=lambda f: f.__name__)
 def test_planted_pattern_is_located(f):
     kind, operation, stage, steps = PATTERNS[f]
-    finding = diagnose(f, ZERO)
+    finding = find_non_finite(f, ZERO)
     lines, first = inspect.getsourcelines(f)
     line = first + next(number for number, text in enumerate(lines) if "# bug" in text)
     found = (finding.kind, finding.operation, finding.steps, finding.source)
@@ -105,10 +105,10 @@ def test_planted_pattern_is_located(f):
 
 
 def test_healthy_functions_and_handled_infinities():
-    assert diagnose(lambda x: jnp.sum(jnp.sin(x)), ZERO) is None
-    assert diagnose(lambda x: jax.nn.logsumexp(jnp.where(x > 1, x, -jnp.inf).at[0].set(x[0])), ZERO) is None
-    assert diagnose(lambda x: jnp.max(x) + jnp.exp(-jnp.inf) * x[0], ZERO) is None
-    finding = diagnose(lambda p: jnp.sum(p["a"]) + p["b"], {"a": ZERO, "b": jnp.array(jnp.nan)})
+    assert find_non_finite(lambda x: jnp.sum(jnp.sin(x)), ZERO) is None
+    assert find_non_finite(lambda x: jax.nn.logsumexp(jnp.where(x > 1, x, -jnp.inf).at[0].set(x[0])), ZERO) is None
+    assert find_non_finite(lambda x: jnp.max(x) + jnp.exp(-jnp.inf) * x[0], ZERO) is None
+    finding = find_non_finite(lambda p: jnp.sum(p["a"]) + p["b"], {"a": ZERO, "b": jnp.array(jnp.nan)})
     assert (finding.kind, finding.operation) == ("input", "b")
 
 
@@ -117,14 +117,14 @@ def test_loops_without_reverse_mode():
     with pytest.raises(
         InputError, match=r"while at test_find_non_finite.py:\d+ has no reverse mode .*: the value is finite"
     ):
-        diagnose(loop, jnp.array(2.0))
+        find_non_finite(loop, jnp.array(2.0))
     searched = lambda x: x * jax.lax.stop_gradient(loop(x))
-    assert diagnose(searched, jnp.array(2.0)) is None
+    assert find_non_finite(searched, jnp.array(2.0)) is None
     assert computational_graph(searched, jnp.array(2.0))["x"].adjoint == jax.grad(searched)(2.0)
 
 
 def test_the_message_says_where_and_what_to_do():
-    text = str(diagnose(masked_root, ZERO))
+    text = str(find_non_finite(masked_root, ZERO))
     assert text.startswith("first non-finite adjoint: sqrt([3: 0 to 0]) at test_find_non_finite.py:")
     assert "in sensor: its derivative is infinite at 0: use derivatives.safe.sqrt" in text
 
@@ -147,4 +147,4 @@ def test_safe_functions_keep_values_and_their_convention(name):
         np.testing.assert_allclose(derivative(function)(*usual), derivative(plain)(*usual), rtol=1e-14, atol=1e-15)
     assert float(function(*singular)) == value
     np.testing.assert_array_equal(jax.grad(function, numbers)(*singular), np.zeros(len(numbers)))
-    assert diagnose(function, *map(jnp.asarray, singular)) is None
+    assert find_non_finite(function, *map(jnp.asarray, singular)) is None

@@ -122,7 +122,7 @@ def decay(rng: np.random.Generator):
 
     def solve(x):
         times, rates, drive, start = parts(x)
-        options: dict[str, Any] = {"controller": dfx.ConstantStepSize(), "dt0": 0.01} if constant else tight(x)
+        options: dict[str, Any] = {"stepsize_controller": dfx.ConstantStepSize(), "dt0": 0.01} if constant else tight(x)
         field = lambda t, y, args: {"a": [args[1] - args[0] * y["a"][0]]}
         ends = ds.integrate(field, {"a": [start]}, times, (rates, drive), solver=solver, adjoint=adjoint, **options)
         return jnp.ravel(ends["a"][0])
@@ -143,17 +143,17 @@ def fall(rng: np.random.Generator):
 
     def solve(x):
         field = lambda t, y, x: jnp.concatenate([y[1:2], -x[2:3], x[3:]])
-        ground = ds.Guard(lambda t, y, x: y[0], "falling")
+        ground = ds.Event(lambda t, y, x: y[0], "falling")
         start = lambda x: jnp.concatenate([x[:2], jnp.zeros_like(x[3:])])
-        run = lambda x: ds.evolve(ds.Phase(field, ground), 0.0, start(x), x, t1=9.0, mode=mode, **tight(x))
-        end = (ds.few_inputs(run) if few else run)(x)
+        run = lambda x: ds.integrate_phase(ds.Phase(field, ground), 0.0, start(x), x, t1=9.0, mode=mode, **tight(x))
+        end = (ds.forward_mode(run) if few else run)(x)
         return jnp.append(end.y, end.t)
 
     def truth(x):
         t = (x[1] + jnp.sqrt(x[1] ** 2 + 2 * x[2] * x[0])) / x[2]
         return jnp.concatenate([jnp.stack([0.0 * t, x[1] - x[2] * t]), x[3:] * t, t[None]])
 
-    return f"fall beside {size}, {'few_inputs' if few else mode}", solve, truth, x, mode == "forward" and not few
+    return f"fall beside {size}, {'forward_mode' if few else mode}", solve, truth, x, mode == "forward" and not few
 
 
 def phases(rng: np.random.Generator):
@@ -171,13 +171,15 @@ def phases(rng: np.random.Generator):
         def phase(k):
             field = lambda t, y, x: {"u": -x[k], "beside": x[number + k] * y["beside"]}
             back = lambda t, y, x: {"u": 1.0 + 0 * y["u"], "beside": y["beside"]}
-            return ds.Phase(field, ds.Guard(lambda t, y, x: y["u"], "falling", back, to=(k + 1) % number))
+            return ds.Phase(field, ds.Event(lambda t, y, x: y["u"], "falling", back, to=(k + 1) % number))
 
         def run(x):
             start = {"u": jnp.ones_like(x[0]), "beside": x[2 * number :]}
-            return ds.hybrid([phase(k) for k in range(number)], start, x, t1=t1, max_events=5, mode=mode, **tight(x))
+            return ds.integrate_hybrid(
+                [phase(k) for k in range(number)], start, x, t1=t1, max_events=5, mode=mode, **tight(x)
+            )
 
-        end = (ds.few_inputs(run) if few else run)(x)
+        end = (ds.forward_mode(run) if few else run)(x)
         return jnp.concatenate([end.y["u"][None], end.y["beside"], end.event_t[:events]])
 
     def truth(x):
@@ -190,12 +192,12 @@ def phases(rng: np.random.Generator):
         end = [(1 - x[k] * left)[None], beside * jnp.exp(x[number + k] * left), *(t[None] for t in times)]
         return jnp.concatenate(end)
 
-    kind = "few_inputs" if few else mode
+    kind = "forward_mode" if few else mode
     return f"{number} phases, {events} events beside {size}, {kind}", solve, truth, x, mode == "forward" and not few
 
 
 def chosen_mode(rng: np.random.Generator) -> tuple[Any, bool]:
-    """A mode of a search for events, and whether it is wrapped in `few_inputs`."""
+    """A mode of a search for events, and whether it is wrapped in `forward_mode`."""
     mode = str(rng.choice(MODES))
     return ("forward" if mode == "few" else mode), mode == "few"
 

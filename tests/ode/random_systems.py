@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.linalg import expm
 
-from diffsim import Guard, Phase, Status, evolve, hybrid, integrate
+import diffsim as ds
+from diffsim import Event, Phase, Status, integrate_hybrid, integrate_phase
 
 STEP = 1e-30  # of complex differentiation
 
@@ -92,7 +93,9 @@ def linear(seed: int, count: int) -> Outcome:
         a, b, y, t, span = parts(x)
         ts = t + span * jnp.asarray(np.concatenate([[0.0], np.sort(between), [1.0]]), dtype)
         field = lambda t, y, args: args[0] @ y + args[1]
-        return integrate(field, y, ts, (a, b), solver=solver, controller=controller, return_status=True, max_steps=2000)
+        options = {"solver": solver, "stepsize_controller": controller, "max_steps": 2000}
+        solution = ds.solve(field, y, ts, (a, b), **options)
+        return solution.ys, solution.status
 
     def truth(x):
         a, b, y, _, span = parts(x)
@@ -118,7 +121,7 @@ def at_rest(seed: int, count: int) -> Outcome:
             pull = -rates * (y - c)
             return pull + couple * jnp.array([0.0, 0.0, 1.0]) * y[0]
 
-        ends, status = integrate(field, y, jnp.array([0.0, 1.0]), None, return_status=True)
+        _, ends, status, _ = ds.solve(field, y, jnp.array([0.0, 1.0]), None)
         return ends[-1], status
 
     def truth(x):
@@ -147,13 +150,13 @@ def billiard(seed: int, count: int) -> Outcome:
         def bounce(t, y, args):
             return y.at[2 + axis].multiply(-1.0)
 
-        return Guard(lambda t, y, args: y[axis] - place, direction, bounce, to=0)
+        return Event(lambda t, y, args: y[axis] - place, direction, bounce, to=0)
 
     walls = tuple(wall(axis, *which) for axis in (0, 1) for which in ((0.0, "falling"), (1.0, "rising")))
     phase = Phase(lambda t, y, args: jnp.concatenate([y[2:], jnp.zeros(2)]), walls)
 
     def solve(x):
-        end = hybrid([phase], x, t1=t1, max_events=24, mode=("auto", "replay")[seed % 2])
+        end = integrate_hybrid([phase], x, t1=t1, max_events=24, mode=("auto", "replay")[seed % 2])
         return end.y, end.status
 
     def truth(x):
@@ -180,12 +183,12 @@ def balls(seed: int, count: int) -> Outcome:
         def bounce(t, y, x):
             return y.at[2 + ball].multiply(-x[4])
 
-        return Guard(lambda t, y, x: y[ball], "falling", bounce, to=0)
+        return Event(lambda t, y, x: y[ball], "falling", bounce, to=0)
 
     phase = Phase(lambda t, y, x: jnp.concatenate([y[2:], -x[5] * jnp.ones(2)]), (floor(0), floor(1)))
 
     def solve(x):
-        end = hybrid([phase], x[:4], x, t1=t1, max_events=24, mode=("auto", "replay")[seed % 2])
+        end = integrate_hybrid([phase], x[:4], x, t1=t1, max_events=24, mode=("auto", "replay")[seed % 2])
         return end.y, end.status
 
     def one(height, speed, keep, g):
@@ -214,11 +217,13 @@ def crossings(seed: int, count: int) -> Outcome:
         [rng.uniform(0.1, 60, count), rng.uniform(0.5, 4, count), rng.choice([0.0, rng.uniform(0.1, 1.2)], count)],
         axis=1,
     )
-    guard = Guard(lambda t, y, x: y, "both", lambda t, y, x: y, to=0)
-    phase = Phase(lambda t, y, x: x[0] * x[1] * jnp.cos(x[1] * t + x[2]), (guard,))
+    event = Event(lambda t, y, x: y, "both", lambda t, y, x: y, to=0)
+    phase = Phase(lambda t, y, x: x[0] * x[1] * jnp.cos(x[1] * t + x[2]), (event,))
 
     def solve(x):
-        end = hybrid([phase], jnp.zeros_like(x[0]), x, t1=30.0, max_events=3, mode=("auto", "replay")[seed % 2])
+        end = integrate_hybrid(
+            [phase], jnp.zeros_like(x[0]), x, t1=30.0, max_events=3, mode=("auto", "replay")[seed % 2]
+        )
         # The last event is where it ends: that is wanted.
         status = jnp.where(end.status == Status.EVENT_LIMIT, Status.FINISHED, end.status)
         return end.event_t, status
@@ -241,8 +246,8 @@ def jumps(seed: int, count: int) -> Outcome:
     def solve(x):
         controller = dfx.ClipStepSizeController(dfx.PIDController(rtol=1e-8, atol=1e-10), jump_ts=x[:3])
         field = lambda t, y, x: x[3:7][jnp.sum(t >= x[:3])] - x[7] * y
-        ends, status = integrate(
-            field, jnp.array(0.3), jnp.array([0.0, 1.0, t1]), x, controller=controller, return_status=True
+        _, ends, status, _ = ds.solve(
+            field, jnp.array(0.3), jnp.array([0.0, 1.0, t1]), x, stepsize_controller=controller
         )
         return ends, status
 
@@ -270,9 +275,9 @@ def captured(seed: int, count: int) -> Outcome:
     phase = Phase(field)
     start, end = jnp.array(1.0), jnp.array([0.0, 1.0])
     ways = [
-        lambda: integrate(field, start, end, return_status=True),
-        lambda: (lambda a: (a.y[None], a.status))(evolve(phase, 0.0, start, t1=1.0)),
-        lambda: (lambda h: (h.y[None], h.status))(hybrid([phase], start, t1=1.0, max_events=1)),
+        lambda: (lambda s: (s.ys, s.status))(ds.solve(field, start, end)),
+        lambda: (lambda a: (a.y[None], a.status))(integrate_phase(phase, 0.0, start, t1=1.0)),
+        lambda: (lambda h: (h.y[None], h.status))(integrate_hybrid([phase], start, t1=1.0, max_events=1)),
     ]
     found, right, statuses = [], [], []
     for _ in range(count):

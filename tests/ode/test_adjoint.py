@@ -20,11 +20,11 @@ def field(t, y, p):
     return {"a": jnp.stack([a[1], -p[0] * a[0] - 0.1 * a[1] + jnp.sin(p[1] * t)]), "b": -p[2] * b * (1 + a[0] ** 2)}
 
 
-def solve(x, adjoint, solver=None, controller=PID, dt0=0.1, **options):
+def solve(x, adjoint, solver=None, stepsize_controller=PID, dt0=0.1, **options):
     """diffrax's solution for x = (parameters, initial state, t0, t1, times to save at)."""
     p, y0, t0, t1, ts = x
     saveat = options.pop("saveat", lambda ts: dfx.SaveAt(t1=True))(ts)
-    options = {"args": p, "saveat": saveat, "stepsize_controller": controller, "max_steps": 256} | options
+    options = {"args": p, "saveat": saveat, "stepsize_controller": stepsize_controller, "max_steps": 256} | options
     return dfx.diffeqsolve(dfx.ODETerm(field), solver or dfx.Tsit5(), t0, t1, dt0, y0, adjoint=adjoint, **options)
 
 
@@ -50,8 +50,8 @@ SAVES = {
 SOLVERS = {
     "Tsit5": {},
     "Dopri8": {"solver": dfx.Dopri8()},
-    "Heun, constant steps": {"solver": dfx.Heun(), "controller": dfx.ConstantStepSize(), "dt0": 0.03},
-    "Euler": {"solver": dfx.Euler(), "controller": dfx.ConstantStepSize(), "dt0": 0.03},
+    "Heun, constant steps": {"solver": dfx.Heun(), "stepsize_controller": dfx.ConstantStepSize(), "dt0": 0.03},
+    "Euler": {"solver": dfx.Euler(), "stepsize_controller": dfx.ConstantStepSize(), "dt0": 0.03},
     "Kvaerno5": {"solver": dfx.Kvaerno5(root_finder=TIGHT), "max_steps": 1024},
 }
 
@@ -125,9 +125,12 @@ def test_what_a_field_closes_over_is_differentiated():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"event": dfx.Event(lambda t, y, args, **_: y["b"])}, "use diffsim.evolve"),
+        ({"event": dfx.Event(lambda t, y, args, **_: y["b"])}, "use diffsim.integrate_phase"),
         ({"max_steps": None}, "max_steps=None has no bound"),
-        ({"solver": dfx.LeapfrogMidpoint(), "controller": dfx.ConstantStepSize()}, "LeapfrogMidpoint may look back"),
+        (
+            {"solver": dfx.LeapfrogMidpoint(), "stepsize_controller": dfx.ConstantStepSize()},
+            "LeapfrogMidpoint may look back",
+        ),
     ],
 )
 def test_what_cannot_be_replayed_is_refused(options, message):

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffsim import Guard, Phase, ReplayAdjoint, evolve, integrate
+from diffsim import Event, Phase, ReplayAdjoint, integrate, integrate_phase
 from diffsim.ode.dirk import Tableau
 
 FINDER = dfx.VeryChord(rtol=1e-13, atol=1e-14)
@@ -26,7 +26,7 @@ def linear(t, y, rate):
 
 
 def solved(name, y0, rate, memory="auto"):
-    options = {"controller": dfx.ConstantStepSize(), "dt0": SPAN / STEPS, "max_steps": STEPS + 1}
+    options = {"stepsize_controller": dfx.ConstantStepSize(), "dt0": SPAN / STEPS, "max_steps": STEPS + 1}
     adjoint = ReplayAdjoint(memory=memory)
     return integrate(linear, y0, jnp.array([0.0, SPAN]), rate, solver=SOLVERS[name], adjoint=adjoint, **options)[-1]
 
@@ -109,9 +109,9 @@ def test_a_field_of_time_has_diffraxs_gradient_on_the_same_steps():
 @pytest.mark.parametrize("mode", ["auto", "replay", "forward"])
 def test_the_time_of_an_event_is_differentiated_through_stages(mode):
     # y = exp(-r t) reaches 0.3 at t = log(1/0.3) / r.
-    phase = Phase(lambda t, y, rate: -rate * y, (Guard(lambda t, y, rate: y - 0.3),))
-    options = {"solver": SOLVERS["Kvaerno5"], "controller": dfx.PIDController(rtol=1e-10, atol=1e-12)}
-    arrival = lambda rate: evolve(phase, 0.0, 1.0, rate, t1=5.0, mode=mode, **options).t
+    phase = Phase(lambda t, y, rate: -rate * y, (Event(lambda t, y, rate: y - 0.3),))
+    options = {"solver": SOLVERS["Kvaerno5"], "stepsize_controller": dfx.PIDController(rtol=1e-10, atol=1e-12)}
+    arrival = lambda rate: integrate_phase(phase, 0.0, 1.0, rate, t1=5.0, mode=mode, **options).t
     value, slope = jax.jit(lambda r: jax.jvp(arrival, (r,), (jnp.ones_like(r),)))(jnp.array(2.0))
     exact = np.log(1 / 0.3) / 2.0
     # The controller's tolerance over some tens of steps.
@@ -119,7 +119,11 @@ def test_the_time_of_an_event_is_differentiated_through_stages(mode):
 
 
 def test_single_precision_stays_single():
-    options = {"solver": dfx.Kvaerno3(), "controller": dfx.PIDController(rtol=1e-4, atol=1e-6), "max_steps": 128}
+    options = {
+        "solver": dfx.Kvaerno3(),
+        "stepsize_controller": dfx.PIDController(rtol=1e-4, atol=1e-6),
+        "max_steps": 128,
+    }
     span, rate = jnp.array([0.0, 1.0], jnp.float32), jnp.float32(2.0)
     end = lambda rate: integrate(lambda t, y, r: -r * y, jnp.ones(2, jnp.float32), span, rate, **options)[-1, 0]
     value, slope = jax.jit(jax.value_and_grad(end))(rate)

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffsim import Guard, InputError, Phase, Status, evolve, hybrid, integrate
+import diffsim as ds
+from diffsim import Event, InputError, Phase, Status, integrate, integrate_hybrid, integrate_phase
 
 TIGHT = dfx.PIDController(rtol=1e-10, atol=1e-12)
 
@@ -21,7 +22,7 @@ def decay(t, y, k):
 @pytest.mark.slow
 def test_backward_in_time_with_all_derivatives():
     ts = jnp.array([1.0, 0.6, 0.0])
-    end = lambda k, t0: integrate(decay, jnp.exp(-1.0), ts.at[0].set(t0), k, controller=TIGHT)
+    end = lambda k, t0: integrate(decay, jnp.exp(-1.0), ts.at[0].set(t0), k, stepsize_controller=TIGHT)
     exact = lambda k, t0: jnp.exp(-1.0) * jnp.exp(-k * (ts.at[0].set(t0) - t0))
     k, t0 = jnp.array(2.0), jnp.array(1.0)
 
@@ -36,7 +37,9 @@ def test_backward_in_time_with_all_derivatives():
 
 def test_a_batch_may_run_in_both_directions():
     t1 = jnp.array([2.0, -1.0, 0.5])
-    last = jax.jit(jax.vmap(lambda t1: evolve(Phase(decay), 0.5, jnp.array(1.0), 1.5, t1=t1, controller=TIGHT)))(t1)
+    last = jax.jit(
+        jax.vmap(lambda t1: integrate_phase(Phase(decay), 0.5, jnp.array(1.0), 1.5, t1=t1, stepsize_controller=TIGHT))
+    )(t1)
     np.testing.assert_allclose(last.y, jnp.exp(-1.5 * (t1 - 0.5)), rtol=1e-8)
     np.testing.assert_array_equal(last.status, Status.FINISHED)
 
@@ -46,8 +49,10 @@ def test_an_event_met_backward_in_time(mode):
     # Thrown up from the ground at t = 0; from its top at t = 1 back to the height h.
     g = 2.0
     fall = lambda t, y, h: jnp.stack([y[1], -g])
-    phase = Phase(fall, (Guard(lambda t, y, h: y[0] - h, "falling"),))
-    time = lambda h: evolve(phase, 1.0, jnp.array([1.0, 0.0]), h, t1=-3.0, controller=TIGHT, mode=mode).t
+    phase = Phase(fall, (Event(lambda t, y, h: y[0] - h, "falling"),))
+    time = lambda h: (
+        integrate_phase(phase, 1.0, jnp.array([1.0, 0.0]), h, t1=-3.0, stepsize_controller=TIGHT, mode=mode).t
+    )
     h = jnp.array(0.36)
     np.testing.assert_allclose(time(h), 1.0 - np.sqrt(0.64), rtol=1e-12)
     np.testing.assert_allclose([jax.grad(time)(h), jax.jacfwd(time)(h)], 0.5 / np.sqrt(0.64), rtol=1e-9)
@@ -57,8 +62,7 @@ def test_an_event_met_backward_in_time(mode):
 def test_times_that_make_no_sense(times):
     with pytest.raises(InputError, match="ts"):
         integrate(decay, jnp.array(1.0), jnp.array(times), 1.0)
-    run = lambda ts: integrate(decay, jnp.array(1.0), ts, 1.0, return_status=True)
-    ys, status = jax.jit(run)(jnp.array(times))
+    _, ys, status, _ = jax.jit(lambda ts: ds.solve(decay, jnp.array(1.0), ts, 1.0))(jnp.array(times))
     assert int(status) == Status.INVALID_INPUT
     assert bool(jnp.all(jnp.isnan(ys[1:])))
 
@@ -71,9 +75,9 @@ def test_times_that_make_no_sense(times):
         ({"max_steps": 1.5}, "max_steps=1.5"),
         ({"max_steps": True}, "max_steps=True"),
         ({"dt0": -0.1}, "dt0=-0.1"),
-        ({"controller": dfx.ConstantStepSize(), "dt0": 0.0}, "dt0=0.0"),
-        ({"controller": dfx.PIDController(rtol=-1e-6, atol=1e-9)}, "rtol=-1e-06"),
-        ({"controller": dfx.PIDController(rtol=1e-6, atol=-1e-9)}, "atol=-1e-09"),
+        ({"stepsize_controller": dfx.ConstantStepSize(), "dt0": 0.0}, "dt0=0.0"),
+        ({"stepsize_controller": dfx.PIDController(rtol=-1e-6, atol=1e-9)}, "rtol=-1e-06"),
+        ({"stepsize_controller": dfx.PIDController(rtol=1e-6, atol=-1e-9)}, "atol=-1e-09"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options, message):
@@ -84,7 +88,7 @@ def test_options_that_make_no_sense_are_refused(options, message):
 @pytest.mark.parametrize("t1", [True, 1j, jnp.inf])
 def test_a_final_time_that_is_none_is_refused(t1):
     with pytest.raises(InputError, match="t1"):
-        evolve(Phase(decay), 0.0, jnp.array(1.0), 1.0, t1=t1)
+        integrate_phase(Phase(decay), 0.0, jnp.array(1.0), 1.0, t1=t1)
 
 
 def test_clock_times_in_single_precision_are_refused():
@@ -95,17 +99,17 @@ def test_clock_times_in_single_precision_are_refused():
 def test_steps_in_single_precision_are_as_long_as_their_times_say():
     # At t = 3e5 the spacing of float32 is 1/32; steps of the controller's own choice are not multiples of it.
     ts = 3e5 + np.array([0.0, 2.0, 8.0])
-    ys, status = integrate(lambda t, y, a: -0.25 * y, jnp.float32(1.0), ts, return_status=True)
+    _, ys, status, _ = ds.solve(lambda t, y, a: -0.25 * y, jnp.float32(1.0), ts)
     assert int(status) == Status.FINISHED
     np.testing.assert_allclose(ys, np.exp(-0.25 * (ts - ts[0])), rtol=1e-5)
 
 
 def test_a_failed_solve_has_no_derivative_unless_it_is_left_out():
-    end = lambda k, n: integrate(decay, jnp.array(1.0), jnp.array([0.0, 1.0]), k, max_steps=n, return_status=True)
+    end = lambda k, n: ds.solve(decay, jnp.array(1.0), jnp.array([0.0, 1.0]), k, max_steps=n)
 
     def loss(k):
-        (good, _), (bad, status) = end(k, 64), end(k, 2)
-        return good[-1] + jnp.where(status == Status.FINISHED, bad[-1], 0.0)
+        good, bad = end(k, 64), end(k, 2)
+        return good.ys[-1] + jnp.where(bad.status == Status.FINISHED, bad.ys[-1], 0.0)
 
     k, failed = jnp.array(3.0), lambda k: end(k, 2)[0][-1]
     assert all(np.isnan(x) for x in (failed(k), jax.grad(failed)(k), jax.jacfwd(failed)(k), jax.hessian(failed)(k)))
@@ -123,7 +127,7 @@ def test_jump_times_of_diffrax_are_stepped_to_and_differentiated(reverse):
     def states(tau):
         jumps = jnp.stack([tau + 5.0, tau]) if reverse else tau[None]
         controller = dfx.ClipStepSizeController(TIGHT, jump_ts=jumps)
-        return integrate(field, jnp.array(0.0), jnp.array([0.0, 1.0, 2.0, 3.0]), tau, controller=controller)
+        return integrate(field, jnp.array(0.0), jnp.array([0.0, 1.0, 2.0, 3.0]), tau, stepsize_controller=controller)
 
     def exact(tau):
         at = lambda t: jnp.where(t < tau, 1 - jnp.exp(-t), -40 + (41 - jnp.exp(-tau)) * jnp.exp(tau - t))
@@ -139,18 +143,18 @@ def test_jump_times_of_diffrax_are_stepped_to_and_differentiated(reverse):
 
 @pytest.mark.parametrize("mode", ["auto", pytest.param("replay", marks=pytest.mark.slow)])
 def test_heights_that_fall_to_the_floor_together_are_all_reset(mode):
-    floor = lambda i: Guard(lambda t, y, v: y[i], "falling", lambda t, y, v: y.at[i].set(1.0), to=0)
+    floor = lambda i: Event(lambda t, y, v: y[i], "falling", lambda t, y, v: y.at[i].set(1.0), to=0)
     both = Phase(lambda t, y, v: -v, (floor(0), floor(1)))
 
     def end(v):
-        out = hybrid([both], jnp.array([1.0, 1.0]), v, t1=2.5, mode=mode)
-        return out.y, (out.event_t[:5], out.event_guard[:5], out.status)
+        out = integrate_hybrid([both], jnp.array([1.0, 1.0]), v, t1=2.5, mode=mode)
+        return out.y, (out.event_t[:5], out.event_index[:5], out.status)
 
     v = jnp.ones(2)
-    (y, (times, guards, status)), slope = jax.jit(lambda v: (end(v), jax.jacrev(end, has_aux=True)(v)[0]))(v)
+    (y, (times, events, status)), slope = jax.jit(lambda v: (end(v), jax.jacrev(end, has_aux=True)(v)[0]))(v)
     np.testing.assert_allclose(y, 0.5, rtol=1e-12)
     np.testing.assert_allclose(times[:4], [1.0, 1.0, 2.0, 2.0], rtol=1e-12)
-    np.testing.assert_array_equal(guards, [0, 1, 0, 1, -1])
+    np.testing.assert_array_equal(events, [0, 1, 0, 1, -1])
     assert int(status) == Status.FINISHED
     # y = 1 - v (t - 2 / v) = 3 - v t.
     np.testing.assert_allclose(slope, -2.5 * np.eye(2), rtol=1e-10, atol=1e-10)
@@ -160,13 +164,13 @@ def test_a_ball_in_a_corner_keeps_within_its_room():
     # Both walls at once, at the start too, forth and back: a billiard of unit length, folded.
     def wall(i, side):
         function = (lambda t, s, a: 1.0 - s[i]) if side else (lambda t, s, a: s[i])
-        return Guard(function, "falling", lambda t, s, a: s.at[i + 2].multiply(-1.0), to=0)
+        return Event(function, "falling", lambda t, s, a: s.at[i + 2].multiply(-1.0), to=0)
 
     phase = Phase(
         lambda t, s, a: jnp.concatenate([s[2:], jnp.zeros(2)]), tuple(wall(i, k) for i in (0, 1) for k in (0, 1))
     )
     start = jnp.array([0.0, 0.0, -1.0, -1.0])
-    run = jax.jit(jax.vmap(lambda v: hybrid([phase], start.at[2:].multiply(v), t1=3.3, max_events=16)))
+    run = jax.jit(jax.vmap(lambda v: integrate_hybrid([phase], start.at[2:].multiply(v), t1=3.3, max_events=16)))
     speeds = jnp.array([[1.0, 1.0], [1.0, 2.0], [0.5, 1.5]])
     out = run(speeds)
     folded = np.abs((3.3 * np.asarray(speeds) + 1) % 2 - 1)
@@ -189,8 +193,8 @@ def test_events_where_the_state_is_zero_are_all_found():
 
     def find(r):
         slope = lambda t, y, a: (t - r[1]) * (t - r[2]) + (t - r[0]) * (t - r[2]) + (t - r[0]) * (t - r[1])
-        phase = Phase(slope, (Guard(lambda t, y, a: y, to=0),))
-        return hybrid([phase], jnp.prod(-8.0 - r), t0=-8.0, t1=4.0, max_events=5).event_t
+        phase = Phase(slope, (Event(lambda t, y, a: y, to=0),))
+        return integrate_hybrid([phase], jnp.prod(-8.0 - r), t0=-8.0, t1=4.0, max_events=5).event_t
 
     found = jax.jit(jax.vmap(find))(roots)
     np.testing.assert_allclose(found[:, :3], roots, atol=1e-7)
@@ -218,10 +222,10 @@ for way in (jax.grad(jax.grad(g)), jax.jacrev(jax.jacfwd(g))):
 TWO_PHASES = """
 import jax, jax.numpy as jnp, diffsim as ds
 jax.config.update("jax_enable_x64", True)
-on = ds.Phase(lambda t, u, a: jnp.stack([-a, jnp.ones_like(a)]), (ds.Guard(lambda t, u, a: u[0], to=1),))
+on = ds.Phase(lambda t, u, a: jnp.stack([-a, jnp.ones_like(a)]), (ds.Event(lambda t, u, a: u[0], to=1),))
 off = ds.Phase(lambda t, u, a: jnp.stack([-a, 0 * a]))
 for mode in ("auto", "replay"):
-    end = lambda a: ds.hybrid([on, off], jnp.array([1.0, 0.0]), a, t1=1.0, max_events=2, mode=mode).y[1]
+    end = lambda a: ds.integrate_hybrid([on, off], jnp.array([1.0, 0.0]), a, t1=1.0, max_events=2, mode=mode).y[1]
     assert abs(float(jax.hessian(end)(jnp.array(2.0))) - 0.25) < 1e-8
 """
 
@@ -235,10 +239,10 @@ def test_second_derivatives_do_not_end_the_process(code):
 
 def test_a_batch_of_none():
     """It has no values and no derivatives, and is no error."""
-    half = Guard(lambda t, y, k: y - 0.5)
+    half = Event(lambda t, y, k: y - 0.5)
     solves = (
         lambda k: integrate(decay, jnp.array(1.0), jnp.array([0.0, 1.0]), k)[-1],
-        lambda k: evolve(Phase(decay, half), 0.0, jnp.array(1.0), k, t1=2.0, mode="replay").t,
+        lambda k: integrate_phase(Phase(decay, half), 0.0, jnp.array(1.0), k, t1=2.0, mode="replay").t,
     )
     none = jnp.zeros(0)
     for solve in solves:
@@ -247,9 +251,9 @@ def test_a_batch_of_none():
 
 
 def test_reverse_mode_of_forward_mode_is_refused_in_words():
-    half = Guard(lambda t, y, k: y - 0.5)
-    at = lambda k: evolve(Phase(decay, half), 0.0, jnp.array(1.0), k, t1=2.0, mode="forward").t
-    last = lambda k: hybrid(Phase(decay, half), jnp.array(1.0), k, t1=2.0, max_events=2, mode="forward").y
+    half = Event(lambda t, y, k: y - 0.5)
+    at = lambda k: integrate_phase(Phase(decay, half), 0.0, jnp.array(1.0), k, t1=2.0, mode="forward").t
+    last = lambda k: integrate_hybrid(Phase(decay, half), jnp.array(1.0), k, t1=2.0, max_events=2, mode="forward").y
     for way in (jax.grad(at), jax.grad(last), jax.hessian(last)):
         with pytest.raises(InputError, match='mode="forward" has no derivative in reverse mode: use mode="auto"'):
             way(jnp.array(1.0))
@@ -267,12 +271,15 @@ ONE, UNIT = jnp.array(1.0), jnp.array([0.0, 1.0])
     [
         (lambda: integrate(fall, ONE, UNIT, solver="dopri5"), r"solver='dopri5'.*diffrax.Dopri5\(\)"),
         (lambda: integrate(fall, ONE, UNIT, solver=dfx.Tsit5), r"solver=Tsit5 is not.*diffrax.Tsit5\(\)"),
-        (lambda: integrate(fall, ONE, UNIT, controller=1e-6), "controller=1e-06 is not"),
-        (lambda: integrate(fall, ONE, UNIT, controller=TIGHT, rtol=1e-3), "both controller= and rtol="),
+        (lambda: integrate(fall, ONE, UNIT, stepsize_controller=1e-6), "stepsize_controller=1e-06 is not"),
+        (
+            lambda: integrate(fall, ONE, UNIT, stepsize_controller=TIGHT, rtol=1e-3),
+            "both stepsize_controller= and rtol=",
+        ),
         (lambda: integrate(fall, ONE, UNIT, rtol=-1e-3), "rtol=-0.001: a tolerance"),
-        (lambda: evolve(fall, 0.0, ONE, t1=1.0), "a phase is a function: give diffsim.Phase"),
-        (lambda: hybrid([fall], ONE, t1=1.0), "a phase is a function: give diffsim.Phase"),
-        (lambda: Phase(fall, (lambda t, y, args: y,)), "guards has a function: give diffsim.Guard"),
+        (lambda: integrate_phase(fall, 0.0, ONE, t1=1.0), "a phase is a function: give diffsim.Phase"),
+        (lambda: integrate_hybrid([fall], ONE, t1=1.0), "a phase is a function: give diffsim.Phase"),
+        (lambda: Phase(fall, (lambda t, y, args: y,)), "events has a function: give diffsim.Event"),
     ],
 )
 def test_what_people_pass_by_mistake_is_refused_with_the_remedy(call, message):
@@ -281,11 +288,11 @@ def test_what_people_pass_by_mistake_is_refused_with_the_remedy(call, message):
 
 
 def test_short_forms():
-    """Tolerances without a controller, one phase and one guard without a tuple."""
-    half = Guard(lambda t, y, args: y - 0.5)
+    """Tolerances without a controller, one phase and one event without a tuple."""
+    half = Event(lambda t, y, args: y - 0.5)
     for end in (
-        hybrid(Phase(fall, half, lambda t, y, args: y), ONE, t1=2.0, rtol=1e-10),
-        evolve(Phase(fall, half), 0.0, ONE, t1=2.0, rtol=1e-10, atol=1e-12),
+        integrate_hybrid(Phase(fall, half, lambda t, y, args: y), ONE, t1=2.0, rtol=1e-10),
+        integrate_phase(Phase(fall, half), 0.0, ONE, t1=2.0, rtol=1e-10, atol=1e-12),
     ):
         np.testing.assert_allclose(end.t, np.log(2.0), rtol=1e-9)
     errors = [abs(float(integrate(fall, ONE, UNIT, rtol=rtol)[-1]) - np.exp(-1.0)) for rtol in (1e-3, 1e-6, 1e-10)]
@@ -303,8 +310,8 @@ def test_a_tolerance_that_single_precision_does_not_resolve_is_warned_of():
 
 
 def test_default_tolerances_suit_the_number_format():
-    fall = Phase(lambda t, y, a: -y, Guard(lambda t, y, a: y - 0.5, "falling"))
-    single, double = (evolve(fall, 0.0, one, t1=2.0) for one in (jnp.float32(1.0), jnp.array(1.0)))
+    fall = Phase(lambda t, y, a: -y, Event(lambda t, y, a: y - 0.5, "falling"))
+    single, double = (integrate_phase(fall, 0.0, one, t1=2.0) for one in (jnp.float32(1.0), jnp.array(1.0)))
     # Those of double precision would take twice as many.
     assert single.steps < double.steps
     np.testing.assert_allclose([single.t, double.t], np.log(2.0), rtol=1e-6)

@@ -93,7 +93,7 @@ def test_gradients_are_those_of_diffrax(solver, digits, single, shapes, seed, ti
     close(own, theirs, precision)
 
     def last(x):
-        ends = {"solver": solver, "controller": controller, "dt0": dt0, "max_steps": 2048}
+        ends = {"solver": solver, "stepsize_controller": controller, "dt0": dt0, "max_steps": 2048}
         ys = integrate(field, x[0], jnp.stack([t0, t1]), x[1], adjoint=ReplayAdjoint(memory), **ends)
         return total(jax.tree.map(lambda rows: rows[-1], ys))
 

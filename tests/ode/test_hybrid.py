@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffsim import Guard, InputError, Phase, Status, few_inputs, hybrid
+from diffsim import Event, InputError, Phase, Status, forward_mode, integrate_hybrid
 from diffsim.systems import bouncing_ball as bb
 
 TIGHT = dfx.PIDController(rtol=1e-11, atol=1e-13)
@@ -24,7 +24,7 @@ def bounces(x, count=BOUNCES, **options):
     """Times of the impacts and the speeds with which the ball meets the ground."""
     p = ball(x)
     options = {"t1": 100.0, "max_events": count, "max_steps": 64} | options
-    run = hybrid((bb.FALLING,), bb.start(p), p, **options)
+    run = integrate_hybrid((bb.FALLING,), bb.start(p), p, **options)
     return jnp.concatenate([run.event_t, -run.event_y.velocity]), run
 
 
@@ -50,7 +50,7 @@ def modes(request):
             "hessian": jax.hessian(total)(x),
             "forward value": forward(x),
             "forward jacfwd": jax.jacfwd(forward)(x),
-            "few inputs": jax.grad(few_inputs(lambda x: jnp.mean(forward(x))))(x),
+            "few inputs": jax.grad(forward_mode(lambda x: jnp.mean(forward(x))))(x),
             "vmap of grad": jax.vmap(jax.grad(total))(both),
             "grad of vmap": jax.grad(lambda xs: jnp.sum(jax.vmap(total)(xs)))(both),
         }
@@ -86,11 +86,11 @@ def test_batches_follow_each_one(modes):
 def test_event_limit_and_records():
     run = jax.jit(lambda x: bounces(x, 5)[1])(X)
     assert run.status == Status.EVENT_LIMIT
-    assert run.events == 5
-    assert np.array_equal(run.event_guard, np.zeros(5))
+    assert run.num_events == 5
+    assert np.array_equal(run.event_index, np.zeros(5))
     _, run = jax.jit(lambda x: bounces(x, 5, t1=1.5))(X)
     assert run.status == Status.FINISHED
-    assert run.events == 2
+    assert run.num_events == 2
     assert run.t == 1.5
     assert np.array_equal(run.event_phase, [0, 0, -1, -1, -1])
     assert np.array_equal(np.isnan(run.event_t), [False, False, True, True, True])
@@ -128,7 +128,7 @@ def test_states_at_given_times_across_events_and_their_gradient(mode):
 
 
 def at(height, direction, to):
-    return Guard(lambda t, y, args: y - height, direction, to=to)
+    return Event(lambda t, y, args: y - height, direction, to=to)
 
 
 def thermostat(x, count=6, **options):
@@ -137,8 +137,8 @@ def thermostat(x, count=6, **options):
     heat = lambda t, y, x: -x[0] * (y - x[1] - x[2])
     heating = Phase(heat, (at(22.0, "rising", 1),))
     cooling = Phase(cool, (at(20.0, "falling", 0),))
-    options = {"controller": TIGHT, "max_steps": 64, "max_events": count} | options
-    return hybrid((heating, cooling), jnp.array(20.0), x, t1=1e3, **options)
+    options = {"stepsize_controller": TIGHT, "max_steps": 64, "max_events": count} | options
+    return integrate_hybrid((heating, cooling), jnp.array(20.0), x, t1=1e3, **options)
 
 
 def thermostat_times(x, count=6):
@@ -169,12 +169,12 @@ def test_the_program_does_not_grow_with_the_number_of_events():
 
 def test_bad_input():
     still = lambda t, y, args: jnp.zeros_like(y)
-    with pytest.raises(InputError, match=r"Guard\.to=2: there are 1 phases, numbered from 0"):
-        hybrid((Phase(still, (at(1.0, "both", 2),)),), 0.0, t1=1.0)
-    with pytest.raises(InputError, match=r"first=1: there are 1 phases"):
-        hybrid((Phase(still),), 0.0, t1=1.0, first=1)
+    with pytest.raises(InputError, match=r"Event\.to=2: there are 1 phases, numbered from 0"):
+        integrate_hybrid((Phase(still, (at(1.0, "both", 2),)),), 0.0, t1=1.0)
+    with pytest.raises(InputError, match=r"initial_phase=1: there are 1 phases"):
+        integrate_hybrid((Phase(still),), 0.0, t1=1.0, initial_phase=1)
     with pytest.raises(InputError, match=r"phases is empty"):
-        hybrid((), 0.0, t1=1.0)
+        integrate_hybrid((), 0.0, t1=1.0)
 
 
 def last_height(x, **options):

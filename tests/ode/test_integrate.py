@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import diffsim as ds
 from diffsim import InputError, Scalar, Status, integrate
 
 TS = jnp.linspace(0.0, 3.0, 7)
@@ -37,7 +38,7 @@ def field(t, y, p):
 def solve(x, ts=TS, **options):
     """Position and decaying vector at `ts`, of omega, decay and the first position."""
     y0 = {"oscillation": Oscillation(x[2], jnp.zeros_like(x[2])), "decaying": jnp.array([1.0, 2.0])}
-    options = {"controller": TIGHT, "max_steps": 256} | options
+    options = {"stepsize_controller": TIGHT, "max_steps": 256} | options
     ys = integrate(field, y0, ts, Spring(x[0], x[1]), **options)
     return jnp.concatenate([ys["oscillation"].position[:, None], ys["decaying"]], axis=1)
 
@@ -104,7 +105,7 @@ def test_the_gradient_is_that_of_diffrax_and_batches_follow_each_one():
 
 def test_a_term_goes_to_diffrax():
     term = dfx.ODETerm(lambda t, y, args: -y)
-    ys, status = integrate(term, jnp.array(1.0), TS, controller=TIGHT, return_status=True)
+    _, ys, status, _ = ds.solve(term, jnp.array(1.0), TS, stepsize_controller=TIGHT)
     # Interpolation of order four between steps, as above.
     np.testing.assert_allclose(ys, jnp.exp(-TS), rtol=1e-6)
     assert status == Status.FINISHED
@@ -115,9 +116,9 @@ def test_a_stiff_problem_with_an_implicit_solver():
         return -args * (y - jnp.cos(t)) - jnp.sin(t)
 
     def end(rate):
-        options = {"solver": dfx.Kvaerno5(), "max_steps": 64, "return_status": True}
-        ys, status = integrate(stiff, jnp.array(2.0), TS, rate, **options)
-        return ys[-1], status
+        options = {"solver": dfx.Kvaerno5(), "max_steps": 64}
+        solution = ds.solve(stiff, jnp.array(2.0), TS, rate, **options)
+        return solution.ys[-1], solution.status
 
     (y, status), slope = jax.jit(jax.value_and_grad(end, has_aux=True))(jnp.array(1e4))
     assert status == Status.FINISHED
@@ -130,7 +131,7 @@ def test_a_stiff_problem_with_an_implicit_solver():
 def test_constant_steps_converge_with_the_order_of_the_solver(solver, order):
     @jax.jit
     def error(dt0):
-        options = {"solver": solver, "controller": dfx.ConstantStepSize(), "dt0": dt0, "max_steps": 128}
+        options = {"solver": solver, "stepsize_controller": dfx.ConstantStepSize(), "dt0": dt0, "max_steps": 128}
         return integrate(lambda t, y, args: -y, jnp.array(1.0), jnp.array([0.0, 1.0]), **options)[-1] - jnp.exp(-1.0)
 
     measured = jnp.log2(error(1 / 16) / error(1 / 32))
@@ -140,7 +141,7 @@ def test_constant_steps_converge_with_the_order_of_the_solver(solver, order):
 
 def test_times_between_constant_steps_are_as_accurate():
     ts = jnp.linspace(0.0, 1.0, 33) ** 2
-    options = {"controller": dfx.ConstantStepSize(), "dt0": 1 / 64, "max_steps": 80}
+    options = {"stepsize_controller": dfx.ConstantStepSize(), "dt0": 1 / 64, "max_steps": 80}
     ys = jax.jit(lambda y0: integrate(lambda t, y, args: -y, y0, ts, **options))(jnp.array(1.0))
     # Tsit5 has an error of about 1e-3 h^5 over a unit of time.
     np.testing.assert_allclose(ys, jnp.exp(-ts), rtol=1e-11)
@@ -148,10 +149,8 @@ def test_times_between_constant_steps_are_as_accurate():
 
 def test_a_blow_up_is_flagged_and_leaves_no_number():
     ts = jnp.array([0.0, 0.5, 0.9, 1.1, 1.5])
-    solve = jax.jit(
-        lambda y0: integrate(lambda t, y, args: y**2, y0, ts, controller=TIGHT, max_steps=1024, return_status=True)
-    )
-    ys, status = solve(jnp.array(1.0))
+    options = {"stepsize_controller": TIGHT, "max_steps": 1024}
+    _, ys, status, _ = jax.jit(lambda y0: ds.solve(lambda t, y, args: y**2, y0, ts, **options))(jnp.array(1.0))
     # The steps shrink to the precision of t before a number overflows, unless their size is fixed.
     assert Status(int(status)) in (Status.NON_FINITE, Status.STEP_LIMIT)
     # 1 / (1 - t) amplifies errors a hundredfold at t = 0.9.
@@ -160,38 +159,40 @@ def test_a_blow_up_is_flagged_and_leaves_no_number():
 
 
 def test_a_blow_up_with_constant_steps_is_not_finite():
-    options = {"controller": dfx.ConstantStepSize(), "dt0": 0.1, "max_steps": 64, "return_status": True}
+    options = {"stepsize_controller": dfx.ConstantStepSize(), "dt0": 0.1, "max_steps": 64}
     ts = jnp.array([0.0, 0.5, 1.5, 3.0])
-    ys, status = jax.jit(lambda y0: integrate(lambda t, y, args: y**2, y0, ts, **options))(jnp.array(1.0))
+    _, ys, status, _ = jax.jit(lambda y0: ds.solve(lambda t, y, args: y**2, y0, ts, **options))(jnp.array(1.0))
     assert status == Status.NON_FINITE
     assert np.all(np.isnan(ys[2:]))
 
 
 def test_constant_steps_of_a_batch_fail_one_by_one():
-    options = {"controller": dfx.ConstantStepSize(), "dt0": 0.1, "max_steps": 64, "return_status": True}
-    solve = lambda y0: integrate(lambda t, y, args: y**2, y0, jnp.array([0.0, 0.5, 3.0]), **options)
+    options = {"stepsize_controller": dfx.ConstantStepSize(), "dt0": 0.1, "max_steps": 64}
+    solve = lambda y0: ds.solve(lambda t, y, args: y**2, y0, jnp.array([0.0, 0.5, 3.0]), **options)
     starts = jnp.array([0.1, 1.0, -1.0])
-    ys, status = jax.vmap(solve)(starts)
+    _, ys, status, _ = jax.vmap(solve)(starts)
     assert list(map(Status, status)) == [Status.FINISHED, Status.NON_FINITE, Status.FINISHED]
     np.testing.assert_allclose(ys[:, -1], [1 / 7, np.nan, -1 / 4], rtol=1e-4)
-    slopes = jax.grad(lambda y0: jnp.nansum(jax.vmap(solve)(y0)[0][jnp.array([0, 2]), -1]))(starts)
+    slopes = jax.grad(lambda y0: jnp.nansum(jax.vmap(solve)(y0).ys[jnp.array([0, 2]), -1]))(starts)
     np.testing.assert_allclose(slopes[jnp.array([0, 2])], [(1 / 0.7) ** 2, (1 / 4) ** 2], rtol=1e-4)
 
 
 def test_a_field_that_is_undefined_further_on_is_not_finite():
     # y^(3/2) = 1 - 3/2 t: zero at t = 2/3, where the slope is infinite and beyond which there is no solution.
     ts = jnp.array([0.0, 1.0, 3.0])
-    options = {"max_steps": 256, "return_status": True}
-    ys, status = jax.jit(lambda y0: integrate(lambda t, y, a: -1 / jnp.sqrt(y), y0, ts, **options))(jnp.array(1.0))
+    options = {"max_steps": 256}
+    solve = jax.jit(lambda y0: ds.solve(lambda t, y, a: -1 / jnp.sqrt(y), y0, ts, **options))
+    _, ys, status, _ = solve(jnp.array(1.0))
     assert status == Status.NON_FINITE
     assert np.all(np.isnan(ys[1:]))
 
 
 def test_the_step_limit_is_flagged_and_leaves_no_number():
-    options = {"controller": TIGHT, "max_steps": 20, "return_status": True}
+    options = {"stepsize_controller": TIGHT, "max_steps": 20}
     ts = jnp.array([0.0, 0.01, 100.0])
-    solve = lambda **adjoint: jax.jit(lambda y0: integrate(lambda t, y, a: -y, y0, ts, **options, **adjoint))
-    for ys, status in (solve()(jnp.array(1.0)), solve(adjoint=dfx.DirectAdjoint())(jnp.array(1.0))):
+    solve = lambda **adjoint: jax.jit(lambda y0: ds.solve(lambda t, y, a: -y, y0, ts, **options, **adjoint))
+    for _, ys, status, num_steps in (solve()(jnp.array(1.0)), solve(adjoint=dfx.DirectAdjoint())(jnp.array(1.0))):
+        assert num_steps == 20
         assert status == Status.STEP_LIMIT
         assert np.isnan(ys[-1])
         np.testing.assert_allclose(ys[1], np.exp(-0.01), rtol=GLOBAL)
@@ -204,7 +205,9 @@ def test_single_precision():
     @jax.jit
     def end(omega):
         controller = dfx.PIDController(rtol=1e-5, atol=1e-6)
-        return integrate(lambda t, y, w: jnp.stack([y[1], -(w**2) * y[0]]), y0, ts, omega, controller=controller)
+        return integrate(
+            lambda t, y, w: jnp.stack([y[1], -(w**2) * y[0]]), y0, ts, omega, stepsize_controller=controller
+        )
 
     ys = end(jnp.float32(2.0))
     assert ys.dtype == jnp.float32
@@ -234,7 +237,9 @@ def test_bad_input_is_named(arguments, message, adjoint):
 
 def test_an_implicit_solver_needs_a_tolerance():
     with pytest.raises(InputError, match=r"Kvaerno5 with ConstantStepSize has no tolerance.*VeryChord"):
-        integrate(lambda t, y, a: -y, 1.0, TS, solver=dfx.Kvaerno5(), controller=dfx.ConstantStepSize(), dt0=0.1)
+        integrate(
+            lambda t, y, a: -y, 1.0, TS, solver=dfx.Kvaerno5(), stepsize_controller=dfx.ConstantStepSize(), dt0=0.1
+        )
 
 
 def test_calls_from_python_are_compiled_once():

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffsim import Guard, InputError, Phase, Status, evolve
+from diffsim import Event, InputError, Phase, Status, integrate_phase
 
 TIGHT = dfx.PIDController(rtol=1e-11, atol=1e-13)
 
@@ -16,20 +16,20 @@ def line(t, y, args):
 
 
 def at(height, direction="both", **more):
-    return Guard(lambda t, y, args: y - height, direction, **more)
+    return Event(lambda t, y, args: y - height, direction, **more)
 
 
 def end(phase, y0=0.0, args=None, t1=10.0, **options):
     """The end of a phase, compiled."""
-    options = {"controller": TIGHT, "max_steps": 128} | options
-    return jax.jit(lambda y0, args: evolve(phase, 0.0, y0, args, t1=t1, **options))(jnp.asarray(y0), args)
+    options = {"stepsize_controller": TIGHT, "max_steps": 128} | options
+    return jax.jit(lambda y0, args: integrate_phase(phase, 0.0, y0, args, t1=t1, **options))(jnp.asarray(y0), args)
 
 
 @pytest.mark.parametrize("heights", [(0.31, 0.37), (0.37, 0.31)])
 def test_the_earlier_of_two_guards_in_one_step_wins(heights):
     found = end(Phase(line, (at(heights[0]), at(heights[1], "rising"))), dt0=1.0)
     assert found.status == Status.FINISHED
-    assert found.guard == heights.index(0.31)
+    assert found.event == heights.index(0.31)
     # A straight line: rounding.
     assert found.t == pytest.approx(0.31, rel=1e-14)
 
@@ -38,7 +38,7 @@ def test_the_earlier_of_two_guards_in_one_step_wins(heights):
 def test_a_guard_does_not_fire_again_at_its_own_restart(direction):
     # Thrown up from the ground with 3 m/s: it comes back at 2 v / g = 0.6 s.
     throw = Phase(
-        lambda t, y, a: jnp.stack([y[1], -10.0 * jnp.ones_like(t)]), (Guard(lambda t, y, a: y[0], direction),)
+        lambda t, y, a: jnp.stack([y[1], -10.0 * jnp.ones_like(t)]), (Event(lambda t, y, a: y[0], direction),)
     )
     for height in (0.0, 1e-16, -1e-16):
         found = end(throw, jnp.array([height, 3.0]))
@@ -49,21 +49,23 @@ def test_a_guard_does_not_fire_again_at_its_own_restart(direction):
 def test_two_crossings_within_one_step():
     twice = lambda t, y, a: (y - 0.31) * (y - 0.37)
     for direction, time in (("both", 0.31), ("falling", 0.31), ("rising", 0.37)):
-        found = end(Phase(line, (Guard(twice, direction),)), dt0=1.0)
+        found = end(Phase(line, (Event(twice, direction),)), dt0=1.0)
         assert found.status == Status.FINISHED
         # A root of a parabola with slope 0.06: rounding divided by it.
         assert found.t == pytest.approx(time, rel=1e-13)
 
 
 def throw_through(height, direction):
-    """The phase of a ball under 10 m/s^2 with a guard at a height."""
+    """The phase of a ball under 10 m/s^2 with an event at a height."""
     fall = lambda t, y, a: jnp.stack([y[1], -10.0 * jnp.ones_like(t)])
-    return Phase(fall, (Guard(lambda t, y, a: y[0] - height, direction),))
+    return Phase(fall, (Event(lambda t, y, a: y[0] - height, direction),))
 
 
 @pytest.mark.parametrize(("direction", "sign"), [("rising", -1), ("falling", 1)])
 def test_a_ball_thrown_through_a_height_within_one_step(direction, sign):
-    found = end(throw_through(4.9, direction), jnp.array([0.0, 10.0]), dt0=3.0, controller=dfx.ConstantStepSize())
+    found = end(
+        throw_through(4.9, direction), jnp.array([0.0, 10.0]), dt0=3.0, stepsize_controller=dfx.ConstantStepSize()
+    )
     assert found.status == Status.FINISHED
     # 10 t - 5 t^2 = 4.9.
     assert found.t == pytest.approx(1 + sign * np.sqrt(0.02), rel=1e-12)
@@ -78,8 +80,8 @@ def test_a_touched_guard_grazes():
 
 def test_a_guard_that_is_not_met():
     found = end(throw_through(5.1, "both"), jnp.array([0.0, 10.0]), t1=3.0)
-    assert found.status == Status.GUARD_NOT_FOUND
-    assert found.guard == -1
+    assert found.status == Status.EVENT_NOT_FOUND
+    assert found.event == -1
     assert found.t == 3.0
     assert np.all(np.isnan(found.next_y))
     np.testing.assert_allclose(found.y, [10 * 3 - 45, 10 - 30], rtol=1e-12)
@@ -95,12 +97,12 @@ def test_failures_have_a_status():
 
 
 def arrival_time(p, direction="falling", **options):
-    """When y = exp(-p0 t) has fallen to p1: log(1 / p1) / p0. Field and guard close over p; so does the reset."""
+    """When y = exp(-p0 t) has fallen to p1: log(1 / p1) / p0. Field and event close over p; so does the reset."""
     phase = Phase(
-        lambda t, y, args: -p[0] * y, (Guard(lambda t, y, args: y - p[1], direction, lambda t, y, a: p[0] * y),)
+        lambda t, y, args: -p[0] * y, (Event(lambda t, y, args: y - p[1], direction, lambda t, y, a: p[0] * y),)
     )
-    options = {"controller": TIGHT, "max_steps": 128} | options
-    found = evolve(phase, 0.0, jnp.array(1.0), t1=20.0, **options)
+    options = {"stepsize_controller": TIGHT, "max_steps": 128} | options
+    found = integrate_phase(phase, 0.0, jnp.array(1.0), t1=20.0, **options)
     return jnp.stack([found.t, found.next_y])
 
 
@@ -138,8 +140,8 @@ def test_closures_over_differentiated_values(mode):
     [
         {"solver": dfx.Dopri8()},
         {"solver": dfx.Dopri8(), "mode": "replay"},
-        {"solver": dfx.Kvaerno5(), "controller": dfx.PIDController(rtol=1e-9, atol=1e-11)},
-        {"controller": dfx.ConstantStepSize(), "dt0": 1 / 64},
+        {"solver": dfx.Kvaerno5(), "stepsize_controller": dfx.PIDController(rtol=1e-9, atol=1e-11)},
+        {"stepsize_controller": dfx.ConstantStepSize(), "dt0": 1 / 64},
     ],
     ids=["Dopri8", "Dopri8 replayed", "Kvaerno5", "constant steps"],
 )
@@ -155,29 +157,29 @@ def test_limits_report_the_lowest_value_even_within_a_step():
     dip = lambda t, y, a: (y - 0.43) ** 2 - 0.01
     slope = lambda t, y, a: 3.0 - y
     phase = Phase(line, (at(2.0),), (dip, slope))
-    found = end(phase, dt0=1.0, controller=dfx.ConstantStepSize())
+    found = end(phase, dt0=1.0, stepsize_controller=dfx.ConstantStepSize())
     # A parabola and a line are their own cubics: rounding.
     np.testing.assert_allclose(found.lowest, [-0.01, 1.0], rtol=1e-12)
     assert found.status == Status.FINISHED
 
 
 @pytest.mark.parametrize(
-    ("guard", "message"),
+    ("event", "message"),
     [
         (lambda t, y, a: y > 3, r"returned bool of shape \(\); .*for `x > 3` write `x - 3`"),
         (lambda t, y, a: jnp.stack([y, y]), r"returned float64 of shape \(2,\); it must return one real number"),
     ],
     ids=["boolean", "vector"],
 )
-def test_a_guard_is_one_real_number(guard, message):
+def test_a_guard_is_one_real_number(event, message):
     with pytest.raises(InputError, match=message):
-        evolve(Phase(line, (Guard(guard),)), 0.0, 0.0, t1=1.0)
+        integrate_phase(Phase(line, (Event(event),)), 0.0, 0.0, t1=1.0)
     with pytest.raises(InputError, match=message):
-        evolve(Phase(line, (), (guard,)), 0.0, 0.0, t1=1.0)
+        integrate_phase(Phase(line, (), (event,)), 0.0, 0.0, t1=1.0)
 
 
 def test_other_bad_input():
-    with pytest.raises(InputError, match=r"direction='up' of a Guard: use one of rising, falling, both"):
-        Guard(lambda t, y, a: y, "up")
+    with pytest.raises(InputError, match=r"direction='up' of a Event: use one of rising, falling, both"):
+        Event(lambda t, y, a: y, "up")
     with pytest.raises(InputError, match=r"""mode='reverse': use "auto", "replay" or "forward\""""):
-        evolve(Phase(line), 0.0, 0.0, t1=1.0, mode="reverse")
+        integrate_phase(Phase(line), 0.0, 0.0, t1=1.0, mode="reverse")

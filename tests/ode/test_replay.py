@@ -39,7 +39,13 @@ def ends(solver, controller, dt0, dtype, adjoint):
     ts = jnp.array([0.0, 3.0], dtype)
 
     def loss(y0, p):
-        options = {"solver": solver, "controller": controller, "dt0": dt0, "max_steps": 4096, "adjoint": adjoint}
+        options = {
+            "solver": solver,
+            "stepsize_controller": controller,
+            "dt0": dt0,
+            "max_steps": 4096,
+            "adjoint": adjoint,
+        }
         last = jax.tree.map(lambda rows: rows[-1], integrate(field, y0, ts, p, **options))
         return sum(jnp.sum(x**2) for x in jax.tree.leaves(last))
 
@@ -54,7 +60,7 @@ slow = pytest.mark.slow
 
 
 @pytest.mark.parametrize(
-    ("solver", "controller", "dt0"),
+    ("solver", "stepsize_controller", "dt0"),
     [
         pytest.param(dfx.Tsit5(), PID[1e-3], 0.1, id="Tsit5 1e-3", marks=slow),
         pytest.param(dfx.Tsit5(), PID[1e-9], 0.1, id="Tsit5 1e-9"),
@@ -131,7 +137,7 @@ def test_policies_that_do_not_exist_or_cannot_serve_are_named():
 @pytest.mark.parametrize("memory", ["two_levels", "jacobians"])
 def test_second_derivatives_by_memory_policy(memory):
     ts = jnp.array([0.0, 1.0])
-    options = {"controller": PID[1e-9], "max_steps": 128, "adjoint": ReplayAdjoint(memory)}
+    options = {"stepsize_controller": PID[1e-9], "max_steps": 128, "adjoint": ReplayAdjoint(memory)}
     loss = lambda p: integrate(lambda t, y, p: -p[0] * y, p[1], ts, p, **options)[-1]
     p = jnp.array([0.7, 1.3])
     exact = jax.hessian(lambda p: p[1] * jnp.exp(-p[0]))(p)
@@ -144,7 +150,7 @@ def test_jacobians_of_a_path_and_of_a_batch():
     ts = jnp.linspace(0.0, 2.0, 5)
 
     def loss(p, y0, memory):
-        options = {"controller": PID[1e-6], "max_steps": 256, "adjoint": ReplayAdjoint(memory)}
+        options = {"stepsize_controller": PID[1e-6], "max_steps": 256, "adjoint": ReplayAdjoint(memory)}
         return jnp.sum(jnp.sin(integrate(lambda t, y, p: p * jnp.cos(y) * t, y0, ts, p, **options)))
 
     p, starts = jnp.array([0.7, -1.3]), jnp.linspace(0.0, 1.0, 6).reshape(3, 2)
@@ -165,7 +171,7 @@ def test_derivatives_in_the_initial_and_final_time(times, solution):
     # dy/dt = t y from t0, y(t0) = 1.
     def last(x):
         ts = times(*x)
-        return integrate(lambda t, y, a: t * y, jnp.array(1.0), ts, controller=PID[1e-9], max_steps=128)[-1]
+        return integrate(lambda t, y, a: t * y, jnp.array(1.0), ts, stepsize_controller=PID[1e-9], max_steps=128)[-1]
 
     x = jnp.array([0.3, 1.2])
     exact = jax.grad(lambda x: solution(*x))(x)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from scipy.linalg import expm
 
-from diffsim import Guard, Phase, Status, evolve, hybrid, integrate
+import diffsim as ds
+from diffsim import Event, Phase, Status, integrate, integrate_hybrid, integrate_phase
 
 ZERO, UNIT = jnp.array(0.0), jnp.array([0.0, 1.0])
 
@@ -59,21 +60,21 @@ def test_a_rod_heated_at_its_end_from_zero():
 
 
 def test_rest_after_an_event_with_a_first_step_that_was_given():
-    """Down to a floor at speed one, from there on at rest; in one phase after the other and by `hybrid`."""
+    """Down to a floor at speed one, from there on at rest; in one phase after the other and by `integrate_hybrid`."""
 
     def field(t, y, c):
         return jnp.array([jnp.where(y[2] > 0.5, 0.0, -1.0), -500.0 * (y[1] - c), 0.0])
 
-    floor = Guard(lambda t, y, c: y[0], "falling", lambda t, y, c: y.at[2].set(1.0), to=1)
+    floor = Event(lambda t, y, c: y[0], "falling", lambda t, y, c: y.at[2].set(1.0), to=1)
     start = jnp.array([0.25, 0.0, 0.0])
 
     def by_hybrid(c):
-        end = hybrid([Phase(field, (floor,)), Phase(field)], start, c, t1=1.0, max_events=2)
+        end = integrate_hybrid([Phase(field, (floor,)), Phase(field)], start, c, t1=1.0, max_events=2)
         return end.y[1]
 
     def by_evolve(c):
-        first = evolve(Phase(field, (floor,)), 0.0, start, c, t1=1.0, dt0=0.2)
-        return evolve(Phase(field), first.t, first.next_y, c, t1=1.0, dt0=0.5).y[1]
+        first = integrate_phase(Phase(field, (floor,)), 0.0, start, c, t1=1.0, dt0=0.2)
+        return integrate_phase(Phase(field), first.t, first.next_y, c, t1=1.0, dt0=0.5).y[1]
 
     for function in (by_hybrid, by_evolve):
         np.testing.assert_allclose(jax.jit(jax.jacfwd(function))(ZERO), 1.0, rtol=2e-3)
@@ -81,7 +82,7 @@ def test_rest_after_an_event_with_a_first_step_that_was_given():
 
 def test_a_field_that_is_not_defined_nearby():
     """At zero the square root has no neighbour below."""
-    end, status = integrate(lambda t, y, c: -jnp.sqrt(y) * c, ZERO, UNIT, jnp.array(1.0), return_status=True)
+    _, end, status, _ = ds.solve(lambda t, y, c: -jnp.sqrt(y) * c, ZERO, UNIT, jnp.array(1.0))
     assert status == Status.FINISHED
     np.testing.assert_array_equal(end, 0.0)
 
@@ -95,5 +96,5 @@ def test_a_batch_of_systems_of_which_some_rest():
 def test_single_precision():
     f32 = lambda x: jnp.asarray(x, jnp.float32)
     controller = dfx.PIDController(rtol=1e-4, atol=1e-6)
-    end = lambda c: integrate(towards(f32(100.0)), f32(0.0), f32(UNIT), c, controller=controller)[-1]
+    end = lambda c: integrate(towards(f32(100.0)), f32(0.0), f32(UNIT), c, stepsize_controller=controller)[-1]
     np.testing.assert_allclose(jax.grad(end)(f32(0.0)), 1.0, rtol=1e-2)

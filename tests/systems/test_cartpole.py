@@ -74,7 +74,7 @@ def _change_and_work(force):
     ts = jnp.linspace(0.0, 3.0, 7)
     controller = dfx.PIDController(rtol=1e-11, atol=1e-13)
     field = lambda t, s, p: cartpole(p, s, force)
-    s = ds.integrate(field, TURNED, ts, HEAVY, controller=controller, max_steps=2048)
+    s = ds.integrate(field, TURNED, ts, HEAVY, stepsize_controller=controller, max_steps=2048)
     kinetic, potential = jax.vmap(lambda s: energy(HEAVY, s))(s)
     total = kinetic + potential
     return total - total[0], force * (s.position - s.position[0]), jnp.max(kinetic)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffsim import Guard, Phase, evolve, integrate
+from diffsim import Event, Phase, integrate, integrate_phase
 from diffsim.systems.pendulum import Pendulum, State, energy, pendulum
 
 TIGHT = dfx.PIDController(rtol=1e-11, atol=1e-13)
@@ -19,9 +19,9 @@ def field(t, s, p):
 @jax.jit
 def period(p, swing):
     """Four times the time from the rest at an angle `swing` to the bottom."""
-    bottom = Phase(field, (Guard(lambda t, s, p: s.angle, "falling"),))
+    bottom = Phase(field, (Event(lambda t, s, p: s.angle, "falling"),))
     rest = State(swing, jnp.zeros_like(swing))
-    return 4 * evolve(bottom, 0.0, rest, p, t1=10.0, controller=TIGHT, max_steps=128).t
+    return 4 * integrate_phase(bottom, 0.0, rest, p, t1=10.0, stepsize_controller=TIGHT, max_steps=128).t
 
 
 def test_period_of_a_small_swing():
@@ -57,7 +57,7 @@ def test_energy_is_kept_without_friction_and_lost_by_the_work_of_friction():
     @jax.jit
     def totals(friction):
         p = Pendulum(length=0.8, mass=1.7, friction=friction)
-        ys = integrate(slope, start, ts, p, controller=TIGHT, max_steps=2048)
+        ys = integrate(slope, start, ts, p, stepsize_controller=TIGHT, max_steps=2048)
         return jax.vmap(lambda s: sum(energy(p, s)))(ys["pendulum"]), ys["work"]
 
     for friction in (0.0, 0.2):

@@ -55,7 +55,7 @@ def test_it_hovers_and_falls_as_in_closed_form():
     np.testing.assert_allclose(np.stack(quadrotor(HEAVY, rest, hover, STILL)), np.zeros(6), atol=1e-14)
     field = lambda t, s, p: quadrotor(p, s, jnp.zeros(2), STILL)
     tight = dfx.PIDController(rtol=1e-11, atol=1e-12)
-    end = ds.integrate(field, rest, jnp.array([0.0, 2.0]), HEAVY, controller=tight)
+    end = ds.integrate(field, rest, jnp.array([0.0, 2.0]), HEAVY, stepsize_controller=tight)
     rate = 0.4 / 1.3
     # Linear drag: v = -(g / rate)(1 - exp(-rate t)).
     assert end.vz[-1] == pytest.approx(-9.7 / rate * (1 - np.exp(-2 * rate)), rel=1e-9)
@@ -83,7 +83,7 @@ def test_gusts_have_the_deviation_and_the_memory_asked_for():
 def test_gradients_of_a_flight_in_every_mode():
     def last(p, start, thrusts, noise):
         wind = gusts(Wind(), jnp.array([1.0, 0.0]), noise, 0.05)
-        move = lambda s, row: ds.hold(lambda t, s, held: quadrotor(p, s, *held), s, row, 0.05)
+        move = lambda s, row: ds.zero_order_hold(lambda t, s, held: quadrotor(p, s, *held), s, row, 0.05)
         s = ds.rollout(move, start, (thrusts, wind))[0]
         return s.x + 0.3 * s.height + s.tilt
 

@@ -53,7 +53,9 @@ def test_energy_changes_by_the_power_of_the_thrust_and_with_the_mass_that_leaves
 def test_a_vertical_burn_obeys_the_rocket_equation():
     start = HIGH._replace(vx=jnp.array(2.0))
     field = lambda t, s, p: rocket(p, s, 1.0)
-    end = jax.tree.map(lambda x: x[-1], ds.integrate(field, start, jnp.array([0.0, 5.0]), Rocket(), controller=TIGHT))
+    end = jax.tree.map(
+        lambda x: x[-1], ds.integrate(field, start, jnp.array([0.0, 5.0]), Rocket(), stepsize_controller=TIGHT)
+    )
     np.testing.assert_allclose(jnp.stack(vertical_burn(Rocket(), start, 5.0)), jnp.stack(end), rtol=1e-9, atol=1e-9)
     lost = 5.0 * 800_000 / 2800
     assert end.vz == pytest.approx(-60 + 2800 * np.log(28_000 / (28_000 - lost)) - 5 * 9.80665, rel=1e-9)
@@ -61,9 +63,9 @@ def test_a_vertical_burn_obeys_the_rocket_equation():
 
 def test_a_fall_ends_on_the_ground_at_the_time_of_the_closed_form():
     phase = ds.Phase(lambda t, s, p: rocket(p, s), (GROUND,))
-    arrival = ds.evolve(phase, 0.0, HIGH, Rocket(), t1=30.0)
+    arrival = ds.integrate_phase(phase, 0.0, HIGH, Rocket(), t1=30.0)
     speed = np.sqrt(60.0**2 + 2 * 9.80665 * 500)
-    assert arrival.guard == 0
+    assert arrival.event == 0
     assert arrival.t == pytest.approx((speed - 60) / 9.80665, rel=1e-9)
     assert arrival.y.vz == pytest.approx(-speed, rel=1e-9)
 
@@ -71,12 +73,14 @@ def test_a_fall_ends_on_the_ground_at_the_time_of_the_closed_form():
 def landing(p, start, touchdown):
     """The time of the best burn, and the arrival of a free fall and that burn."""
     ignition = best_ignition(p, start, touchdown)
-    lit = ds.Guard(lambda t, s, p: s.vz - ignition.velocity, "falling")
-    after = ds.evolve(ds.Phase(lambda t, s, p: rocket(p, s), (lit,)), 0.0, start, p, t1=30.0, controller=TIGHT)
+    lit = ds.Event(lambda t, s, p: s.vz - ignition.velocity, "falling")
+    after = ds.integrate_phase(
+        ds.Phase(lambda t, s, p: rocket(p, s), (lit,)), 0.0, start, p, t1=30.0, stepsize_controller=TIGHT
+    )
     # Sinking slowly enough ends it: at rest the ground is only touched.
-    slow = ds.Guard(lambda t, s, p: s.vz + touchdown, "rising")
+    slow = ds.Event(lambda t, s, p: s.vz + touchdown, "rising")
     burning = ds.Phase(lambda t, s, p: rocket(p, s, 1.0), (slow,))
-    return ignition.time, ds.evolve(burning, after.t, after.next_y, p, t1=60.0, controller=TIGHT)
+    return ignition.time, ds.integrate_phase(burning, after.t, after.next_y, p, t1=60.0, stepsize_controller=TIGHT)
 
 
 @pytest.mark.parametrize("touchdown", [0.0, 2.0])
@@ -118,7 +122,7 @@ def test_gradients_of_a_touchdown_in_every_mode():
     phase = ds.Phase(lambda t, s, held: rocket(held[0], s, *held[1]), (GROUND,))
 
     def touchdown(p, start, held):
-        arrival = ds.evolve(phase, 0.0, start, (p, held), t1=30.0, controller=TIGHT)
+        arrival = ds.integrate_phase(phase, 0.0, start, (p, held), t1=30.0, stepsize_controller=TIGHT)
         s = arrival.y
         return arrival.t + 0.1 * s.vz + s.tilt + 0.3 * s.x + 1e-3 * s.mass
 

@@ -138,7 +138,9 @@ def test_the_swing_keeps_its_energy():
 
     @jax.jit
     def energies(start):
-        ys = integrate(tb.swing, start, ts, machine, solver=dfx.Dopri8(), controller=controller, max_steps=1024)
+        ys = integrate(
+            tb.swing, start, ts, machine, solver=dfx.Dopri8(), stepsize_controller=controller, max_steps=1024
+        )
         return jax.vmap(total)(ys)
 
     found = np.asarray(energies(start))

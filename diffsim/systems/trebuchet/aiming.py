@@ -26,14 +26,14 @@ class Aim(NamedTuple):
 def aim(p: Trebuchet, target: Scalar, lightest: float, heaviest: float) -> Aim:
     """The counterweight between two limits with which the machine, as it is otherwise set, throws `target` metres.
 
-    Newton's method in logarithms, on which the range is nearly straight, with bisection to guard its ends; good to
+    Newton's method in logarithms, on which the range is nearly straight, with bisection to event its ends; good to
     a relative 1e-7 of the model. A target outside what the limits reach leaves a miss larger than that.
     """
 
     def simulate(log_mass):
         machine = replace(p, {"m_weight": jnp.exp(log_mass)})
         controller = dfx.PIDController(rtol=1e-8, atol=1e-10)
-        return throw(machine, check=False, controller=controller, solver=dfx.Dopri5(), mode="forward").range
+        return throw(machine, check=False, stepsize_controller=controller, solver=dfx.Dopri5(), mode="forward").range
 
     def unfinished(state):
         _, miss, _, _, count = state

@@ -11,12 +11,12 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from ..._types import Count, Scalar
-from ...autodiff.forward_mode import few_inputs
+from ...autodiff.forward_mode import forward_mode
 from ...autodiff.undefined import defined
 from ...discrete.rollout import rollout
-from ...discrete.zero_order_hold import hold
-from ...ode.events import Guard, Phase
-from ...ode.phase import Arrival, Mode, evolve
+from ...discrete.zero_order_hold import zero_order_hold
+from ...ode.events import Event, Phase
+from ...ode.phase import Mode, PhaseResult, integrate_phase
 from ...ode.status import Status
 from ...parameters import replace
 from . import machine as m
@@ -28,15 +28,15 @@ FAST = dfx.PIDController(rtol=1e-6, atol=1e-8)
 
 _SLIDING = Phase(
     m.slide,
-    (Guard(m.ground_push, "falling", m.sliding_as_swing),),
+    (Event(m.ground_push, "falling", m.sliding_as_swing),),
     (m.slide_tension, m.clearance),
 )
 _SWINGING = Phase(
     m.swing,
-    (Guard(m.release_guard, "rising", m.ball),),
+    (Event(m.release_guard, "rising", m.ball),),
     (m.swing_tension, m.clearance),
 )
-_FLYING = Phase(m.flight, (Guard(lambda t, s, p: s.y, "falling"),))
+_FLYING = Phase(m.flight, (Event(lambda t, s, p: s.y, "falling"),))
 
 
 class ThrowStatus(enum.IntEnum):
@@ -91,9 +91,9 @@ class Throw(NamedTuple):
 
 
 class _Chain(NamedTuple):
-    slide: Arrival
-    swing: Arrival
-    flight: Arrival
+    slide: PhaseResult
+    swing: PhaseResult
+    flight: PhaseResult
 
 
 def start(p: Trebuchet) -> Slide:
@@ -108,25 +108,25 @@ def start(p: Trebuchet) -> Slide:
 
 def _chain(p: Trebuchet, check=False, mode: Mode = "auto", **options) -> _Chain:
     """The three phases one after the other; a phase whose start is undefined is NaN throughout."""
-    bare = lambda phase: phase if check else Phase(phase.field, phase.guards)
+    bare = lambda phase: phase if check else Phase(phase.field, phase.events)
     longest = 10 * jnp.sqrt(lax.stop_gradient(p.l_long / p.g))
     # A first step of the machine's own scale: none has to be found.
     options = {"dt0": longest / 200, **options, "mode": mode}
     # In forward mode each phase carries the tangents of only those parameters that matter up to its end.
-    serve = few_inputs if mode == "forward" else lambda function: function
+    serve = forward_mode if mode == "forward" else lambda function: function
 
     @serve
     def lift_off(p):
-        return evolve(bare(_SLIDING), 0.0, start(p), p, t1=longest, **options)
+        return integrate_phase(bare(_SLIDING), 0.0, start(p), p, t1=longest, **options)
 
     @serve
     def release(p):
         sliding = lift_off(_held(p, "angle"))
-        return sliding, evolve(bare(_SWINGING), sliding.t, sliding.next_y, p, t1=2 * longest, **options)
+        return sliding, integrate_phase(bare(_SWINGING), sliding.t, sliding.next_y, p, t1=2 * longest, **options)
 
     sliding, swinging = release(_held(p, "wind", "rho", "Cd", "diameter"))
     landing = lax.stop_gradient(swinging.t) + 1e4
-    flying = evolve(_FLYING, swinging.t, swinging.next_y, p, t1=landing, **options)
+    flying = integrate_phase(_FLYING, swinging.t, swinging.next_y, p, t1=landing, **options)
     return _Chain(sliding, swinging, flying)
 
 
@@ -136,15 +136,15 @@ def _held(p: Trebuchet, *names: str) -> Trebuchet:
 
 
 def throw(
-    p: Trebuchet, *, check: bool = True, controller=EXACT, solver: dfx.AbstractSolver = SOLVER, **options
+    p: Trebuchet, *, check: bool = True, stepsize_controller=EXACT, solver: dfx.AbstractSolver = SOLVER, **options
 ) -> Throw:
     """One throw: range, times, release and impact, and how it went.
 
     `check=False` leaves out tension and clearance (NaN then, and no SLACK or GROUNDED), which halves the work.
-    `options` are those of `evolve` (`mode="forward"` for the fastest derivatives). With the default controller
+    `options` are those of `integrate_phase` (`mode="forward"` for the fastest derivatives). With the default controller
     ranges are accurate to 1e-9 relative, with `FAST` to 1e-6.
     """
-    c = _chain(p, check=check, controller=controller, solver=solver, **options)
+    c = _chain(p, check=check, stepsize_controller=stepsize_controller, solver=solver, **options)
     release, impact = c.swing.next_y, c.flight.y
     possible = p.h_pivot < p.l_long
     landed = possible & (c.flight.status == Status.FINISHED)
@@ -164,14 +164,14 @@ def throw(
     )
 
 
-def _reached(phase: Arrival, possible) -> Scalar:
+def _reached(phase: PhaseResult, possible) -> Scalar:
     return defined(possible & (phase.status == Status.FINISHED), phase.t)
 
 
 def _status(p: Trebuchet, c: _Chain, tension, clearance) -> Count:
     """The first thing that went wrong, else whether the throw was physical."""
     begun = start(p)
-    missed = lambda phase: phase.status == Status.GUARD_NOT_FOUND
+    missed = lambda phase: phase.status == Status.EVENT_NOT_FOUND
     failed = lambda phase: phase.status != Status.FINISHED
     cases = [
         (p.h_pivot >= p.l_long, ThrowStatus.STARTS_TOO_HIGH),
@@ -213,7 +213,7 @@ def drawing(p: Trebuchet, result: Throw, frames: int = 40) -> Drawing:
     ts = [jnp.linspace(t0, t1, frames + 1) for t0, t1 in pairwise(phases)]
 
     def follow(field, state, t0, t1):
-        step = lambda state, _: hold(field, state, p, (t1 - t0) / frames)
+        step = lambda state, _: zero_order_hold(field, state, p, (t1 - t0) / frames)
         return rollout(step, state, length=frames)
 
     begun, as_swing = start(p), jax.vmap(lambda s: m.sliding_as_swing(0.0, s, p))
