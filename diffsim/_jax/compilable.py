@@ -10,12 +10,12 @@ import jax.extend as jex
 # its transpose scatters, which the backend refuses in a program compiled whole.
 _PLAIN = """
 abs acos acosh add add_any and asin asinh atan atan2 atanh barrier broadcast_in_dim cbrt ceil clamp closed_call
-concatenate cond convert_element_type copy copy_p core_call cos cosh cumsum custom_jvp_call custom_vjp_call div
-dot_general dynamic_slice dynamic_update_slice eq erf erf_inv erfc exp exp2 expand_dims expm1 floor ge gt integer_pow
-iota is_finite jit le lgamma log log1p logistic lt max min mul ne neg nextafter not optimization_barrier or pad pjit
-pow read_row reduce_and reduce_max reduce_min reduce_or reduce_prod reduce_sum rem reshape rev round rsqrt scan
-select_n sign sin sinh slice split sqrt square squeeze stack stop_gradient sub tan tanh transpose unstack unvmap_any
-unvmap_max while write_row xor
+concatenate cond convert_element_type copy copy_p core_call cos cosh cumsum custom_jvp_call custom_rule_call
+custom_vjp_call div dot_general dynamic_slice dynamic_update_slice eq erf erf_inv erfc exp exp2 expand_dims expm1
+floor ge gt integer_pow iota is_finite jit le lgamma log log1p logistic lt max min mul ne neg nextafter not
+optimization_barrier or pad pjit pow read_row reduce_and reduce_max reduce_min reduce_or reduce_prod reduce_sum rem
+reshape rev round rsqrt scan select_n sign sin sinh slice split sqrt square squeeze stack stop_gradient sub tan tanh
+transpose unstack unvmap_any unvmap_max while write_row xor
 """
 
 

@@ -7,6 +7,7 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from .._errors import InputError
+from .custom_rule import custom_jvp
 from .linear_map import linear_map
 
 
@@ -15,7 +16,7 @@ def freeze(tree):
     return jax.tree.map(lambda x: lax.stop_gradient(x) if eqx.is_inexact_array(x) else x, tree)
 
 
-@jax.custom_jvp
+@custom_jvp
 def moving_together(numbers: list) -> list:
     """The same arrays, with tangents for all of them, be they zero, if there is one for any.
 
@@ -31,10 +32,10 @@ def _together(primals, tangents):
     return numbers, [t + nothing for t in filled]
 
 
-moving_together.defjvp(_together, symbolic_zeros=True)
+moving_together.defjvp(_together)
 
 
-@jax.custom_jvp
+@custom_jvp
 def _forward_only(numbers: list) -> list:
     return numbers
 
@@ -48,7 +49,12 @@ def _no_reverse(residuals, cotangents):
 
 @_forward_only.defjvp
 def _(primals, tangents):
-    return primals[0], linear_map(lambda _, inputs: inputs, _no_reverse, [], tangents[0])
+    live = [i for i, t in enumerate(tangents[0]) if not isinstance(t, SymbolicZero)]
+    rates = list(tangents[0])
+    carried = linear_map(lambda _, inputs: inputs, _no_reverse, [], [rates[i] for i in live])
+    for i, rate in zip(live, carried, strict=True):
+        rates[i] = rate
+    return primals[0], rates
 
 
 def forward_only(tree):

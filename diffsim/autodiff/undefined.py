@@ -2,7 +2,9 @@
 
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 
+from .._jax.custom_rule import custom_jvp
 from .._jax.linear_map import linear_map
 from .._types import Flag, State
 
@@ -24,7 +26,7 @@ def _rows(ok, like):
     return jnp.reshape(ok, jnp.shape(ok) + (1,) * (jnp.ndim(like) - jnp.ndim(ok)))
 
 
-@jax.custom_jvp
+@custom_jvp
 def _defined(ok, x):
     return jnp.where(_rows(ok, x), x, jnp.nan)
 
@@ -32,6 +34,8 @@ def _defined(ok, x):
 @_defined.defjvp
 def _tangent(primals, tangents):
     ok, x = primals
+    if isinstance(tangents[1], SymbolicZero):
+        return _defined(ok, x), jnp.where(_rows(ok, x), 0.0, jnp.nan).astype(x.dtype)
     return _defined(ok, x), linear_map(_forward, _backward, [ok], [tangents[1]])[0]
 
 

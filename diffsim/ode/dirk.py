@@ -11,6 +11,7 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
+from .._jax.custom_rule import custom_jvp
 from .._jax.dynamic_rows import put, row
 from .._jax.linear_map import linear_map
 from .._jax.tangents import freeze
@@ -70,7 +71,7 @@ def moving(tableau: Tableau, term: dfx.ODETerm, args: Args, t: Scalar, y: Vector
     leaves, tree = jax.tree.flatten(arrays)
     a, c = (np.asarray(x, y.dtype) for x in (tableau.a, tableau.c))
 
-    @jax.custom_jvp
+    @custom_jvp
     def roots(leaves, fixed, slopes):
         return slopes
 
@@ -94,7 +95,7 @@ def moving(tableau: Tableau, term: dfx.ODETerm, args: Args, t: Scalar, y: Vector
         jacobians = jnp.moveaxis(columns(jnp.broadcast_to(basis[:, None], (y.size, *rises.shape))), 0, -1)
         return slopes, _substituted(a, jacobians, forcing)
 
-    roots.defjvp(rule, symbolic_zeros=True)
+    roots.defjvp(rule)
     return roots(leaves, fixed, slopes)
 
 

@@ -11,6 +11,7 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Bool, Float
 
 from .._jax.barrier import barrier
+from .._jax.custom_rule import custom_jvp
 from .._jax.tangents import freeze, moving_together
 from .._types import Count, Flag, Scalar
 from .events import Event, Sight, choose, crossed, extremum, functions, values
@@ -177,7 +178,7 @@ def end_point(stepper: Stepper, point: Point, t1: Scalar) -> Point:
     moving, rest = eqx.partition((stepper, point, t1), eqx.is_inexact_array)
     fixed, static = eqx.partition(rest, eqx.is_array)
 
-    @jax.custom_jvp
+    @custom_jvp
     def held(moving, fixed):
         return moving[1]
 
@@ -196,5 +197,5 @@ def end_point(stepper: Stepper, point: Point, t1: Scalar) -> Point:
         _, tangent = jax.jvp(on, (moving,), (jax.tree.map(filled, tangents[0], moving),))
         return held(*primals), tangent
 
-    held.defjvp(rule, symbolic_zeros=True)
+    held.defjvp(rule)
     return held(moving, fixed)

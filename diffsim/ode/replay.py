@@ -10,6 +10,7 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
 from .._jax.batch_reductions import largest_of_batch
+from .._jax.custom_rule import custom_jvp
 from .._jax.linear_map import linear_map
 from .._jax.single_kernel import compile_small
 from .._types import Scalar, Vector
@@ -61,7 +62,7 @@ def replay(
     small = (lambda loop: compile_small(loop, size)) if whole else (lambda loop: loop)
 
     def known(keep_path):
-        @jax.custom_jvp
+        @custom_jvp
         def identity(leaves, held, end):
             return end
 
@@ -81,7 +82,7 @@ def replay(
             tangent = _carried(steps, [*leaves, *held], [tangents[0][i] for i in live], small, jacobians)
             return value if keep_path else End(value.t, value.y), tangent
 
-        identity.defjvp(rule, symbolic_zeros=True)
+        identity.defjvp(rule)
         return identity
 
     path = (record.t, record.y) if keep_path else ()

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from .._jax.custom_rule import custom_jvp
 from .._types import Args, Count, Flag, Scalar, State
 from .dirk import Stages
 from .replay import End
@@ -94,7 +95,7 @@ def as_dense(path: Path, ts, infos):
     return _as(ts, moving), _as(infos, jax.tree.map(blank, trees))
 
 
-@jax.custom_jvp
+@custom_jvp
 def _as(value, moving):
     """`value`, with the derivative of `moving`, which is the same number but for rounding."""
     return value

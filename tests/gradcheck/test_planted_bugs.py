@@ -322,7 +322,7 @@ CONSTRUCTS = [
     *(first_step, tolerance, jump_time),
     *(forward_only, event, replayed_event, reset, field_between_events, forward_mode),
     *(checkpoint_adjoint, direct_adjoint, forward_adjoint, replay_adjoint, backsolve_adjoint),
-    *(rollout, hold, image_stage, optimizer_steps, learning_rate, least_squares, root),
+    *(rollout, zero_order_hold, image_stage, optimizer_steps, learning_rate, least_squares, root),
     *(custom_root, inside_a_rule, batching_rule, scan, associative_scan, while_loop, fori_loop, condition, switch),
     *(jitted, checkpointed, vmapped, mapped, barrier, callback, linear_solve, fft, network),
 ]

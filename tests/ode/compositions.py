@@ -111,7 +111,8 @@ def decay(rng: np.random.Generator):
     """dy/dt = a - r y in all components of a tree, at several times, of which the last is a parameter."""
     size, count = int(rng.choice(SIZES)), int(rng.integers(1, 5))
     solver = [dfx.Tsit5(), dfx.Dopri8(), dfx.Kvaerno5()][int(rng.choice(3, p=[0.6, 0.25, 0.15]))]
-    memory = str(rng.choice(["auto", "states", "two_levels", "jacobians"]))
+    # With "two_levels" no states in between are kept.
+    memory = str(rng.choice(["auto", "states", "two_levels" if count == 1 else "auto", "jacobians"]))
     constant = rng.uniform() < 0.2 and not isinstance(solver, dfx.Kvaerno5)
     adjoint = ds.ReplayAdjoint(memory) if rng.uniform() < 0.9 else dfx.DirectAdjoint()
     x = np.concatenate([rng.uniform(0.3, 2, size), rng.normal(0, 1, 2), rng.uniform(0.5, 1.5, 1)])

@@ -13,6 +13,7 @@ import diffsim as ds
 from diffsim import Event, InputError, Phase, Status, integrate, integrate_hybrid, integrate_phase
 
 TIGHT = dfx.PIDController(rtol=1e-10, atol=1e-12)
+ONE, UNIT = jnp.array(1.0), jnp.array([0.0, 1.0])
 
 
 def decay(t, y, k):
@@ -237,6 +238,32 @@ def test_second_derivatives_do_not_end_the_process(code):
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+@pytest.mark.parametrize("loop", ["map", "scan"])
+@pytest.mark.parametrize("kind", ["integrate", "event"])
+def test_second_derivatives_of_loops_over_solves(kind, loop):
+    """jax 0.10 forgot the rules of the solves inside the loop."""
+    half = Phase(lambda t, y, k: -k[0] * y, Event(lambda t, y, k: y - k[1]))
+    solve, exact = {
+        "integrate": (
+            lambda k: integrate(lambda t, y, k: -k[0] * y + k[1], ONE, UNIT, k, stepsize_controller=TIGHT)[-1],
+            lambda k: jnp.exp(-k[0]) + k[1] / k[0] * (1 - jnp.exp(-k[0])),
+        ),
+        "event": (
+            lambda k: integrate_phase(half, 0.0, ONE, k, t1=9.0, stepsize_controller=TIGHT, mode="replay").t,
+            lambda k: -jnp.log(k[1]) / k[0],
+        ),
+    }[kind]
+    rows = lambda k: k * jnp.array([[1.0], [1.1]])
+    total = {
+        "map": lambda f: lambda k: jnp.sum(jax.lax.map(f, rows(k))),
+        "scan": lambda f: lambda k: jax.lax.scan(lambda c, row: (c + f(row), None), 0.0, rows(k))[0],
+    }[loop]
+    k = jnp.array([0.7, 0.3])
+    own, right = (jax.jit(jax.hessian(total(f)))(k) for f in (solve, exact))
+    # Tolerance 1e-10, and two derivatives.
+    np.testing.assert_allclose(own, right, rtol=1e-6, atol=1e-6)
+
+
 def test_a_batch_of_none():
     """It has no values and no derivatives, and is no error."""
     half = Event(lambda t, y, k: y - 0.5)
@@ -261,9 +288,6 @@ def test_reverse_mode_of_forward_mode_is_refused_in_words():
 
 def fall(t, y, args):
     return -y
-
-
-ONE, UNIT = jnp.array(1.0), jnp.array([0.0, 1.0])
 
 
 @pytest.mark.parametrize(
