@@ -1,7 +1,7 @@
 """Functions with a derivative of their own that they keep inside loops, too.
 
-Reverse mode divides the body of a `lax.scan` or `lax.map` into what is known and what is linear. Where the known part is
-differentiated again, as in a Hessian, jax 0.10 forgets the rules of `jax.custom_jvp` and differentiates the function
+Reverse mode divides the body of a `lax.scan` or `lax.map` into what is known and what is linear. Where the known part
+is differentiated again, as in a Hessian, jax 0.10 forgets the rules of `jax.custom_jvp` and differentiates the function
 itself, which gives a wrong second derivative. A primitive keeps its rule.
 """
 

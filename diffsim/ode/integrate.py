@@ -47,8 +47,9 @@ def integrate(
     accurate as the steps. `adjoint=ReplayAdjoint(memory=...)` names what reverse mode keeps. With an `adjoint` of
     diffrax, or a term in place of the vector field, diffrax's own loop and interpolation serve, with that adjoint's
     limits. `solver` (Tsit5), `stepsize_controller` (PID with rtol 1e-6, atol 1e-9), `dt0` and `max_steps` are diffrax's
-    own. `rtol` and `atol` are the short form of a PID controller; one of them alone keeps the ratio of the default. Methods without an
-    error estimate, and equations with noise, take constant steps of `dt0` unless a controller is given.
+    own. `rtol` and `atol` are the short form of a PID controller; one of them alone keeps the ratio of the default.
+    Methods without an error estimate, and equations with noise, take constant steps of `dt0` unless a controller is
+    given.
 
     Raises InputError for times that are not finite, in no order or nearer to each other than their format resolves, for
     states that are not real, and for a vector field that does not return the structure, shapes and dtypes of `y0`.

@@ -60,7 +60,7 @@ slow = pytest.mark.slow
 
 
 @pytest.mark.parametrize(
-    ("solver", "stepsize_controller", "dt0"),
+    ("solver", "controller", "dt0"),
     [
         pytest.param(dfx.Tsit5(), PID[1e-3], 0.1, id="Tsit5 1e-3", marks=slow),
         pytest.param(dfx.Tsit5(), PID[1e-9], 0.1, id="Tsit5 1e-9"),
