@@ -5,15 +5,12 @@ Differentiated by rule, every strip that was added would become a whole picture 
 
 from itertools import pairwise
 
-import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.core import ShapedArray
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
 from ..._errors import InputError
+from ..._jax.linear_pair import linear_pair
 from .box_filter import held
 
 MODES = {"reflect": "reflect", "edge": "edge", "zero": "constant"}  # as `jnp.pad` calls them
@@ -26,7 +23,7 @@ def pad(image: Float[Array, "c h w"], rows: int, columns: int, edge: str = "refl
     if edge == "reflect" and (rows >= image.shape[1] or columns >= image.shape[2]):
         size = f"{image.shape[1]} x {image.shape[2]}"
         raise InputError(f"a picture of {size} pixels is too small to mirror {rows} x {columns} of them at its edge")
-    return _widen_p.bind(image, rows=rows, columns=columns, edge=edge)
+    return widen(image, rows=rows, columns=columns, edge=edge)
 
 
 def _widen(image, *, rows: int, columns: int, edge: str):
@@ -64,24 +61,12 @@ def _inward(before, middle, after, axis: int, edge: str):
     return middle
 
 
-def _primitive(function, sign: int) -> Primitive:
-    """The primitive of a function of a picture, or of many at once, that adds an edge or takes it off (sign)."""
-
-    def shape(image, *, rows, columns, edge):
-        *batch, height, width = image.shape
-        return ShapedArray((*batch, height + 2 * sign * rows, width + 2 * sign * columns), image.dtype)
-
-    def batch(args, axes, **how):
-        return primitive.bind(jnp.moveaxis(args[0], axes[0], 0), **how), 0
-
-    primitive = Primitive(function.__name__)
-    primitive.def_impl(jax.jit(function, static_argnames=("rows", "columns", "edge")))
-    primitive.def_abstract_eval(shape)
-    mlir.register_lowering(primitive, mlir.lower_fun(function, multiple_results=False))
-    batching.primitive_batchers[primitive] = batch
-    return primitive
+def _widened(shape: tuple[int, ...], *, rows: int, columns: int, edge: str) -> tuple[int, ...]:
+    return *shape[:-2], shape[-2] + 2 * rows, shape[-1] + 2 * columns
 
 
-_widen_p, _fold_p = _primitive(_widen, 1), _primitive(_fold, -1)
-ad.deflinear2(_widen_p, lambda bar, image, **how: [_fold_p.bind(bar, **how)])
-ad.deflinear2(_fold_p, lambda bar, image, **how: [_widen_p.bind(bar, **how)])
+def _folded(shape: tuple[int, ...], *, rows: int, columns: int, edge: str) -> tuple[int, ...]:
+    return *shape[:-2], shape[-2] - 2 * rows, shape[-1] - 2 * columns
+
+
+widen, _ = linear_pair(_widen, _widened, _fold, _folded)
