@@ -66,7 +66,6 @@ def test_stages_in_strips_are_the_same(name, monkeypatch):
 
 @pytest.mark.parametrize("name", ["gamma", "tone curve", "saturation", "guided filter", "sharpen", "bilateral grid"])
 def test_a_batch_of_pictures_is_what_each_is_with_gradients(name):
-    """So many that jax 0.10 could not compile what is done with a strip of all of them as one function."""
     stage, _ = jax.tree.map(lambda a: a.astype(jnp.float32), STAGES[name])
     pictures = jr.uniform(jr.key(1), (64, 3, 64, 64), jnp.float32)
     slopes = jax.grad(lambda stage, x: jnp.sum(jnp.sin(stage(x))), (0, 1))
@@ -78,7 +77,7 @@ def test_a_batch_of_pictures_is_what_each_is_with_gradients(name):
 @pytest.mark.parametrize("size", [(16, 2300), (40, 1100)])
 @pytest.mark.parametrize("stage", [image.Sharpen(amount=0.5), image.BilateralGrid()], ids=["sharpen", "bilateral grid"])
 def test_a_wide_picture_is_treated_as_a_tall_one(stage, size):
-    """Strips too large for one function, and such as are not; both stages are the same turned around."""
+    """Both stages are the same turned around, though their strips are rows."""
     x = jr.uniform(jr.key(1), (3, *size))
     slopes = jax.jit(jax.grad(lambda stage, x: jnp.sum(jnp.sin(stage(x))), (0, 1)))
     wide, tall = slopes(stage, x), slopes(stage, x.transpose(0, 2, 1))

@@ -11,7 +11,7 @@ from jaxtyping import Array, Int
 from ..._jax.custom_transpose import Function, with_adjoint
 from ..values import check_floating
 from .box_filter import held, room
-from .tiling import even, own, starts, together
+from .tiling import even, own, starts
 
 ROWS, COLUMNS = 96, 256  # of a block, at most; rows of all its planes together
 LANES = 8  # numbers that a processor treats at once
@@ -40,28 +40,22 @@ def by_blocks(
     def function(parameter, picture):
         size = _block(picture)
 
-        @together
-        def block(parameter, picture, start):
-            return stage(parameter, _cut(picture, start, size, halo), _place(picture, start, size, halo))
-
         def step(made, start):
-            return lax.dynamic_update_slice(made, block(parameter, picture, start), (0, *start)), None
+            block = stage(parameter, _cut(picture, start, size, halo), _place(picture, start, size, halo))
+            return lax.dynamic_update_slice(made, block, (0, *start)), None
 
         return lax.scan(step, room(picture), _starts(picture)[1])[0]
 
     def back(parameter, picture, cotangent):
         size = _block(picture)
 
-        @together
-        def block(parameter, picture, cotangent, wanted, start):
+        def step(made, starts):
+            wanted, start = starts
             part, bar = (_cut(x, start, size, halo) for x in (picture, cotangent))
             plane, found = adjoint(parameter, part, bar, _place(picture, start, size, halo))
             rows, columns = map(own, wanted, start, size)
-            return (rows.astype(plane.dtype) @ held(plane)) * columns, found
-
-        def step(made, starts):
-            sums, found = block(parameter, picture, cotangent, *starts)
-            return (made[0] + sums, lax.dynamic_update_slice(made[1], found, (0, *starts[1]))), None
+            sums = (rows.astype(plane.dtype) @ held(plane)) * columns
+            return (made[0] + sums, lax.dynamic_update_slice(made[1], found, (0, *start))), None
 
         first = (jnp.zeros(size[1], picture.dtype), room(cotangent))
         sums, to_picture = lax.scan(step, first, _starts(picture))[0]

@@ -15,7 +15,7 @@ from ..._jax.barrier import barrier
 from ..._jax.bilinear_primitive import bilinear, summed
 from ..._jax.custom_transpose import with_adjoint
 from ..values import check_floating
-from .box_filter import held, room
+from .box_filter import held
 from .tiling import even, over, own
 
 AROUND = 2**20  # numbers of the neighbourhoods of a strip's pixels
@@ -64,8 +64,7 @@ def rectified(x: Float[Array, "..."]) -> Float[Array, "..."]:
 @rectified.defjvp
 def _rectified_jvp(primals, tangents):
     found = kept(jnp.maximum(primals[0], 0.0))
-    # Compared at once: jax 0.10 would otherwise keep a copy of the picture to compare on the way back.
-    return found, jnp.where(held(found > 0.0), tangents[0], 0.0)
+    return found, jnp.where(found > 0.0, tangents[0], 0.0)
 
 
 def to_quads(image: Float[Array, "2h 2w c"]) -> Float[Array, "h w 4c"]:
@@ -85,30 +84,9 @@ def to_pixels(image: Float[Array, "h w 4c"]) -> Float[Array, "2h 2w c"]:
 def _apply(image, weights):
     if weights.shape[2:] == (1, 1):
         return held(image @ weights[:, :, 0, 0].T)
-    if jax.__version_info__ >= (0, 11):
-        return _convolved(image, weights)
-    # On a CPU XLA's convolution then takes some times as long as products of matrices.
-    return lax.platform_dependent(image, weights, cpu=_multiplied, default=_convolved)
-
-
-def _convolved(image, weights):
     layout = ("NHWC", "HWIO", "NHWC")  # the only one that has a fast convolution within a compiled loop on a CPU
     kernel = weights.transpose(2, 3, 1, 0)
     return lax.conv_general_dilated(image[None], kernel, (1, 1), "VALID", dimension_numbers=layout)[0]
-
-
-def _multiplied(image, weights):
-    """The same as products of the pixels' neighbourhoods with the stencil's matrix."""
-    out, _, rows, columns = weights.shape
-    height, width = image.shape[0] - rows + 1, image.shape[1] - columns + 1
-    matrix = weights.transpose(2, 3, 1, 0).reshape(-1, out)
-    strip = even(height, max(1, AROUND // (matrix.shape[0] * width)))
-
-    def add(made, _, at):
-        found = held(_around(image, at, (strip, width), (rows, columns)) @ matrix)
-        return lax.dynamic_update_slice_in_dim(made, found.reshape(strip, width, out), at, axis=0)
-
-    return over(height, strip, add, room(image, (height, width, out)))
 
 
 def _taps(image, cotangent):

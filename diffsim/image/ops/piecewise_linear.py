@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from ..._jax.custom_transpose import with_adjoint
 from ..values import check_floating
 from .box_filter import held
-from .tiling import over, own, together
+from .tiling import over, own
 
 STRIP, LINES = 2**12, 8  # numbers of a strip; lines of it whose sums are written out
 
@@ -62,8 +62,7 @@ def _steps_bar(count: int, picture, cotangent):
     lines = LINES if size % LINES == 0 else 1
     segments = np.arange(count, dtype=picture.dtype)[:, None]
 
-    @together
-    def more(sums, values, bars, wanted, at):
+    def add(sums, wanted, at):
         x, bar = (lax.dynamic_slice_in_dim(a, at, size) for a in (values, bars))
         bar = jnp.where(own(wanted, at, size), bar, 0.0)
         pairs = list(zip(*(held(a).reshape(lines, 1, -1) for a in (count * x, bar)), strict=True))
@@ -71,9 +70,6 @@ def _steps_bar(count: int, picture, cotangent):
         below = sum(jnp.minimum(x, 0.0) * bar for x, bar in pairs)
         above = sum(jnp.maximum(x - count, 0.0) * bar for x, bar in pairs)
         return [total + new for total, new in zip(sums, (within, below, above), strict=True)]
-
-    def add(sums, wanted, at):
-        return more(sums, values, bars, wanted, at)
 
     start = [jnp.zeros((rows, size // lines), picture.dtype) for rows in (count, 1, 1)]
     within, below, above = (x.sum(1) for x in over(values.size, size, add, start))

@@ -16,7 +16,7 @@ from jaxtyping import Array
 from ..._jax.custom_transpose import Function, with_adjoint
 from ..values import check_floating
 from .box_filter import held, room
-from .tiling import over, own, together
+from .tiling import over, own
 
 STRIP = 2**13  # pixels of a strip
 ROWS = 8  # rows that are added up at once, in registers
@@ -39,16 +39,12 @@ def by_strips(pixel: Pixel) -> Function:
         count = min(STRIP, planes.shape[1])
         spread = tuple(jnp.broadcast_to(number, (count,)) for number in numbers)
 
-        @together
-        def pull(sums, spread, planes, bars, wanted, at):
+        def strip(made, wanted, at):
+            sums, found = made
             part, bar = (tuple(held(lax.dynamic_slice_in_dim(x, at, count, axis=1))) for x in (planes, bars))
             to_numbers, to_planes = jax.vjp(pixel, spread, part)[1](list(bar))
             new = own(wanted, at, count)
-            return [total + jnp.where(new, more, 0.0) for total, more in zip(sums, to_numbers, strict=True)], to_planes
-
-        def strip(made, wanted, at):
-            sums, found = made
-            sums, to_planes = pull(sums, spread, planes, bars, wanted, at)
+            sums = [total + jnp.where(new, more, 0.0) for total, more in zip(sums, to_numbers, strict=True)]
             # One plane after the other: each is a loop of its own, without a question of which it is.
             for c, plane in enumerate(to_planes):
                 found = lax.dynamic_update_slice(found, plane[None], (c, at))

@@ -14,7 +14,6 @@ from jax import lax
 from ..._jax.custom_transpose import with_adjoint
 from ..values import check_floating
 from .box_filter import held, room
-from .tiling import together
 
 
 @cache
@@ -24,7 +23,6 @@ def summing(cell: int, depth: int):
     Of the depth (1, h, w) of every pixel and its colours (c, h, w); h and w are multiples of `cell`.
     """
 
-    @together
     def down(place, colours):
         hats, ones = _hats(place, depth), np.ones(cell, place.dtype)
         return jnp.stack([_down(hats, value, ones) for value in (jnp.ones_like(place), *colours)], axis=1)
@@ -37,7 +35,6 @@ def summing(cell: int, depth: int):
         _, found = lax.scan(row, None, jnp.arange(0, place.shape[1], cell))
         return jnp.moveaxis(found, 0, 2)
 
-    @together
     def back(place, colours, bars):
         bars = bars[:, :, None]
         to_colours = [held(_read(place, bars[:, 1 + c])) for c in range(len(colours))]
@@ -67,7 +64,6 @@ def reading(cell: int):
     """
     half = -(-cell // 2)
 
-    @together
     def forward(near, shares, place):
         return jnp.stack(_means(place, _at_rows(near, shares))[1])
 
@@ -82,7 +78,6 @@ def reading(cell: int):
         shape = (grid.shape[1] - 1, *place.shape[1:])
         return lax.scan(part, room(grid, shape), _halves(place, cell))[0]
 
-    @together
     def back(near, shares, once, place, bars):
         at = _at_rows(near, shares)
         share, found = _means(place, at)

@@ -1,16 +1,11 @@
 """Cutting the lines of a picture into parts of one size."""
 
-import sys
 from collections.abc import Callable
-from functools import wraps
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Int
-
-from ..._jax.single_kernel import compile_small
 
 
 def even(size: int, most: int) -> int:
@@ -36,23 +31,3 @@ def over(size: int, part: int, step: Callable, carry):
 def own(wanted: Int[Array, ""], start: Int[Array, ""], part: int) -> Bool[Array, " part"]:
     """Which lines of a part are its own: one moved inward begins with lines of the part before, summed already."""
     return start + np.arange(part) >= wanted
-
-
-def together(work: Callable) -> Callable:
-    """What is done with a small part, as one native function: as jax 0.11 and later compile the body of a small loop.
-
-    For a part alone: a batch of parts, for which the backend of jax 0.10 has no such functions, and derivatives of the
-    work are compiled as usual. `work` has no other numbers than its arguments, and cuts its part out of the whole
-    itself: beforehand it would be one more small program for every part.
-    """
-    if jax.__version_info__ >= (0, 11):
-        return work
-    whole = compile_small(work, sys.maxsize)
-
-    @jax.custom_jvp
-    @wraps(work)
-    def called(*args):
-        return whole(*args)
-
-    called.defjvp(lambda primals, tangents: (called(*primals), jax.jvp(work, primals, tangents)[1]))
-    return called

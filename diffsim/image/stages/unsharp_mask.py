@@ -15,12 +15,11 @@ from ...parameters import param
 from ..ops.box_filter import held, room
 from ..ops.correlate import stencil
 from ..ops.pad import pad
-from ..ops.tiling import even, over, own, together
+from ..ops.tiling import even, over, own
 from ..values import check_floating
 from .color import LUMA, luma
 
 ROWS = 16  # of a strip on the way back
-TOGETHER = 2**15  # pixels of a strip up to which its work is one function
 
 
 class Sharpen(eqx.Module):
@@ -62,13 +61,10 @@ def _sharpen(radius: int):
         tall = held(pad(shared, radius, 0))
         rows = even(picture.shape[1], ROWS)
 
-        # The backend refuses to compile large arrays as one function.
-        part = together(_part) if rows * picture.shape[2] <= TOGETHER else _part
-
         def strip(made, wanted, at):
             cut = lambda x, more=0: held(lax.dynamic_slice_in_dim(x, at, rows + more, axis=1))
             share = jnp.where(own(wanted, at, rows)[None, :, None], cut(down), 0.0)
-            sums, detail = part(made[0], cut(tall, 2 * radius), cut(picture), share, taps, slopes)
+            sums, detail = _part(made[0], cut(tall, 2 * radius), cut(picture), share, taps, slopes)
             return sums, lax.dynamic_update_slice_in_dim(made[1], detail, at, axis=1)
 
         none = jnp.zeros((1, rows, picture.shape[2]), picture.dtype)
