@@ -21,8 +21,13 @@ from .chain import Chain
 from .demosaicing.denoising_network import Restore
 from .demosaicing.network import Demosaic
 from .sensor import Noise, level
-from .stages.color import Balance, ColourMatrix, Gamma, Saturation, ToneCurve, root, square
+from .stages.color_matrix import ColourMatrix
+from .stages.gamma import Gamma
+from .stages.saturation import Saturation
+from .stages.tone_curve import ToneCurve
 from .stages.unsharp_mask import Sharpen
+from .stages.variance_stabilization import root, square
+from .stages.white_balance import Balance
 
 LONGEST = 4000  # bytes of the text that names the task
 LAYERS, WIDEST = 16, 1024  # of a chain in a file

@@ -13,7 +13,7 @@ from diffsim._jax.custom_transpose import with_adjoint
 from diffsim.image.ops import blockwise
 from diffsim.image.ops.piecewise_linear import curve
 from diffsim.image.stages import unsharp_mask
-from diffsim.image.stages.mixing import mixed
+from diffsim.image.stages.color_matrix import mixed
 
 # 0, the black level, grey, 1, beyond both ends, saturated in one colour; then anything.
 SPECIAL = np.array([[0, 0, 0], [0.0625] * 3, [0.5] * 3, [1, 1, 1], [-0.02, 0, 0.01], [1.1, 1, 1], [1, 0, 0], [0, 0, 1]])

@@ -13,7 +13,7 @@ import pytest
 import diffsim as ds
 from diffsim.image import Balance, ColourMatrix, pretrained, sensor
 from diffsim.image.sensor import CAMERA
-from diffsim.image.stages.color import square
+from diffsim.image.stages.variance_stabilization import square
 from diffsim.image.training import patches, stagewise, train_chain
 
 WIDTHS = (4, 4)

@@ -12,9 +12,9 @@ from jaxtyping import Array, Float
 from ..._types import Scalar
 from ...parameters import param
 from ..ops.box_filter import fill
+from ..ops.luma import luma
 from ..ops.pointwise import by_strips
 from ..ops.splat_slice import reading, summing
-from .color import luma
 
 
 class BilateralGrid(eqx.Module):

@@ -12,7 +12,7 @@ from ..._types import Scalar
 from ...parameters import param
 from ..ops.blockwise import by_blocks
 from ..ops.box_filter import held, sums
-from .color import LUMA
+from ..ops.luma import LUMA
 
 GUIDES = {1: (1.0,), 3: LUMA}  # weights of the guide, by how many planes there are
 

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from ..._types import Scalar
 from ...parameters import param
 from ..ops.correlate import stencil
-from .color import luma
+from ..ops.luma import luma
 
 BINOMIAL = np.array([1.0, 4.0, 6.0, 4.0, 1.0]) / 16.0
 

@@ -14,10 +14,10 @@ from ..._types import Scalar
 from ...parameters import param
 from ..ops.box_filter import held, room
 from ..ops.correlate import stencil
+from ..ops.luma import LUMA, luma
 from ..ops.pad import pad
 from ..ops.tiling import even, over, own
 from ..values import check_floating
-from .color import LUMA, luma
 
 ROWS = 16  # of a strip on the way back
 

@@ -9,7 +9,7 @@ from ..demosaicing.bayer import mosaic
 from ..demosaicing.linear import malvar
 from ..demosaicing.menon import menon
 from ..sensor import Camera, to_srgb
-from ..stages.color import root, square
+from ..stages.variance_stabilization import root, square
 from ..values import check_floating
 
 STRENGTHS = (0.8, 1.0, 1.3, 1.7, 2.2)

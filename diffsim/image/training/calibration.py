@@ -12,7 +12,8 @@ from ..chain import Chain
 from ..demosaicing.linear import malvar
 from ..ops.box_filter import box
 from ..sensor import CAMERA, expose, to_srgb
-from ..stages.color import Balance, ColourMatrix
+from ..stages.color_matrix import ColourMatrix
+from ..stages.white_balance import Balance
 from . import train_chain
 
 SCENES = 12

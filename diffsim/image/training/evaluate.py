@@ -16,7 +16,8 @@ from ..io.raw import Raw
 from ..metrics import psnr
 from ..pretrained import told
 from ..sensor import CAMERA, LEVELS, expose
-from ..stages.color import Balance, ColourMatrix
+from ..stages.color_matrix import ColourMatrix
+from ..stages.white_balance import Balance
 from ..tiled import in_tiles
 from ..values import check_floating
 from . import baselines

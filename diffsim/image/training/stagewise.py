@@ -10,7 +10,7 @@ from ..chain import Chain
 from ..demosaicing.bayer import mosaic
 from ..demosaicing.linear import malvar
 from ..sensor import CAMERA, camera_colours, to_srgb
-from ..stages.color import root
+from ..stages.variance_stabilization import root
 from .train_chain import (
     CONSTANTS,
     CONSTANTS_RATE,

@@ -2,14 +2,36 @@
 
 import math
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from ..._jax.custom_transpose import with_adjoint
+from ...parameters import param
 from ..ops.box_filter import held
 from ..ops.pointwise import summed
 from ..values import check_floating
+
+
+class ColourMatrix(eqx.Module):
+    """Camera colours to linear sRGB by a matrix whose rows sum to 1, so that grey stays grey.
+
+    `mixing` holds what is free: the six entries off the diagonal, row by row.
+    """
+
+    mixing: Float[Array, " 6"] = param(np.zeros(6))
+
+    @property
+    def matrix(self) -> Float[Array, "3 3"]:
+        """The matrix, from balanced camera colours to linear sRGB."""
+        a, b, c, d, e, f = self.mixing
+        return jnp.array([[1 - a - b, a, b], [c, 1 - c - d, d], [e, f, 1 - e - f]])
+
+    def __call__(self, picture: Float[Array, "3 h w"]) -> Float[Array, "3 h w"]:
+        """The picture in linear sRGB."""
+        return mixed(self.mixing, picture)
 
 
 def _mixed(entries: Float[Array, " 6"], picture: Float[Array, "3 h w"]) -> Float[Array, "3 h w"]:
