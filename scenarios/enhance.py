@@ -41,13 +41,13 @@ from diffsim.image.io import pictures, raw
 from diffsim.image.training import calibration, stagewise, train_chain, views
 from diffsim.image.training.evaluate import (
     best_classical,
-    developed,
-    even,
+    crop_even,
+    develop_raw,
     example,
-    exposed,
     judge,
     judge_each,
     run_tiles,
+    synthesize_raw,
 )
 from diffsim.viz import plot, report
 
@@ -120,7 +120,7 @@ def evaluate(
         bm3d: also the classical chain with BM3D, which is slow.
     """
     scenes = pictures.read_folder(folder)
-    chain = pretrained.chosen(task, parameters)
+    chain = pretrained.load_for_task(task, parameters)
     result: dict = {"pictures": len(scenes)} | judge(task, chain, scenes)
     if task == "demosaic":
         return result | judge_each(chain, scenes)
@@ -160,17 +160,18 @@ def apply(
     """
     pictures.check_extension(source, (*pictures.READ, *raw.RAW, *PLAIN))
     began = time.perf_counter()
-    chain = pretrained.chosen("noisy", parameters)
+    chain = pretrained.load_for_task("noisy", parameters)
     if source.suffix.lower() in pictures.READ:
-        scene = even(image.read_picture(source))
+        scene = crop_even(image.read_picture(source))
         level = sensor.LEVELS[noise] if noise else sensor.CLEAN
-        picture = run_tiles(pretrained.told(chain, level), np.asarray(exposed(scene, jnp.array(level), jr.key(0))))
+        mosaic = np.asarray(synthesize_raw(scene, jnp.array(level), jr.key(0)))
+        picture = run_tiles(pretrained.with_noise_level(chain, level), mosaic)
     else:
         if source.suffix.lower() in PLAIN:
             given = raw.read_binary(source, (rows, columns), pattern, bits=stored, black=black, white=white)
         else:
             given = image.read_raw(source)
-        picture = developed(pretrained.told(chain, sensor.LEVELS[noise or "middle"]), given)
+        picture = develop_raw(pretrained.with_noise_level(chain, sensor.LEVELS[noise or "middle"]), given)
     image.write_picture(out, picture, bits)
     seconds = time.perf_counter() - began
     return {"file": str(out), "size": f"{picture.shape[2]} x {picture.shape[1]}", "seconds": seconds}
@@ -237,14 +238,14 @@ def write_report(run, task: str, chain, history, result) -> None:
     curve = plot.learning_curve(train_chain.smoothed(history), xlabel="step / 20", ylabel="loss")
     page.figure(curve, "Learning curve: the loss, over twenty steps each.")
     run.figure("learning_curve", curve)
-    scene = even(train_chain.held_out()["china.jpg"])[:, :200, :300]
+    scene = crop_even(train_chain.held_out()["china.jpg"])[:, :200, :300]
     given, before, chain = example(task, chain, scene)
     stages = jax.jit(lambda c, m: c.pictures(m))(chain, given)
     after = list(stages.values())[-1]
     what = "bilinear" if task == "demosaic" else "the classical chain without a denoiser, at the high level of noise"
     page.before_after(views.pixels(before), views.pixels(after), f"A photograph held out; before is {what}.")
     shown = {"raw": given, **stages, "scene": scene}
-    drawn = plot.pictures({name: views.colours_last(x) for name, x in shown.items()})
+    drawn = plot.pictures({name: views.colors_last(x) for name, x in shown.items()})
     add_figure(run, page, "stages", "Every stage's picture", drawn, "What each stage makes of the raw.")
     caption = (
         "The first layer's filters: four squares each, for R, G, G, B; black is the least weight, white the greatest."
@@ -252,7 +253,7 @@ def write_report(run, task: str, chain, history, result) -> None:
     add_figure(run, page, "filters", "Learned filters", plot.pictures(views.filters(chain), 8), caption)
     if task == "noisy":
         add_curves(run, page, chain)
-    graph = views.to_the_loss(chain, given, scene)
+    graph = views.loss_graph(chain, given, scene)
     caption = "From the raw to the loss: what each stage costs, and how much the loss hangs on what it puts out."
     add_figure(run, page, "graph", "The graph of the stages", plot.stages(graph), caption)
     page.write(run.folder / "report.html")

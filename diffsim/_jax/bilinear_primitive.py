@@ -32,7 +32,7 @@ def _batch_rule(primitive, second: int, args, dims):
     return result.reshape(size, count, *result.shape[1:]), 0
 
 
-def summed(value, like):
+def sum_batch(value, like):
     """The cotangent `value`, summed over the batch that `like`, whose cotangent it is, has not."""
     return value if value.ndim == like.aval.ndim else value.sum(0)
 

@@ -10,14 +10,14 @@ from jax.tree_util import all_leaves
 from jaxtyping import Array, Float, PyTree
 
 from .._errors import InputError
-from .ops.correlate_channels_last import KEPT
+from .ops.correlate_channels_last import ACTIVATION
 
 Stage = Callable[[Array], Array]
 
-_policy = jax.checkpoint_policies.save_only_these_names(KEPT)
+_policy = jax.checkpoint_policies.save_only_these_names(ACTIVATION)
 
 
-class Apply(eqx.Module):
+class FunctionStage(eqx.Module):
     """A stage from any function of (parameters, picture)."""
 
     function: Callable[[PyTree, Array], Array] = eqx.field(static=True)
@@ -38,12 +38,12 @@ class _Function(eqx.Module):
 
 
 class Chain(eqx.Module):
-    """Stages in the order in which they are named: `Chain(balance=Balance(), demosaic=Demosaic(key=key))`.
+    """Stages in the order in which they are named: `Chain(balance=WhiteBalance(), demosaic=DemosaicNetwork(key=key))`.
 
-    A stage is any callable of one picture: those of this package, a layer of `eqx.nn`, `Apply(f, parameters)`, a
-    function, compiled or not. The parameters' paths begin with `stages.` and the stage's name. `remat` computes
-    what is within a stage again on the way back; kept are only the pictures between stages, and those between a
-    network's layers, which take longer to compute than to keep.
+    A stage is any callable of one picture: those of this package, a layer of `eqx.nn`, `FunctionStage(f, parameters)`,
+    a function, compiled or not. The parameters' paths begin with `stages.` and the stage's name. With `remat`, reverse
+    mode stores the pictures between stages and the activations of networks, which take longer to compute than to
+    store, and computes what else is within a stage again.
     """
 
     stages: OrderedDict[str, Stage]

@@ -18,16 +18,16 @@ from ..io.files import write_whole
 from ..io.npz import Entry, read_arrays, read_headers
 from ..parameters import parameters, replace
 from .chain import Chain
-from .demosaicing.denoising_network import Restore
-from .demosaicing.network import Demosaic
-from .sensor import Noise, level
-from .stages.color_matrix import ColourMatrix
+from .demosaicing.denoising_network import DenoisingDemosaic
+from .demosaicing.network import DemosaicNetwork
+from .sensor import Noise, noise_level
+from .stages.color_matrix import ColorMatrix
 from .stages.gamma import Gamma
 from .stages.saturation import Saturation
 from .stages.tone_curve import ToneCurve
-from .stages.unsharp_mask import Sharpen
-from .stages.variance_stabilization import root, square
-from .stages.white_balance import Balance
+from .stages.unsharp_mask import UnsharpMask
+from .stages.variance_stabilization import stabilize_variance, unstabilize_variance
+from .stages.white_balance import WhiteBalance
 
 LONGEST = 4000  # bytes of the text that names the task
 LAYERS, WIDEST = 16, 1024  # of a chain in a file
@@ -45,29 +45,30 @@ def untrained(task: str, widths: tuple[int, ...] | None = None, *, key: PRNGKeyA
     if min(widths, default=1) < 1:
         raise InputError(f"widths={widths}: a layer has at least one channel")
     if task == "demosaic":
-        return Chain(demosaic=Demosaic(widths, key=key))
+        return Chain(demosaic=DemosaicNetwork(widths, key=key))
     return Chain(
-        balance=Balance(),
-        root=root,
-        demosaic=Restore(widths, key=key),
-        square=square,
-        colour=ColourMatrix(),
+        balance=WhiteBalance(),
+        stabilize_variance=stabilize_variance,
+        demosaic=DenoisingDemosaic(widths, key=key),
+        unstabilize_variance=unstabilize_variance,
+        color=ColorMatrix(),
         gamma=Gamma(),
         tone=ToneCurve(),
         saturation=Saturation(),
-        sharpen=Sharpen(),
+        sharpen=UnsharpMask(),
     )
 
 
-def told(chain: Chain, noise: Noise | Float[Array, " 2"]) -> Chain:
-    """The noisy chain, told the noise of the raws to come; `noise` may be a pair of traced numbers."""
-    network = cast(Restore, chain.stages["demosaic"])
-    return chain.replace(demosaic=eqx.tree_at(lambda n: n.level, network, level(noise).astype(network.level.dtype)))
+def with_noise_level(chain: Chain, noise: Noise | Float[Array, " 2"]) -> Chain:
+    """The noisy chain for raws of this noise; `noise` may be a pair of traced numbers."""
+    network = cast(DenoisingDemosaic, chain.stages["demosaic"])
+    level = noise_level(noise).astype(network.noise_level.dtype)
+    return chain.replace(demosaic=eqx.tree_at(lambda n: n.noise_level, network, level))
 
 
 def save(path: Path | str, task: str, chain: Chain) -> Path:
     """The path, where the chain's parameters now are, in single precision."""
-    network = cast(Demosaic | Restore, chain.stages["demosaic"])
+    network = cast(DemosaicNetwork | DenoisingDemosaic, chain.stages["demosaic"])
     about = json.dumps({"task": task, "widths": network.widths})
     values: dict[str, Any] = {name: np.asarray(entry.value, np.float32) for name, entry in parameters(chain).items()}
     return write_whole(Path(path), lambda out: np.savez_compressed(out, about=np.array(about), **values))
@@ -93,7 +94,7 @@ def trained(task: str) -> Chain:
     return _load(resources.files("diffsim.image").joinpath("parameters", f"{task}.npz").read_bytes())[1]
 
 
-def chosen(task: str, path: Path | str | None) -> Chain:
+def load_for_task(task: str, path: Path | str | None) -> Chain:
     """The chain of a task with parameters from a file, or as shipped; raises InputError for those of another task."""
     if path is None:
         return trained(task)

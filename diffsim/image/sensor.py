@@ -43,7 +43,7 @@ SPAN = 1.15  # of levels that chains are trained on, either way
 CAMERA = Camera()
 
 
-def level(noise: Noise | Float[Array, " 2"]) -> Float[Array, ""]:
+def noise_level(noise: Noise | Float[Array, " 2"]) -> Float[Array, ""]:
     """How noisy: 0 at the middle level, one more for four times the variance (of a grey of 0.18 of white).
 
     Cut to the span that the shipped parameters were trained on, 0.15 beyond the low and the high level.
@@ -69,7 +69,7 @@ def to_srgb(linear: Float[Array, "..."]) -> Float[Array, "..."]:
     return jnp.where(linear <= 0.0031308, 12.92 * linear, power)
 
 
-def camera_colours(picture: Float[Array, "3 h w"], camera: Camera) -> Float[Array, "3 h w"]:
+def camera_colors(picture: Float[Array, "3 h w"], camera: Camera) -> Float[Array, "3 h w"]:
     """What the sensor's three colours see of an sRGB picture: light in [0, 1], before balance."""
     check_floating(picture)
     toned = 0.5 - jnp.sin(jnp.arcsin(1.0 - 2.0 * picture) / 3.0) if camera.tone else picture
@@ -77,7 +77,7 @@ def camera_colours(picture: Float[Array, "3 h w"], camera: Camera) -> Float[Arra
     return jnp.einsum("ij,jhw->ihw", jnp.asarray(back, picture.dtype), to_linear(toned))
 
 
-def expose(
+def unprocess(
     picture: Float[Array, "3 h w"],
     noise: Noise | Float[Array, " 2"] = CLEAN,
     camera: Camera = CAMERA,
@@ -88,7 +88,7 @@ def expose(
 
     `noise` may be a pair of traced numbers. Without `key` there is no noise.
     """
-    light = mosaic(camera_colours(picture, camera))
+    light = mosaic(camera_colors(picture, camera))
     if key is not None:
         shot, read = noise
         light = light + jnp.sqrt(shot * jnp.maximum(light, 0.0) + read**2) * jr.normal(key, light.shape, light.dtype)

@@ -47,18 +47,18 @@ def cases():
     demosaic = pretrained.trained("demosaic").stages["demosaic"]
     return {
         "stencil 5x5 1->3": (Stencil(jr.normal(jr.key(0), (3, 1, 5, 5))), 1),
-        "balance": (image.Balance(), 0),
+        "balance": (image.WhiteBalance(), 0),
         "malvar": (image.malvar, 0),
         "demosaic (18, 18)": (demosaic, 0),
         "guided filter r4": (image.GuidedFilter(), 3),
         "guided filter r4, one plane": (image.GuidedFilter(), 1),
         "bilateral grid 16 px, 8 deep": (image.BilateralGrid(), 3),
         "local Laplacian": (image.LocalLaplacian(), 3),
-        "colour matrix": (image.ColourMatrix(), 3),
+        "colour matrix": (image.ColorMatrix(), 3),
         "gamma": (image.Gamma(), 3),
         "tone curve": (image.ToneCurve(), 3),
         "saturation": (image.Saturation(), 3),
-        "sharpen": (image.Sharpen(), 3),
+        "sharpen": (image.UnsharpMask(), 3),
         "whole noisy chain": (pretrained.trained("noisy"), 0),
     }
 

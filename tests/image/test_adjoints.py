@@ -33,7 +33,7 @@ def naive_curve(steps, picture):
 
 def naive_mixed(entries, picture):
     """The product of matrix and colours."""
-    return jnp.einsum("ij,jhw->ihw", image.ColourMatrix(mixing=entries).matrix, picture)
+    return jnp.einsum("ij,jhw->ihw", image.ColorMatrix(mixing=entries).matrix, picture)
 
 
 def naive_mean(plane, radius):
@@ -55,9 +55,9 @@ def naive_guided(smoothing, picture, radius=2):
     mean = lambda x: naive_mean(x, radius)
     level = mean(guide)
     made = []
-    for colour in picture:
-        slope = (mean(guide * colour) - level * mean(colour)) / (mean(guide**2) - level**2 + smoothing)
-        made.append(mean(slope) * guide + mean(mean(colour) - slope * level))
+    for color in picture:
+        slope = (mean(guide * color) - level * mean(color)) / (mean(guide**2) - level**2 + smoothing)
+        made.append(mean(slope) * guide + mean(mean(color) - slope * level))
     return jnp.stack(made)
 
 
@@ -89,7 +89,7 @@ def naive_grid(numbers, picture, cell=4, depth=4):
     return picture + strength * (sums[1:] / (sums[:1] + 1e-6) - picture)
 
 
-def naive_sharpen(numbers, picture, radius=3):
+def naive_unsharp(numbers, picture, radius=3):
     """The unsharp mask by one sum over the whole square around a pixel, of a picture mirrored by jax.numpy."""
     amount, width = numbers
     at = jnp.arange(-radius, radius + 1)
@@ -104,6 +104,10 @@ def naive_sharpen(numbers, picture, radius=3):
 
 def guided(smoothing, picture):
     return image.GuidedFilter(smoothing=smoothing, radius=2)(picture)
+
+
+def unsharp(numbers, picture):
+    return image.UnsharpMask(amount=numbers[0], width=numbers[1], radius=3)(picture)
 
 
 def grid(numbers, picture, cell=4):
@@ -121,14 +125,14 @@ def naive_balance(numbers, mosaic):
 
 
 CASES = {
-    "balance": (lambda n, x: image.Balance(*n)(x), naive_balance, jnp.array([0.07, 1.9, 1.6])),
+    "balance": (lambda n, x: image.WhiteBalance(*n)(x), naive_balance, jnp.array([0.07, 1.9, 1.6])),
     "colour matrix": (mixed, naive_mixed, MIXING),
     "curve": (curve, naive_curve, STEPS),
     "guided filter": (guided, naive_guided, jnp.array(1e-2)),
     "guided filter, one plane": (guided, naive_guided, jnp.array(1e-2)),
     "bilateral grid": (grid, naive_grid, jnp.array([0.6, 0.2, 0.1])),
     "bilateral grid, odd cells": (partial(grid, cell=3), partial(naive_grid, cell=3), jnp.array([0.6, 0.2, 0.1])),
-    "sharpen": (lambda n, x: image.Sharpen(amount=n[0], width=n[1], radius=3)(x), naive_sharpen, jnp.array([0.7, 1.3])),
+    "unsharp mask": (unsharp, naive_unsharp, jnp.array([0.7, 1.3])),
 }
 # No pixel lies on a knot of the curve, where the naive formula has the slope of one side.
 TALL = jnp.concatenate([PICTURE, jr.uniform(jr.key(4), (3, 15, 19))], 1)
@@ -138,7 +142,7 @@ INPUTS |= {
     "colour matrix": TALL,
     "guided filter": TALL,
     "guided filter, one plane": TALL[1:2],
-    "sharpen": TALL,
+    "unsharp mask": TALL,
 }
 
 
@@ -188,7 +192,7 @@ def test_second_derivatives_are_those_of_the_function():
     np.testing.assert_allclose(jax.grad(lambda p: jnp.sum(slope(p, x)))(2.0), jnp.sum(3 * x**2))
 
 
-def test_second_derivatives_of_the_colour_matrix_are_those_of_the_naive_formula():
+def test_second_derivatives_of_the_color_matrix_are_those_of_the_naive_formula():
     args = MIXING, TALL
     tangents = tuple(jr.normal(jr.key(i), x.shape) for i, x in enumerate(args))
     slopes = lambda f: jax.grad(lambda *a: jnp.sum(jnp.sin(f(*a))), (0, 1))

@@ -34,8 +34,8 @@ def test_sums_and_their_cotangents_are_those_of_scipy(monkeypatch, size, around)
 
 def test_rectified_has_no_slope_up_to_zero():
     x = jnp.array([-1.0, 0.0, 2.0])
-    found, pull = jax.vjp(jax.jit(correlate_channels_last.rectified), x)
+    found, pull = jax.vjp(jax.jit(correlate_channels_last.relu), x)
     np.testing.assert_array_equal(found, [0.0, 0.0, 2.0])
     np.testing.assert_array_equal(pull(jnp.ones(3))[0], [0.0, 0.0, 1.0])
-    np.testing.assert_array_equal(jax.jvp(correlate_channels_last.rectified, (x,), (jnp.ones(3),))[1], [0.0, 0.0, 1.0])
-    np.testing.assert_array_equal(jax.vmap(jax.grad(correlate_channels_last.rectified))(x), [0.0, 0.0, 1.0])
+    np.testing.assert_array_equal(jax.jvp(correlate_channels_last.relu, (x,), (jnp.ones(3),))[1], [0.0, 0.0, 1.0])
+    np.testing.assert_array_equal(jax.vmap(jax.grad(correlate_channels_last.relu))(x), [0.0, 0.0, 1.0])

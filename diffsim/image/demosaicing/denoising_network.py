@@ -7,17 +7,17 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..._errors import InputError
+from ..._jax.buffers import materialize
 from ..._types import Scalar
 from ...parameters import param
-from ..ops.box_filter import held
-from ..ops.correlate_channels_last import kept, rectified, stencil_last, to_pixels, to_quads
+from ..ops.correlate_channels_last import depth_to_space, relu, save_activation, space_to_depth, stencil_last
 from ..values import check_floating
 from .network import LINEAR
 
 MIRRORED = 12  # pixels beyond an edge, a multiple of four
 
 
-class ToldLayer(eqx.Module):
+class NoiseConditionedLayer(eqx.Module):
     """A stencil and an offset per output, both of which follow the level s of noise.
 
     Weights are multiplied by 1 + a s + b s^2 and offsets moved by c s + d s^2, per output: nothing per pixel.
@@ -34,46 +34,46 @@ class ToldLayer(eqx.Module):
         self.bias = jnp.zeros(outputs)
         self.factors, self.shifts = jnp.zeros((2, outputs)), jnp.zeros((2, outputs))
 
-    def told(self, powers: Float[Array, " 2"]) -> tuple[Float[Array, "k c n n"], Float[Array, " k"]]:
+    def conditioned(self, powers: Float[Array, " 2"]) -> tuple[Float[Array, "k c n n"], Float[Array, " k"]]:
         """The stencil and the offsets at this level."""
-        at = lambda terms: held(jnp.sum(powers[:, None] * terms, axis=0))
+        at = lambda terms: materialize(jnp.sum(powers[:, None] * terms, axis=0))
         return self.weight * (1.0 + at(self.factors))[:, None, None, None], self.bias + at(self.shifts)
 
     def __call__(self, x: Float[Array, "h w c"], powers: Float[Array, " 2"]) -> Float[Array, "h w k"]:
         """The stencil's sums, beyond the edge of zeros."""
-        weight, offset = self.told(powers)
+        weight, offset = self.conditioned(powers)
         return stencil_last(weight, x) + offset[None, None]
 
 
-class Restore(eqx.Module):
+class DenoisingDemosaic(eqx.Module):
     """The picture of a noisy RGGB mosaic: Malvar's filters plus what a network adds, which is told the noise.
 
-    It works on the quads, and within on quads of quads, where a stencil reaches twice as far for a quarter of the
-    work. `level` is that of `sensor.level`: 0 at middle noise, one more for four times the variance; it is given, not
-    trained. `widths` are the channels on the quads and on the quads of quads.
+    It works on the quads, and at its coarse level on quads of quads, where a stencil reaches twice as far for a quarter
+    of the work. `noise_level` is that of `sensor.noise_level`, 0 at middle noise and one more for four times the
+    variance; it is an input, not trained. `widths` are the channels on the quads and on the quads of quads.
     """
 
-    first: ToldLayer
-    down: ToldLayer
-    before: ToldLayer
-    after: ToldLayer
-    up: ToldLayer
-    last: ToldLayer
-    level: Scalar = param(0.0, bounds=(-3.0, 3.0))
+    first: NoiseConditionedLayer
+    down: NoiseConditionedLayer
+    before: NoiseConditionedLayer
+    after: NoiseConditionedLayer
+    up: NoiseConditionedLayer
+    last: NoiseConditionedLayer
+    noise_level: Scalar = param(0.0, bounds=(-3.0, 3.0))
 
     def __init__(self, widths: tuple[int, ...] = (32, 64), *, key: PRNGKeyArray):
         if len(widths) != 2:
             raise InputError(f"widths={widths}: give two, of the channels on the quads and on the quads of quads")
         fine, coarse = widths
         keys = iter(jr.split(key, 6))
-        self.first = ToldLayer(4, fine, key=next(keys))
-        self.down = ToldLayer(4 * fine, coarse, 1, key=next(keys))
-        self.before = ToldLayer(coarse, coarse, key=next(keys))
-        self.after = ToldLayer(coarse, coarse, gain=0.3, key=next(keys))
-        self.up = ToldLayer(coarse, 4 * fine, 1, key=next(keys))
+        self.first = NoiseConditionedLayer(4, fine, key=next(keys))
+        self.down = NoiseConditionedLayer(4 * fine, coarse, 1, key=next(keys))
+        self.before = NoiseConditionedLayer(coarse, coarse, key=next(keys))
+        self.after = NoiseConditionedLayer(coarse, coarse, gain=0.3, key=next(keys))
+        self.up = NoiseConditionedLayer(coarse, 4 * fine, 1, key=next(keys))
         # Nothing is added before training: the other stages find the camera's constants first.
-        self.last = ToldLayer(fine, 12, gain=0.0, key=next(keys))
-        self.level = jnp.zeros(())
+        self.last = NoiseConditionedLayer(fine, 12, gain=0.0, key=next(keys))
+        self.noise_level = jnp.zeros(())
 
     @property
     def widths(self) -> tuple[int, int]:
@@ -90,15 +90,15 @@ class Restore(eqx.Module):
     def inside(self, mosaic: Float[Array, "h w"]) -> Float[Array, "3 h w"]:
         """The picture of a mosaic whose sizes are multiples of four and which is not mirrored: worse at its border."""
         check_floating(mosaic)
-        sites, powers = to_quads(mosaic[..., None]), jnp.stack([self.level, self.level**2])
+        sites, powers = space_to_depth(mosaic[..., None]), jnp.stack([self.noise_level, self.noise_level**2])
         # Malvar's filters look at the same sites as the first layer: as one stencil with it, the sites are read once.
-        weight, offset = self.first.told(powers)
+        weight, offset = self.first.conditioned(powers)
         found = stencil_last(jnp.concatenate([weight, jnp.asarray(LINEAR, sites.dtype)]), sites)
-        fine = rectified(found[..., : offset.size] + offset[None, None])
-        start = held(found[..., offset.size :])
-        coarse = rectified(self.down(to_quads(fine), powers))
-        coarse = kept(coarse + self.after(rectified(self.before(coarse, powers)), powers))
-        fine = rectified(to_pixels(self.up(coarse, powers)) + fine)
+        fine = relu(found[..., : offset.size] + offset[None, None])
+        start = materialize(found[..., offset.size :])
+        coarse = relu(self.down(space_to_depth(fine), powers))
+        coarse = save_activation(coarse + self.after(relu(self.before(coarse, powers)), powers))
+        fine = relu(depth_to_space(self.up(coarse, powers)) + fine)
         change = self.last(fine, powers)
         # Else both parts would be kept for the way back, to be added again.
-        return to_pixels(held(start + change)).transpose(2, 0, 1)
+        return depth_to_space(materialize(start + change)).transpose(2, 0, 1)

@@ -9,7 +9,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ..ops.correlate_channels_last import correlate_last, rectified, to_pixels, to_quads
+from ..ops.correlate_channels_last import correlate_last, depth_to_space, relu, space_to_depth
 from ..ops.pad import pad
 from ..values import check_floating
 from .bayer import KNOWN, MISSING
@@ -33,7 +33,7 @@ class Layer(eqx.Module):
         return correlate_last(x, self.weight) + self.bias[None, None]
 
 
-class Demosaic(eqx.Module):
+class DemosaicNetwork(eqx.Module):
     """The picture of an RGGB mosaic: Malvar's filters plus what a network of 3 x 3 stencils on the quads adds.
 
     Measured values are kept to the last bit. `widths` are the channels between its layers: (16, 16) makes 4,072
@@ -64,13 +64,13 @@ class Demosaic(eqx.Module):
         """The picture; at its edge the mosaic is mirrored."""
         check_floating(mosaic)
         depth = len(self.layers)
-        x = to_quads(pad(mosaic[None], self.halo, self.halo)[0][..., None])
+        x = space_to_depth(pad(mosaic[None], self.halo, self.halo)[0][..., None])
         near = slice(depth - 1, 1 - depth or None)
         start = correlate_last(x[near, near], jnp.asarray(LINEAR, x.dtype))
         for layer in self.layers[:-1]:
-            x = rectified(layer(x))
-        values = _with_known(to_quads(mosaic[..., None]), start, self.layers[-1](x))
-        return to_pixels(values).transpose(2, 0, 1)
+            x = relu(layer(x))
+        values = _with_known(space_to_depth(mosaic[..., None]), start, self.layers[-1](x))
+        return depth_to_space(values).transpose(2, 0, 1)
 
 
 def _with_known(sites, start, change):

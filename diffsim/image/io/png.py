@@ -15,31 +15,31 @@ def header(data: bytes) -> tuple[int, int, int, int, int]:
     """Width, height, bits per value, colour type and whether interlaced, of a PNG file's bytes."""
     if data[:8] != SIGNATURE or len(data) < 33:
         raise InputError("is not a PNG file, or is cut off")
-    width, height, bits, colour, _, _, interlaced = struct.unpack(">IIBBBBB", data[16:29])
-    return width, height, bits, colour, interlaced
+    width, height, bits, color, _, _, interlaced = struct.unpack(">IIBBBBB", data[16:29])
+    return width, height, bits, color, interlaced
 
 
 def encode(picture: np.ndarray) -> bytes:
     """The file of a picture (height, width, channels) of 16-bit values."""
     height, width, channels = picture.shape
-    colour = {count: kind for kind, count in CHANNELS.items()}[channels]
+    color = {count: kind for kind, count in CHANNELS.items()}[channels]
     rows = np.ascontiguousarray(picture, ">u2").view(np.uint8).reshape(height, -1)
     # Each row as its difference from the one above, which compresses photographs well.
     above = np.vstack([np.zeros_like(rows[:1]), rows[:-1]])
     filtered = np.hstack([np.full((height, 1), 2, np.uint8), rows - above])
-    start = struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0)
+    start = struct.pack(">IIBBBBB", width, height, 16, color, 0, 0, 0)
     parts = [(b"IHDR", start), (b"IDAT", zlib.compress(filtered.tobytes(), 6)), (b"IEND", b"")]
     return SIGNATURE + b"".join(_chunk(kind, body) for kind, body in parts)
 
 
 def decode(data: bytes) -> np.ndarray:
     """The picture (height, width, channels) of 16-bit values in a file's bytes."""
-    width, height, bits, colour, interlaced = header(data)
+    width, height, bits, color, interlaced = header(data)
     if bits != 16 or interlaced:
         raise InputError(
             f"is a PNG of {bits} bits, interlaced: {bool(interlaced)}; only plain 16-bit ones are read here"
         )
-    channels = CHANNELS[colour]
+    channels = CHANNELS[color]
     try:
         values = np.frombuffer(zlib.decompress(b"".join(_bodies(data))), np.uint8)
         rows = values.reshape(height, 1 + 2 * channels * width)

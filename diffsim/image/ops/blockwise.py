@@ -8,10 +8,10 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Int
 
+from ..._jax.buffers import materialize, output_buffer
 from ..._jax.custom_transpose import Function, with_adjoint
 from ..values import check_floating
-from .box_filter import held, room
-from .tiling import even, own, starts
+from .tiling import not_repeated, tile_size, tile_starts
 
 ROWS, COLUMNS = 96, 256  # of a block, at most; rows of all its planes together
 LANES = 8  # numbers that a processor treats at once
@@ -44,21 +44,21 @@ def by_blocks(
             block = stage(parameter, _cut(picture, start, size, halo), _place(picture, start, size, halo))
             return lax.dynamic_update_slice(made, block, (0, *start)), None
 
-        return lax.scan(step, room(picture), _starts(picture)[1])[0]
+        return lax.scan(step, output_buffer(picture), _tile_starts(picture)[1])[0]
 
     def back(parameter, picture, cotangent):
         size = _block(picture)
 
-        def step(made, starts):
-            wanted, start = starts
+        def step(made, tile_starts):
+            wanted, start = tile_starts
             part, bar = (_cut(x, start, size, halo) for x in (picture, cotangent))
             plane, found = adjoint(parameter, part, bar, _place(picture, start, size, halo))
-            rows, columns = map(own, wanted, start, size)
-            sums = (rows.astype(plane.dtype) @ held(plane)) * columns
+            rows, columns = map(not_repeated, wanted, start, size)
+            sums = (rows.astype(plane.dtype) @ materialize(plane)) * columns
             return (made[0] + sums, lax.dynamic_update_slice(made[1], found, (0, *start))), None
 
-        first = (jnp.zeros(size[1], picture.dtype), room(cotangent))
-        sums, to_picture = lax.scan(step, first, _starts(picture))[0]
+        first = (jnp.zeros(size[1], picture.dtype), output_buffer(cotangent))
+        sums, to_picture = lax.scan(step, first, _tile_starts(picture))[0]
         return jnp.sum(sums), to_picture
 
     function.__name__ = stage.__name__
@@ -68,12 +68,12 @@ def by_blocks(
 def _block(picture) -> tuple[int, int]:
     """The rows and columns of a block: all blocks have one size, and whole registers of columns."""
     planes, height, width = picture.shape
-    return even(height, max(1, ROWS // planes)), min(width, -(-even(width, COLUMNS) // LANES) * LANES)
+    return tile_size(height, max(1, ROWS // planes)), min(width, -(-tile_size(width, COLUMNS) // LANES) * LANES)
 
 
-def _starts(picture):
+def _tile_starts(picture):
     """Where the blocks would begin side by side, and where they do begin: none reaches beyond the edge."""
-    lines = [starts(n, part) for n, part in zip(picture.shape[1:], _block(picture), strict=True)]
+    lines = [tile_starts(n, part) for n, part in zip(picture.shape[1:], _block(picture), strict=True)]
     return [[x.ravel() for x in np.meshgrid(*places, indexing="ij")] for places in zip(*lines, strict=True)]
 
 
@@ -82,9 +82,9 @@ def _cut(picture, start, size, halo: int):
     most = [min(n + 2 * halo, full) for n, full in zip(size, picture.shape[1:], strict=True)]
     first = [jnp.clip(s - halo, 0, full - n) for s, n, full in zip(start, most, picture.shape[1:], strict=True)]
     part = lax.dynamic_slice(picture, (0, *first), (picture.shape[0], *most))
-    room = held(jnp.zeros((picture.shape[0], *(n + 4 * halo for n in size)), picture.dtype))
+    output_buffer = materialize(jnp.zeros((picture.shape[0], *(n + 4 * halo for n in size)), picture.dtype))
     at = (f - s + 2 * halo for f, s in zip(first, start, strict=True))
-    placed = held(lax.dynamic_update_slice(room, part, (0, *at)))
+    placed = materialize(lax.dynamic_update_slice(output_buffer, part, (0, *at)))
     return placed[:, halo : size[0] + 3 * halo, halo : size[1] + 3 * halo]
 
 

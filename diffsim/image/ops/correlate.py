@@ -11,9 +11,9 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from ..._errors import InputError
-from ..._jax.bilinear_primitive import bilinear, summed
+from ..._jax.bilinear_primitive import bilinear, sum_batch
+from ..._jax.buffers import materialize, zero_pad
 from ..values import check_floating
-from .box_filter import fill, held
 from .correlate_channels_last import correlate_last
 from .pad import pad
 
@@ -53,9 +53,9 @@ def correlate(
 
 def _apply(image, weights):
     # Without the barriers the compiler computes what lies before again for every pixel read, and this for what follows.
-    image = held(image)
+    image = materialize(image)
     # Channel by channel: of more than one, the rows that meet do not fit the nearest cache.
-    return sum(held(_channel(image, weights, c)) for c in range(image.shape[0]))
+    return sum(materialize(_channel(image, weights, c)) for c in range(image.shape[0]))
 
 
 def _channel(image, weights, c: int):
@@ -75,14 +75,14 @@ def _taps(image, cotangent):
     out, height, width = cotangent.shape
     channels, rows, columns = image.shape[0], image.shape[1] - height + 1, image.shape[2] - width + 1
     more = -height % TOGETHER
-    cotangent, image = fill(cotangent, 0, more, 1), fill(image, 0, more, 1)
+    cotangent, image = zero_pad(cotangent, 0, more, 1), zero_pad(image, 0, more, 1)
     reach = TOGETHER + rows - 1
 
     def add(total, at):
-        part = held(lax.dynamic_slice_in_dim(image, at, reach, axis=1))
-        against = held(lax.dynamic_slice_in_dim(cotangent, at, TOGETHER, axis=1))
+        part = materialize(lax.dynamic_slice_in_dim(image, at, reach, axis=1))
+        against = materialize(lax.dynamic_slice_in_dim(cotangent, at, TOGETHER, axis=1))
         shift = lambda j: lax.dynamic_slice_in_dim(part, j, width, axis=2)
-        shifted = held(jax.vmap(shift)(jnp.arange(columns)))
+        shifted = materialize(jax.vmap(shift)(jnp.arange(columns)))
         return total + against.reshape(-1, width) @ shifted.reshape(-1, width).T, None
 
     start = jnp.zeros((out * TOGETHER, columns * channels * reach), image.dtype)
@@ -103,20 +103,20 @@ def _full(cotangent, rows: int, columns: int):
 
 def _correlate_to_image(cotangent, image, weights):
     rows, columns = weights.shape[-2:]
-    return summed(_correlate_p.bind(_full(cotangent, rows, columns), _turned(weights)), image)
+    return sum_batch(_correlate_p.bind(_full(cotangent, rows, columns), _turned(weights)), image)
 
 
 def _correlate_to_weights(cotangent, image, weights):
-    return summed(_taps_p.bind(image, cotangent), weights)
+    return sum_batch(_taps_p.bind(image, cotangent), weights)
 
 
 def _taps_to_image(cotangent, image, other):
     rows, columns = cotangent.shape[-2:]
-    return summed(_correlate_p.bind(_full(other, rows, columns), _turned(cotangent)), image)
+    return sum_batch(_correlate_p.bind(_full(other, rows, columns), _turned(cotangent)), image)
 
 
 def _taps_to_other(cotangent, image, other):
-    return summed(_correlate_p.bind(image, cotangent), other)
+    return sum_batch(_correlate_p.bind(image, cotangent), other)
 
 
 def _correlated_shape(image: tuple[int, int, int], weights: tuple[int, int, int, int]):

@@ -12,14 +12,14 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from ..._jax.barrier import barrier
-from ..._jax.bilinear_primitive import bilinear, summed
+from ..._jax.bilinear_primitive import bilinear, sum_batch
+from ..._jax.buffers import materialize
 from ..._jax.custom_transpose import with_adjoint
 from ..values import check_floating
-from .box_filter import held
-from .tiling import even, over, own
+from .tiling import for_each_tile, not_repeated, tile_size
 
 AROUND = 2**20  # numbers of the neighbourhoods of a strip's pixels
-KEPT = "kept"  # the name of what a chain does not compute again
+ACTIVATION = "activation"  # the name of what a chain does not compute again
 
 
 def correlate_last(
@@ -29,53 +29,53 @@ def correlate_last(
     return correlate_last_p.bind(image, weights)
 
 
-def _whole(weights, image):
-    return correlate_last(_wide(weights, image), weights)
+def _correlate_whole(weights, image):
+    return correlate_last(_zero_padded(weights, image), weights)
 
 
-def _wide(weights, image):
+def _zero_padded(weights, image):
     rows, columns = (size // 2 for size in weights.shape[2:])
     # Held, so that layers of one shape are widened by one program, whatever makes their pictures and reads them.
-    return held(jnp.pad(held(image), ((rows, rows), (columns, columns), (0, 0))))
+    return materialize(jnp.pad(materialize(image), ((rows, rows), (columns, columns), (0, 0))))
 
 
-def _pulled(weights, image, bar):
+def _adjoint(weights, image, bar):
     # Kept is the picture without its edge, which is not added before the cotangent is there.
     image, bar = barrier(image, bar)
-    return taps_last_p.bind(_wide(weights, image), bar), _whole(_turned(weights), bar)
+    return taps_last_p.bind(_zero_padded(weights, image), bar), _correlate_whole(_turned(weights), bar)
 
 
-stencil_last = with_adjoint(_whole, _pulled, check_floating)
+stencil_last = with_adjoint(_correlate_whole, _adjoint, check_floating)
 """`stencil_last(weights, image)`: the stencil of odd size on the whole picture, beyond whose edge it is zero."""
 
 
-def kept(x: Float[Array, "..."]) -> Float[Array, "..."]:
+def save_activation(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """The same, to be kept for the way back where a chain computes again what is within its stages."""
     # Held, so that nothing computes it again that needs it, and layers of one shape end in one program.
-    return held(checkpoint_name(x, KEPT))
+    return materialize(checkpoint_name(x, ACTIVATION))
 
 
 @jax.custom_jvp
-def rectified(x: Float[Array, "..."]) -> Float[Array, "..."]:
+def relu(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """The greater of x and 0, which is kept, and which the derivative needs instead of x."""
     return jnp.maximum(x, 0.0)
 
 
-@rectified.defjvp
-def _rectified_jvp(primals, tangents):
-    found = kept(jnp.maximum(primals[0], 0.0))
+@relu.defjvp
+def _relu_jvp(primals, tangents):
+    found = save_activation(jnp.maximum(primals[0], 0.0))
     return found, jnp.where(found > 0.0, tangents[0], 0.0)
 
 
-def to_quads(image: Float[Array, "2h 2w c"]) -> Float[Array, "h w 4c"]:
+def space_to_depth(image: Float[Array, "2h 2w c"]) -> Float[Array, "h w 4c"]:
     """The picture at half the size, the four pixels of every square of two by two as channels."""
     height, width, channels = image.shape
     squares = image.reshape(height // 2, 2, width // 2, 2, channels)
     return squares.transpose(0, 2, 1, 3, 4).reshape(height // 2, width // 2, 4 * channels)
 
 
-def to_pixels(image: Float[Array, "h w 4c"]) -> Float[Array, "2h 2w c"]:
-    """The picture of which `to_quads` makes this one."""
+def depth_to_space(image: Float[Array, "h w 4c"]) -> Float[Array, "2h 2w c"]:
+    """The picture of which `space_to_depth` makes this one."""
     height, width, channels = image.shape
     squares = image.reshape(height, width, 2, 2, channels // 4)
     return squares.transpose(0, 2, 1, 3, 4).reshape(2 * height, 2 * width, channels // 4)
@@ -83,7 +83,7 @@ def to_pixels(image: Float[Array, "h w 4c"]) -> Float[Array, "2h 2w c"]:
 
 def _apply(image, weights):
     if weights.shape[2:] == (1, 1):
-        return held(image @ weights[:, :, 0, 0].T)
+        return materialize(image @ weights[:, :, 0, 0].T)
     layout = ("NHWC", "HWIO", "NHWC")  # the only one that has a fast convolution within a compiled loop on a CPU
     kernel = weights.transpose(2, 3, 1, 0)
     return lax.conv_general_dilated(image[None], kernel, (1, 1), "VALID", dimension_numbers=layout)[0]
@@ -98,14 +98,14 @@ def _taps(image, cotangent):
     if image.shape[:2] == (height, width):
         return lax.dot_general(cotangent, image, (((0, 1), (0, 1)), ((), ())))[..., None, None]
     rows, columns, channels = image.shape[0] - height + 1, image.shape[1] - width + 1, image.shape[2]
-    strip = even(height, max(1, AROUND // (channels * rows * columns * width)))
+    strip = tile_size(height, max(1, AROUND // (channels * rows * columns * width)))
 
     def add(total, wanted, at):
-        new = own(wanted, at, strip)[None, :, None]
+        new = not_repeated(wanted, at, strip)[None, :, None]
         against = lax.dynamic_slice_in_dim(cotangent, at, strip, axis=0).transpose(2, 0, 1) * new
-        return total + held(against).reshape(out, -1) @ _around(image, at, (strip, width), (rows, columns))
+        return total + materialize(against).reshape(out, -1) @ _around(image, at, (strip, width), (rows, columns))
 
-    total = over(height, strip, add, jnp.zeros((out, rows * columns * channels), image.dtype))
+    total = for_each_tile(height, strip, add, jnp.zeros((out, rows * columns * channels), image.dtype))
     return total.reshape(out, rows, columns, channels).transpose(0, 3, 1, 2)
 
 
@@ -115,7 +115,7 @@ def _around(image, at, size: tuple[int, int], reach: tuple[int, int]):
     lines = image.reshape(image.shape[0], -1)
     run = lambda y, x: lax.dynamic_slice(lines, (y, x), (1, columns * channels))[0]
     down, across = np.arange(strip)[:, None, None] + np.arange(rows), channels * np.arange(width)[None, :, None]
-    return held(jnp.vectorize(run, signature="(),()->(n)")(at + down, across)).reshape(strip * width, -1)
+    return materialize(jnp.vectorize(run, signature="(),()->(n)")(at + down, across)).reshape(strip * width, -1)
 
 
 def _turned(weights):
@@ -130,19 +130,19 @@ def _full(cotangent, rows: int, columns: int):
 
 def _correlate_to_image(cotangent, image, weights):
     found = correlate_last_p.bind(_full(cotangent, *weights.shape[-2:]), _turned(weights))
-    return summed(found, image)
+    return sum_batch(found, image)
 
 
 def _correlate_to_weights(cotangent, image, weights):
-    return summed(taps_last_p.bind(image, cotangent), weights)
+    return sum_batch(taps_last_p.bind(image, cotangent), weights)
 
 
 def _taps_to_image(cotangent, image, other):
-    return summed(correlate_last_p.bind(_full(other, *cotangent.shape[-2:]), _turned(cotangent)), image)
+    return sum_batch(correlate_last_p.bind(_full(other, *cotangent.shape[-2:]), _turned(cotangent)), image)
 
 
 def _taps_to_other(cotangent, image, other):
-    return summed(correlate_last_p.bind(image, cotangent), other)
+    return sum_batch(correlate_last_p.bind(image, cotangent), other)
 
 
 def _correlated_shape(image: tuple[int, int, int], weights: tuple[int, int, int, int]):

@@ -10,8 +10,8 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from ..._errors import InputError
+from ..._jax.buffers import materialize
 from ..._jax.linear_pair import linear_pair
-from .box_filter import held
 
 MODES = {"reflect": "reflect", "edge": "edge", "zero": "constant"}  # as `jnp.pad` calls them
 
@@ -57,7 +57,7 @@ def _inward(before, middle, after, axis: int, edge: str):
         places = 1, last - after.shape[axis]
     for part, at in zip((before, after), places, strict=True):
         old = lax.slice_in_dim(middle, at, at + part.shape[axis], axis=axis)
-        middle = lax.dynamic_update_slice_in_dim(held(middle), held(old + part), at, axis)
+        middle = lax.dynamic_update_slice_in_dim(materialize(middle), materialize(old + part), at, axis)
     return middle
 
 

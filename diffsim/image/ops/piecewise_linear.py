@@ -10,10 +10,10 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from ..._jax.buffers import materialize
 from ..._jax.custom_transpose import with_adjoint
 from ..values import check_floating
-from .box_filter import held
-from .tiling import over, own
+from .tiling import for_each_tile, not_repeated
 
 STRIP, LINES = 2**12, 8  # numbers of a strip; lines of it whose sums are written out
 
@@ -64,15 +64,15 @@ def _steps_bar(count: int, picture, cotangent):
 
     def add(sums, wanted, at):
         x, bar = (lax.dynamic_slice_in_dim(a, at, size) for a in (values, bars))
-        bar = jnp.where(own(wanted, at, size), bar, 0.0)
-        pairs = list(zip(*(held(a).reshape(lines, 1, -1) for a in (count * x, bar)), strict=True))
+        bar = jnp.where(not_repeated(wanted, at, size), bar, 0.0)
+        pairs = list(zip(*(materialize(a).reshape(lines, 1, -1) for a in (count * x, bar)), strict=True))
         within = sum(jnp.clip(x - segments, 0.0, 1.0) * bar for x, bar in pairs)
         below = sum(jnp.minimum(x, 0.0) * bar for x, bar in pairs)
         above = sum(jnp.maximum(x - count, 0.0) * bar for x, bar in pairs)
         return [total + new for total, new in zip(sums, (within, below, above), strict=True)]
 
     start = [jnp.zeros((rows, size // lines), picture.dtype) for rows in (count, 1, 1)]
-    within, below, above = (x.sum(1) for x in over(values.size, size, add, start))
+    within, below, above = (x.sum(1) for x in for_each_tile(values.size, size, add, start))
     return jnp.concatenate([within[:1] + below, within[1:-1], within[-1:] + above])
 
 

@@ -13,10 +13,10 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
+from ..._jax.buffers import materialize, output_buffer
 from ..._jax.custom_transpose import Function, with_adjoint
 from ..values import check_floating
-from .box_filter import held, room
-from .tiling import over, own
+from .tiling import for_each_tile, not_repeated
 
 STRIP = 2**13  # pixels of a strip
 ROWS = 8  # rows that are added up at once, in registers
@@ -32,7 +32,7 @@ def by_strips(pixel: Pixel) -> Function:
 
     def function(numbers, picture):
         # Once for all planes: each of this stage's would compute again all that the stages before make of a pixel.
-        return jnp.stack(pixel(tuple(numbers), tuple(held(picture))))
+        return jnp.stack(pixel(tuple(numbers), tuple(materialize(picture))))
 
     def adjoint(numbers, picture, cotangent):
         planes, bars = (x.reshape(x.shape[0], -1) for x in (picture, cotangent))
@@ -41,24 +41,24 @@ def by_strips(pixel: Pixel) -> Function:
 
         def strip(made, wanted, at):
             sums, found = made
-            part, bar = (tuple(held(lax.dynamic_slice_in_dim(x, at, count, axis=1))) for x in (planes, bars))
+            part, bar = (tuple(materialize(lax.dynamic_slice_in_dim(x, at, count, axis=1))) for x in (planes, bars))
             to_numbers, to_planes = jax.vjp(pixel, spread, part)[1](list(bar))
-            new = own(wanted, at, count)
+            new = not_repeated(wanted, at, count)
             sums = [total + jnp.where(new, more, 0.0) for total, more in zip(sums, to_numbers, strict=True)]
             # One plane after the other: each is a loop of its own, without a question of which it is.
             for c, plane in enumerate(to_planes):
                 found = lax.dynamic_update_slice(found, plane[None], (c, at))
             return sums, found
 
-        begin = [jnp.zeros_like(number) for number in spread], room(bars, planes.shape)
-        sums, found = over(planes.shape[1], count, strip, begin)
+        begin = [jnp.zeros_like(number) for number in spread], output_buffer(bars, planes.shape)
+        sums, found = for_each_tile(planes.shape[1], count, strip, begin)
         return jnp.stack([jnp.sum(total) for total in sums]), found.reshape(picture.shape)
 
     function.__name__ = pixel.__name__
     return with_adjoint(function, adjoint, check_floating)
 
 
-def summed(products: Sequence[Array]) -> list[Array]:
+def sum_rows(products: Sequence[Array]) -> list[Array]:
     """The sums of pictures of one shape over their rows: of each the row that is left.
 
     They are one reduction: of all loops that XLA's CPU backend makes, only such a one has several results, and it reads

@@ -11,52 +11,52 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from ..._jax.buffers import materialize, output_buffer
 from ..._jax.custom_transpose import with_adjoint
 from ..values import check_floating
-from .box_filter import held, room
 
 
 @cache
-def summing(cell: int, depth: int):
+def splatting(cell: int, depth: int):
     """`cells(place, colours)`: the grid (depth, 1 + colours, rows, columns) of the sums of weight and colours.
 
     Of the depth (1, h, w) of every pixel and its colours (c, h, w); h and w are multiples of `cell`.
     """
 
-    def down(place, colours):
+    def down(place, colors):
         hats, ones = _hats(place, depth), np.ones(cell, place.dtype)
-        return jnp.stack([_down(hats, value, ones) for value in (jnp.ones_like(place), *colours)], axis=1)
+        return jnp.stack([_down(hats, value, ones) for value in (jnp.ones_like(place), *colors)], axis=1)
 
-    def cells(place, colours):
+    def cells(place, colors):
         def row(_, at):
-            where, values = (_rows(x, at, cell) for x in (place, colours))
+            where, values = (_rows(x, at, cell) for x in (place, colors))
             return None, _in_cells(down(where[0], values), cell) @ np.ones(cell, place.dtype)
 
         _, found = lax.scan(row, None, jnp.arange(0, place.shape[1], cell))
         return jnp.moveaxis(found, 0, 2)
 
-    def back(place, colours, bars):
+    def back(place, colors, bars):
         bars = bars[:, :, None]
-        to_colours = [held(_read(place, bars[:, 1 + c])) for c in range(len(colours))]
-        along = [bar[0] + sum(b * value for b, value in zip(bar[1:], colours, strict=True)) for bar in bars]
-        return held(_slope(place, along))[None], jnp.stack(to_colours)
+        to_colors = [materialize(_read(place, bars[:, 1 + c])) for c in range(len(colors))]
+        along = [bar[0] + sum(b * value for b, value in zip(bar[1:], colors, strict=True)) for bar in bars]
+        return materialize(_slope(place, along))[None], jnp.stack(to_colors)
 
-    def adjoint(place, colours, cotangent):
-        lines = held(jnp.repeat(jnp.moveaxis(cotangent, 2, 0), cell, axis=-1))
+    def adjoint(place, colors, cotangent):
+        lines = materialize(jnp.repeat(jnp.moveaxis(cotangent, 2, 0), cell, axis=-1))
 
         def row(made, i):
-            where, values = (_rows(x, i * cell, cell) for x in (place, colours))
-            found = back(where[0], values, held(lax.dynamic_index_in_dim(lines, i, keepdims=False)))
+            where, values = (_rows(x, i * cell, cell) for x in (place, colors))
+            found = back(where[0], values, materialize(lax.dynamic_index_in_dim(lines, i, keepdims=False)))
             return (_written(made[0], found[0], i * cell), _written(made[1], found[1], i * cell)), None
 
-        start = room(cotangent, place.shape), room(cotangent, colours.shape)
+        start = output_buffer(cotangent, place.shape), output_buffer(cotangent, colors.shape)
         return lax.scan(row, start, jnp.arange(len(lines)))[0]
 
     return with_adjoint(cells, adjoint, check_floating)
 
 
 @cache
-def reading(cell: int):
+def slicing(cell: int):
     """`read(grid, place)`: the means (c, h, w) at every pixel's place, of a grid (depth, 1 + c, rows + 2, columns + 2).
 
     Sums of colours over that of the weights, both straight between the centres of the cells; the grid has one cell
@@ -76,17 +76,17 @@ def reading(cell: int):
             return _written(made, forward(near, shares, _rows(place, at, half)[0]), at), None
 
         shape = (grid.shape[1] - 1, *place.shape[1:])
-        return lax.scan(part, room(grid, shape), _halves(place, cell))[0]
+        return lax.scan(part, output_buffer(grid, shape), _halves(place, cell))[0]
 
     def back(near, shares, once, place, bars):
         at = _at_rows(near, shares)
         share, found = _means(place, at)
-        to_sums = [held(share * bar) for bar in bars]
-        to_sums = [held(-sum(bar * mean for bar, mean in zip(to_sums, found, strict=True))), *to_sums]
+        to_sums = [materialize(share * bar) for bar in bars]
+        to_sums = [materialize(-sum(bar * mean for bar, mean in zip(to_sums, found, strict=True))), *to_sums]
         along = [sum(bar * x for bar, x in zip(to_sums, values, strict=True)) for values in zip(*at, strict=True)]
         hats = _hats(place, near.shape[1])
         to_near = [jnp.stack([_down(hats, bar, once * rows) for bar in to_sums], axis=1) for rows in shares]
-        return jnp.stack(to_near), held(_slope(place, along))[None]
+        return jnp.stack(to_near), materialize(_slope(place, along))[None]
 
     def adjoint(grid, place, cotangent):
         lines = _widened(grid, cell)
@@ -96,11 +96,11 @@ def reading(cell: int):
             near = lax.dynamic_slice_in_dim(lines, line, 2)
             where, bars = (_rows(x, at, half) for x in (place, cotangent))
             to_near, to_place = back(near, shares, once, where[0], bars)
-            before = held(lax.dynamic_slice_in_dim(made[0], line, 2))
+            before = materialize(lax.dynamic_slice_in_dim(made[0], line, 2))
             total = lax.dynamic_update_slice_in_dim(made[0], before + _narrowed(to_near, cell), line, axis=0)
             return (total, _written(made[1], to_place, at)), None
 
-        start = jnp.zeros_like(jnp.moveaxis(grid, 2, 0)), room(cotangent, place.shape)
+        start = jnp.zeros_like(jnp.moveaxis(grid, 2, 0)), output_buffer(cotangent, place.shape)
         to_grid, to_places = lax.scan(part, start, _halves(place, cell))[0]
         return jnp.moveaxis(to_grid, 0, 2), to_places
 
@@ -128,7 +128,7 @@ def _widened(grid, cell: int):
     columns = grid.shape[3] - 2
     across = _between(cell).astype(grid.dtype).reshape(3, 1, 1, 1, 1, cell)
     parts = [grid[..., b : b + columns, None] * across[b] for b in range(3)]
-    return held(jnp.moveaxis(sum(parts), 2, 0).reshape(grid.shape[2], *grid.shape[:2], -1))
+    return materialize(jnp.moveaxis(sum(parts), 2, 0).reshape(grid.shape[2], *grid.shape[:2], -1))
 
 
 def _narrowed(lines, cell: int):
@@ -149,8 +149,8 @@ def _means(place, at):
     """One over the weight and the mean colours."""
     weight, *sums = (_read(place, values) for values in at)
     # A pixel finds itself in the grid; the small number is for one that is alone at the far end of its cell.
-    share = held(1.0 / (weight + 1e-6))
-    return share, [held(share * total) for total in sums]
+    share = materialize(1.0 / (weight + 1e-6))
+    return share, [materialize(share * total) for total in sums]
 
 
 def _hat(place, number):
@@ -159,7 +159,7 @@ def _hat(place, number):
 
 def _hats(place, depth: int):
     """The share (depth, rows, w) of every pixel of some rows in every depth."""
-    return held(_hat(place[None], np.arange(depth, dtype=place.dtype)[:, None, None]))
+    return materialize(_hat(place[None], np.arange(depth, dtype=place.dtype)[:, None, None]))
 
 
 def _read(place, values):
@@ -171,13 +171,13 @@ def _slope(place, values):
     """The slope of what `_read` reads; at a depth the mean of both."""
     rises = [after - before for before, after in zip([0.0, *values], [*values, 0.0], strict=True)]
     # Half way between two depths within, on a depth itself: there, the hats of both rises are at one half.
-    middle = held(0.5 * (jnp.floor(place) + jnp.ceil(place)))
+    middle = materialize(0.5 * (jnp.floor(place) + jnp.ceil(place)))
     return sum(_hat(middle, number - 0.5) * rise for number, rise in enumerate(rises))
 
 
 def _down(hats, plane, weights):
     """The sums (depth, w) of a plane's columns, weighted by row and by hat; written out over the rows."""
-    return held(sum(hats[:, i] * (weights[i] * plane[i])[None] for i in range(len(plane))))
+    return materialize(sum(hats[:, i] * (weights[i] * plane[i])[None] for i in range(len(plane))))
 
 
 def _between(cell: int) -> np.ndarray:
@@ -187,7 +187,7 @@ def _between(cell: int) -> np.ndarray:
 
 
 def _rows(x, at, cell: int):
-    return held(lax.dynamic_slice_in_dim(x, at, cell, axis=1))
+    return materialize(lax.dynamic_slice_in_dim(x, at, cell, axis=1))
 
 
 def _written(picture, rows, at):
@@ -197,4 +197,4 @@ def _written(picture, rows, at):
 
 def _in_cells(lines, cell: int):
     """Lines (..., w) by cell: (..., columns, cell)."""
-    return held(lines.reshape(*lines.shape[:-1], -1, cell))
+    return materialize(lines.reshape(*lines.shape[:-1], -1, cell))

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from ..._jax.buffers import zero_pad
 from ..._types import Scalar
 from ...parameters import param
-from ..ops.box_filter import fill
 from ..ops.luma import luma
 from ..ops.pointwise import by_strips
-from ..ops.splat_slice import reading, summing
+from ..ops.splat_slice import slicing, splatting
 
 
 class BilateralGrid(eqx.Module):
@@ -33,23 +33,23 @@ class BilateralGrid(eqx.Module):
     def __call__(self, picture: Float[Array, "3 h w"]) -> Float[Array, "3 h w"]:
         """The smoothed picture."""
         height, width = picture.shape[1:]
-        padded = fill(fill(picture, 0, -height % self.cell, 1), 0, -width % self.cell, 2)
+        padded = zero_pad(zero_pad(picture, 0, -height % self.cell, 1), 0, -width % self.cell, 2)
         # Black and white lie half a cell inside, away from the kinks; beyond the last cells there are none.
         place = jnp.clip(luma(picture) * (self.depth - 2) + 0.5, 0.0, self.depth - 1.0)[None]
         # What fills up the last cells is at no depth.
         missing = -height % self.cell, -width % self.cell
         place = jnp.pad(place, ((0, 0), (0, missing[0]), (0, missing[1])), constant_values=-2.0)
-        grid = summing(self.cell, self.depth)(place, padded)
+        grid = splatting(self.cell, self.depth)(place, padded)
         for axis, share in ((0, self.mix), (2, self.blur), (3, self.blur)):
             grid = _blurred(grid, share, axis)
         grid = jnp.pad(grid, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge")
         # Scaled in the grid, the means need not be kept for the gradient of the strength.
         grid = grid * jnp.concatenate([jnp.ones(1, grid.dtype), jnp.full(3, self.strength)])[None, :, None, None]
-        return _kept(self.strength[None], picture) + reading(self.cell)(grid, place)[:, :height, :width]
+        return _unfiltered_share(self.strength[None], picture) + slicing(self.cell)(grid, place)[:, :height, :width]
 
 
 @by_strips
-def _kept(numbers, planes):
+def _unfiltered_share(numbers, planes):
     """The share of the picture itself."""
     return [(1.0 - numbers[0]) * plane for plane in planes]
 

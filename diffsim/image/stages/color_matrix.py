@@ -8,14 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..._jax.buffers import materialize
 from ..._jax.custom_transpose import with_adjoint
 from ...parameters import param
-from ..ops.box_filter import held
-from ..ops.pointwise import summed
+from ..ops.pointwise import sum_rows
 from ..values import check_floating
 
 
-class ColourMatrix(eqx.Module):
+class ColorMatrix(eqx.Module):
     """Camera colours to linear sRGB by a matrix whose rows sum to 1, so that grey stays grey.
 
     `mixing` holds what is free: the six entries off the diagonal, row by row.
@@ -36,10 +36,10 @@ class ColourMatrix(eqx.Module):
 
 def _mixed(entries: Float[Array, " 6"], picture: Float[Array, "3 h w"]) -> Float[Array, "3 h w"]:
     """The colours mixed by a matrix of these entries off its diagonal, whose rows sum to 1."""
-    return jnp.stack(_colours(entries, tuple(held(picture))))
+    return jnp.stack(_colors(entries, tuple(materialize(picture))))
 
 
-def _colours(entries, planes):
+def _colors(entries, planes):
     # Differences of colours: a grey picture is kept to the last bit.
     a, b, c, d, e, f = entries
     red, green, blue = planes
@@ -51,14 +51,14 @@ def _colours(entries, planes):
 
 
 def _adjoint(entries, picture, cotangent):
-    planes, bars = held(picture), held(cotangent)
-    found = jax.vjp(lambda planes: _colours(entries, planes), tuple(planes))[1](list(bars))[0]
+    planes, bars = materialize(picture), materialize(cotangent)
+    found = jax.vjp(lambda planes: _colors(entries, planes), tuple(planes))[1](list(bars))[0]
     # Sixteen neighbours to a row, where the size allows: what is added up at once then lies together.
     (red, green, blue), bars = ([plane.reshape(-1, math.gcd(plane.size, 16)) for plane in x] for x in (planes, bars))
     # What every entry adds to a colour, times the cotangent there.
     added = [(green - red, blue - red), (red - green, blue - green), (red - blue, green - blue)]
     products = [bar * one for bar, pair in zip(bars, added, strict=True) for one in pair]
-    return jnp.stack([jnp.sum(row) for row in summed(products)]), jnp.stack(found)
+    return jnp.stack([jnp.sum(row) for row in sum_rows(products)]), jnp.stack(found)
 
 
 mixed = with_adjoint(_mixed, _adjoint, check_floating)

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..._errors import InputError
+from ..._jax.buffers import materialize
 from ..._types import Scalar
 from ...parameters import param
 from ..ops.blockwise import by_blocks
-from ..ops.box_filter import held, sums
+from ..ops.box_filter import sums
 from ..ops.luma import LUMA
 
 GUIDES = {1: (1.0,), 3: LUMA}  # weights of the guide, by how many planes there are
@@ -42,21 +43,21 @@ def _guided(radius: int):
 
     def guided(smoothing, picture, place):
         guide, _, (averages, level, _, slopes) = _lines(smoothing, picture, place, radius)
-        offsets = held(averages - level * slopes)
+        offsets = materialize(averages - level * slopes)
         return (sums(slopes, radius) * inner(guide) + sums(offsets, radius)) * _shares(place, radius, halo)
 
     def adjoint(smoothing, picture, cotangent, place):
         guide, near, (averages, level, share, slopes) = _lines(smoothing, picture, place, radius)
-        bars = held(cotangent * _shares(place, radius, 0))
-        to_offsets = held(sums(bars, radius))
-        to_products = held((sums(guide * bars, radius) - level * to_offsets) * share)
-        to_variance = held(-_dot(to_products, slopes))
-        to_level = held(-_dot(to_offsets, slopes) - _dot(to_products, averages) - 2.0 * level * to_variance)
+        bars = materialize(cotangent * _shares(place, radius, 0))
+        to_offsets = materialize(sums(bars, radius))
+        to_products = materialize((sums(guide * bars, radius) - level * to_offsets) * share)
+        to_variance = materialize(-_dot(to_products, slopes))
+        to_level = materialize(-_dot(to_offsets, slopes) - _dot(to_products, averages) - 2.0 * level * to_variance)
         weights = jnp.array(GUIDES[len(picture)], picture.dtype)[:, None, None]
-        straight = sums(held((to_offsets - level * to_products + weights * to_level) * near), radius)
-        by_guide = held(sums(held((to_products + weights * to_variance) * near), radius))
+        straight = sums(materialize((to_offsets - level * to_products + weights * to_level) * near), radius)
+        by_guide = materialize(sums(materialize((to_products + weights * to_variance) * near), radius))
         own = _shares(place, radius, halo)
-        to_guide = held(_dot(inner(cotangent), sums(slopes, radius)) * own + _dot(inner(picture), by_guide))
+        to_guide = materialize(_dot(inner(cotangent), sums(slopes, radius)) * own + _dot(inner(picture), by_guide))
         found = straight + inner(guide) * by_guide + weights * to_guide
         return to_variance[0, radius:-radius, radius:-radius], found
 
@@ -65,12 +66,12 @@ def _guided(radius: int):
 
 def _lines(smoothing, picture, place, radius: int):
     """The guide, one over the pixels in every window, and the lines of the guide that the planes are there."""
-    near = held(_shares(place, radius, radius))
-    guide = held(_guide(picture))
-    averages, products = held(sums(picture, radius) * near), held(sums(guide * picture, radius) * near)
-    level = held(_guide(averages))
-    share = held(1.0 / (_guide(products) - level * level + smoothing))
-    return guide, near, (averages, level, share, held((products - level * averages) * share))
+    near = materialize(_shares(place, radius, radius))
+    guide = materialize(_guide(picture))
+    averages, products = materialize(sums(picture, radius) * near), materialize(sums(guide * picture, radius) * near)
+    level = materialize(_guide(averages))
+    share = materialize(1.0 / (_guide(products) - level * level + smoothing))
+    return guide, near, (averages, level, share, materialize((products - level * averages) * share))
 
 
 def _shares(place, radius: int, within: int):
@@ -82,7 +83,7 @@ def _shares(place, radius: int, within: int):
     for at, size in zip((place.rows, place.columns), place.size, strict=True):
         at = at[within : at.size - within]
         count = jnp.minimum(at + radius, size - 1) - jnp.maximum(at - radius, 0) + 1
-        lines.append(held(jnp.where((at >= 0) & (at < size), 1.0 / jnp.maximum(count, 1), 0.0)))
+        lines.append(materialize(jnp.where((at >= 0) & (at < size), 1.0 / jnp.maximum(count, 1), 0.0)))
     down, across = lines
     return (down[:, None] * across[None])[None]
 

@@ -28,8 +28,8 @@ class Saturation(eqx.Module):
 def _saturated(numbers, planes):
     saturation, vibrance = numbers
     grey = weighted_mean(LUMA, planes)
-    red, green, blue = colours = [plane - grey for plane in planes]
+    red, green, blue = colors = [plane - grey for plane in planes]
     # The small number keeps the root differentiable at grey.
     chroma = jnp.sqrt((red**2 + green**2 + blue**2) / 3.0 + 1e-6)
     factor = saturation + vibrance * jnp.exp(-10.0 * chroma)
-    return [grey + factor * colour for colour in colours]
+    return [grey + factor * color for color in colors]

@@ -9,20 +9,20 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from ..._jax.buffers import materialize, output_buffer
 from ..._jax.custom_transpose import with_adjoint
 from ..._types import Scalar
 from ...parameters import param
-from ..ops.box_filter import held, room
 from ..ops.correlate import stencil
 from ..ops.luma import LUMA, luma
 from ..ops.pad import pad
-from ..ops.tiling import even, over, own
+from ..ops.tiling import for_each_tile, not_repeated, tile_size
 from ..values import check_floating
 
 ROWS = 16  # of a strip on the way back
 
 
-class Sharpen(eqx.Module):
+class UnsharpMask(eqx.Module):
     """Unsharp mask: to every colour is added `amount` times what a Gaussian blur takes from the luma."""
 
     amount: Scalar = param(0.0, bounds=(-2.0, 4.0))
@@ -49,7 +49,7 @@ def _sharpen(radius: int):
 
     def sharpen(numbers, picture):
         amount, width = numbers
-        grey, taps = held(luma(picture)[None]), window(width)
+        grey, taps = materialize(luma(picture)[None]), window(width)
         blurred = stencil(stencil(grey, taps[None, None, :, None]), taps[None, None, None])
         return picture + amount * (grey - blurred)
 
@@ -57,21 +57,21 @@ def _sharpen(radius: int):
         amount, width = numbers
         taps, slopes = jax.jvp(window, (width,), (jnp.ones_like(width),))
         down, across = (_shares(picture, axis) for axis in (1, 2))
-        shared = held((cotangent[0] + cotangent[1] + cotangent[2])[None] / (down * across))
-        tall = held(pad(shared, radius, 0))
-        rows = even(picture.shape[1], ROWS)
+        shared = materialize((cotangent[0] + cotangent[1] + cotangent[2])[None] / (down * across))
+        tall = materialize(pad(shared, radius, 0))
+        rows = tile_size(picture.shape[1], ROWS)
 
         def strip(made, wanted, at):
-            cut = lambda x, more=0: held(lax.dynamic_slice_in_dim(x, at, rows + more, axis=1))
-            share = jnp.where(own(wanted, at, rows)[None, :, None], cut(down), 0.0)
+            cut = lambda x, more=0: materialize(lax.dynamic_slice_in_dim(x, at, rows + more, axis=1))
+            share = jnp.where(not_repeated(wanted, at, rows)[None, :, None], cut(down), 0.0)
             sums, detail = _part(made[0], cut(tall, 2 * radius), cut(picture), share, taps, slopes)
             return sums, lax.dynamic_update_slice_in_dim(made[1], detail, at, axis=1)
 
         none = jnp.zeros((1, rows, picture.shape[2]), picture.dtype)
-        sums, detail = over(picture.shape[1], rows, strip, ((none, none), room(shared)))
+        sums, detail = for_each_tile(picture.shape[1], rows, strip, ((none, none), output_buffer(shared)))
         to_amount, to_change = (jnp.sum(x * across) for x in sums)
         weights = jnp.array(LUMA, picture.dtype)[:, None, None] * amount
-        found = cotangent + weights * (held(detail) * down * across)
+        found = cotangent + weights * (materialize(detail) * down * across)
         return jnp.stack([to_amount, -amount * to_change]), found
 
     return with_adjoint(sharpen, adjoint, check_floating)
@@ -80,18 +80,18 @@ def _sharpen(radius: int):
 def _part(sums, bar, picture, share, taps, slopes):
     """The sums with those of a strip, and the cotangent of the strip's detail; `bar` has `radius` rows more around."""
     radius = taps.size // 2
-    grey = held(luma(picture)[None] * share)
+    grey = materialize(luma(picture)[None] * share)
     bars, changed = _along(bar, taps, 1), _along(bar, slopes, 1)
-    wide = held(pad(grey, 0, radius))
+    wide = materialize(pad(grey, 0, radius))
     blurred, moved = _along(wide, taps, 2), _along(wide, slopes, 2)
-    detail = held(bar[:, radius:-radius] - _along(held(pad(bars, 0, radius)), taps, 2))
+    detail = materialize(bar[:, radius:-radius] - _along(materialize(pad(bars, 0, radius)), taps, 2))
     return (sums[0] + detail * grey, sums[1] + bars * moved + changed * blurred), detail
 
 
 def _along(x, taps, axis: int):
     """The sums of neighbours along an axis, where they lie within the picture."""
     size = x.shape[axis] - taps.size + 1
-    return held(sum(tap * lax.slice_in_dim(x, i, i + size, axis=axis) for i, tap in enumerate(taps)))
+    return materialize(sum(tap * lax.slice_in_dim(x, i, i + size, axis=axis) for i, tap in enumerate(taps)))
 
 
 def _shares(picture, axis: int):

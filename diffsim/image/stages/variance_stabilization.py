@@ -10,15 +10,18 @@ ROUND = 0.01  # where the root turns straight, as a fraction of white
 
 
 @jax.custom_jvp
-def root(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """About sign(x) sqrt(|x|), smooth at 0: shot noise is about equally strong all over it. `square` undoes it."""
+def stabilize_variance(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The Anscombe-like square root of a mosaic or picture: about sign(x) sqrt(|x|), smooth at 0.
+
+    Shot noise, whose variance grows with the signal, has about the same variance everywhere in the result.
+    """
     check_floating(x)
     return x / jnp.sqrt(jnp.sqrt(x**2 + ROUND**2))
 
 
 @jax.custom_jvp
-def square(y: Float[Array, "..."]) -> Float[Array, "..."]:
-    """The inverse of `root`."""
+def unstabilize_variance(y: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The inverse of `stabilize_variance`."""
     check_floating(y)
     return y * jnp.sqrt(0.5 * (y**2 + jnp.sqrt(y**4 + 4.0 * ROUND**2)))
 
@@ -29,5 +32,5 @@ def _slope(x):
     return (0.5 * x**2 + ROUND**2) / (squares * jnp.sqrt(jnp.sqrt(squares)))
 
 
-root.defjvps(lambda tangent, found, x: tangent * _slope(x))
-square.defjvps(lambda tangent, found, y: tangent / _slope(found))
+stabilize_variance.defjvps(lambda tangent, found, x: tangent * _slope(x))
+unstabilize_variance.defjvps(lambda tangent, found, y: tangent / _slope(found))

@@ -5,16 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..._jax.buffers import materialize
 from ..._jax.custom_transpose import with_adjoint
 from ..._types import Scalar
 from ...parameters import param
 from ..demosaicing.bayer import check_even
-from ..ops.box_filter import held
-from ..ops.pointwise import summed
+from ..ops.pointwise import sum_rows
 from ..values import check_floating
 
 
-class Balance(eqx.Module):
+class WhiteBalance(eqx.Module):
     """Black level and white balance on an RGGB mosaic: (x - black) / (1 - black), times the gain of its colour.
 
     Values below black stay negative: cut off, their noise would brighten the shadows.
@@ -35,7 +35,7 @@ def _gains(numbers, width: int):
     black, red, blue = numbers
     is_red, is_blue = (np.tile(site, (1, width // 2)) for site in ([[1.0, 0.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 1.0]]))
     kinds = red * is_red + blue * is_blue + (1.0 - is_red - is_blue)
-    return held((kinds / (1.0 - black)).astype(numbers.dtype))
+    return materialize((kinds / (1.0 - black)).astype(numbers.dtype))
 
 
 def _balance(numbers, mosaic):
@@ -45,7 +45,7 @@ def _balance(numbers, mosaic):
 
 def _balance_adjoint(numbers, mosaic, cotangent):
     rows, bars = (x.reshape(-1, 2, mosaic.shape[1]) for x in (mosaic, cotangent))
-    above, plain = (jnp.sum(x.reshape(2, -1, 2), axis=1) for x in summed([bars * (rows - numbers[0]), bars]))
+    above, plain = (jnp.sum(x.reshape(2, -1, 2), axis=1) for x in sum_rows([bars * (rows - numbers[0]), bars]))
     gains, scale = _gains(numbers, 2), 1.0 / (1.0 - numbers[0])
     to_black = jnp.sum(gains * (scale * above - plain))
     to_picture = (bars * _gains(numbers, mosaic.shape[1])[None]).reshape(mosaic.shape)

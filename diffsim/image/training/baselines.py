@@ -9,7 +9,7 @@ from ..demosaicing.bayer import mosaic
 from ..demosaicing.linear import malvar
 from ..demosaicing.menon import menon
 from ..sensor import Camera, to_srgb
-from ..stages.variance_stabilization import root, square
+from ..stages.variance_stabilization import stabilize_variance, unstabilize_variance
 from ..values import check_floating
 
 STRENGTHS = (0.8, 1.0, 1.3, 1.7, 2.2)
@@ -27,7 +27,8 @@ def develop(raw: Float[np.ndarray, "h w"], camera: Camera, denoiser: str = "", s
     ones = np.broadcast_to(gains[:, None, None], (3, *raw.shape))
     balanced = np.asarray((raw - camera.black) / (1.0 - camera.black) * np.asarray(mosaic(ones)), np.float32)
     if denoiser:
-        picture = square(jnp.asarray(_denoised(menon(np.asarray(root(jnp.asarray(balanced)))), denoiser, strength)))
+        stabilized = np.asarray(stabilize_variance(jnp.asarray(balanced)))
+        picture = unstabilize_variance(jnp.asarray(_denoised(menon(stabilized), denoiser, strength)))
     else:
         picture = np.asarray(malvar(balanced))
     linear = np.clip(np.einsum("ij,jhw->ihw", np.array(camera.matrix), np.asarray(picture)), 0.0, 1.0)
@@ -37,9 +38,9 @@ def develop(raw: Float[np.ndarray, "h w"], camera: Camera, denoiser: str = "", s
 
 def _denoised(picture: np.ndarray, denoiser: str, strength: float) -> np.ndarray:
     restoration = extra("skimage.restoration", "scenarios")
-    colours = np.moveaxis(picture, 0, 2).astype(np.float64)
-    sigma = strength * restoration.estimate_sigma(colours, channel_axis=2, average_sigmas=True)
+    colors = np.moveaxis(picture, 0, 2).astype(np.float64)
+    sigma = strength * restoration.estimate_sigma(colors, channel_axis=2, average_sigmas=True)
     if denoiser == "bm3d":
-        return np.moveaxis(extra("bm3d", "bench").bm3d_rgb(colours, sigma), 2, 0)
+        return np.moveaxis(extra("bm3d", "bench").bm3d_rgb(colors, sigma), 2, 0)
     options = {"patch_size": 5, "patch_distance": 6, "fast_mode": True, "channel_axis": 2}
-    return np.moveaxis(restoration.denoise_nl_means(colours, h=0.8 * sigma, sigma=sigma, **options), 2, 0)
+    return np.moveaxis(restoration.denoise_nl_means(colors, h=0.8 * sigma, sigma=sigma, **options), 2, 0)

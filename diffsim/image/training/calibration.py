@@ -10,10 +10,10 @@ from ...optimize.least_squares import fit_least_squares
 from ...parameters import replace, trainable
 from ..chain import Chain
 from ..demosaicing.linear import malvar
-from ..ops.box_filter import box
-from ..sensor import CAMERA, expose, to_srgb
-from ..stages.color_matrix import ColourMatrix
-from ..stages.white_balance import Balance
+from ..ops.box_filter import box_filter
+from ..sensor import CAMERA, to_srgb, unprocess
+from ..stages.color_matrix import ColorMatrix
+from ..stages.white_balance import WhiteBalance
 from . import train_chain
 
 SCENES = 12
@@ -24,9 +24,9 @@ def true_finish() -> Chain:
     matrix = np.array(CAMERA.matrix, np.float32)
     return Chain(
         remat=False,
-        balance=replace(Balance(), {"black": CAMERA.black, "red": CAMERA.red, "blue": CAMERA.blue}),
+        balance=replace(WhiteBalance(), {"black": CAMERA.black, "red": CAMERA.red, "blue": CAMERA.blue}),
         demosaic=malvar,
-        colour=replace(ColourMatrix(), {"mixing": matrix[~np.eye(3, dtype=bool)]}),
+        color=replace(ColorMatrix(), {"mixing": matrix[~np.eye(3, dtype=bool)]}),
         display=to_srgb,
     )
 
@@ -39,8 +39,8 @@ def wrong_start(off: float, key: PRNGKeyArray) -> Chain:
     balance = true.stages["balance"]
     right = (balance.black, balance.red, balance.blue)  # pyright: ignore[reportAttributeAccessIssue]
     values = {name: value * wrong[i] for i, (name, value) in enumerate(zip(names, right, strict=True))}
-    mixing = true.stages["colour"].mixing  # pyright: ignore[reportAttributeAccessIssue]
-    return replace(true, values | {"stages.colour.mixing": mixing * wrong[3:]})
+    mixing = true.stages["color"].mixing  # pyright: ignore[reportAttributeAccessIssue]
+    return replace(true, values | {"stages.color.mixing": mixing * wrong[3:]})
 
 
 def recover(start: Chain, steps: int, *, key: PRNGKeyArray) -> tuple[Chain, float]:
@@ -48,10 +48,10 @@ def recover(start: Chain, steps: int, *, key: PRNGKeyArray) -> tuple[Chain, floa
     squares = np.asarray(train_chain.squares())
     scenes = squares[np.asarray(jr.choice(key, len(squares), (SCENES,), replace=False))] / np.float32(255)
     # Smooth scenes: what demosaicking cannot know would pull at the constants.
-    scenes = jax.vmap(lambda x: box(box(box(x, 4), 4), 4))(jnp.asarray(scenes))
+    scenes = jax.vmap(lambda x: box_filter(box_filter(box_filter(x, 4), 4), 4))(jnp.asarray(scenes))
     camera = CAMERA._replace(tone=False, bits=None)
-    data = (jax.vmap(lambda x: expose(x, camera=camera))(scenes), scenes)
-    free = trainable(start, "stages.balance", "stages.colour")
+    data = (jax.vmap(lambda x: unprocess(x, camera=camera))(scenes), scenes)
+    free = trainable(start, "stages.balance", "stages.color")
     found, history = fit_least_squares(_residuals, start, data, steps=steps, train=free)
     return found, float(np.nanmin(history.loss))  # not a number where a step was not taken
 
@@ -63,7 +63,7 @@ def _residuals(chain: Chain, data: tuple[Array, Array]):
 
 def errors(chain: Chain) -> dict[str, float]:
     """How far the chain's constants are from the camera's: black level, gains as fractions, greatest of the matrix."""
-    balance, matrix = chain.stages["balance"], np.asarray(chain.stages["colour"].matrix)  # pyright: ignore[reportAttributeAccessIssue]
+    balance, matrix = chain.stages["balance"], np.asarray(chain.stages["color"].matrix)  # pyright: ignore[reportAttributeAccessIssue]
     return {
         "black_error": abs(float(balance.black) - CAMERA.black),  # pyright: ignore[reportAttributeAccessIssue]
         "red_error": abs(float(balance.red) / CAMERA.red - 1),  # pyright: ignore[reportAttributeAccessIssue]

@@ -14,17 +14,17 @@ from ..demosaicing.linear import bilinear, malvar
 from ..demosaicing.menon import menon
 from ..io.raw import Raw
 from ..metrics import psnr
-from ..pretrained import told
-from ..sensor import CAMERA, LEVELS, expose
-from ..stages.color_matrix import ColourMatrix
-from ..stages.white_balance import Balance
+from ..pretrained import with_noise_level
+from ..sensor import CAMERA, LEVELS, unprocess
+from ..stages.color_matrix import ColorMatrix
+from ..stages.white_balance import WhiteBalance
 from ..tiled import in_tiles
 from ..values import check_floating
 from . import baselines
 
 Scenes = dict[str, Float[np.ndarray, "3 _ _"]]
 
-exposed = jax.jit(lambda scene, noise, key: expose(scene, noise, key=key))
+synthesize_raw = jax.jit(lambda scene, noise, key: unprocess(scene, noise, key=key))
 
 
 def run_tiles(chain: Chain, mosaic: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "3 h w"]:
@@ -33,18 +33,18 @@ def run_tiles(chain: Chain, mosaic: Float[np.ndarray, "h w"]) -> Float[np.ndarra
     return in_tiles(chain, np.asarray(mosaic, np.float32), size=1024, halo=32)
 
 
-def developed(chain: Chain, given: Raw) -> Float[np.ndarray, "3 h w"]:
+def develop_raw(chain: Chain, given: Raw) -> Float[np.ndarray, "3 h w"]:
     """The picture of a raw, the chain's camera exchanged for the one that took it."""
     fitted = chain.replace(
-        balance=replace(Balance(), {"black": 0.0, "red": given.gains[0], "blue": given.gains[2]}),
-        colour=replace(ColourMatrix(), {"mixing": given.matrix[~np.eye(3, dtype=bool)]}),
+        balance=replace(WhiteBalance(), {"black": 0.0, "red": given.gains[0], "blue": given.gains[2]}),
+        color=replace(ColorMatrix(), {"mixing": given.matrix[~np.eye(3, dtype=bool)]}),
     )
     picture = run_tiles(fitted, np.asarray(to_rggb(given.mosaic, given.pattern)))
     rows, columns = given.mosaic.shape
     return np.asarray(cut_back(picture, given.pattern, (rows, columns)))
 
 
-def even(scene) -> Float[np.ndarray, "3 _ _"]:
+def crop_even(scene) -> Float[np.ndarray, "3 _ _"]:
     """The scene without a last odd row or column; raises InputError for one of less than two pixels either way."""
     check_floating(scene)
     if min(scene.shape[1:]) < 2:
@@ -54,15 +54,14 @@ def even(scene) -> Float[np.ndarray, "3 _ _"]:
 
 def clean_mosaics(scenes: Scenes):
     """Pairs (mosaic, scene) without noise, of the finished values."""
-    return [(np.asarray(mosaic(even(s))), even(s)) for s in scenes.values()]
+    return [(np.asarray(mosaic(crop_even(s))), crop_even(s)) for s in scenes.values()]
 
 
 def raws(scenes: Scenes, noise, seed: int = 1000):
     """Pairs (raw, scene) as the camera records them; the noise is the same for every method."""
     keys = jr.split(jr.key(seed), len(scenes))
-    return [
-        (np.asarray(exposed(even(s), jnp.array(noise), k)), even(s)) for s, k in zip(scenes.values(), keys, strict=True)
-    ]
+    pairs = zip(map(crop_even, scenes.values()), keys, strict=True)
+    return [(np.asarray(synthesize_raw(scene, jnp.array(noise), key)), scene) for scene, key in pairs]
 
 
 def mean_psnr(method, pairs) -> float:
@@ -77,7 +76,7 @@ def judge(task: str, chain: Chain, scenes: Scenes) -> dict[str, float]:
         return {name: mean_psnr(method, clean_mosaics(scenes)) for name, method in methods.items()}
     found = {}
     for level, noise in LEVELS.items():
-        ours = told(chain, noise)
+        ours = with_noise_level(chain, noise)
         found[f"ours_{level}"] = mean_psnr(lambda m, ours=ours: run_tiles(ours, m), raws(scenes, noise))
         found[f"malvar_{level}"] = mean_psnr(lambda m: baselines.develop(m, CAMERA), raws(scenes, noise))
     return found
@@ -108,5 +107,5 @@ def example(task: str, chain: Chain, scene: Float[np.ndarray, "3 h w"]):
     if task == "demosaic":
         return mosaic(scene), bilinear(mosaic(scene)), chain
     noise = LEVELS["high"]
-    given = exposed(scene, jnp.array(noise), jr.key(7))
-    return given, baselines.develop(np.asarray(given), CAMERA), told(chain, noise)
+    given = synthesize_raw(scene, jnp.array(noise), jr.key(7))
+    return given, baselines.develop(np.asarray(given), CAMERA), with_noise_level(chain, noise)

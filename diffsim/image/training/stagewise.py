@@ -9,8 +9,8 @@ from ...parameters import parameters, trainable
 from ..chain import Chain
 from ..demosaicing.bayer import mosaic
 from ..demosaicing.linear import malvar
-from ..sensor import CAMERA, camera_colours, to_srgb
-from ..stages.variance_stabilization import root
+from ..sensor import CAMERA, camera_colors, to_srgb
+from ..stages.variance_stabilization import stabilize_variance
 from .train_chain import (
     CONSTANTS,
     CONSTANTS_RATE,
@@ -69,7 +69,8 @@ def _upto(chain: Chain, last: str) -> Chain:
 
 def own_target(name: str, picture: Float[Array, "3 s s"]) -> Float[Array, "..."]:
     """What the camera has after a stage: the mosaic, the camera's colours, those of light, or the finished picture."""
-    seen = camera_colours(picture, CAMERA) * jnp.array([CAMERA.red, 1.0, CAMERA.blue], picture.dtype)[:, None, None]
+    seen = camera_colors(picture, CAMERA) * jnp.array([CAMERA.red, 1.0, CAMERA.blue], picture.dtype)[:, None, None]
     linear = jnp.einsum("ij,jhw->ihw", jnp.array(CAMERA.matrix, picture.dtype), seen)
-    places = {"balance": mosaic(seen), "demosaic": root(seen), "colour": linear, "gamma": to_srgb(linear)}
-    return places.get(name, picture)
+    targets = {"balance": mosaic(seen), "demosaic": stabilize_variance(seen)}
+    targets |= {"color": linear, "gamma": to_srgb(linear)}
+    return targets.get(name, picture)

@@ -17,10 +17,10 @@ from ...parameters import frozen
 from ...train.fit import History, fit
 from ..chain import Chain
 from ..demosaicing.bayer import mosaic
-from ..demosaicing.denoising_network import Restore
+from ..demosaicing.denoising_network import DenoisingDemosaic
 from ..demosaicing.linear import malvar
-from ..pretrained import told
-from ..sensor import LEVELS, SPAN, expose, level
+from ..pretrained import with_noise_level
+from ..sensor import LEVELS, SPAN, noise_level, unprocess
 from . import patches
 
 BATCH, BORDER = 8, 6
@@ -89,7 +89,7 @@ def noise_free_loss(model: tuple[Chain, Array], keys: PRNGKeyArray, target: Call
     The logarithm gives most weight to smooth patches, where what demosaicking cannot know does not hide the constants.
     """
     chain, squares = model
-    one = lambda picture, _: jnp.log(_mean_square(chain(expose(picture)) - target(picture)) + 1e-5)
+    one = lambda picture, _: jnp.log(_mean_square(chain(unprocess(picture)) - target(picture)) + 1e-5)
     return patches.mean_over(one, squares, keys)
 
 
@@ -99,8 +99,8 @@ def noisy_loss(model: tuple[Chain, Array], keys: PRNGKeyArray, target: Callable 
 
     def one(picture, key):
         given, noise = _noisy_raw(picture, key)
-        difference = on_patches(told(chain, noise))(given) - target(picture)
-        return _mean_square(difference) / 2.0 ** (GROWTH * level(noise))
+        difference = on_patches(with_noise_level(chain, noise))(given) - target(picture)
+        return _mean_square(difference) / 2.0 ** (GROWTH * noise_level(noise))
 
     return patches.mean_over(one, squares, keys)
 
@@ -121,7 +121,7 @@ def train(
         (chain, _), history = learn(clean_loss, (chain, squares), schedule(steps, 4e-3))
         return chain, history
     model = (with_constants(chain, squares, key=first, checkpoint=saved("constants")), squares)
-    free = frozen(model, "0.stages.balance", "0.stages.colour")
+    free = frozen(model, "0.stages.balance", "0.stages.color")
     (chain, _), history = learn(noisy_loss, model, orthogonal(steps), train=free)
     return chain, history
 
@@ -155,7 +155,7 @@ def smoothed(history: History) -> Float[np.ndarray, " n"]:
 
 def on_patches(chain: Chain) -> Chain:
     """The noisy chain for patches, whose border does not count: their mosaics are not mirrored at the edge."""
-    return chain.replace(demosaic=cast(Restore, chain.stages["demosaic"]).inside)
+    return chain.replace(demosaic=cast(DenoisingDemosaic, chain.stages["demosaic"]).inside)
 
 
 def _noisy_raw(picture: Float[Array, "3 s s"], key: PRNGKeyArray) -> tuple[Float[Array, "s s"], Float[Array, " 2"]]:
@@ -164,7 +164,7 @@ def _noisy_raw(picture: Float[Array, "3 s s"], key: PRNGKeyArray) -> tuple[Float
     times = 2.0 ** jr.uniform(strength, (), picture.dtype, -SPAN, SPAN)
     middle = LEVELS["middle"]
     chosen = jnp.stack([middle.shot * times**2, middle.read * times])
-    return expose(picture, chosen, key=noise), chosen
+    return unprocess(picture, chosen, key=noise), chosen
 
 
 def _mean_square(difference):
