@@ -1,4 +1,4 @@
-"""Sums and means over windows, whose adjoints are such sums again."""
+"""Sums and means over windows, whose adjoints are sums over windows too."""
 
 from functools import reduce
 from math import isqrt
@@ -14,20 +14,28 @@ from ..values import check_floating
 
 
 def box_filter(image: Float[Array, "c h w"], radius: int) -> Float[Array, "c h w"]:
-    """The mean over a square of 2 radius + 1 pixels, less what lies beyond the edge; the local mean of a filter."""
+    """Returns the mean over the pixels of the picture within a square of 2 radius + 1 pixels.
+
+    Args:
+        image: the picture.
+        radius: of the square, in pixels.
+
+    Raises:
+        InputError: for a picture of whole numbers.
+    """
     check_floating(image)
-    counts = np.outer(*(counted(size, radius) for size in image.shape[1:]))
+    counts = np.outer(*(_neighbours(size, radius) for size in image.shape[1:]))
     edges = ((0, 0), (radius, radius), (radius, radius))
-    return sums(materialize(jnp.pad(image, edges)), radius) / counts.astype(image.dtype)[None]
+    return box_sums(materialize(jnp.pad(image, edges)), radius) / counts.astype(image.dtype)[None]
 
 
-def sums(image: Float[Array, "c h w"], radius: int) -> Float[Array, "c h-2r w-2r"]:
-    """The sums over the squares of `box` that lie within the picture: down, then across."""
+def box_sums(image: Float[Array, "c h w"], radius: int) -> Float[Array, "c h-2r w-2r"]:
+    """Returns the sums over the squares of `box_filter` that lie within the picture: down, then across."""
     return _runs(materialize(_runs(image, 2 * radius + 1, 1)), 2 * radius + 1, 2)
 
 
 def _runs(x, count: int, axis: int):
-    """The sums of every `count` neighbours along an axis: first of short runs, then of these, then what is left."""
+    """The sums of every `count` neighbours along an axis: of short runs, of these, and of the remaining ones."""
     short = isqrt(count)
     runs, size = count // short, x.shape[axis] - count + 1
     part = lambda y, at, n: lax.slice_in_dim(y, at, at + n, axis=axis)
@@ -37,7 +45,7 @@ def _runs(x, count: int, axis: int):
     return reduce(add, [part(x, i, size) for i in range(short * runs, count)], total)
 
 
-def counted(size: int, radius: int) -> np.ndarray:
+def _neighbours(size: int, radius: int) -> np.ndarray:
     """How many of the 2 radius + 1 neighbours of each of `size` positions exist."""
     at = np.arange(size)
     return np.minimum(at + radius, size - 1) - np.maximum(at - radius, 0) + 1

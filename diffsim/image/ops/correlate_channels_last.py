@@ -1,4 +1,4 @@
-"""Stencils between many channels, which come last: what small networks are made of.
+"""Stencils between many channels, which come last: the layers of small networks.
 
 With the channels of a pixel side by side, a neighbourhood is a few long runs of numbers, and the sums over it are
 products of matrices. The adjoints gather, as those of `stencil` do.
@@ -18,14 +18,14 @@ from ..._jax.custom_transpose import with_adjoint
 from ..values import check_floating
 from .tiling import for_each_tile, not_repeated, tile_size
 
-AROUND = 2**20  # numbers of the neighbourhoods of a strip's pixels
-ACTIVATION = "activation"  # the name of what a chain does not compute again
+AROUND = 2**20  # numbers in the neighbourhoods of the pixels of a strip, at most
+ACTIVATION = "activation"  # the name of what `jax.checkpoint` saves in a chain
 
 
 def correlate_last(
     image: Float[Array, "h w c"], weights: Float[Array, "k c rows columns"]
 ) -> Float[Array, "h-rows+1 w-columns+1 k"]:
-    """The sums over c, i, j of weights[k, c, i, j] image[y + i, x + j, c], where all of it lies within the picture."""
+    """Returns the sums over c, i, j of weights[k, c, i, j] image[y + i, x + j, c], where the stencil lies within."""
     return correlate_last_p.bind(image, weights)
 
 
@@ -35,47 +35,47 @@ def _correlate_whole(weights, image):
 
 def _zero_padded(weights, image):
     rows, columns = (size // 2 for size in weights.shape[2:])
-    # Held, so that layers of one shape are widened by one program, whatever makes their pictures and reads them.
+    # With barriers on both sides, layers of one shape are padded by one program, whatever is before and after.
     return materialize(jnp.pad(materialize(image), ((rows, rows), (columns, columns), (0, 0))))
 
 
-def _adjoint(weights, image, bar):
-    # Kept is the picture without its edge, which is not added before the cotangent is there.
-    image, bar = barrier(image, bar)
-    return taps_last_p.bind(_zero_padded(weights, image), bar), _correlate_whole(_turned(weights), bar)
+def _adjoint(weights, image, cotangent):
+    # Stored is the picture without its padding, which waits for the cotangent.
+    image, cotangent = barrier(image, cotangent)
+    return taps_last_p.bind(_zero_padded(weights, image), cotangent), _correlate_whole(_rotated(weights), cotangent)
 
 
 stencil_last = with_adjoint(_correlate_whole, _adjoint, check_floating)
-"""`stencil_last(weights, image)`: the stencil of odd size on the whole picture, beyond whose edge it is zero."""
+"""`stencil_last(weights, image)`: the sums of a stencil of odd size at every pixel, beyond the edge of zeros."""
 
 
 def save_activation(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """The same, to be kept for the way back where a chain computes again what is within its stages."""
-    # Held, so that nothing computes it again that needs it, and layers of one shape end in one program.
+    """Returns the same array, which a chain stores for reverse mode instead of computing it again."""
+    # With a barrier, no use of it computes it again, and layers of one shape end in one program.
     return materialize(checkpoint_name(x, ACTIVATION))
 
 
 @jax.custom_jvp
 def relu(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """The greater of x and 0, which is kept, and which the derivative needs instead of x."""
+    """Returns the greater of x and 0, which is stored for reverse mode instead of x."""
     return jnp.maximum(x, 0.0)
 
 
 @relu.defjvp
 def _relu_jvp(primals, tangents):
-    found = save_activation(jnp.maximum(primals[0], 0.0))
-    return found, jnp.where(found > 0.0, tangents[0], 0.0)
+    activation = save_activation(jnp.maximum(primals[0], 0.0))
+    return activation, jnp.where(activation > 0.0, tangents[0], 0.0)
 
 
 def space_to_depth(image: Float[Array, "2h 2w c"]) -> Float[Array, "h w 4c"]:
-    """The picture at half the size, the four pixels of every square of two by two as channels."""
+    """Returns the picture at half the size, the four pixels of every square of two by two as channels."""
     height, width, channels = image.shape
     squares = image.reshape(height // 2, 2, width // 2, 2, channels)
     return squares.transpose(0, 2, 1, 3, 4).reshape(height // 2, width // 2, 4 * channels)
 
 
 def depth_to_space(image: Float[Array, "h w 4c"]) -> Float[Array, "2h 2w c"]:
-    """The picture of which `space_to_depth` makes this one."""
+    """Returns the picture at twice the size, the inverse of `space_to_depth`."""
     height, width, channels = image.shape
     squares = image.reshape(height, width, 2, 2, channels // 4)
     return squares.transpose(0, 2, 1, 3, 4).reshape(2 * height, 2 * width, channels // 4)
@@ -100,26 +100,27 @@ def _taps(image, cotangent):
     rows, columns, channels = image.shape[0] - height + 1, image.shape[1] - width + 1, image.shape[2]
     strip = tile_size(height, max(1, AROUND // (channels * rows * columns * width)))
 
-    def add(total, wanted, at):
-        new = not_repeated(wanted, at, strip)[None, :, None]
-        against = lax.dynamic_slice_in_dim(cotangent, at, strip, axis=0).transpose(2, 0, 1) * new
-        return total + materialize(against).reshape(out, -1) @ _around(image, at, (strip, width), (rows, columns))
+    def add_strip(total, unmoved, start):
+        new = not_repeated(unmoved, start, strip)[None, :, None]
+        rows_of_cotangent = lax.dynamic_slice_in_dim(cotangent, start, strip, axis=0).transpose(2, 0, 1) * new
+        neighbourhoods = _neighbourhoods(image, start, (strip, width), (rows, columns))
+        return total + materialize(rows_of_cotangent).reshape(out, -1) @ neighbourhoods
 
-    total = for_each_tile(height, strip, add, jnp.zeros((out, rows * columns * channels), image.dtype))
+    total = for_each_tile(height, strip, add_strip, jnp.zeros((out, rows * columns * channels), image.dtype))
     return total.reshape(out, rows, columns, channels).transpose(0, 3, 1, 2)
 
 
-def _around(image, at, size: tuple[int, int], reach: tuple[int, int]):
-    """The neighbourhoods of a strip's pixels, one a line: of every row as many numbers as lie side by side there."""
+def _neighbourhoods(image, start, size: tuple[int, int], reach: tuple[int, int]):
+    """The neighbourhoods of the pixels of a strip, one a row, copied by runs of contiguous numbers."""
     (strip, width), (rows, columns), channels = size, reach, image.shape[2]
     lines = image.reshape(image.shape[0], -1)
     run = lambda y, x: lax.dynamic_slice(lines, (y, x), (1, columns * channels))[0]
     down, across = np.arange(strip)[:, None, None] + np.arange(rows), channels * np.arange(width)[None, :, None]
-    return materialize(jnp.vectorize(run, signature="(),()->(n)")(at + down, across)).reshape(strip * width, -1)
+    return materialize(jnp.vectorize(run, signature="(),()->(n)")(start + down, across)).reshape(strip * width, -1)
 
 
-def _turned(weights):
-    """The stencil of the adjoint: turned by half a turn, inputs and outputs exchanged."""
+def _rotated(weights):
+    """The stencil of the adjoint: rotated by half a turn, inputs and outputs exchanged."""
     return jnp.swapaxes(weights[..., ::-1, ::-1], -4, -3)
 
 
@@ -129,8 +130,7 @@ def _full(cotangent, rows: int, columns: int):
 
 
 def _correlate_to_image(cotangent, image, weights):
-    found = correlate_last_p.bind(_full(cotangent, *weights.shape[-2:]), _turned(weights))
-    return sum_batch(found, image)
+    return sum_batch(correlate_last_p.bind(_full(cotangent, *weights.shape[-2:]), _rotated(weights)), image)
 
 
 def _correlate_to_weights(cotangent, image, weights):
@@ -138,7 +138,7 @@ def _correlate_to_weights(cotangent, image, weights):
 
 
 def _taps_to_image(cotangent, image, other):
-    return sum_batch(correlate_last_p.bind(_full(other, *cotangent.shape[-2:]), _turned(cotangent)), image)
+    return sum_batch(correlate_last_p.bind(_full(other, *cotangent.shape[-2:]), _rotated(cotangent)), image)
 
 
 def _taps_to_other(cotangent, image, other):

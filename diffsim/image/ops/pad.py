@@ -1,6 +1,6 @@
-"""Pictures widened beyond their edge. On the way back what was added is folded inward, row by row.
+"""Padding beyond the edge of a picture, whose adjoint adds the padding back to where it came from, row by row.
 
-Differentiated by rule, every strip that was added would become a whole picture of zeros around it.
+Differentiated by rule, every padded strip would become a full picture of zeros around it.
 """
 
 from itertools import pairwise
@@ -17,7 +17,17 @@ MODES = {"reflect": "reflect", "edge": "edge", "zero": "constant"}  # as `jnp.pa
 
 
 def pad(image: Float[Array, "c h w"], rows: int, columns: int, edge: str = "reflect") -> Float[Array, "c h2 w2"]:
-    """The picture with `rows` more above and below and `columns` more on both sides, filled as `stencil` says."""
+    """Returns the picture with `rows` more above and below and `columns` more on both sides.
+
+    Args:
+        image: the picture.
+        rows: to add on each side.
+        columns: to add on each side.
+        edge: "reflect" mirrors the picture about its outermost pixels, "edge" repeats them, "zero" adds zeros.
+
+    Raises:
+        InputError: for an unknown `edge`, and for a picture too small to mirror.
+    """
     if edge not in MODES:
         raise InputError(f"edge={edge!r}: give one of {', '.join(MODES)}")
     if edge == "reflect" and (rows >= image.shape[1] or columns >= image.shape[2]):
@@ -32,7 +42,7 @@ def _widen(image, *, rows: int, columns: int, edge: str):
 
 
 def _fold(image, *, rows: int, columns: int, edge: str):
-    """The adjoint of `_widen`: the middle, to which all that lies around it is added where it came from."""
+    """The adjoint of `_widen`: the middle, to which the padding around it is added where it came from."""
     above, middle, below = _thirds(image, rows, -2)
     if edge == "zero":
         return _thirds(middle, columns, -1)[1]

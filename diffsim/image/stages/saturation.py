@@ -1,4 +1,4 @@
-"""Colours moved away from grey or towards it."""
+"""Saturation: colours moved away from grey or towards it."""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -20,16 +20,16 @@ class Saturation(eqx.Module):
     vibrance: Scalar = param(0.0, bounds=(-2.0, 2.0))
 
     def __call__(self, picture: Float[Array, "3 h w"]) -> Float[Array, "3 h w"]:
-        """The picture with its colours strengthened."""
-        return _saturated(jnp.stack([self.saturation, self.vibrance]), picture)
+        """Returns the picture with its colours strengthened."""
+        return _saturate(jnp.stack([self.saturation, self.vibrance]), picture)
 
 
 @by_strips
-def _saturated(numbers, planes):
+def _saturate(numbers, planes):
     saturation, vibrance = numbers
     grey = weighted_mean(LUMA, planes)
     red, green, blue = colors = [plane - grey for plane in planes]
-    # The small number keeps the root differentiable at grey.
+    # The small number makes the root differentiable at grey.
     chroma = jnp.sqrt((red**2 + green**2 + blue**2) / 3.0 + 1e-6)
     factor = saturation + vibrance * jnp.exp(-10.0 * chroma)
     return [grey + factor * color for color in colors]

@@ -1,4 +1,4 @@
-"""A monotone curve on every value."""
+"""The tone curve: a monotone curve on every value."""
 
 import equinox as eqx
 import jax
@@ -13,7 +13,8 @@ from ..ops.piecewise_linear import curve
 class ToneCurve(eqx.Module):
     """A monotone curve through 16 equally spaced knots, from 0 at 0 to 1 at 1, straight between and beyond them.
 
-    `rises` are the logarithms of the rises from knot to knot, up to a common factor; equal ones make no change.
+    `rises` are the logarithms of the rises from knot to knot, up to a common factor; if all are equal, the picture is
+    unchanged.
     """
 
     rises: Float[Array, " 15"] = param(np.zeros(15))
@@ -24,5 +25,5 @@ class ToneCurve(eqx.Module):
         return jnp.concatenate([jnp.zeros(1, self.rises.dtype), jnp.cumsum(jax.nn.softmax(self.rises))])
 
     def __call__(self, picture: Float[Array, "c h w"]) -> Float[Array, "c h w"]:
-        """The picture, every value by the curve."""
+        """Returns the picture with the curve applied to every value."""
         return curve(jax.nn.softmax(self.rises), picture)

@@ -17,7 +17,7 @@ from ..values import check_floating
 class WhiteBalance(eqx.Module):
     """Black level and white balance on an RGGB mosaic: (x - black) / (1 - black), times the gain of its colour.
 
-    Values below black stay negative: cut off, their noise would brighten the shadows.
+    Values below black stay negative: clipped, their noise would brighten the shadows.
     """
 
     black: Scalar = param(0.05, bounds=(-0.05, 0.5))
@@ -25,13 +25,17 @@ class WhiteBalance(eqx.Module):
     blue: Scalar = param(1.5, bounds=(0.2, 8.0))
 
     def __call__(self, mosaic: Float[Array, "h w"]) -> Float[Array, "h w"]:
-        """The balanced mosaic: grey has one value in all colours, 0 is black."""
+        """Returns the balanced mosaic: grey has one value in all colours, 0 is black.
+
+        Raises:
+            InputError: for an odd number of rows or columns, and for whole numbers.
+        """
         check_even(mosaic.shape)
         return _balanced(jnp.stack([self.black, self.red, self.blue]), mosaic)
 
 
 def _gains(numbers, width: int):
-    """What the values of a row with red ones, and of one with blue ones, are multiplied by."""
+    """The factors of a row with red pixels and of one with blue pixels: (2, width)."""
     black, red, blue = numbers
     is_red, is_blue = (np.tile(site, (1, width // 2)) for site in ([[1.0, 0.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 1.0]]))
     kinds = red * is_red + blue * is_blue + (1.0 - is_red - is_blue)
@@ -44,11 +48,12 @@ def _balance(numbers, mosaic):
 
 
 def _balance_adjoint(numbers, mosaic, cotangent):
-    rows, bars = (x.reshape(-1, 2, mosaic.shape[1]) for x in (mosaic, cotangent))
-    above, plain = (jnp.sum(x.reshape(2, -1, 2), axis=1) for x in sum_rows([bars * (rows - numbers[0]), bars]))
+    rows, cotangents = (x.reshape(-1, 2, mosaic.shape[1]) for x in (mosaic, cotangent))
+    sums = sum_rows([cotangents * (rows - numbers[0]), cotangents])
+    above, plain = (jnp.sum(x.reshape(2, -1, 2), axis=1) for x in sums)
     gains, scale = _gains(numbers, 2), 1.0 / (1.0 - numbers[0])
     to_black = jnp.sum(gains * (scale * above - plain))
-    to_picture = (bars * _gains(numbers, mosaic.shape[1])[None]).reshape(mosaic.shape)
+    to_picture = (cotangents * _gains(numbers, mosaic.shape[1])[None]).reshape(mosaic.shape)
     return jnp.stack([to_black, scale * above[0, 0], scale * above[1, 1]]), to_picture
 
 
