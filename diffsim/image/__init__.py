@@ -1,7 +1,7 @@
 """From camera raw to picture: differentiable stages, chains of them, raws, picture files and metrics.
 
-Pictures are arrays (3, height, width) in [0, 1], mosaics (height, width); there is no batch axis. Whole numbers are
-refused with an InputError wherever they would be computed with.
+Pictures are arrays (3, height, width) in [0, 1], mosaics (height, width); there is no batch axis. Functions that
+compute with a picture of whole numbers raise InputError.
 """
 
 from .chain import Chain as Chain

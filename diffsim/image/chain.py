@@ -1,4 +1,4 @@
-"""Chains: named stages, one after the other, every parameter of which can be trained through all that follow."""
+"""Chains: named stages, one after the other, whose parameters are trained through all stages that follow."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -18,18 +18,18 @@ _policy = jax.checkpoint_policies.save_only_these_names(ACTIVATION)
 
 
 class FunctionStage(eqx.Module):
-    """A stage from any function of (parameters, picture)."""
+    """A stage of any function of (parameters, picture): `FunctionStage(lambda gain, x: gain * x, jnp.array(2.0))`."""
 
     function: Callable[[PyTree, Array], Array] = eqx.field(static=True)
     parameters: PyTree = None
 
     def __call__(self, image: Array) -> Array:
-        """The function's picture."""
+        """Returns `function(parameters, image)`."""
         return self.function(self.parameters, image)
 
 
 class _Function(eqx.Module):
-    """A function as a stage, no leaf of the chain, so that chains pass through `jax.jit` as trees of arrays."""
+    """A function as a stage without leaves, so that `jax.jit` takes chains as trees of arrays."""
 
     function: Stage = eqx.field(static=True)
 
@@ -56,20 +56,24 @@ class Chain(eqx.Module):
         self.remat = remat
 
     def __call__(self, image: Float[Array, "..."]) -> Float[Array, "..."]:
-        """The last stage's picture."""
+        """Returns the picture of the last stage."""
         for stage in self.stages.values():
             image = eqx.filter_checkpoint(stage, policy=_policy)(image) if self.remat else stage(image)
         return image
 
     def pictures(self, image: Float[Array, "..."]) -> OrderedDict[str, Float[Array, "..."]]:
-        """What every stage makes of the image, by the stage's name."""
-        found = OrderedDict()
+        """Returns the picture of every stage, by its name."""
+        pictures = OrderedDict()
         for name, stage in self.stages.items():
-            image = found[name] = stage(image)
-        return found
+            image = pictures[name] = stage(image)
+        return pictures
 
     def replace(self, **stages: Stage) -> "Chain":
-        """The chain with the named stages exchanged for others; raises InputError for a name that it has not."""
+        """Returns the chain with other stages of these names.
+
+        Raises:
+            InputError: for a name that is none of the chain.
+        """
         unknown = set(stages) - set(self.stages)
         if unknown:
             raise InputError(f"no stage {sorted(unknown)[0]!r}; the stages are {', '.join(self.stages)}")
@@ -79,7 +83,13 @@ class Chain(eqx.Module):
 def adjoints(
     chain: Chain, image: Float[Array, "..."], loss: Callable[[Array], Float[Array, ""]]
 ) -> OrderedDict[str, Float[Array, "..."]]:
-    """The gradient of `loss` of the chain's picture with respect to what every stage puts out, by name."""
+    """Returns the gradient of the loss with respect to the picture of every stage, by its name.
+
+    Args:
+        chain: the stages.
+        image: the input of the first stage.
+        loss: of the picture of the last stage.
+    """
 
     def run(offsets):
         x = image

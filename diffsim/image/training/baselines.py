@@ -1,4 +1,4 @@
-"""Classical developing of a noisy raw, given the camera's true constants: what a learned chain has to beat."""
+"""Classical development of a noisy raw with the true constants of the camera, to compare learned chains with."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,14 +13,18 @@ from ..stages.variance_stabilization import stabilize_variance, unstabilize_vari
 from ..values import check_floating
 
 STRENGTHS = (0.8, 1.0, 1.3, 1.7, 2.2)
-"""Multiples of the estimated noise that a denoiser may be told; the best one is its result."""
+"""Multiples of the estimated noise given to a denoiser, of which the best result counts."""
 
 
 def develop(raw: Float[np.ndarray, "h w"], camera: Camera, denoiser: str = "", strength: float = 1.0):
-    """The picture (3, h, w) of an RGGB raw: balance, demosaicking, a denoiser, colour matrix, sRGB, tone.
+    """Returns the picture (3, h, w) of an RGGB raw: white balance, demosaicking, a denoiser, colour matrix, sRGB, tone.
 
-    `denoiser` is "" (none, on Malvar's filters), "nlm" (non-local means) or "bm3d", both on Menon's and where the
-    noise is about equal all over, under the square root.
+    Args:
+        raw: its mosaic, black level included.
+        camera: that took it.
+        denoiser: "" for none, after Malvar's demosaicking; "nlm" for non-local means or "bm3d", both after Menon's and
+            between `stabilize_variance` and its inverse.
+        strength: of the denoiser, as a multiple of the estimated noise.
     """
     check_floating(raw)
     gains = np.array([camera.red, 1.0, camera.blue], np.float32)

@@ -1,4 +1,4 @@
-"""A camera's constants found again from noise-free raws, after a wrong start."""
+"""Calibration: the constants of a camera recovered from noise-free raws, after a wrong start."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ SCENES = 12
 
 
 def true_finish() -> Chain:
-    """The chain of the camera's own constants, without its tone."""
+    """Returns the chain with the constants of the camera, without its tone."""
     matrix = np.array(CAMERA.matrix, np.float32)
     return Chain(
         remat=False,
@@ -32,7 +32,7 @@ def true_finish() -> Chain:
 
 
 def wrong_start(off: float, key: PRNGKeyArray) -> Chain:
-    """The true chain, each of its nine constants wrong by a fraction `off` up or down."""
+    """Returns the true chain with each of its nine constants changed by a fraction `off`, up or down."""
     true = true_finish()
     wrong = 1.0 + off * jr.rademacher(key, (9,), jnp.float32)
     names = ("stages.balance.black", "stages.balance.red", "stages.balance.blue")
@@ -44,25 +44,25 @@ def wrong_start(off: float, key: PRNGKeyArray) -> Chain:
 
 
 def recover(start: Chain, steps: int, *, key: PRNGKeyArray) -> tuple[Chain, float]:
-    """The chain whose constants fit noise-free raws of smooth scenes, and the least loss on the way."""
+    """Returns the chain whose constants fit noise-free raws of smooth scenes, and the least loss of the fit."""
     squares = np.asarray(train_chain.squares())
     scenes = squares[np.asarray(jr.choice(key, len(squares), (SCENES,), replace=False))] / np.float32(255)
-    # Smooth scenes: what demosaicking cannot know would pull at the constants.
+    # Smooth scenes: errors of demosaicking would bias the constants.
     scenes = jax.vmap(lambda x: box_filter(box_filter(box_filter(x, 4), 4), 4))(jnp.asarray(scenes))
     camera = CAMERA._replace(tone=False, bits=None)
     data = (jax.vmap(lambda x: unprocess(x, camera=camera))(scenes), scenes)
     free = trainable(start, "stages.balance", "stages.color")
-    found, history = fit_least_squares(_residuals, start, data, steps=steps, train=free)
-    return found, float(np.nanmin(history.loss))  # not a number where a step was not taken
+    fitted, history = fit_least_squares(_residuals, start, data, steps=steps, train=free)
+    return fitted, float(np.nanmin(history.loss))  # not a number where a step was rejected
 
 
 def _residuals(chain: Chain, data: tuple[Array, Array]):
-    edge = train_chain.BORDER  # at their edges the mosaics are mirrored
+    edge = train_chain.BORDER  # beyond their edges the mosaics are mirrored
     return (jax.vmap(chain)(data[0]) - data[1])[..., edge:-edge, edge:-edge]
 
 
 def errors(chain: Chain) -> dict[str, float]:
-    """How far the chain's constants are from the camera's: black level, gains as fractions, greatest of the matrix."""
+    """Returns the errors of the constants: black level, gains as fractions, the greatest of the matrix."""
     balance, matrix = chain.stages["balance"], np.asarray(chain.stages["color"].matrix)  # pyright: ignore[reportAttributeAccessIssue]
     return {
         "black_error": abs(float(balance.black) - CAMERA.black),  # pyright: ignore[reportAttributeAccessIssue]
