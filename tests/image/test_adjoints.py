@@ -54,11 +54,11 @@ def naive_guided(smoothing, picture, radius=2):
     guide = image.luma(picture) if len(picture) == 3 else picture[0]
     mean = lambda x: naive_mean(x, radius)
     level = mean(guide)
-    made = []
+    planes = []
     for color in picture:
         slope = (mean(guide * color) - level * mean(color)) / (mean(guide**2) - level**2 + smoothing)
-        made.append(mean(slope) * guide + mean(mean(color) - slope * level))
-    return jnp.stack(made)
+        planes.append(mean(slope) * guide + mean(mean(color) - slope * level))
+    return jnp.stack(planes)
 
 
 def naive_grid(numbers, picture, cell=4, depth=4):
@@ -74,8 +74,8 @@ def naive_grid(numbers, picture, cell=4, depth=4):
     for up, share in ((0, low + 1 - place), (1, place - low)):
         grid = grid.at[:, low + up, y // cell, x // cell].add(share[None] * values)
     for axis, share in ((1, mix), (2, blur), (3, blur)):
-        beside = jnp.pad(grid, [(1, 1) if a == axis else (0, 0) for a in range(4)])
-        take = lambda at, size=grid.shape[axis], a=axis, b=beside: jax.lax.slice_in_dim(b, at, at + size, axis=a)
+        padded = jnp.pad(grid, [(1, 1) if a == axis else (0, 0) for a in range(4)])
+        take = lambda at, size=grid.shape[axis], a=axis, b=padded: jax.lax.slice_in_dim(b, at, at + size, axis=a)
         grid = (1 - 2 * share) * grid + share * (take(0) + take(2))
     v, u = (y + 0.5) / cell - 0.5, (x + 0.5) / cell - 0.5
     sums = jnp.zeros((4, height, width))
@@ -160,11 +160,11 @@ def test_value_and_both_modes_are_those_of_the_naive_formula(name):
     function, naive, parameters = CASES[name]
     args = (parameters, INPUTS[name])
     tangents = tuple(jr.normal(jr.key(i), x.shape) for i, x in enumerate(args))
-    found, expected = (jax.jit(lambda *a, f=f: jax.jvp(f, a, tangents))(*args) for f in (function, naive))
-    np.testing.assert_allclose(found[0], expected[0], rtol=1e-11, atol=1e-12)
-    np.testing.assert_allclose(found[1], expected[1], rtol=1e-9, atol=1e-10)
-    bar = jr.normal(jr.key(5), INPUTS[name].shape)
-    pulled = [jax.jit(lambda *a, f=f: jax.vjp(f, *a)[1](bar))(*args) for f in (function, naive)]
+    result, expected = (jax.jit(lambda *a, f=f: jax.jvp(f, a, tangents))(*args) for f in (function, naive))
+    np.testing.assert_allclose(result[0], expected[0], rtol=1e-11, atol=1e-12)
+    np.testing.assert_allclose(result[1], expected[1], rtol=1e-9, atol=1e-10)
+    cotangent = jr.normal(jr.key(5), INPUTS[name].shape)
+    pulled = [jax.jit(lambda *a, f=f: jax.vjp(f, *a)[1](cotangent))(*args) for f in (function, naive)]
     for a, b in zip(*pulled, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10)
 
@@ -184,7 +184,9 @@ def test_batches_go_through_both_ways(name):
 
 
 def test_second_derivatives_are_those_of_the_function():
-    cube = with_adjoint(lambda p, x: p * x**3, lambda p, x, bar: (jnp.sum(bar * x**3), 3 * p * x**2 * bar))
+    cube = with_adjoint(
+        lambda p, x: p * x**3, lambda p, x, cotangent: (jnp.sum(cotangent * x**3), 3 * p * x**2 * cotangent)
+    )
     x = jnp.array([[[0.5, -1.0, 2.0]]])
     slope = lambda p, x: jax.grad(lambda p, x: jnp.sum(cube(p, x)), 1)(p, x)
     along = jnp.ones_like(x)
@@ -196,11 +198,11 @@ def test_second_derivatives_of_the_color_matrix_are_those_of_the_naive_formula()
     args = MIXING, TALL
     tangents = tuple(jr.normal(jr.key(i), x.shape) for i, x in enumerate(args))
     slopes = lambda f: jax.grad(lambda *a: jnp.sum(jnp.sin(f(*a))), (0, 1))
-    found, expected = (jax.jit(lambda *a, f=f: jax.jvp(slopes(f), a, tangents))(*args) for f in (mixed, naive_mixed))
+    result, expected = (jax.jit(lambda *a, f=f: jax.jvp(slopes(f), a, tangents))(*args) for f in (mixed, naive_mixed))
     twice = [
         jax.jit(jax.grad(lambda *a, f=f: jnp.sum(slopes(f)(*a)[0] ** 2), (0, 1)))(*args) for f in (mixed, naive_mixed)
     ]
-    for a, b in zip(jax.tree.leaves((found, twice[0])), jax.tree.leaves((expected, twice[1])), strict=True):
+    for a, b in zip(jax.tree.leaves((result, twice[0])), jax.tree.leaves((expected, twice[1])), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10)
 
 

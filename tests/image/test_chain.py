@@ -87,9 +87,9 @@ def test_unknown_stages_and_empty_chains_are_named(chain):
 
 
 def test_tiles_equal_the_whole(chain):
-    whole = chain(MOSAIC)
+    picture = chain(MOSAIC)
     tiled = image.in_tiles(chain, MOSAIC, size=20, halo=16)
-    np.testing.assert_allclose(tiled, whole, atol=1e-12)
+    np.testing.assert_allclose(tiled, picture, atol=1e-12)
 
 
 def test_odd_tiles_are_named(chain):

@@ -15,7 +15,7 @@ from diffsim.testing import assert_gradients
 PICTURE = jr.uniform(jr.key(0), (3, 16, 18))
 
 
-# Where red, green and blue are, and which colour lies beside green in its row.
+# Where red, green and blue are; of green, by the colour in its row or column.
 SITES = {"red": (0, 0), "beside red": (0, 1), "below red": (1, 0), "blue": (1, 1)}
 
 

@@ -1,4 +1,4 @@
-"""The network that is told the noise: what it starts as, its reach, its gradients where code breaks, its levels."""
+"""The network for joint demosaicking and denoising: start, reach, gradients at difficult pixels, noise levels."""
 
 import equinox as eqx
 import jax
@@ -35,9 +35,9 @@ def decided(key) -> image.DenoisingDemosaic:
 def test_untrained_it_is_malvars_filters():
     mosaic = jr.uniform(jr.key(0), (10, 14))
     inner = np.s_[:, 2:-2, 2:-2]
-    found = image.DenoisingDemosaic((3, 4), key=jr.key(1))(mosaic)
-    assert found.shape == (3, 10, 14)
-    np.testing.assert_allclose(found[inner], image.malvar(mosaic)[inner], atol=1e-12)
+    picture = image.DenoisingDemosaic((3, 4), key=jr.key(1))(mosaic)
+    assert picture.shape == (3, 10, 14)
+    np.testing.assert_allclose(picture[inner], image.malvar(mosaic)[inner], atol=1e-12)
 
 
 # 0, the black level, grey, white and saturated in one colour, each over a whole quad.
@@ -60,8 +60,8 @@ def test_the_level_changes_what_it_does_and_has_a_derivative():
 
 
 def test_levels_count_factors_of_four_and_are_cut_to_what_was_trained_on():
-    found = [float(sensor.noise_level(sensor.LEVELS[name])) for name in ("low", "middle", "high")]
-    np.testing.assert_allclose(found, [-1.0, 0.0, 1.0], atol=1e-12)
+    levels = [float(sensor.noise_level(sensor.LEVELS[name])) for name in ("low", "middle", "high")]
+    np.testing.assert_allclose(levels, [-1.0, 0.0, 1.0], atol=1e-12)
     assert float(sensor.noise_level(sensor.CLEAN)) == -sensor.SPAN
     assert float(sensor.noise_level(image.Noise(1.0, 0.1))) == sensor.SPAN
 

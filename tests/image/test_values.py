@@ -79,15 +79,15 @@ def test_whole_numbers_are_not_written(tmp_path):
 
 
 def test_what_only_selects_keeps_whole_numbers():
-    kept = image.mosaic(COLORS)
-    assert kept.dtype == np.uint8
-    np.testing.assert_array_equal(kept[::2, 1::2], COLORS[1, ::2, 1::2])
-    np.testing.assert_array_equal(image.to_rggb(kept, "RGGB"), kept)
+    selected = image.mosaic(COLORS)
+    assert selected.dtype == np.uint8
+    np.testing.assert_array_equal(selected[::2, 1::2], COLORS[1, ::2, 1::2])
+    np.testing.assert_array_equal(image.to_rggb(selected, "RGGB"), selected)
 
 
 def test_a_stencil_of_fractions_is_right_on_whole_numbers():
-    found = image.correlate(COLORS, ONES / 27)
-    np.testing.assert_allclose(found, image.correlate(COLORS.astype(float), ONES / 27), rtol=1e-6)
+    sums = image.correlate(COLORS, ONES / 27)
+    np.testing.assert_allclose(sums, image.correlate(COLORS.astype(float), ONES / 27), rtol=1e-6)
 
 
 def test_the_check_of_stages_does_not_touch_derivatives():
