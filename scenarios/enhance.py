@@ -1,16 +1,16 @@
 """Can a whole raw-to-picture chain be learned by differentiating through every stage at once?
 
-A chain develops a camera's raw: black level and white balance, a small network that demosaicks and denoises and is
-told how noisy the raw is, colour matrix, gamma, tone curve, saturation, sharpening. All of it starts wrong and is
+A chain develops a camera's raw: black level and white balance, a small network that demosaicks and denoises for the
+noise level of the raw, colour matrix, gamma, tone curve, saturation, sharpening. All of it starts wrong and is
 trained through the finished picture, on raws synthesised from the photographs that come with scikit-image.
 
     python scenarios/enhance.py                                   train the noisy chain for about a minute
     python scenarios/enhance.py train --minutes 10                ... for ten
     python scenarios/enhance.py train --task demosaic --minutes 3 the clean mosaic alone
     python scenarios/enhance.py apply IN OUT                      develop a raw (or what a camera makes of a picture)
-    python scenarios/enhance.py evaluate FOLDER                   PSNR beside the classical chains
+    python scenarios/enhance.py evaluate FOLDER                   PSNR compared with classical chains
     python scenarios/enhance.py ablation                          the same stages trained one by one
-    python scenarios/enhance.py recover                           known constants found again from noise-free data
+    python scenarios/enhance.py recover                           known constants recovered from noise-free data
 
 Published on the McMaster set of 18 (clean mosaics, 8 bits, a border of 10 pixels left out): bilinear 32.30 dB, Malvar
 34.43, Menon 34.20. Expected here: 36.2 with 4,904 parameters after three minutes of training.
@@ -41,13 +41,13 @@ from diffsim.image.io import pictures, raw
 from diffsim.image.training import calibration, stagewise, train_chain, views
 from diffsim.image.training.evaluate import (
     best_classical,
-    developed,
-    even,
+    crop_even,
+    develop_raw,
     example,
-    exposed,
     judge,
     judge_each,
     run_tiles,
+    synthesize_raw,
 )
 from diffsim.viz import plot, report
 
@@ -109,7 +109,7 @@ def evaluate(
     parameters: cli.InFile | None = None,
     bm3d: bool = False,
 ) -> dict:
-    """PSNR on every picture of a folder, ours beside bilinear, Malvar, Menon or the classical noisy chains.
+    """PSNR on every picture of a folder, compared with bilinear, Malvar, Menon or the classical noisy chains.
 
     The classical noisy chains are given the camera's true constants and, of five strengths, the best on this folder.
 
@@ -120,7 +120,7 @@ def evaluate(
         bm3d: also the classical chain with BM3D, which is slow.
     """
     scenes = pictures.read_folder(folder)
-    chain = pretrained.chosen(task, parameters)
+    chain = pretrained.load_for_task(task, parameters)
     result: dict = {"pictures": len(scenes)} | judge(task, chain, scenes)
     if task == "demosaic":
         return result | judge_each(chain, scenes)
@@ -146,7 +146,7 @@ def apply(
     """Develop a raw into a picture: of a camera, or a plain binary mosaic, or what a camera makes of a picture.
 
     Args:
-        source: a DNG or maker's raw; a .bin or .raw file of plain numbers; a picture, exposed first.
+        source: a DNG or maker's raw; a .bin or .raw file of plain numbers; a picture, unprocessed first.
         out: PNG, TIFF or JPEG to write.
         parameters: a file that `train` wrote; else those that ship.
         bits: per value of the picture to write.
@@ -160,17 +160,18 @@ def apply(
     """
     pictures.check_extension(source, (*pictures.READ, *raw.RAW, *PLAIN))
     began = time.perf_counter()
-    chain = pretrained.chosen("noisy", parameters)
+    chain = pretrained.load_for_task("noisy", parameters)
     if source.suffix.lower() in pictures.READ:
-        scene = even(image.read_picture(source))
+        scene = crop_even(image.read_picture(source))
         level = sensor.LEVELS[noise] if noise else sensor.CLEAN
-        picture = run_tiles(pretrained.told(chain, level), np.asarray(exposed(scene, jnp.array(level), jr.key(0))))
+        mosaic = np.asarray(synthesize_raw(scene, jnp.array(level), jr.key(0)))
+        picture = run_tiles(pretrained.with_noise_level(chain, level), mosaic)
     else:
         if source.suffix.lower() in PLAIN:
             given = raw.read_binary(source, (rows, columns), pattern, bits=stored, black=black, white=white)
         else:
             given = image.read_raw(source)
-        picture = developed(pretrained.told(chain, sensor.LEVELS[noise or "middle"]), given)
+        picture = develop_raw(pretrained.with_noise_level(chain, sensor.LEVELS[noise or "middle"]), given)
     image.write_picture(out, picture, bits)
     seconds = time.perf_counter() - began
     return {"file": str(out), "size": f"{picture.shape[2]} x {picture.shape[1]}", "seconds": seconds}
@@ -181,8 +182,8 @@ def ablation(*, minutes: Minutes = 0.42, seed: cli.Seed = 0) -> dict:
 
     All ways take as many steps of the same losses on the same raws. One by one, a stage learns while the others stay as
     they are, and the network gets all steps but a hundred for each other stage (or half, if they are few): first
-    against the finished picture, which is all that training together is told, then each stage against what the camera
-    has at its place, which only a simulated camera can tell.
+    against the finished picture, the only target of training together, then each stage against the picture of the
+    camera after it, which is known only of a simulated camera.
 
     After 0.42 minutes together was ahead by 1.11, 0.94, 0.95, 0.94 and 0.90 dB (seeds 0 to 4), and by 0.44, 0.20, 0.37,
     0.21 and 0.37 of stages with targets of their own. The longer the training, the less it is ahead: 0.84 and 0.70 dB
@@ -200,10 +201,10 @@ def ablation(*, minutes: Minutes = 0.42, seed: cli.Seed = 0) -> dict:
         "one_by_one": stagewise.one_by_one(start, squares, steps, key=batches),
         "own_targets": stagewise.one_by_one(start, squares, steps, key=batches, own_targets=True),
     }
-    found = {way: judge("noisy", chain, train_chain.held_out()) for way, chain in ways.items()}
+    results = {way: judge("noisy", chain, train_chain.held_out()) for way, chain in ways.items()}
     ours = [f"ours_{level}" for level in sensor.LEVELS]
-    result = {f"{way}_{x}": found[way][x] for way in ways for x in ours}
-    ahead = lambda way: float(np.mean([found["joint"][x] - found[way][x] for x in ours]))
+    result = {f"{way}_{x}": results[way][x] for way in ways for x in ours}
+    ahead = lambda way: float(np.mean([results["joint"][x] - results[way][x] for x in ours]))
     gains = {"gain_db": ahead("one_by_one"), "gain_over_own_targets_db": ahead("own_targets")}
     network, few = stagewise.shares(start, steps)
     counts = {"steps_each_way": train_chain.CONSTANTS + steps, "alone_network_steps": network, "alone_other_steps": few}
@@ -216,7 +217,7 @@ def recover(
     seed: cli.Seed = 0,
     steps: Annotated[int, cli.Within(1, 10_000)] = 30,
 ) -> dict:
-    """The camera's constants, found again from noise-free raws of smooth scenes after a wrong start.
+    """The camera's constants, recovered from noise-free raws of smooth scenes after a wrong start.
 
     Args:
         off: how wrong the start is, as a fraction.
@@ -224,8 +225,8 @@ def recover(
         steps: of Levenberg-Marquardt.
     """
     signs, which = jr.split(jr.key(seed))
-    found, loss = calibration.recover(calibration.wrong_start(off, signs), steps, key=which)
-    return calibration.errors(found) | {"start_error": off, "loss": loss}
+    recovered, loss = calibration.recover(calibration.wrong_start(off, signs), steps, key=which)
+    return calibration.errors(recovered) | {"start_error": off, "loss": loss}
 
 
 def write_report(run, task: str, chain, history, result) -> None:
@@ -237,14 +238,14 @@ def write_report(run, task: str, chain, history, result) -> None:
     curve = plot.learning_curve(train_chain.smoothed(history), xlabel="step / 20", ylabel="loss")
     page.figure(curve, "Learning curve: the loss, over twenty steps each.")
     run.figure("learning_curve", curve)
-    scene = even(train_chain.held_out()["china.jpg"])[:, :200, :300]
+    scene = crop_even(train_chain.held_out()["china.jpg"])[:, :200, :300]
     given, before, chain = example(task, chain, scene)
     stages = jax.jit(lambda c, m: c.pictures(m))(chain, given)
     after = list(stages.values())[-1]
     what = "bilinear" if task == "demosaic" else "the classical chain without a denoiser, at the high level of noise"
     page.before_after(views.pixels(before), views.pixels(after), f"A photograph held out; before is {what}.")
     shown = {"raw": given, **stages, "scene": scene}
-    drawn = plot.pictures({name: views.colours_last(x) for name, x in shown.items()})
+    drawn = plot.pictures({name: views.colors_last(x) for name, x in shown.items()})
     add_figure(run, page, "stages", "Every stage's picture", drawn, "What each stage makes of the raw.")
     caption = (
         "The first layer's filters: four squares each, for R, G, G, B; black is the least weight, white the greatest."
@@ -252,8 +253,10 @@ def write_report(run, task: str, chain, history, result) -> None:
     add_figure(run, page, "filters", "Learned filters", plot.pictures(views.filters(chain), 8), caption)
     if task == "noisy":
         add_curves(run, page, chain)
-    graph = views.to_the_loss(chain, given, scene)
-    caption = "From the raw to the loss: what each stage costs, and how much the loss hangs on what it puts out."
+    graph = views.loss_graph(chain, given, scene)
+    caption = (
+        "From the raw to the loss: what each stage costs, and the gradient of the loss with respect to its picture."
+    )
     add_figure(run, page, "graph", "The graph of the stages", plot.stages(graph), caption)
     page.write(run.folder / "report.html")
 
@@ -266,7 +269,7 @@ def add_figure(run, page, name: str, title: str, figure, caption: str) -> None:
 
 
 def add_curves(run, page, chain) -> None:
-    """The learned tone curve and constants beside the camera's own."""
+    """The learned tone curve and constants, and those of the camera."""
     x = np.linspace(0, 1, 101, dtype=np.float32)
     learned = np.asarray(chain.stages["tone"](jnp.asarray(x)[None, None])[0, 0])
     lines = {"learned": learned, "the camera's": 3 * x**2 - 2 * x**3, "start": x}
@@ -274,7 +277,7 @@ def add_curves(run, page, chain) -> None:
     add_figure(run, page, "tone", "Learned curve", figure, "The tone curve after training.")
     rows = [(name, round(learned, 4), own) for name, learned, own in views.constants(chain, CAMERA)]
     page.table("Constants", ["constant", "learned", "the camera's"], rows)
-    page.text("With noise the constants are only jointly identifiable: later stages make up for earlier ones.")
+    page.text("With noise the constants are only jointly identifiable: later stages compensate for earlier ones.")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Functions of two arrays, linear in each, whose adjoints are given; batches of either or both."""
+"""Bilinear functions of two arrays as primitives with given adjoints, for batches of either or both."""
 
 from functools import partial
 
@@ -16,7 +16,7 @@ def _batched(function, second: int, first, other):
 
 
 def _batch_rule(primitive, second: int, args, dims):
-    """One more axis of a vmap in front; where there is one already, the two are made one."""
+    """One more axis of a vmap in front, merged with the batch axis if there is one already."""
     size = next(x.shape[d] for x, d in zip(args, dims, strict=True) if d is not None)
     args = [x if d is None else jnp.moveaxis(x, d, 0) for x, d in zip(args, dims, strict=True)]
     inner = [x.ndim - rank - (d is not None) for x, rank, d in zip(args, (3, second), dims, strict=True)]
@@ -32,27 +32,32 @@ def _batch_rule(primitive, second: int, args, dims):
     return result.reshape(size, count, *result.shape[1:]), 0
 
 
-def summed(value, like):
-    """The cotangent `value`, summed over the batch that `like`, whose cotangent it is, has not."""
+def sum_batch(value, like):
+    """Returns the cotangent of `like`, summed over the batch axis if `like` has none."""
     return value if value.ndim == like.aval.ndim else value.sum(0)
 
 
 def bilinear(name: str, function, second: int, shape, to_first, to_second) -> Primitive:
-    """The primitive of `function(first, other)`, linear in each, of a first of rank 3 and another of rank `second`.
+    """Returns the primitive of `function(first, other)`, linear in each of its arguments.
 
-    Of such shapes, `shape(first, other)` is that of the result. `to_first(cotangent, first, other)` and `to_second` are
-    the adjoints, and may use such primitives themselves.
+    Args:
+        name: of the primitive.
+        function: of an array of rank 3 and one of rank `second`.
+        second: the rank of the other array.
+        shape: `shape(first, other)`, the shape of the result by those of the arguments.
+        to_first: `to_first(cotangent, first, other)`, the cotangent of the first, which may bind such primitives.
+        to_second: the same for the other.
     """
     primitive = Primitive(name)
-    whole = partial(_batched, function, second)
+    batched = partial(_batched, function, second)
 
     def abstract(first, other):
         batch = first.shape[:-3] or other.shape[:-second]
         return ShapedArray((*batch, *shape(first.shape[-3:], other.shape[-second:])), jnp.result_type(first, other))
 
-    primitive.def_impl(jax.jit(whole))
+    primitive.def_impl(jax.jit(batched))
     primitive.def_abstract_eval(abstract)
-    mlir.register_lowering(primitive, mlir.lower_fun(whole, multiple_results=False))
+    mlir.register_lowering(primitive, mlir.lower_fun(batched, multiple_results=False))
     ad.defbilinear(primitive, to_first, to_second)
     batching.primitive_batchers[primitive] = partial(_batch_rule, primitive, second)
     return primitive

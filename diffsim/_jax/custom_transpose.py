@@ -1,7 +1,7 @@
-"""Functions of parameters and a picture with a transpose that is written by hand.
+"""Functions of parameters and a picture with an adjoint written by hand.
 
-`jax.custom_vjp` would give up forward mode; here only the transposition is replaced, so that `jvp`, `linearize`, `vmap`
-and second derivatives go through as they do without it.
+`jax.custom_vjp` would exclude forward mode; here only the transposition is replaced, so that `jvp`, `linearize`, `vmap`
+and second derivatives work as they do without it.
 """
 
 from collections.abc import Callable
@@ -19,11 +19,13 @@ Adjoint = Callable[[Array, Array, Array], tuple[Array, Array]]
 
 
 def with_adjoint(function: Function, adjoint: Adjoint, check: Callable[[Array], None] | None = None) -> Function:
-    """`function(parameters, picture)`, which reverse mode pulls back by `adjoint(parameters, picture, cotangent)`.
+    """Returns the function with this adjoint in reverse mode, which stores nothing but the arguments.
 
-    The adjoint gives the cotangents of both arguments, and may differ from the function's own derivative only by
-    rounding. Both functions are of arrays, and must be traceable. Nothing is kept between the two but the arguments.
-    `check(picture)` is called first, and may raise an InputError.
+    Args:
+        function: `function(parameters, picture)` of two arrays, traceable.
+        adjoint: `adjoint(parameters, picture, cotangent)`, the cotangents of both arguments. It may differ from the
+            transposed derivative of the function only by rounding.
+        check: `check(picture)` is called before the function, and may raise an InputError.
     """
 
     def push(parameters, picture, *tangents):
@@ -48,14 +50,14 @@ def with_adjoint(function: Function, adjoint: Adjoint, check: Callable[[Array], 
     @called.defjvp
     def _(primals, tangents):
         value = called(*primals)
-        # To find out its shape by tracing it would take as long as all the rest.
+        # The shape by tracing the function again would take as long as all the rest.
         return value, primitive.bind(*primals, *tangents, like=ShapedArray(value.shape, value.dtype))
 
     return called
 
 
 def _solid(primals, tangents):
-    """The tangents, with zeros written out."""
+    """The tangents, with symbolic zeros as arrays."""
     return tuple(jnp.zeros_like(x) if type(t) is ad.Zero else t for x, t in zip(primals, tangents, strict=True))
 
 

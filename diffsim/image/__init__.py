@@ -1,21 +1,21 @@
 """From camera raw to picture: differentiable stages, chains of them, raws, picture files and metrics.
 
-Pictures are arrays (3, height, width) in [0, 1], mosaics (height, width); there is no batch axis. Whole numbers are
-refused with an InputError wherever they would be computed with.
+Pictures are arrays (3, height, width) in [0, 1], mosaics (height, width); there is no batch axis. Functions that
+compute with a picture of whole numbers raise InputError.
 """
 
-from .chain import Apply as Apply
 from .chain import Chain as Chain
+from .chain import FunctionStage as FunctionStage
 from .chain import adjoints as adjoints
 from .demosaicing.bayer import PATTERNS as PATTERNS
 from .demosaicing.bayer import cut_back as cut_back
 from .demosaicing.bayer import mosaic as mosaic
 from .demosaicing.bayer import to_rggb as to_rggb
-from .demosaicing.denoising_network import Restore as Restore
+from .demosaicing.denoising_network import DenoisingDemosaic as DenoisingDemosaic
 from .demosaicing.linear import bilinear as bilinear
 from .demosaicing.linear import malvar as malvar
 from .demosaicing.menon import menon as menon
-from .demosaicing.network import Demosaic as Demosaic
+from .demosaicing.network import DemosaicNetwork as DemosaicNetwork
 from .io.pictures import read_picture as read_picture
 from .io.pictures import write_picture as write_picture
 from .io.raw import Raw as Raw
@@ -23,22 +23,22 @@ from .io.raw import read_binary as read_binary
 from .io.raw import read_raw as read_raw
 from .metrics import psnr as psnr
 from .metrics import ssim as ssim
-from .ops.box_filter import box as box
+from .ops.box_filter import box_filter as box_filter
 from .ops.correlate import correlate as correlate
 from .ops.correlate import stencil as stencil
+from .ops.luma import luma as luma
 from .sensor import Camera as Camera
 from .sensor import Noise as Noise
-from .sensor import expose as expose
+from .sensor import unprocess as unprocess
 from .stages.bilateral_grid import BilateralGrid as BilateralGrid
-from .stages.color import Balance as Balance
-from .stages.color import ColourMatrix as ColourMatrix
-from .stages.color import Gamma as Gamma
-from .stages.color import Saturation as Saturation
-from .stages.color import ToneCurve as ToneCurve
-from .stages.color import luma as luma
-from .stages.color import root as root
-from .stages.color import square as square
+from .stages.color_matrix import ColorMatrix as ColorMatrix
+from .stages.gamma import Gamma as Gamma
 from .stages.guided_filter import GuidedFilter as GuidedFilter
 from .stages.local_laplacian import LocalLaplacian as LocalLaplacian
-from .stages.unsharp_mask import Sharpen as Sharpen
+from .stages.saturation import Saturation as Saturation
+from .stages.tone_curve import ToneCurve as ToneCurve
+from .stages.unsharp_mask import UnsharpMask as UnsharpMask
+from .stages.variance_stabilization import stabilize_variance as stabilize_variance
+from .stages.variance_stabilization import unstabilize_variance as unstabilize_variance
+from .stages.white_balance import WhiteBalance as WhiteBalance
 from .tiled import in_tiles as in_tiles

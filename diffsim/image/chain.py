@@ -1,4 +1,4 @@
-"""Chains: named stages, one after the other, every parameter of which can be trained through all that follow."""
+"""Chains: named stages, one after the other, whose parameters are trained through all stages that follow."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -10,26 +10,26 @@ from jax.tree_util import all_leaves
 from jaxtyping import Array, Float, PyTree
 
 from .._errors import InputError
-from .ops.correlate_channels_last import KEPT
+from .ops.correlate_channels_last import ACTIVATION
 
 Stage = Callable[[Array], Array]
 
-_policy = jax.checkpoint_policies.save_only_these_names(KEPT)
+_policy = jax.checkpoint_policies.save_only_these_names(ACTIVATION)
 
 
-class Apply(eqx.Module):
-    """A stage from any function of (parameters, picture)."""
+class FunctionStage(eqx.Module):
+    """A stage of any function of (parameters, picture): `FunctionStage(lambda gain, x: gain * x, jnp.array(2.0))`."""
 
     function: Callable[[PyTree, Array], Array] = eqx.field(static=True)
     parameters: PyTree = None
 
     def __call__(self, image: Array) -> Array:
-        """The function's picture."""
+        """Returns `function(parameters, image)`."""
         return self.function(self.parameters, image)
 
 
 class _Function(eqx.Module):
-    """A function as a stage, no leaf of the chain, so that chains pass through `jax.jit` as trees of arrays."""
+    """A function as a stage without leaves, so that `jax.jit` takes chains as trees of arrays."""
 
     function: Stage = eqx.field(static=True)
 
@@ -38,12 +38,12 @@ class _Function(eqx.Module):
 
 
 class Chain(eqx.Module):
-    """Stages in the order in which they are named: `Chain(balance=Balance(), demosaic=Demosaic(key=key))`.
+    """Stages in the order in which they are named: `Chain(balance=WhiteBalance(), demosaic=DemosaicNetwork(key=key))`.
 
-    A stage is any callable of one picture: those of this package, a layer of `eqx.nn`, `Apply(f, parameters)`, a
-    function, compiled or not. The parameters' paths begin with `stages.` and the stage's name. `remat` computes
-    what is within a stage again on the way back; kept are only the pictures between stages, and those between a
-    network's layers, which take longer to compute than to keep.
+    A stage is any callable of one picture: those of this package, a layer of `eqx.nn`, `FunctionStage(f, parameters)`,
+    a function, compiled or not. The parameters' paths begin with `stages.` and the stage's name. With `remat`, reverse
+    mode stores the pictures between stages and the activations of networks, which take longer to compute than to
+    store, and computes what else is within a stage again.
     """
 
     stages: OrderedDict[str, Stage]
@@ -56,20 +56,24 @@ class Chain(eqx.Module):
         self.remat = remat
 
     def __call__(self, image: Float[Array, "..."]) -> Float[Array, "..."]:
-        """The last stage's picture."""
+        """Returns the picture of the last stage."""
         for stage in self.stages.values():
             image = eqx.filter_checkpoint(stage, policy=_policy)(image) if self.remat else stage(image)
         return image
 
     def pictures(self, image: Float[Array, "..."]) -> OrderedDict[str, Float[Array, "..."]]:
-        """What every stage makes of the image, by the stage's name."""
-        found = OrderedDict()
+        """Returns the picture of every stage, by its name."""
+        pictures = OrderedDict()
         for name, stage in self.stages.items():
-            image = found[name] = stage(image)
-        return found
+            image = pictures[name] = stage(image)
+        return pictures
 
     def replace(self, **stages: Stage) -> "Chain":
-        """The chain with the named stages exchanged for others; raises InputError for a name that it has not."""
+        """Returns the chain with other stages of these names.
+
+        Raises:
+            InputError: for a name that is none of the chain.
+        """
         unknown = set(stages) - set(self.stages)
         if unknown:
             raise InputError(f"no stage {sorted(unknown)[0]!r}; the stages are {', '.join(self.stages)}")
@@ -79,7 +83,13 @@ class Chain(eqx.Module):
 def adjoints(
     chain: Chain, image: Float[Array, "..."], loss: Callable[[Array], Float[Array, ""]]
 ) -> OrderedDict[str, Float[Array, "..."]]:
-    """The gradient of `loss` of the chain's picture with respect to what every stage puts out, by name."""
+    """Returns the gradient of the loss with respect to the picture of every stage, by its name.
+
+    Args:
+        chain: the stages.
+        image: the input of the first stage.
+        loss: of the picture of the last stage.
+    """
 
     def run(offsets):
         x = image

@@ -1,4 +1,4 @@
-"""How near a picture is to the true one, by the definitions in common use."""
+"""How close a picture is to the true one, by the definitions in common use."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,16 +11,21 @@ from .values import check_floating
 
 
 def psnr(
-    found: Float[Pixels, "c h w"], true: Float[Pixels, "c h w"], *, border: int = 10, bits: int | None = 8
+    picture: Float[Pixels, "c h w"], true: Float[Pixels, "c h w"], *, border: int = 10, bits: int | None = 8
 ) -> float:
-    """The peak signal-to-noise ratio (dB) over all colours together, -10 log10 of the mean squared error.
+    """Returns the peak signal-to-noise ratio over all colours together, -10 log10 of the mean squared error (dB).
 
-    Of values in [0, 1], whose colour space is the caller's. `border` pixels are left out on every side: published
-    figures differ by 1 dB with it. `bits` rounds both pictures as a file would; None compares them as they are.
-    Raises InputError for pictures of different shapes, of whole numbers, and with nothing within the border.
+    Args:
+        picture: values in [0, 1].
+        true: the true ones, in the same colour space.
+        border: pixels left out on every side; published figures differ by 1 dB with it.
+        bits: to which both pictures are rounded, as in a file; None compares them as they are.
+
+    Raises:
+        InputError: for pictures of different shapes, of whole numbers, and with nothing within the border.
     """
-    _check_pair(found, true, border)
-    a, b = (_inner(np.asarray(x, np.float64), border) for x in (found, true))
+    _check_pair(picture, true, border)
+    a, b = (_inner(np.asarray(x, np.float64), border) for x in (picture, true))
     if bits is not None:
         peak = 2**bits - 1
         a, b = (np.round(np.clip(x, 0.0, 1.0) * peak) / peak for x in (a, b))
@@ -28,36 +33,45 @@ def psnr(
     return float(-10.0 * np.log10(error)) if error > 0 else float("inf")
 
 
-def ssim(found: Float[Pixels, "c h w"], true: Float[Pixels, "c h w"]) -> Float[Array, ""]:
-    """The mean structural similarity over all colours, of values in [0, 1]; 1 for equal pictures.
+def ssim(picture: Float[Pixels, "c h w"], true: Float[Pixels, "c h w"]) -> Float[Array, ""]:
+    """Returns the mean structural similarity over all colours, 1 for equal pictures; differentiable.
 
     Gaussian windows of 11 x 11 pixels with a standard deviation of 1.5, where they lie within the picture.
-    Source: Wang, Bovik, Sheikh, Simoncelli (2004). Differentiable. Raises InputError as `psnr` does.
+    Source: Wang, Bovik, Sheikh, Simoncelli (2004).
+
+    Args:
+        picture: values in [0, 1].
+        true: the true ones, in the same colour space.
+
+    Raises:
+        InputError: for pictures of different shapes, of whole numbers, and smaller than a window.
     """
-    _check_pair(found, true, 5)
+    _check_pair(picture, true, 5)
     offsets = np.arange(-5, 6)
     window = np.exp(-0.5 * (offsets / 1.5) ** 2)
-    window = jnp.asarray(window / window.sum(), jnp.result_type(found))
+    window = jnp.asarray(window / window.sum(), jnp.result_type(picture))
 
     def mean(x):
         planes = x[:, None]
         blurred = [correlate(correlate(p, window[None, None, :, None]), window[None, None, None]) for p in planes]
         return jnp.concatenate(blurred)
 
-    a, b = mean(found), mean(true)
-    var_a, var_b, both = mean(found**2) - a**2, mean(true**2) - b**2, mean(found * true) - a * b
+    a, b = mean(picture), mean(true)
+    var_a, var_b, covariance = mean(picture**2) - a**2, mean(true**2) - b**2, mean(picture * true) - a * b
     c1, c2 = 0.01**2, 0.03**2
-    return jnp.mean((2 * a * b + c1) * (2 * both + c2) / ((a**2 + b**2 + c1) * (var_a + var_b + c2)))
+    return jnp.mean((2 * a * b + c1) * (2 * covariance + c2) / ((a**2 + b**2 + c1) * (var_a + var_b + c2)))
 
 
 def _inner(x, border: int):
     return x[:, border : x.shape[1] - border, border : x.shape[2] - border]
 
 
-def _check_pair(found, true, border: int) -> None:
-    check_floating(found)
+def _check_pair(picture, true, border: int) -> None:
+    check_floating(picture)
     check_floating(true)
-    if found.shape != true.shape:
-        raise InputError(f"pictures of shapes {found.shape} and {true.shape} cannot be compared")
-    if min(found.shape[1:]) <= 2 * border:
-        raise InputError(f"nothing of {found.shape[1]} x {found.shape[2]} pixels is left within a border of {border}")
+    if picture.shape != true.shape:
+        raise InputError(f"pictures of shapes {picture.shape} and {true.shape} cannot be compared")
+    if min(picture.shape[1:]) <= 2 * border:
+        raise InputError(
+            f"nothing of {picture.shape[1]} x {picture.shape[2]} pixels is left within a border of {border}"
+        )

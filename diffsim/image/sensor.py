@@ -1,7 +1,7 @@
-"""Synthetic raws: a finished picture taken back to what a sensor would have measured, with its noise.
+"""Synthetic raws: a finished picture unprocessed to the values of a sensor, with its noise.
 
 The steps of a camera in reverse order (Brooks and others, "Unprocessing images for learned raw denoising", 2019).
-They are no part of what is trained: a raw is data.
+They are not trained: a raw is data.
 """
 
 from typing import NamedTuple
@@ -19,7 +19,7 @@ class Camera(NamedTuple):
     """A camera's constants: gains of red and blue over green, its matrix to linear sRGB, black level, bits.
 
     The matrix takes balanced camera colours to linear sRGB; its rows sum to 1. `tone` says whether the camera
-    applies the smoothstep 3 x^2 - 2 x^3 to its finished pictures, which is then undone too.
+    applies the smoothstep 3 x^2 - 2 x^3 to its finished pictures, whose inverse `unprocess` then applies.
     """
 
     red: float = 1.9
@@ -39,56 +39,63 @@ class Noise(NamedTuple):
 
 LEVELS = {"low": Noise(0.000625, 0.0005), "middle": Noise(0.0025, 0.001), "high": Noise(0.01, 0.002)}
 CLEAN = Noise(0.0, 0.0)
-SPAN = 1.15  # of levels that chains are trained on, either way
+SPAN = 1.15  # the greatest level that chains are trained on, and minus the least
 CAMERA = Camera()
 
 
-def level(noise: Noise | Float[Array, " 2"]) -> Float[Array, ""]:
-    """How noisy: 0 at the middle level, one more for four times the variance (of a grey of 0.18 of white).
+def noise_level(noise: Noise | Float[Array, " 2"]) -> Float[Array, ""]:
+    """Returns the noise level: 0 at middle noise, and one more for four times the variance at a grey of 0.18 of white.
 
-    Cut to the span that the shipped parameters were trained on, 0.15 beyond the low and the high level.
+    Clipped to the levels on which the shipped parameters were trained, 0.15 beyond the low and the high one.
     """
     variance = lambda shot, read: 0.18 * shot + read**2
     shot, read = noise
     ratio = variance(shot, read) / variance(*LEVELS["middle"])
-    # No noise at all has no logarithm.
+    # The logarithm of no noise at all is not finite.
     return jnp.clip(jnp.log(jnp.maximum(ratio, 1e-6)) / np.log(4.0), -SPAN, SPAN)
 
 
 def to_linear(srgb: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Light from sRGB values in [0, 1] (IEC 61966-2-1)."""
+    """Returns linear light of sRGB values in [0, 1] (IEC 61966-2-1)."""
     check_floating(srgb)
-    # The power is not smooth at 0, where the other branch holds: it sees a safe value there.
+    # The power is not smooth at 0, where the other branch applies: there it is computed at a safe value.
     return jnp.where(srgb <= 0.04045, srgb / 12.92, ((jnp.maximum(srgb, 0.04045) + 0.055) / 1.055) ** 2.4)
 
 
 def to_srgb(linear: Float[Array, "..."]) -> Float[Array, "..."]:
-    """sRGB values from light; the straight part goes on below 0, the power above 1."""
+    """Returns sRGB values of linear light, extended by the straight part below 0 and by the power above 1."""
     check_floating(linear)
     power = 1.055 * jnp.maximum(linear, 0.0031308) ** (1 / 2.4) - 0.055  # as in `to_linear`
     return jnp.where(linear <= 0.0031308, 12.92 * linear, power)
 
 
-def camera_colours(picture: Float[Array, "3 h w"], camera: Camera) -> Float[Array, "3 h w"]:
-    """What the sensor's three colours see of an sRGB picture: light in [0, 1], before balance."""
+def camera_colors(picture: Float[Array, "3 h w"], camera: Camera) -> Float[Array, "3 h w"]:
+    """Returns the sensor's colours of an sRGB picture: linear light in [0, 1], before white balance."""
     check_floating(picture)
     toned = 0.5 - jnp.sin(jnp.arcsin(1.0 - 2.0 * picture) / 3.0) if camera.tone else picture
     back = np.linalg.inv(np.asarray(camera.matrix)) / np.array([[camera.red], [1.0], [camera.blue]])
     return jnp.einsum("ij,jhw->ihw", jnp.asarray(back, picture.dtype), to_linear(toned))
 
 
-def expose(
+def unprocess(
     picture: Float[Array, "3 h w"],
     noise: Noise | Float[Array, " 2"] = CLEAN,
     camera: Camera = CAMERA,
     *,
     key: PRNGKeyArray | None = None,
 ) -> Float[Array, "h w"]:
-    """The RGGB mosaic in [0, 1], black level included, that the camera records of an sRGB picture in [0, 1].
+    """Returns the RGGB mosaic in [0, 1], black level included, that the camera records of an sRGB picture.
 
-    `noise` may be a pair of traced numbers. Without `key` there is no noise.
+    Args:
+        picture: sRGB values in [0, 1].
+        noise: shot and read noise of the sensor; may be a pair of traced numbers.
+        camera: its constants.
+        key: of the noise; without it there is none.
+
+    Raises:
+        InputError: for a picture of whole numbers or of odd size.
     """
-    light = mosaic(camera_colours(picture, camera))
+    light = mosaic(camera_colors(picture, camera))
     if key is not None:
         shot, read = noise
         light = light + jnp.sqrt(shot * jnp.maximum(light, 0.0) + read**2) * jr.normal(key, light.shape, light.dtype)

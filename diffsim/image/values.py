@@ -1,4 +1,4 @@
-"""What kind of numbers a picture may hold."""
+"""The types of numbers in a picture."""
 
 import jax.numpy as jnp
 
@@ -6,9 +6,12 @@ from .._errors import InputError
 
 
 def check_floating(picture) -> None:
-    """Raises InputError unless the picture (or dtype) is of floating-point numbers.
+    """Checks that the picture (or dtype) is of floating-point numbers.
 
-    Whole numbers would be taken for values in [0, 1], and those of 8 and 16 bits overflow in sums and differences.
+    Whole numbers are not values in [0, 1], and those of 8 and 16 bits overflow in sums and differences.
+
+    Raises:
+        InputError: for whole numbers and masks, with the remedy.
     """
     dtype = jnp.result_type(picture)
     if jnp.issubdtype(dtype, jnp.floating):

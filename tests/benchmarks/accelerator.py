@@ -85,7 +85,7 @@ def batches(short: bool) -> Iterator[Case]:
 
 def pictures(short: bool) -> Iterator[Case]:
     """The chain that ships, from a mosaic in single precision to a picture."""
-    chain = pretrained.told(pretrained.trained("noisy"), jnp.array([1e-3, 1e-4], jnp.float32))
+    chain = pretrained.with_noise_level(pretrained.trained("noisy"), jnp.array([1e-3, 1e-4], jnp.float32))
     develop = lambda mosaic: chain(mosaic)
     for megapixels in (0.01,) if short else (1, 4, 12, 24):
         side = int(1000 * np.sqrt(megapixels)) // 8 * 8

@@ -4,9 +4,9 @@
 
 CPU milliseconds per megapixel in single precision: the least of five rounds, each the mean of some runs. The gradient
 is the picture together with the pull-back of a given picture to the stage's input and all its parameters: what a stage
-does within a chain. Memory is what the compiled program sets aside beside its arguments.
-Memory that is freed is kept by the process; with --fresh the allocator gives it back to the system and fetches it anew.
-With --torch the rows that PyTorch and kornia have too run beside them in turns, in this process. With --compile nothing
+does within a chain. Memory is what the compiled program allocates in addition to its arguments.
+The process retains freed memory; with --fresh the allocator returns it to the system and requests it again. With
+--torch, the rows that PyTorch and kornia have too run in turns with theirs, in this process. With --compile nothing
 runs, and the table is of the CPU seconds of tracing and compiling; the allocator is left as it is, since the one heap
 of all threads makes those that compile wait for each other.
 """
@@ -47,24 +47,24 @@ def cases():
     demosaic = pretrained.trained("demosaic").stages["demosaic"]
     return {
         "stencil 5x5 1->3": (Stencil(jr.normal(jr.key(0), (3, 1, 5, 5))), 1),
-        "balance": (image.Balance(), 0),
+        "balance": (image.WhiteBalance(), 0),
         "malvar": (image.malvar, 0),
         "demosaic (18, 18)": (demosaic, 0),
         "guided filter r4": (image.GuidedFilter(), 3),
         "guided filter r4, one plane": (image.GuidedFilter(), 1),
         "bilateral grid 16 px, 8 deep": (image.BilateralGrid(), 3),
         "local Laplacian": (image.LocalLaplacian(), 3),
-        "colour matrix": (image.ColourMatrix(), 3),
+        "colour matrix": (image.ColorMatrix(), 3),
         "gamma": (image.Gamma(), 3),
         "tone curve": (image.ToneCurve(), 3),
         "saturation": (image.Saturation(), 3),
-        "sharpen": (image.Sharpen(), 3),
+        "sharpen": (image.UnsharpMask(), 3),
         "whole noisy chain": (pretrained.trained("noisy"), 0),
     }
 
 
 def keep_memory() -> None:
-    """What programs free is kept for the next: else a run may fetch every page anew, which counts as its own time."""
+    """Retains freed memory for the next program: else a run may request every page again, which adds to its time."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         for setting, value in ((ARENA_MAX, 1), (TRIM_THRESHOLD, 2**31 - 1), (MMAP_THRESHOLD, 2**31 - 1)):
@@ -92,9 +92,9 @@ def programs(stage, x):
     arrays = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), arrays)
     forward = lambda p, x: eqx.combine(p, static)(x)
 
-    def both(p, x, bar):
+    def both(p, x, cotangent):
         picture, pull = jax.vjp(forward, p, x)
-        return picture, pull(bar)
+        return picture, pull(cotangent)
 
     shape = jax.eval_shape(forward, arrays, x).shape
     return (forward, (arrays, x)), (both, (arrays, x, jr.normal(jr.key(2), shape, jnp.float32)))
@@ -116,7 +116,7 @@ def measure(stage, x, size: float) -> list[float]:
     return [*times, times[1] / times[0], *sizes]
 
 
-def beside_torch(x, size: float, only: str) -> None:
+def compare_with_torch(x, size: float, only: str) -> None:
     """Prints forward and backward CPU ms per MP of both, and how many times ours is the faster."""
     if importlib.util.find_spec("torch") is None or importlib.util.find_spec("kornia") is None:
         print("PyTorch or kornia is not installed: nothing to compare with")
@@ -161,7 +161,7 @@ def main():
     if options.compile:
         table(("forward s", "+ gradient"), compile_seconds, picture, options.stage)
     elif options.torch:
-        beside_torch(picture, size, options.stage)
+        compare_with_torch(picture, size, options.stage)
     else:
         heads = ("forward ms", "+ gradient", "ratio", "MB", "MB grad")
         table(heads, partial(measure, size=size), picture, options.stage)

@@ -51,8 +51,8 @@ def grid(strength, picture, cell: int = 16, depth: int = 8):
     where = torch.stack(
         [across[None].expand(height, -1), down[:, None].expand(-1, width), (place + 0.5) / depth * 2 - 1], -1
     )
-    found = F.grid_sample(blurred[None], where[None, None], align_corners=False, padding_mode="border")[0, :, 0]
-    return picture + strength * (found[1:] / (found[:1] + 1e-6) - picture)
+    sampled = F.grid_sample(blurred[None], where[None, None], align_corners=False, padding_mode="border")[0, :, 0]
+    return picture + strength * (sampled[1:] / (sampled[:1] + 1e-6) - picture)
 
 
 STAGES = {
@@ -68,9 +68,9 @@ def rival(name: str, picture, cotangent):
     """A function that runs the stage forward and back once, on arrays (c, h, w)."""
     stage, parameters, channels = STAGES[name]
     x = torch.tensor(picture[None, :channels]).requires_grad_()
-    bar = torch.tensor(cotangent[None])
+    output_cotangent = torch.tensor(cotangent[None])
     leaves = [x]
     if isinstance(parameters, torch.Tensor):
         parameters = parameters.clone().requires_grad_()
         leaves.append(parameters)
-    return lambda: torch.autograd.grad(stage(parameters, x), leaves, bar)
+    return lambda: torch.autograd.grad(stage(parameters, x), leaves, output_cotangent)

@@ -13,7 +13,7 @@ from diffsim._jax.custom_transpose import with_adjoint
 from diffsim.image.ops import blockwise
 from diffsim.image.ops.piecewise_linear import curve
 from diffsim.image.stages import unsharp_mask
-from diffsim.image.stages.mixing import mixed
+from diffsim.image.stages.color_matrix import mixed
 
 # 0, the black level, grey, 1, beyond both ends, saturated in one colour; then anything.
 SPECIAL = np.array([[0, 0, 0], [0.0625] * 3, [0.5] * 3, [1, 1, 1], [-0.02, 0, 0.01], [1.1, 1, 1], [1, 0, 0], [0, 0, 1]])
@@ -33,7 +33,7 @@ def naive_curve(steps, picture):
 
 def naive_mixed(entries, picture):
     """The product of matrix and colours."""
-    return jnp.einsum("ij,jhw->ihw", image.ColourMatrix(mixing=entries).matrix, picture)
+    return jnp.einsum("ij,jhw->ihw", image.ColorMatrix(mixing=entries).matrix, picture)
 
 
 def naive_mean(plane, radius):
@@ -54,11 +54,11 @@ def naive_guided(smoothing, picture, radius=2):
     guide = image.luma(picture) if len(picture) == 3 else picture[0]
     mean = lambda x: naive_mean(x, radius)
     level = mean(guide)
-    made = []
-    for colour in picture:
-        slope = (mean(guide * colour) - level * mean(colour)) / (mean(guide**2) - level**2 + smoothing)
-        made.append(mean(slope) * guide + mean(mean(colour) - slope * level))
-    return jnp.stack(made)
+    planes = []
+    for color in picture:
+        slope = (mean(guide * color) - level * mean(color)) / (mean(guide**2) - level**2 + smoothing)
+        planes.append(mean(slope) * guide + mean(mean(color) - slope * level))
+    return jnp.stack(planes)
 
 
 def naive_grid(numbers, picture, cell=4, depth=4):
@@ -74,8 +74,8 @@ def naive_grid(numbers, picture, cell=4, depth=4):
     for up, share in ((0, low + 1 - place), (1, place - low)):
         grid = grid.at[:, low + up, y // cell, x // cell].add(share[None] * values)
     for axis, share in ((1, mix), (2, blur), (3, blur)):
-        beside = jnp.pad(grid, [(1, 1) if a == axis else (0, 0) for a in range(4)])
-        take = lambda at, size=grid.shape[axis], a=axis, b=beside: jax.lax.slice_in_dim(b, at, at + size, axis=a)
+        padded = jnp.pad(grid, [(1, 1) if a == axis else (0, 0) for a in range(4)])
+        take = lambda at, size=grid.shape[axis], a=axis, b=padded: jax.lax.slice_in_dim(b, at, at + size, axis=a)
         grid = (1 - 2 * share) * grid + share * (take(0) + take(2))
     v, u = (y + 0.5) / cell - 0.5, (x + 0.5) / cell - 0.5
     sums = jnp.zeros((4, height, width))
@@ -89,7 +89,7 @@ def naive_grid(numbers, picture, cell=4, depth=4):
     return picture + strength * (sums[1:] / (sums[:1] + 1e-6) - picture)
 
 
-def naive_sharpen(numbers, picture, radius=3):
+def naive_unsharp(numbers, picture, radius=3):
     """The unsharp mask by one sum over the whole square around a pixel, of a picture mirrored by jax.numpy."""
     amount, width = numbers
     at = jnp.arange(-radius, radius + 1)
@@ -104,6 +104,10 @@ def naive_sharpen(numbers, picture, radius=3):
 
 def guided(smoothing, picture):
     return image.GuidedFilter(smoothing=smoothing, radius=2)(picture)
+
+
+def unsharp(numbers, picture):
+    return image.UnsharpMask(amount=numbers[0], width=numbers[1], radius=3)(picture)
 
 
 def grid(numbers, picture, cell=4):
@@ -121,14 +125,14 @@ def naive_balance(numbers, mosaic):
 
 
 CASES = {
-    "balance": (lambda n, x: image.Balance(*n)(x), naive_balance, jnp.array([0.07, 1.9, 1.6])),
+    "balance": (lambda n, x: image.WhiteBalance(*n)(x), naive_balance, jnp.array([0.07, 1.9, 1.6])),
     "colour matrix": (mixed, naive_mixed, MIXING),
     "curve": (curve, naive_curve, STEPS),
     "guided filter": (guided, naive_guided, jnp.array(1e-2)),
     "guided filter, one plane": (guided, naive_guided, jnp.array(1e-2)),
     "bilateral grid": (grid, naive_grid, jnp.array([0.6, 0.2, 0.1])),
     "bilateral grid, odd cells": (partial(grid, cell=3), partial(naive_grid, cell=3), jnp.array([0.6, 0.2, 0.1])),
-    "sharpen": (lambda n, x: image.Sharpen(amount=n[0], width=n[1], radius=3)(x), naive_sharpen, jnp.array([0.7, 1.3])),
+    "unsharp mask": (unsharp, naive_unsharp, jnp.array([0.7, 1.3])),
 }
 # No pixel lies on a knot of the curve, where the naive formula has the slope of one side.
 TALL = jnp.concatenate([PICTURE, jr.uniform(jr.key(4), (3, 15, 19))], 1)
@@ -138,7 +142,7 @@ INPUTS |= {
     "colour matrix": TALL,
     "guided filter": TALL,
     "guided filter, one plane": TALL[1:2],
-    "sharpen": TALL,
+    "unsharp mask": TALL,
 }
 
 
@@ -156,11 +160,11 @@ def test_value_and_both_modes_are_those_of_the_naive_formula(name):
     function, naive, parameters = CASES[name]
     args = (parameters, INPUTS[name])
     tangents = tuple(jr.normal(jr.key(i), x.shape) for i, x in enumerate(args))
-    found, expected = (jax.jit(lambda *a, f=f: jax.jvp(f, a, tangents))(*args) for f in (function, naive))
-    np.testing.assert_allclose(found[0], expected[0], rtol=1e-11, atol=1e-12)
-    np.testing.assert_allclose(found[1], expected[1], rtol=1e-9, atol=1e-10)
-    bar = jr.normal(jr.key(5), INPUTS[name].shape)
-    pulled = [jax.jit(lambda *a, f=f: jax.vjp(f, *a)[1](bar))(*args) for f in (function, naive)]
+    result, expected = (jax.jit(lambda *a, f=f: jax.jvp(f, a, tangents))(*args) for f in (function, naive))
+    np.testing.assert_allclose(result[0], expected[0], rtol=1e-11, atol=1e-12)
+    np.testing.assert_allclose(result[1], expected[1], rtol=1e-9, atol=1e-10)
+    cotangent = jr.normal(jr.key(5), INPUTS[name].shape)
+    pulled = [jax.jit(lambda *a, f=f: jax.vjp(f, *a)[1](cotangent))(*args) for f in (function, naive)]
     for a, b in zip(*pulled, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10)
 
@@ -180,7 +184,9 @@ def test_batches_go_through_both_ways(name):
 
 
 def test_second_derivatives_are_those_of_the_function():
-    cube = with_adjoint(lambda p, x: p * x**3, lambda p, x, bar: (jnp.sum(bar * x**3), 3 * p * x**2 * bar))
+    cube = with_adjoint(
+        lambda p, x: p * x**3, lambda p, x, cotangent: (jnp.sum(cotangent * x**3), 3 * p * x**2 * cotangent)
+    )
     x = jnp.array([[[0.5, -1.0, 2.0]]])
     slope = lambda p, x: jax.grad(lambda p, x: jnp.sum(cube(p, x)), 1)(p, x)
     along = jnp.ones_like(x)
@@ -188,15 +194,15 @@ def test_second_derivatives_are_those_of_the_function():
     np.testing.assert_allclose(jax.grad(lambda p: jnp.sum(slope(p, x)))(2.0), jnp.sum(3 * x**2))
 
 
-def test_second_derivatives_of_the_colour_matrix_are_those_of_the_naive_formula():
+def test_second_derivatives_of_the_color_matrix_are_those_of_the_naive_formula():
     args = MIXING, TALL
     tangents = tuple(jr.normal(jr.key(i), x.shape) for i, x in enumerate(args))
     slopes = lambda f: jax.grad(lambda *a: jnp.sum(jnp.sin(f(*a))), (0, 1))
-    found, expected = (jax.jit(lambda *a, f=f: jax.jvp(slopes(f), a, tangents))(*args) for f in (mixed, naive_mixed))
+    result, expected = (jax.jit(lambda *a, f=f: jax.jvp(slopes(f), a, tangents))(*args) for f in (mixed, naive_mixed))
     twice = [
         jax.jit(jax.grad(lambda *a, f=f: jnp.sum(slopes(f)(*a)[0] ** 2), (0, 1)))(*args) for f in (mixed, naive_mixed)
     ]
-    for a, b in zip(jax.tree.leaves((found, twice[0])), jax.tree.leaves((expected, twice[1])), strict=True):
+    for a, b in zip(jax.tree.leaves((result, twice[0])), jax.tree.leaves((expected, twice[1])), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10)
 
 

@@ -18,11 +18,11 @@ MOSAIC = image.mosaic(PICTURE)
 @pytest.fixture(scope="module")
 def chain():
     return image.Chain(
-        balance=image.Balance(black=0.0, red=1.1, blue=0.9),
-        demosaic=image.Demosaic((4,), key=jr.key(1)),
+        balance=image.WhiteBalance(black=0.0, red=1.1, blue=0.9),
+        demosaic=image.DemosaicNetwork((4,), key=jr.key(1)),
         guided=image.GuidedFilter(radius=2),
         gamma=image.Gamma(),
-        sharpen=image.Sharpen(amount=0.3, radius=3),
+        sharpen=image.UnsharpMask(amount=0.3, radius=3),
     )
 
 
@@ -37,7 +37,7 @@ def test_stages_run_in_their_order_and_can_be_looked_at(chain):
 
 def test_functions_and_networks_fit_in():
     mixed = image.Chain(
-        brighter=image.Apply(lambda p, x: p["gain"] * x, {"gain": jnp.array(2.0)}),
+        brighter=image.FunctionStage(lambda p, x: p["gain"] * x, {"gain": jnp.array(2.0)}),
         network=eqx.nn.Conv2d(3, 3, 3, padding=1, key=jr.key(2)),
         bounded=jnp.tanh,
     )
@@ -71,7 +71,7 @@ def test_adjoints_are_the_slopes_of_the_loss_at_every_stage(chain):
 
 
 def test_a_chain_trains_through_all_stages(chain):
-    target = image.Chain(**chain.stages).replace(balance=image.Balance(black=0.02, red=1.3, blue=0.8))(MOSAIC)
+    target = image.Chain(**chain.stages).replace(balance=image.WhiteBalance(black=0.02, red=1.3, blue=0.8))(MOSAIC)
     loss = lambda c, _: jnp.mean((c(MOSAIC) - target) ** 2)
     train = ds.trainable(chain, "stages.balance")
     trained, history = ds.fit(loss, chain, optax.adam(0.05), jnp.zeros(60), train=train, progress=False)
@@ -87,9 +87,9 @@ def test_unknown_stages_and_empty_chains_are_named(chain):
 
 
 def test_tiles_equal_the_whole(chain):
-    whole = chain(MOSAIC)
+    picture = chain(MOSAIC)
     tiled = image.in_tiles(chain, MOSAIC, size=20, halo=16)
-    np.testing.assert_allclose(tiled, whole, atol=1e-12)
+    np.testing.assert_allclose(tiled, picture, atol=1e-12)
 
 
 def test_odd_tiles_are_named(chain):

@@ -11,7 +11,7 @@ from scipy import ndimage
 
 import diffsim as ds
 from diffsim.image.ops import correlate_channels_last
-from diffsim.image.ops.box_filter import box
+from diffsim.image.ops.box_filter import box_filter
 from diffsim.image.ops.correlate import correlate, stencil
 from diffsim.testing import assert_gradients
 
@@ -43,7 +43,7 @@ def test_the_ways_to_sum_agree(cache, monkeypatch):
     cotangent = jr.normal(jr.key(3), (3, 19, 9))
     monkeypatch.setattr(correlate_channels_last, "AROUND", cache)
     last, against = image.transpose(1, 2, 0), cotangent.transpose(1, 2, 0)
-    # Not through the primitives, whose compiled form is kept from one setting to the next.
+    # Not through the primitives, whose compiled form is cached from one setting to the next.
     found = correlate_channels_last._apply(last, weights).transpose(2, 0, 1)
     np.testing.assert_allclose(found, thin._apply(image, weights), rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(
@@ -109,8 +109,8 @@ def test_batches_of_either_argument_and_both_nest():
 def test_box_is_the_mean_of_what_exists():
     image, _ = case()
     expected = [[[_mean(x, i, j) for j in range(11)] for i in range(9)] for x in np.asarray(image)]
-    np.testing.assert_allclose(box(image, 2), expected, rtol=1e-12)
-    assert_gradients(lambda x: jnp.sum(jnp.cos(box(x, 2))), (image,))
+    np.testing.assert_allclose(box_filter(image, 2), expected, rtol=1e-12)
+    assert_gradients(lambda x: jnp.sum(jnp.cos(box_filter(x, 2))), (image,))
 
 
 def _mean(x, i, j):
@@ -119,7 +119,7 @@ def _mean(x, i, j):
 
 def test_single_precision_stays_single():
     image, weights = (x.astype(jnp.float32) for x in case())
-    assert stencil(image, weights).dtype == box(image, 1).dtype == jnp.float32
+    assert stencil(image, weights).dtype == box_filter(image, 1).dtype == jnp.float32
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Stencils whose channels come last: both ways to their sums, on either version of JAX."""
+"""Stencils whose channels come last: their sums and both cotangents, strip by strip."""
 
 import jax
 import jax.numpy as jnp
@@ -12,22 +12,30 @@ from diffsim.image.ops import correlate_channels_last
 
 @pytest.mark.parametrize("size", [1, 3, 5])
 @pytest.mark.parametrize("around", [1, 700, 2**20])
-def test_a_convolution_and_products_of_matrices_give_the_same_sums(monkeypatch, size, around):
+def test_sums_and_their_cotangents_are_those_of_scipy(monkeypatch, size, around):
     # Strips of one row, strips of some with a last one that is moved inward, one strip.
     monkeypatch.setattr(correlate_channels_last, "AROUND", around)
     image = jr.normal(jr.key(0), (13, 11, 2))
     weights = jr.normal(jr.key(1), (3, 2, size, size))
     near = slice(size // 2, -(size // 2) or None)
-    one = lambda w: sum(ndimage.correlate(image[..., c], w[c], mode="constant")[near, near] for c in range(2))
-    exact = np.stack([np.asarray(one(w)) for w in weights])
-    for way in (correlate_channels_last._convolved, correlate_channels_last._multiplied):
-        np.testing.assert_allclose(jnp.moveaxis(jax.jit(way)(image, weights), 2, 0), exact, rtol=1e-12, atol=1e-12)
+    plane = lambda w: sum(ndimage.correlate(image[..., c], w[c], mode="constant")[near, near] for c in range(2))
+    found, pull = jax.vjp(jax.jit(correlate_channels_last.correlate_last), image, weights)
+    np.testing.assert_allclose(jnp.moveaxis(found, 2, 0), [plane(w) for w in weights], rtol=1e-12, atol=1e-12)
+    cotangent = jr.normal(jr.key(2), found.shape)
+    to_image, to_weights = jax.jit(pull)(cotangent)
+    height, width, _ = found.shape
+    places = [(i, j) for i in range(size) for j in range(size)]
+    shifted = np.stack([image[i : i + height, j : j + width] for i, j in places])
+    expected = np.einsum("yxk,pyxc->kcp", cotangent, shifted).reshape(weights.shape)
+    np.testing.assert_allclose(to_weights, expected, rtol=1e-12, atol=1e-12)
+    # A bilinear map: both cotangents have the same product with its arguments.
+    np.testing.assert_allclose(jnp.vdot(to_image, image), jnp.vdot(to_weights, weights), rtol=1e-12)
 
 
 def test_rectified_has_no_slope_up_to_zero():
     x = jnp.array([-1.0, 0.0, 2.0])
-    found, pull = jax.vjp(jax.jit(correlate_channels_last.rectified), x)
+    found, pull = jax.vjp(jax.jit(correlate_channels_last.relu), x)
     np.testing.assert_array_equal(found, [0.0, 0.0, 2.0])
     np.testing.assert_array_equal(pull(jnp.ones(3))[0], [0.0, 0.0, 1.0])
-    np.testing.assert_array_equal(jax.jvp(correlate_channels_last.rectified, (x,), (jnp.ones(3),))[1], [0.0, 0.0, 1.0])
-    np.testing.assert_array_equal(jax.vmap(jax.grad(correlate_channels_last.rectified))(x), [0.0, 0.0, 1.0])
+    np.testing.assert_array_equal(jax.jvp(correlate_channels_last.relu, (x,), (jnp.ones(3),))[1], [0.0, 0.0, 1.0])
+    np.testing.assert_array_equal(jax.vmap(jax.grad(correlate_channels_last.relu))(x), [0.0, 0.0, 1.0])

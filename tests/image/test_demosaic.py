@@ -15,25 +15,25 @@ from diffsim.testing import assert_gradients
 PICTURE = jr.uniform(jr.key(0), (3, 16, 18))
 
 
-# Where red, green and blue are, and which colour lies beside green in its row.
+# Where red, green and blue are; of green, by the colour in its row or column.
 SITES = {"red": (0, 0), "beside red": (0, 1), "below red": (1, 0), "blue": (1, 1)}
 
 
 @pytest.mark.parametrize("pattern", image.PATTERNS)
 def test_mosaics_follow_the_pattern(pattern):
     found = np.asarray(image.mosaic(PICTURE, pattern))
-    for i, colour in enumerate(pattern):
+    for i, color in enumerate(pattern):
         site = np.s_[i // 2 :: 2, i % 2 :: 2]
-        np.testing.assert_array_equal(found[site], PICTURE["RGB".index(colour)][site])
+        np.testing.assert_array_equal(found[site], PICTURE["RGB".index(color)][site])
 
 
-def test_bilinear_is_the_mean_of_the_nearest_of_each_colour():
+def test_bilinear_is_the_mean_of_the_nearest_of_each_color():
     cross, square = np.array([[0, 1, 0], [1, 4, 1], [0, 1, 0]]) / 4, np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]]) / 4
     mosaic = np.asarray(image.mosaic(PICTURE))
     masks = image_masks(mosaic.shape)
     found = image.bilinear(image.mosaic(PICTURE))
-    for colour, (mask, kernel) in enumerate(zip(masks, (square, cross, square), strict=True)):
-        np.testing.assert_allclose(found[colour], ndimage.convolve(mosaic * mask, kernel, mode="mirror"), atol=1e-12)
+    for color, (mask, kernel) in enumerate(zip(masks, (square, cross, square), strict=True)):
+        np.testing.assert_allclose(found[color], ndimage.convolve(mosaic * mask, kernel, mode="mirror"), atol=1e-12)
 
 
 def image_masks(shape):
@@ -43,7 +43,7 @@ def image_masks(shape):
     return red, 1.0 - red - blue, blue
 
 
-def test_malvar_is_exact_where_the_colours_differ_by_constants():
+def test_malvar_is_exact_where_the_colors_differ_by_constants():
     # A parabola of the same curvature in all colours: the correction by the others' second differences is right.
     y, x = np.mgrid[:16, :18] / 18.0
     grey = x + 0.5 * y + x**2 - 0.3 * y**2
@@ -69,7 +69,7 @@ def test_odd_sizes_are_filled_up_and_cut_back():
 
 @pytest.fixture(scope="module")
 def network():
-    return image.Demosaic((5, 4), key=jr.key(1))
+    return image.DemosaicNetwork((5, 4), key=jr.key(1))
 
 
 def test_the_network_keeps_what_was_measured_and_starts_near_malvar(network):
@@ -90,7 +90,7 @@ def test_the_halo_is_how_far_a_pixel_reaches(network):
 
 def test_gradients_of_the_network():
     # With offsets: without, all of a black quad lies on the kink of relu.
-    model = jax.tree.map(lambda x: x + 0.05, image.Demosaic((3,), key=jr.key(2)))
+    model = jax.tree.map(lambda x: x + 0.05, image.DemosaicNetwork((3,), key=jr.key(2)))
     # Away from the kinks of relu, which differences cannot tell from errors.
     loss = lambda model, m: jnp.sum(jnp.sin(model(m)))
     mosaic = image.mosaic(PICTURE)[:10, :12]

@@ -1,4 +1,4 @@
-"""The network that is told the noise: what it starts as, its reach, its gradients where code breaks, its levels."""
+"""The network for joint demosaicking and denoising: start, reach, gradients at difficult pixels, noise levels."""
 
 import equinox as eqx
 import jax
@@ -9,24 +9,24 @@ import pytest
 
 from diffsim import image
 from diffsim.image import pretrained, sensor
-from diffsim.image.demosaicing.denoising_network import ToldLayer
+from diffsim.image.demosaicing.denoising_network import NoiseConditionedLayer
 from diffsim.image.training import evaluate, train_chain
 from diffsim.testing import assert_gradients
 
 
-def lively(key, widths=(3, 4)) -> image.Restore:
+def lively(key, widths=(3, 4)) -> image.DenoisingDemosaic:
     """A network of which no weight is 0."""
-    network = image.Restore(widths, key=key)
+    network = image.DenoisingDemosaic(widths, key=key)
     leaves, structure = jax.tree.flatten(network)
     keys = jr.split(jr.key(9), len(leaves))
     return jax.tree.unflatten(structure, [x + 0.1 * jr.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)])
 
 
-def decided(key) -> image.Restore:
+def decided(key) -> image.DenoisingDemosaic:
     """A network whose offsets outweigh its stencils: no difference meets the kink of relu."""
     # An even number of channels: those that meet where both resolutions are added have offsets of one sign.
     network = lively(key, (4, 4))
-    layer = lambda x: isinstance(x, ToldLayer)
+    layer = lambda x: isinstance(x, NoiseConditionedLayer)
     sign = lambda count: jnp.where(jnp.arange(count) % 2 == 0, 2.0, -2.0)
     change = lambda x: eqx.tree_at(lambda a: (a.weight, a.bias), x, (0.1 * x.weight, sign(x.bias.size)))
     return jax.tree.map(lambda x: change(x) if layer(x) else x, network, is_leaf=layer)
@@ -35,9 +35,9 @@ def decided(key) -> image.Restore:
 def test_untrained_it_is_malvars_filters():
     mosaic = jr.uniform(jr.key(0), (10, 14))
     inner = np.s_[:, 2:-2, 2:-2]
-    found = image.Restore((3, 4), key=jr.key(1))(mosaic)
-    assert found.shape == (3, 10, 14)
-    np.testing.assert_allclose(found[inner], image.malvar(mosaic)[inner], atol=1e-12)
+    picture = image.DenoisingDemosaic((3, 4), key=jr.key(1))(mosaic)
+    assert picture.shape == (3, 10, 14)
+    np.testing.assert_allclose(picture[inner], image.malvar(mosaic)[inner], atol=1e-12)
 
 
 # 0, the black level, grey, white and saturated in one colour, each over a whole quad.
@@ -46,13 +46,13 @@ def test_untrained_it_is_malvars_filters():
 def test_gradients_at_the_pixels_where_code_breaks(quad):
     mosaic = jr.uniform(jr.key(2), (12, 12)).at[4:6, 4:6].set(jnp.array(quad).reshape(2, 2))
     mosaic = mosaic.at[8:, :].set(quad[0])
-    loss = lambda network, m: jnp.sum(jnp.sin(network(image.root(m))))
+    loss = lambda network, m: jnp.sum(jnp.sin(network(image.stabilize_variance(m))))
     assert_gradients(jax.jit(loss), (decided(jr.key(3)), mosaic), max_coordinates=2)
 
 
 def test_the_level_changes_what_it_does_and_has_a_derivative():
     network, mosaic = lively(jr.key(3)), jr.uniform(jr.key(4), (8, 8))
-    at = lambda level: eqx.tree_at(lambda n: n.level, network, level)(mosaic)
+    at = lambda level: eqx.tree_at(lambda n: n.noise_level, network, level)(mosaic)
     assert np.abs(at(jnp.array(1.0)) - at(jnp.array(-1.0))).max() > 1e-3
     step = 1e-5
     slope = jax.jvp(at, (jnp.array(0.3),), (jnp.array(1.0),))[1]
@@ -60,10 +60,10 @@ def test_the_level_changes_what_it_does_and_has_a_derivative():
 
 
 def test_levels_count_factors_of_four_and_are_cut_to_what_was_trained_on():
-    found = [float(sensor.level(sensor.LEVELS[name])) for name in ("low", "middle", "high")]
-    np.testing.assert_allclose(found, [-1.0, 0.0, 1.0], atol=1e-12)
-    assert float(sensor.level(sensor.CLEAN)) == -sensor.SPAN
-    assert float(sensor.level(image.Noise(1.0, 0.1))) == sensor.SPAN
+    levels = [float(sensor.noise_level(sensor.LEVELS[name])) for name in ("low", "middle", "high")]
+    np.testing.assert_allclose(levels, [-1.0, 0.0, 1.0], atol=1e-12)
+    assert float(sensor.noise_level(sensor.CLEAN)) == -sensor.SPAN
+    assert float(sensor.noise_level(image.Noise(1.0, 0.1))) == sensor.SPAN
 
 
 @pytest.fixture(scope="module")
@@ -101,8 +101,8 @@ def test_sizes_that_are_no_multiple_of_four_come_back():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("colour", [(0.5, 0.5, 0.5), (0.7, 0.4, 0.3)], ids=["grey", "skin"])
-def test_a_flat_colour_is_flat_up_to_its_edges(colour, shipped):
-    scene = jnp.broadcast_to(jnp.array(colour)[:, None, None], (3, 42, 46))
+@pytest.mark.parametrize("color", [(0.5, 0.5, 0.5), (0.7, 0.4, 0.3)], ids=["grey", "skin"])
+def test_a_flat_color_is_flat_up_to_its_edges(color, shipped):
+    scene = jnp.broadcast_to(jnp.array(color)[:, None, None], (3, 42, 46))
     # Of a mosaic mirrored about its outermost pixels every quad is as within, its reds where they were.
-    np.testing.assert_allclose(shipped(image.expose(scene)), scene, atol=0.02)
+    np.testing.assert_allclose(shipped(image.unprocess(scene)), scene, atol=0.02)

@@ -21,15 +21,15 @@ def plain(picture, rows, columns, edge):
 @pytest.mark.parametrize(("shape", "rows", "columns"), CASES)
 def test_value_and_both_modes_are_those_by_rule(shape, rows, columns, edge):
     picture, tangent = jr.normal(jr.key(0), (2, *shape))
-    found, expected = (lambda x, f=f: f(x, rows, columns, edge) for f in (pad, plain))
+    ours, reference = (lambda x, f=f: f(x, rows, columns, edge) for f in (pad, plain))
     edges = ((0, 0), (rows, rows), (columns, columns))
-    np.testing.assert_array_equal(found(picture), np.pad(picture, edges, mode=MODES[edge]))
-    np.testing.assert_array_equal(jax.jvp(found, (picture,), (tangent,))[1], expected(tangent))
-    bar = jr.normal(jr.key(1), found(picture).shape)
-    pull = lambda f: jax.jit(lambda bar: jax.vjp(f, picture)[1](bar)[0])
-    np.testing.assert_allclose(pull(found)(bar), pull(expected)(bar), rtol=1e-14)
+    np.testing.assert_array_equal(ours(picture), np.pad(picture, edges, mode=MODES[edge]))
+    np.testing.assert_array_equal(jax.jvp(ours, (picture,), (tangent,))[1], reference(tangent))
+    cotangent = jr.normal(jr.key(1), ours(picture).shape)
+    pull = lambda f: jax.jit(lambda cotangent: jax.vjp(f, picture)[1](cotangent)[0])
+    np.testing.assert_allclose(pull(ours)(cotangent), pull(reference)(cotangent), rtol=1e-14)
     # The pull-back is linear in turn: its own adjoint widens.
-    np.testing.assert_array_equal(jax.vjp(pull(found), bar)[1](tangent)[0], expected(tangent))
+    np.testing.assert_array_equal(jax.vjp(pull(ours), cotangent)[1](tangent)[0], reference(tangent))
 
 
 @pytest.mark.parametrize("edge", MODES)

@@ -58,11 +58,11 @@ def dng(path, mosaic, pattern="RGGB", black=64, white=1023, gains=(2.0, 1.0, 1.5
 
     `more` are further tags (code, type, count, values), which take the place of those of the same code.
     """
-    colours = ["RGB".index(c) for c in pattern]
+    colors = ["RGB".index(c) for c in pattern]
     tags = [
         (50706, 1, 4, (1, 4, 0, 0)),  # version
         (33421, 3, 2, (2, 2)),  # size of the pattern
-        (33422, 1, 4, tuple(colours)),
+        (33422, 1, 4, tuple(colors)),
         (50708, 2, 0, "Test camera"),
         (50714, 3, 1, black),
         (50717, 3, 1, white),
@@ -141,7 +141,7 @@ def test_black_levels_differ_as_the_tags_of_a_negative_say(name, tmp_path):
 
 
 @pytest.mark.parametrize("corner", [(2, 4), (2, 5), (3, 4), (3, 5)], ids=str)
-def test_patterns_of_colours_and_of_black_count_from_the_active_area(corner, tmp_path):
+def test_patterns_of_colors_and_of_black_count_from_the_active_area(corner, tmp_path):
     values = RNG.integers(100, 1024, (32, 48))
     top, left = corner
     rows, columns = ROWS[: 29 - top], COLUMNS[: 45 - left]
@@ -191,7 +191,7 @@ def nef(path, mosaic, pattern, model, gains=None):
     data = mosaic.astype("<u2").tobytes()
     first, raw, camera, pixels = 8, 512, 1024, 2048
     height, width = mosaic.shape
-    colours = ["RGB".index(c) for c in pattern]
+    colors = ["RGB".index(c) for c in pattern]
     sizes = [(256, 4, [width]), (257, 4, [height]), (258, 3, [16]), (259, 3, [1]), (262, 3, [32803])]
     strips = [(273, 4, [pixels]), (277, 3, [1]), (278, 4, [height]), (279, 4, [len(data)])]
     note = [(1, 7, b"0210")]
@@ -204,7 +204,7 @@ def nef(path, mosaic, pattern, model, gains=None):
         first: directory(
             first, [(271, 2, b"NIKON CORPORATION\0"), (272, 2, model), (330, 4, [raw]), (34665, 4, [camera])]
         ),
-        raw: directory(raw, [(254, 4, [0]), *sizes, *strips, (33421, 3, [2, 2]), (33422, 1, colours)]),
+        raw: directory(raw, [(254, 4, [0]), *sizes, *strips, (33421, 3, [2, 2]), (33422, 1, colors)]),
         camera: directory(camera, [(37500, 7, note)]),
         pixels: data,
     }
@@ -216,7 +216,7 @@ def nef(path, mosaic, pattern, model, gains=None):
 
 
 @pytest.mark.parametrize("pattern", image.PATTERNS)
-def test_a_known_cameras_raw_has_the_colours_of_its_table(pattern, tmp_path):
+def test_a_known_cameras_raw_has_the_colors_of_its_table(pattern, tmp_path):
     values = RNG.integers(0, 2**16, (32, 48))
     found = image.read_raw(nef(tmp_path / "a.nef", values, pattern, b"NIKON D850\0", gains=(2.0, 1.0, 1.5)))
     assert found.pattern == pattern
@@ -225,18 +225,18 @@ def test_a_known_cameras_raw_has_the_colours_of_its_table(pattern, tmp_path):
     np.testing.assert_allclose(found.matrix, to_srgb(SEES_D850), atol=1e-4)
 
 
-def test_a_known_cameras_daylight_is_white_and_its_colours_come_back(tmp_path):
+def test_a_known_cameras_daylight_is_white_and_its_colors_come_back(tmp_path):
     # Without a white balance in the file; the light of sRGB, and one colour, as this camera sees them.
-    colour = np.array([0.6, 0.3, 0.2])
-    white, seen = (SEES_D850 @ SRGB_TO_XYZ @ np.stack([np.ones(3), colour], axis=1)).T
+    color = np.array([0.6, 0.3, 0.2])
+    white, seen = (SEES_D850 @ SRGB_TO_XYZ @ np.stack([np.ones(3), color], axis=1)).T
     mosaic = image.mosaic(np.broadcast_to((0.5 * seen / white.max())[:, None, None], (3, 32, 48)))
     raw = image.read_raw(nef(tmp_path / "a.nef", np.round(65535 * np.asarray(mosaic)), "RGGB", b"NIKON D850\0"))
     mean = lambda y, x: raw.mosaic[y::2, x::2].mean()
     balanced = np.array(raw.gains) * [mean(0, 0), mean(0, 1), mean(1, 1)]
-    np.testing.assert_allclose(raw.matrix @ balanced / (0.5 * white[1] / white.max()), colour, rtol=1e-3)
+    np.testing.assert_allclose(raw.matrix @ balanced / (0.5 * white[1] / white.max()), color, rtol=1e-3)
 
 
-def test_an_unknown_cameras_colours_stay(tmp_path):
+def test_an_unknown_cameras_colors_stay(tmp_path):
     raw = image.read_raw(nef(tmp_path / "a.nef", RNG.integers(0, 2**16, (32, 48)), "RGGB", b"NIKON NOBODY\0"))
     np.testing.assert_array_equal(raw.matrix, np.eye(3))
 
@@ -266,13 +266,13 @@ CAMERAS = {
 @pytest.mark.slow
 def test_three_cameras_raws_of_a_scene_are_developed_alike(tmp_path, scenario):
     # Smooth, so that it does not matter where which colour was seen.
-    scene = image.box(jnp.asarray(train_chain.held_out()["china.jpg"][:, 40:120, 60:162]), 3)
+    scene = image.box_filter(jnp.asarray(train_chain.held_out()["china.jpg"][:, 40:120, 60:162]), 3)
     pictures = []
     for name, (pattern, constants) in CAMERAS.items():
         red, _, blue = constants["gains"]
         # Each sees colours in its own way, through filters and with numbers of its own.
         camera = image.Camera(red=red, blue=blue, matrix=tuple(map(tuple, to_srgb(constants["to_camera"]))))
-        seen = image.mosaic(sensor.camera_colours(scene, camera), pattern)
+        seen = image.mosaic(sensor.camera_colors(scene, camera), pattern)
         stored = np.round(constants["black"] + (constants["white"] - constants["black"]) * seen)
         # One row and column less: no whole number of quads.
         path, stored = tmp_path / name, stored[:79, :101]

@@ -21,16 +21,16 @@ PICTURE = jnp.concatenate(
 MOSAIC = image.mosaic(PICTURE)
 CURVE = image.ToneCurve(rises=np.sin(np.arange(15.0)))
 STAGES = {
-    "balance": (image.Balance(black=0.0625, red=1.9, blue=1.6), MOSAIC),
-    "root": (image.Apply(lambda _, x: image.root(x)), MOSAIC),
-    "square": (image.Apply(lambda _, x: image.square(x)), MOSAIC),
-    "colour matrix": (image.ColourMatrix(mixing=np.array([-0.5, -0.1, -0.25, -0.3, 0.05, -0.65])), PICTURE),
+    "balance": (image.WhiteBalance(black=0.0625, red=1.9, blue=1.6), MOSAIC),
+    "stabilize variance": (image.FunctionStage(lambda _, x: image.stabilize_variance(x)), MOSAIC),
+    "unstabilize variance": (image.FunctionStage(lambda _, x: image.unstabilize_variance(x)), MOSAIC),
+    "colour matrix": (image.ColorMatrix(mixing=np.array([-0.5, -0.1, -0.25, -0.3, 0.05, -0.65])), PICTURE),
     "gamma": (image.Gamma(), PICTURE),
     "tone curve": (CURVE, PICTURE),
     "saturation": (image.Saturation(saturation=1.2, vibrance=0.4), PICTURE),
     "guided filter": (image.GuidedFilter(radius=2), PICTURE),
     "guided filter, one plane": (image.GuidedFilter(radius=2), PICTURE[:1]),
-    "sharpen": (image.Sharpen(amount=0.5, radius=3), PICTURE),
+    "unsharp mask": (image.UnsharpMask(amount=0.5, radius=3), PICTURE),
     "bilateral grid": (image.BilateralGrid(cell=3, depth=4), PICTURE),
     "local Laplacian": (image.LocalLaplacian(detail=0.5, contrast=0.8, levels=2, references=4), PICTURE),
 }
@@ -64,9 +64,10 @@ def test_stages_in_strips_are_the_same(name, monkeypatch):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("name", ["gamma", "tone curve", "saturation", "guided filter", "sharpen", "bilateral grid"])
+@pytest.mark.parametrize(
+    "name", ["gamma", "tone curve", "saturation", "guided filter", "unsharp mask", "bilateral grid"]
+)
 def test_a_batch_of_pictures_is_what_each_is_with_gradients(name):
-    """So many that jax 0.10 could not compile what is done with a strip of all of them as one function."""
     stage, _ = jax.tree.map(lambda a: a.astype(jnp.float32), STAGES[name])
     pictures = jr.uniform(jr.key(1), (64, 3, 64, 64), jnp.float32)
     slopes = jax.grad(lambda stage, x: jnp.sum(jnp.sin(stage(x))), (0, 1))
@@ -76,9 +77,11 @@ def test_a_batch_of_pictures_is_what_each_is_with_gradients(name):
 
 
 @pytest.mark.parametrize("size", [(16, 2300), (40, 1100)])
-@pytest.mark.parametrize("stage", [image.Sharpen(amount=0.5), image.BilateralGrid()], ids=["sharpen", "bilateral grid"])
+@pytest.mark.parametrize(
+    "stage", [image.UnsharpMask(amount=0.5), image.BilateralGrid()], ids=["unsharp mask", "bilateral grid"]
+)
 def test_a_wide_picture_is_treated_as_a_tall_one(stage, size):
-    """Strips too large for one function, and such as are not; both stages are the same turned around."""
+    """Both stages are the same turned around, though their strips are rows."""
     x = jr.uniform(jr.key(1), (3, *size))
     slopes = jax.jit(jax.grad(lambda stage, x: jnp.sum(jnp.sin(stage(x))), (0, 1)))
     wide, tall = slopes(stage, x), slopes(stage, x.transpose(0, 2, 1))
@@ -89,11 +92,13 @@ def test_a_wide_picture_is_treated_as_a_tall_one(stage, size):
 def test_balance_undoes_the_sensor():
     camera = image.Camera(bits=None, matrix=tuple(map(tuple, np.eye(3))), tone=False)
     grey = jnp.full((3, 4, 4), 0.5)
-    balanced = image.Balance(black=camera.black, red=camera.red, blue=camera.blue)(image.expose(grey, camera=camera))
-    np.testing.assert_allclose(balanced, sensor.to_linear(jnp.array(0.5)), rtol=1e-12)
+    balance = image.WhiteBalance(black=camera.black, red=camera.red, blue=camera.blue)
+    np.testing.assert_allclose(
+        balance(image.unprocess(grey, camera=camera)), sensor.to_linear(jnp.array(0.5)), rtol=1e-12
+    )
 
 
-def test_colour_matrix_keeps_grey_to_the_last_bit():
+def test_color_matrix_keeps_grey_to_the_last_bit():
     stage = STAGES["colour matrix"][0]
     grey = jnp.broadcast_to(jr.uniform(jr.key(1), (1, 4, 5)), (3, 4, 5))
     np.testing.assert_array_equal(stage(grey), grey)
@@ -115,9 +120,9 @@ def test_tone_curve_is_monotone_through_its_knots_and_starts_as_identity():
     assert np.all(np.diff(fine[0, 0]) > 0)
 
 
-def test_root_and_square_are_inverse():
+def test_unstabilize_variance_is_the_inverse_of_stabilize_variance():
     x = jnp.linspace(-0.5, 2.0, 99)
-    np.testing.assert_allclose(image.square(image.root(x)), x, atol=1e-14)
+    np.testing.assert_allclose(image.unstabilize_variance(image.stabilize_variance(x)), x, atol=1e-14)
 
 
 def test_saturation_keeps_luma_and_zero_makes_grey():
@@ -143,14 +148,14 @@ def test_guided_filter_of_one_plane_is_that_of_three_alike():
         guided(PICTURE[:2])
 
 
-def test_sharpen_steepens_an_edge_and_nothing_flat():
+def test_unsharp_mask_steepens_an_edge_and_nothing_flat():
     edge = jnp.broadcast_to(jnp.where(jnp.arange(24) < 12, 0.2, 0.8)[None, None], (3, 24, 24))
-    sharp = image.Sharpen(amount=0.5)(edge)
+    sharp = image.UnsharpMask(amount=0.5)(edge)
     np.testing.assert_allclose(sharp[:, :, :4], edge[:, :, :4], atol=1e-12)
     assert sharp[0, 12, 11] < 0.2 < 0.8 < sharp[0, 12, 12]
 
 
-def test_bilateral_grid_keeps_flat_colours_and_edges_and_smooths_noise():
+def test_bilateral_grid_keeps_flat_colors_and_edges_and_smooths_noise():
     flat = jnp.broadcast_to(jnp.array([0.2, 0.5, 0.7])[:, None, None], (3, 19, 23))
     np.testing.assert_allclose(image.BilateralGrid(strength=1.0, cell=4)(flat), flat, atol=1e-5)
     noise = 0.02 * jr.normal(jr.key(3), (3, 32, 32))

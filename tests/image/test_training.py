@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import diffsim as ds
-from diffsim.image import Balance, ColourMatrix, pretrained, sensor
+from diffsim.image import ColorMatrix, WhiteBalance, pretrained, sensor
 from diffsim.image.sensor import CAMERA
-from diffsim.image.stages.color import square
+from diffsim.image.stages.variance_stabilization import unstabilize_variance
 from diffsim.image.training import patches, stagewise, train_chain
 
 WIDTHS = (4, 4)
@@ -30,8 +30,8 @@ def squares():
     """Patches of smooth waves in three colours, and of squares of colour."""
     y, x = np.mgrid[:96, :96] / 96
     waves = np.stack([np.sin(5 * x + 2 * y), np.sin(7 * y - 1), np.cos(4 * x * y + 3 * y)])
-    colours = np.repeat(np.repeat(np.asarray(jr.uniform(jr.key(2), (3, 4, 4))), 24, 1), 24, 2)
-    pictures = [(127.5 + 120 * waves).astype(np.uint8), (255 * colours).astype(np.uint8)]
+    colors = np.repeat(np.repeat(np.asarray(jr.uniform(jr.key(2), (3, 4, 4))), 24, 1), 24, 2)
+    pictures = [(127.5 + 120 * waves).astype(np.uint8), (255 * colors).astype(np.uint8)]
     return jnp.asarray(patches.cut(pictures, 48, 12))
 
 
@@ -39,7 +39,7 @@ def squares():
 @pytest.mark.parametrize("seed", [0, 1])
 def test_constants_are_the_cameras_before_the_network_learns(chain, squares, seed):
     found = train_chain.with_constants(chain, squares, key=jr.key(seed))
-    balance, matrix = found.stages["balance"], found.stages["colour"].matrix
+    balance, matrix = found.stages["balance"], found.stages["color"].matrix
     # A stochastic fit of finite length: about five times the errors of three seeds.
     assert abs(balance.black - CAMERA.black) < 1e-3
     np.testing.assert_allclose([balance.red, balance.blue], [CAMERA.red, CAMERA.blue], rtol=0.005)
@@ -83,11 +83,11 @@ def test_what_the_camera_has_at_a_place_is_what_its_own_stage_makes_of_the_place
     """Stages with the camera's own constants, which are known, one after the other."""
     picture = 0.1 + 0.7 * squares[0].astype(jnp.float32) / 255
     target = lambda name: stagewise.own_target(name, picture)
-    balance = Balance(*jnp.array([CAMERA.black, CAMERA.red, CAMERA.blue]))
+    balance = WhiteBalance(*jnp.array([CAMERA.black, CAMERA.red, CAMERA.blue]))
     mixing = jnp.array([CAMERA.matrix[i][j] for i in range(3) for j in range(3) if i != j])
-    colour = eqx.tree_at(lambda c: c.mixing, ColourMatrix(), mixing)
-    np.testing.assert_allclose(balance(sensor.expose(picture)), target("balance"), atol=1e-4)  # of 14 bits
-    np.testing.assert_allclose(colour(square(target("demosaic"))), target("colour"), atol=1e-5)
+    color = eqx.tree_at(lambda c: c.mixing, ColorMatrix(), mixing)
+    np.testing.assert_allclose(balance(sensor.unprocess(picture)), target("balance"), atol=1e-4)  # of 14 bits
+    np.testing.assert_allclose(color(unstabilize_variance(target("demosaic"))), target("color"), atol=1e-5)
     toned = 3 * target("gamma") ** 2 - 2 * target("gamma") ** 3
     np.testing.assert_allclose(toned, target("tone"), atol=1e-5)
     np.testing.assert_array_equal(target("tone"), picture)

@@ -8,10 +8,10 @@ from diffsim.image import pretrained
 from diffsim.image.training import views
 
 
-def test_colours_go_last_and_mosaics_stay():
+def test_colors_go_last_and_mosaics_stay():
     picture = np.arange(24.0).reshape(3, 2, 4)
-    assert views.colours_last(picture)[1, 2].tolist() == picture[:, 1, 2].tolist()
-    np.testing.assert_array_equal(views.colours_last(picture[0]), picture[0])
+    assert views.colors_last(picture)[1, 2].tolist() == picture[:, 1, 2].tolist()
+    np.testing.assert_array_equal(views.colors_last(picture[0]), picture[0])
 
 
 def test_pixels_are_cut_and_rounded():
@@ -21,9 +21,9 @@ def test_pixels_are_cut_and_rounded():
 
 def test_the_way_to_the_loss_ends_with_its_value():
     scene = jnp.full((3, 4, 4), 0.25)
-    chain = image.Chain(root=image.root, demosaic=image.malvar)
-    graph = views.to_the_loss(chain, image.mosaic(scene), scene)
-    assert [stage.name for stage in graph.stages][-3:] == ["root", "demosaic", "loss"]
+    chain = image.Chain(stabilize_variance=image.stabilize_variance, demosaic=image.malvar)
+    graph = views.loss_graph(chain, image.mosaic(scene), scene)
+    assert [stage.name for stage in graph.stages][-3:] == ["stabilize_variance", "demosaic", "loss"]
     assert np.shape(graph.stages[-2].picture) == (4, 4, 3)
 
 

@@ -9,7 +9,7 @@ from ..ops.pad import pad
 from ..values import check_floating
 from .bayer import Pixels, from_quads, quads
 
-CENTRE = np.pad([[1.0]], 2)
+CENTER = np.pad([[1.0]], 2)
 CROSS = np.pad([[0, 1, 0], [1, 0, 1], [0, 1, 0]], 1) / 4
 CORNERS = np.pad([[1, 0, 1], [0, 0, 0], [1, 0, 1]], 1) / 4
 ROW = np.pad([[0, 0, 0], [1, 0, 1], [0, 0, 0]], 1) / 2
@@ -28,13 +28,14 @@ MALVAR = {
 
 
 def quad_weights(filters: dict[str, np.ndarray]) -> np.ndarray:
-    """The 5 x 5 filters of a mosaic as one 3 x 3 stencil on its quads, of shape (12, 4, 3, 3).
+    """Returns the 5 x 5 filters of a mosaic as one 3 x 3 stencil on its quads, of shape (12, 4, 3, 3).
 
-    `green` makes green where red or blue is; `row` and `column` make the colour that a green pixel has beside it in
-    its row or column; `opposite` makes red at blue and blue at red.
+    Args:
+        filters: by name: `green` gives green at red and blue; `row` and `column` give, at green, the colour of the
+            neighbours in its row or column; `opposite` gives red at blue and blue at red.
     """
     row, column, green, far = (filters[name] for name in ("row", "column", "green", "opposite"))
-    sites = [[CENTRE, green, far], [row, CENTRE, column], [column, CENTRE, row], [far, green, CENTRE]]
+    sites = [[CENTER, green, far], [row, CENTER, column], [column, CENTER, row], [far, green, CENTER]]
     weights = np.zeros((12, 4, 3, 3))
     for out, taps in enumerate(taps for site in sites for taps in site):
         i, j = divmod(out // 3, 2)
@@ -45,7 +46,7 @@ def quad_weights(filters: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def demosaic_linear(mosaic: Float[Pixels, "h w"], filters: dict[str, np.ndarray]) -> Float[Array, "3 h w"]:
-    """The picture of an RGGB mosaic by one set of filters."""
+    """Returns the picture of an RGGB mosaic by one set of filters."""
     check_floating(mosaic)
     weights = quad_weights(filters).astype(mosaic.dtype)
     values = correlate(quads(pad(jnp.asarray(mosaic)[None], 2, 2)[0]), jnp.asarray(weights))
@@ -53,10 +54,10 @@ def demosaic_linear(mosaic: Float[Pixels, "h w"], filters: dict[str, np.ndarray]
 
 
 def bilinear(mosaic: Float[Pixels, "h w"]) -> Float[Array, "3 h w"]:
-    """The picture whose missing values are means of the nearest pixels of that colour."""
+    """Returns the picture of an RGGB mosaic whose missing values are means of the nearest pixels of that colour."""
     return demosaic_linear(mosaic, BILINEAR)
 
 
 def malvar(mosaic: Float[Pixels, "h w"]) -> Float[Array, "3 h w"]:
-    """The picture by bilinear interpolation, corrected by the other colours' second differences."""
+    """Returns the picture by bilinear interpolation, corrected by second differences of the other colours."""
     return demosaic_linear(mosaic, MALVAR)

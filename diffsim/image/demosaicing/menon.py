@@ -1,4 +1,4 @@
-"""Demosaicking by a choice of direction (Menon, Andriani, Calvagno, 2007): the strongest classical one in common use.
+"""Demosaicking by a choice of direction (Menon, Andriani, Calvagno, 2007), the best classical method in common use.
 
 Plain NumPy, for comparison: its decisions have no derivative.
 """
@@ -9,21 +9,21 @@ from jaxtyping import Float
 from ..values import check_floating
 
 GREEN_AT_OTHERS = np.array([-0.25, 0.5, 0.5, 0.5, -0.25])
-BESIDE = np.array([0.5, 0.0, 0.5])
+NEIGHBOURS = np.array([0.5, 0.0, 0.5])
 MEAN = np.ones(3) / 3
 
 
 def menon(mosaic: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "3 h w"]:
-    """The picture of an RGGB mosaic: green along the direction of smoother colour differences, then refined."""
+    """Returns the picture of an RGGB mosaic: green along the direction of smoother colour differences, then refined."""
     mosaic = np.asarray(mosaic)
     check_floating(mosaic)
-    red, green, blue, level = _first(mosaic)
-    red, green, blue = _refine(red, green, blue, level)
+    red, green, blue, horizontal = _first(mosaic)
+    red, green, blue = _refine(red, green, blue, horizontal)
     return np.stack([red, green, blue])
 
 
 def _sites(shape):
-    """Where an RGGB mosaic is red, blue, green beside red and green beside blue."""
+    """Where an RGGB mosaic is red, blue, green in a row with red and green in a row with blue."""
     row, column = np.indices(shape) % 2
     return (row + column == 0), (row * column == 1), (row == 0) & (column == 1), (row == 1) & (column == 0)
 
@@ -37,24 +37,24 @@ def _along(x, taps, axis: int):
 
 
 def _first(mosaic):
-    """Red, green and blue without refinement, and where the level direction was chosen."""
-    at_red, at_blue, beside_red, beside_blue = _sites(mosaic.shape)
-    at_green = beside_red | beside_blue
+    """Red, green and blue without refinement, and where the horizontal direction was chosen."""
+    at_red, at_blue, green_by_red, green_by_blue = _sites(mosaic.shape)
+    at_green = green_by_red | green_by_blue
     greens = [np.where(at_green, mosaic, _along(mosaic, GREEN_AT_OTHERS, axis)) for axis in (1, 0)]
-    level = _roughness(mosaic - greens[1], 0) >= _roughness(mosaic - greens[0], 1)
-    green = np.where(level, *greens)
-    red = _at_green(mosaic, green, at_red, beside_red, beside_blue)
-    blue = _at_green(mosaic, green, at_blue, beside_blue, beside_red)
-    difference = _chosen(red - blue, BESIDE, level)
-    return np.where(at_blue, blue + difference, red), green, np.where(at_red, red - difference, blue), level
+    horizontal = _roughness(mosaic - greens[1], 0) >= _roughness(mosaic - greens[0], 1)
+    green = np.where(horizontal, *greens)
+    red = _at_green(mosaic, green, at_red, green_by_red, green_by_blue)
+    blue = _at_green(mosaic, green, at_blue, green_by_blue, green_by_red)
+    difference = _along_chosen(red - blue, NEIGHBOURS, horizontal)
+    return np.where(at_blue, blue + difference, red), green, np.where(at_red, red - difference, blue), horizontal
 
 
-def _at_green(mosaic, green, at, beside, below):
+def _at_green(mosaic, green, at, in_row, in_column):
     """Red or blue where it was measured and, by its difference from green, at the green pixels."""
     difference = np.where(at, mosaic - green, 0.0)
     x = np.where(at, mosaic, 0.0)
-    x = np.where(beside, green + _along(difference, BESIDE, 1), x)
-    return np.where(below, green + _along(difference, BESIDE, 0), x)
+    x = np.where(in_row, green + _along(difference, NEIGHBOURS, 1), x)
+    return np.where(in_column, green + _along(difference, NEIGHBOURS, 0), x)
 
 
 def _roughness(difference, axis: int):
@@ -69,20 +69,20 @@ def _roughness(difference, axis: int):
     return sum(weights[i, j] * padded[i : i + height, j : j + width] for i, j in np.argwhere(weights))
 
 
-def _chosen(x, taps, level):
-    return np.where(level, _along(x, taps, 1), _along(x, taps, 0))
+def _along_chosen(x, taps, horizontal):
+    return np.where(horizontal, _along(x, taps, 1), _along(x, taps, 0))
 
 
-def _refine(red, green, blue, level):
+def _refine(red, green, blue, horizontal):
     """All three colours again from their differences, smoothed along the chosen direction."""
-    at_red, at_blue, beside_red, beside_blue = _sites(green.shape)
-    green = np.where(at_red, red - _chosen(red - green, MEAN, level), green)
-    green = np.where(at_blue, blue - _chosen(blue - green, MEAN, level), green)
+    at_red, at_blue, green_by_red, green_by_blue = _sites(green.shape)
+    green = np.where(at_red, red - _along_chosen(red - green, MEAN, horizontal), green)
+    green = np.where(at_blue, blue - _along_chosen(blue - green, MEAN, horizontal), green)
     difference = red - green
-    red = np.where(beside_blue, green + _along(difference, BESIDE, 0), red)
-    red = np.where(beside_red, green + _along(difference, BESIDE, 1), red)
+    red = np.where(green_by_blue, green + _along(difference, NEIGHBOURS, 0), red)
+    red = np.where(green_by_red, green + _along(difference, NEIGHBOURS, 1), red)
     difference = blue - green
-    blue = np.where(beside_red, green + _along(difference, BESIDE, 0), blue)
-    blue = np.where(beside_blue, green + _along(difference, BESIDE, 1), blue)
-    difference = _chosen(red - blue, MEAN, level)
+    blue = np.where(green_by_red, green + _along(difference, NEIGHBOURS, 0), blue)
+    blue = np.where(green_by_blue, green + _along(difference, NEIGHBOURS, 1), blue)
+    difference = _along_chosen(red - blue, MEAN, horizontal)
     return np.where(at_blue, blue + difference, red), green, np.where(at_red, red - difference, blue)

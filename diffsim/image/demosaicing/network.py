@@ -1,6 +1,6 @@
 """Learned demosaicking: a small convolutional network that corrects the linear filters of Malvar.
 
-It works on the mosaic's quads, so that every stencil meets one colour pattern, and at half the size.
+It works on the quads of the mosaic, at half the size, where the colour pattern is the same at every pixel.
 """
 
 import equinox as eqx
@@ -9,7 +9,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ..ops.correlate_channels_last import correlate_last, rectified, to_pixels, to_quads
+from ..ops.correlate_channels_last import correlate_last, depth_to_space, relu, space_to_depth
 from ..ops.pad import pad
 from ..values import check_floating
 from .bayer import KNOWN, MISSING
@@ -29,14 +29,14 @@ class Layer(eqx.Module):
         self.bias = jnp.zeros(outputs)
 
     def __call__(self, x: Float[Array, "h w c"]) -> Float[Array, "h-2 w-2 k"]:
-        """The stencil's sums where it lies within the picture."""
+        """Returns the sums of the stencil where it lies within the picture, plus the offsets."""
         return correlate_last(x, self.weight) + self.bias[None, None]
 
 
-class Demosaic(eqx.Module):
-    """The picture of an RGGB mosaic: Malvar's filters plus what a network of 3 x 3 stencils on the quads adds.
+class DemosaicNetwork(eqx.Module):
+    """The picture of an RGGB mosaic: Malvar's filters plus a correction by a network of 3 x 3 stencils on the quads.
 
-    Measured values are kept to the last bit. `widths` are the channels between its layers: (16, 16) makes 4,072
+    Measured values are unchanged to the last bit. `widths` are the channels between its layers: (16, 16) makes 4,072
     parameters, (18, 18) 4,904.
     """
 
@@ -52,29 +52,29 @@ class Demosaic(eqx.Module):
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """The channels that it was built with."""
+        """The channels between its layers."""
         return tuple(layer.bias.size for layer in self.layers[:-1])
 
     @property
     def halo(self) -> int:
-        """How many pixels around it a pixel depends on."""
+        """How far a pixel depends on others, in pixels."""
         return 2 * len(self.layers)
 
     def __call__(self, mosaic: Float[Array, "h w"]) -> Float[Array, "3 h w"]:
-        """The picture; at its edge the mosaic is mirrored."""
+        """Returns the picture; the mosaic is mirrored beyond its edges."""
         check_floating(mosaic)
         depth = len(self.layers)
-        x = to_quads(pad(mosaic[None], self.halo, self.halo)[0][..., None])
+        x = space_to_depth(pad(mosaic[None], self.halo, self.halo)[0][..., None])
         near = slice(depth - 1, 1 - depth or None)
-        start = correlate_last(x[near, near], jnp.asarray(LINEAR, x.dtype))
+        linear = correlate_last(x[near, near], jnp.asarray(LINEAR, x.dtype))
         for layer in self.layers[:-1]:
-            x = rectified(layer(x))
-        values = _with_known(to_quads(mosaic[..., None]), start, self.layers[-1](x))
-        return to_pixels(values).transpose(2, 0, 1)
+            x = relu(layer(x))
+        values = _with_known(space_to_depth(mosaic[..., None]), linear, self.layers[-1](x))
+        return depth_to_space(values).transpose(2, 0, 1)
 
 
-def _with_known(sites, start, change):
+def _with_known(sites, linear, correction):
     """The twelve values of every quad: those measured, and the missing ones as corrected."""
     places = dict(zip(KNOWN, jnp.moveaxis(sites, 2, 0), strict=True))
-    places |= {i: start[..., i] + change[..., n] for n, i in enumerate(MISSING)}
+    places |= {i: linear[..., i] + correction[..., n] for n, i in enumerate(MISSING)}
     return jnp.stack([places[i] for i in range(12)], axis=2)

@@ -17,9 +17,10 @@ WRITTEN = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
 
 
 def read_picture(path: Path | str) -> Float[np.ndarray, "3 h w"]:
-    """The colour picture in a PNG, TIFF or JPEG file of 8 or 16 bits, as float32 in [0, 1].
+    """Returns the colour picture in a PNG, TIFF or JPEG file of 8 or 16 bits, as float32 in [0, 1].
 
-    Raises InputError for another kind of file, a damaged one, one of other depth, and one without colour.
+    Raises:
+        InputError: for another kind of file, a damaged one, another number of bits, and a picture without colours.
     """
     path = Path(path)
     check_extension(path, READ)
@@ -30,7 +31,11 @@ def read_picture(path: Path | str) -> Float[np.ndarray, "3 h w"]:
 
 
 def read_folder(folder: Path | str) -> dict[str, Float[np.ndarray, "3 _ _"]]:
-    """The pictures in a folder, by the names of their files; raises InputError if there are none."""
+    """Returns the pictures in a folder, by the names of their files.
+
+    Raises:
+        InputError: for a folder that does not exist or holds no picture.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
@@ -41,10 +46,16 @@ def read_folder(folder: Path | str) -> dict[str, Float[np.ndarray, "3 _ _"]]:
 
 
 def write_picture(path: Path | str, picture: Float[np.ndarray, "3 h w"], bits: int = 8) -> Path:
-    """The path, where the picture now is, its values cut to [0, 1] and rounded to 8 or 16 bits.
+    """Writes a picture, completely or not at all, and returns the path.
 
-    The file appears whole or not at all. Raises InputError for an unknown extension, a folder of that name, whole
-    numbers, values that are not finite, and 16 bits in a JPEG.
+    Args:
+        path: a PNG, TIFF or JPEG file.
+        picture: its values, clipped to [0, 1].
+        bits: 8, or 16 for PNG and TIFF, to which the values are rounded.
+
+    Raises:
+        InputError: for an unknown extension, a folder of that name, whole numbers, values that are not finite, and 16
+            bits in a JPEG.
     """
     path, picture = Path(path), np.asarray(picture)
     check_output(path)
@@ -55,12 +66,16 @@ def write_picture(path: Path | str, picture: Float[np.ndarray, "3 h w"], bits: i
     check_floating(picture)
     if not np.isfinite(picture).all():
         raise InputError(f"{np.sum(~np.isfinite(picture))} values of the picture are not finite: nothing is written")
-    whole = np.round(np.clip(picture, 0.0, 1.0) * (2**bits - 1)).astype(np.uint8 if bits == 8 else np.uint16)
-    return write_whole(path, lambda out: _encode(out, path.suffix.lower(), np.moveaxis(whole, 0, 2)))
+    values = np.round(np.clip(picture, 0.0, 1.0) * (2**bits - 1)).astype(np.uint8 if bits == 8 else np.uint16)
+    return write_whole(path, lambda out: _encode(out, path.suffix.lower(), np.moveaxis(values, 0, 2)))
 
 
 def check_extension(path: Path, known: tuple[str, ...]) -> None:
-    """Raises InputError for a file name that does not end in one of the `known` ways, or a file that is not there."""
+    """Checks a file to be read.
+
+    Raises:
+        InputError: for an extension that is not `known`, and for a file that does not exist.
+    """
     check_path(path)
     if path.suffix.lower() not in known:
         raise InputError(f"{path}: unknown extension {path.suffix!r}; known are {', '.join(known)}")
@@ -71,7 +86,11 @@ def check_extension(path: Path, known: tuple[str, ...]) -> None:
 
 
 def check_output(path: Path | str) -> None:
-    """Raises InputError if no picture could be written to `path`; for use before the work begins."""
+    """Checks, before the work begins, that a picture can be written to `path`.
+
+    Raises:
+        InputError: if it cannot.
+    """
     path = Path(path)
     check_writable(path)
     if path.suffix.lower() not in WRITTEN:
@@ -79,7 +98,7 @@ def check_output(path: Path | str) -> None:
 
 
 def read_values(path: Path) -> np.ndarray:
-    """The whole numbers, 8 or 16 bits each, of a picture file as stored: (height, width[, channels])."""
+    """Returns the values of a picture file as stored, of 8 or 16 bits: (height, width[, channels])."""
     try:
         if path.suffix.lower() in (".tif", ".tiff"):
             values = extra("tifffile", "raw").imread(path)
@@ -89,7 +108,7 @@ def read_values(path: Path) -> np.ndarray:
         raise InputError(f"{path}: {error}") from error
     except MemoryError:
         raise
-    except Exception as error:  # the readers of files raise what they like about damage
+    except Exception as error:  # readers raise many types of errors for damaged files
         raise InputError(f"{path}: cannot be read, {type(error).__name__}: {error}") from error
     if values.dtype not in (np.uint8, np.uint16):
         raise InputError(f"{path}: has values of type {values.dtype}; only 8 and 16 bits are known")
@@ -114,9 +133,9 @@ def _read_with_pillow(path: Path) -> np.ndarray:
 def _encode(out, suffix: str, values: np.ndarray) -> None:
     """Writes a picture (height, width, 3) of 8- or 16-bit values into an open file."""
     if suffix in (".tif", ".tiff"):
-        whole = io.BytesIO()  # tifffile asks an open file for its name, which a temporary one has not
-        extra("tifffile", "raw").imwrite(whole, values, photometric="rgb")
-        out.write(whole.getvalue())
+        buffer = io.BytesIO()  # tifffile asks an open file for its name, and a temporary file has none
+        extra("tifffile", "raw").imwrite(buffer, values, photometric="rgb")
+        out.write(buffer.getvalue())
     elif values.dtype == np.uint16:
         out.write(png.encode(values))
     else:

@@ -1,4 +1,4 @@
-"""Camera raws: what a sensor measured, with the constants that its file gives; plain binary mosaics too."""
+"""Camera raws: the values of a sensor with the constants in its file; plain binary mosaics too."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -20,8 +20,11 @@ RAW = (".dng", ".nef", ".cr2", ".cr3", ".arw", ".raf", ".orf", ".rw2", ".pef", "
 
 
 class Raw(NamedTuple):
-    """A mosaic (h, w) from 0 at black to 1 at white, not cut; gains of red, green, blue that make grey grey; the
-    matrix from balanced camera colours to linear sRGB, whose rows sum to 1."""
+    """A mosaic (h, w) from 0 at black to 1 at white, not clipped, with the constants of its camera.
+
+    The gains of red, green and blue are those of white balance; the matrix takes balanced camera colours to linear
+    sRGB, and its rows sum to 1.
+    """
 
     mosaic: Float[np.ndarray, "h w"]
     pattern: str = "RGGB"
@@ -30,19 +33,22 @@ class Raw(NamedTuple):
 
 
 def read_raw(path: Path | str) -> Raw:
-    """The raw in a DNG or a maker's file, with black, white, pattern, gains and colour matrix from the file.
+    """Returns the raw in a DNG or a maker's file, with black, white, pattern, gains and colour matrix from the file.
 
     Black levels of a DNG may differ by pattern, column and row: its tags BlackLevel, BlackLevelRepeatDim,
-    BlackLevelDeltaH and BlackLevelDeltaV are read, from the corner of its ActiveArea. In a maker's file they are one
+    BlackLevelDeltaH and BlackLevelDeltaV are read, from the corner of its ActiveArea. In a maker's file there is one
     for each of the four sites.
 
-    The gains are those of the camera's white balance, or of daylight where it has none. The matrix is made of the
-    file's ColorMatrix, that for daylight if there are two, or for a known camera of LibRaw's table; without either it
-    is one. Not used: calibration and forward matrices, tables and curves of a profile, exposure offset, lens
-    corrections, noise profile and orientation.
+    The gains are those of the camera's white balance, or of daylight where it has none. The matrix follows from the
+    ColorMatrix of the file, that for daylight if there are two, or for a known camera from the table of LibRaw; without
+    either it is the identity. Not used: calibration and forward matrices, tables and curves of a profile, exposure
+    offset, lens corrections, noise profile and orientation.
 
-    Needs rawpy and tifffile. Raises InputError for a file that cannot be decoded, for levels that contradict each
-    other, and for a sensor without a Bayer pattern.
+    Needs rawpy and tifffile.
+
+    Raises:
+        InputError: for a file that cannot be decoded, for levels that contradict each other, and for a sensor without a
+            Bayer pattern.
     """
     path = Path(path)
     check_extension(path, RAW)
@@ -63,9 +69,18 @@ def read_binary(
     black: float = 0.0,
     white: float | None = None,
 ) -> Raw:
-    """The raw in a plain file of unsigned numbers, row after row, low byte first; `size` is (rows, columns).
+    """Returns the raw in a plain file of unsigned numbers, row after row, low byte first.
 
-    `bits` is 8 or 16 as stored; `black` and `white` are stored values, `white` by default the greatest possible.
+    Args:
+        path: the file.
+        size: rows and columns.
+        pattern: the colours of a quad, read like text.
+        bits: per pixel as stored, 8 or 16.
+        black: the stored value of black.
+        white: the stored value of white, by default the greatest possible.
+
+    Raises:
+        InputError: for a file of another size, and for arguments that do not fit.
     """
     path = Path(path)
     check_pattern(pattern)
@@ -75,9 +90,9 @@ def read_binary(
         raise InputError(f"size={size}: give rows and columns, at least 2 of each")
     if not path.is_file():
         raise InputError(f"{path}: no such file")
-    expected, found = size[0] * size[1] * bits // 8, path.stat().st_size
-    if found != expected:
-        raise InputError(f"{path}: has {found} bytes, but {size[0]} x {size[1]} pixels of {bits} bits take {expected}")
+    expected, stored = size[0] * size[1] * bits // 8, path.stat().st_size
+    if stored != expected:
+        raise InputError(f"{path}: has {stored} bytes, but {size[0]} x {size[1]} pixels of {bits} bits take {expected}")
     white = 2.0**bits - 1 if white is None else white
     if not black < white:
         raise InputError(f"black={black}, white={white}: black must lie below white")
@@ -97,20 +112,20 @@ def _from_file(path: Path, file) -> Raw:
 
 
 def _levels(path: Path, file):
-    """The black level of each pixel and the step from black to white: by the tags of a DNG, else what LibRaw knows."""
+    """The black level of each pixel and the step from black to white: by the tags of a DNG, else by LibRaw."""
     sizes = file.sizes
     corner = sizes.top_margin, sizes.left_margin
-    own = dng.levels(
+    by_tags = dng.levels(
         path, (sizes.raw_height, sizes.raw_width), corner, file.raw_image_visible.shape, float(file.white_level)
     )
-    if own is not None:
-        return own
+    if by_tags is not None:
+        return by_tags
     black = np.asarray(file.black_level_per_channel, np.float32)[file.raw_colors_visible]
     return black, np.float32(file.white_level) - black
 
 
 def _gains(file) -> tuple[float, float, float]:
-    """The camera's own white balance, that of daylight if it has none, relative to green."""
+    """The white balance of the camera, that of daylight if it has none, relative to green."""
     for given in (file.camera_whitebalance, file.daylight_whitebalance):
         red, green, blue = given[:3]
         if min(red, green, blue) > 0:
@@ -119,14 +134,14 @@ def _gains(file) -> tuple[float, float, float]:
 
 
 def _matrix(file) -> np.ndarray:
-    """Balanced camera colours to linear sRGB: white stays white, whatever the light."""
-    # `color_matrix` is made of the file's own matrix, `rgb_xyz_matrix` is that of LibRaw's table: zeros without one.
-    own = np.asarray(file.color_matrix, float)[:, :3]
-    seen = np.asarray(file.rgb_xyz_matrix, float)[:3] @ SRGB_TO_XYZ
-    if _invertible(own):
-        matrix = own
-    elif _invertible(seen):
-        matrix = np.linalg.inv(seen / seen.sum(axis=1, keepdims=True))
+    """The matrix from balanced camera colours to linear sRGB, whose rows sum to 1: white stays white."""
+    # `color_matrix` follows from the matrix of the file, `rgb_xyz_matrix` is that of the table of LibRaw, or zeros.
+    of_file = np.asarray(file.color_matrix, float)[:, :3]
+    of_table = np.asarray(file.rgb_xyz_matrix, float)[:3] @ SRGB_TO_XYZ
+    if _invertible(of_file):
+        matrix = of_file
+    elif _invertible(of_table):
+        matrix = np.linalg.inv(of_table / of_table.sum(axis=1, keepdims=True))
     else:
         return np.eye(3)
     return matrix / matrix.sum(axis=1, keepdims=True)

@@ -1,1 +1,1 @@
-"""What stages are made of: correlations, windows, padding, and evaluation block by block."""
+"""Operators that stages share: correlations, windows, padding, curves, and evaluation block by block."""

@@ -1,4 +1,4 @@
-"""Stages that look at a pixel's surroundings, computed block by block, so that what lies between stays in the cache."""
+"""Stages that depend on a pixel's surroundings, computed block by block to stay within the cache."""
 
 from collections.abc import Callable
 
@@ -8,13 +8,13 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Int
 
+from ..._jax.buffers import materialize, output_buffer
 from ..._jax.custom_transpose import Function, with_adjoint
 from ..values import check_floating
-from .box_filter import held, room
-from .tiling import even, own, starts, together
+from .tiling import not_repeated, tile_size, tile_starts
 
 ROWS, COLUMNS = 96, 256  # of a block, at most; rows of all its planes together
-LANES = 8  # numbers that a processor treats at once
+LANES = 8  # numbers in a vector register
 
 
 class Place(eqx.Module):
@@ -30,41 +30,37 @@ def by_blocks(
     adjoint: Callable[[Array, Array, Array, Place], tuple[Array, Array]],
     halo: int,
 ) -> Function:
-    """`stage(parameter, picture, place)` of a whole picture, which reverse mode pulls back by `adjoint`.
+    """Returns `function(parameter, picture)`, computed block by block, with the adjoint given.
 
-    Both get blocks with `halo` pixels more on all sides, and give what lies within. `adjoint(parameter, picture,
-    cotangent, place)` gives the plane (h, w) whose sum is the cotangent of the parameter, a number, and the cotangent
-    of the picture.
+    Args:
+        stage: `stage(parameter, picture, place)`, the result for a block, given with `halo` more pixels on all sides.
+        adjoint: `adjoint(parameter, picture, cotangent, place)` of such a block: the plane (h, w) whose sum is the
+            cotangent of the parameter, a number, and the cotangent of the picture, both without the halo.
+        halo: how far a pixel depends on others, in pixels.
     """
 
     def function(parameter, picture):
         size = _block(picture)
 
-        @together
-        def block(parameter, picture, start):
-            return stage(parameter, _cut(picture, start, size, halo), _place(picture, start, size, halo))
+        def step(result, start):
+            block = stage(parameter, _cut(picture, start, size, halo), _place(picture, start, size, halo))
+            return lax.dynamic_update_slice(result, block, (0, *start)), None
 
-        def step(made, start):
-            return lax.dynamic_update_slice(made, block(parameter, picture, start), (0, *start)), None
-
-        return lax.scan(step, room(picture), _starts(picture)[1])[0]
+        return lax.scan(step, output_buffer(picture), _tile_starts(picture)[1])[0]
 
     def back(parameter, picture, cotangent):
         size = _block(picture)
 
-        @together
-        def block(parameter, picture, cotangent, wanted, start):
-            part, bar = (_cut(x, start, size, halo) for x in (picture, cotangent))
-            plane, found = adjoint(parameter, part, bar, _place(picture, start, size, halo))
-            rows, columns = map(own, wanted, start, size)
-            return (rows.astype(plane.dtype) @ held(plane)) * columns, found
+        def step(carry, places):
+            (sums, to_picture), (unmoved, start) = carry, places
+            block, cotangents = (_cut(x, start, size, halo) for x in (picture, cotangent))
+            plane, to_block = adjoint(parameter, block, cotangents, _place(picture, start, size, halo))
+            rows, columns = map(not_repeated, unmoved, start, size)
+            sums = sums + (rows.astype(plane.dtype) @ materialize(plane)) * columns
+            return (sums, lax.dynamic_update_slice(to_picture, to_block, (0, *start))), None
 
-        def step(made, starts):
-            sums, found = block(parameter, picture, cotangent, *starts)
-            return (made[0] + sums, lax.dynamic_update_slice(made[1], found, (0, *starts[1]))), None
-
-        first = (jnp.zeros(size[1], picture.dtype), room(cotangent))
-        sums, to_picture = lax.scan(step, first, _starts(picture))[0]
+        first = (jnp.zeros(size[1], picture.dtype), output_buffer(cotangent))
+        sums, to_picture = lax.scan(step, first, _tile_starts(picture))[0]
         return jnp.sum(sums), to_picture
 
     function.__name__ = stage.__name__
@@ -72,14 +68,14 @@ def by_blocks(
 
 
 def _block(picture) -> tuple[int, int]:
-    """The rows and columns of a block: all blocks have one size, and whole registers of columns."""
+    """The rows and columns of a block: all blocks have one size, and a multiple of `LANES` columns."""
     planes, height, width = picture.shape
-    return even(height, max(1, ROWS // planes)), min(width, -(-even(width, COLUMNS) // LANES) * LANES)
+    return tile_size(height, max(1, ROWS // planes)), min(width, -(-tile_size(width, COLUMNS) // LANES) * LANES)
 
 
-def _starts(picture):
-    """Where the blocks would begin side by side, and where they do begin: none reaches beyond the edge."""
-    lines = [starts(n, part) for n, part in zip(picture.shape[1:], _block(picture), strict=True)]
+def _tile_starts(picture):
+    """Where the blocks would begin side by side, and where they do: none reaches beyond the edge."""
+    lines = [tile_starts(n, part) for n, part in zip(picture.shape[1:], _block(picture), strict=True)]
     return [[x.ravel() for x in np.meshgrid(*places, indexing="ij")] for places in zip(*lines, strict=True)]
 
 
@@ -88,9 +84,9 @@ def _cut(picture, start, size, halo: int):
     most = [min(n + 2 * halo, full) for n, full in zip(size, picture.shape[1:], strict=True)]
     first = [jnp.clip(s - halo, 0, full - n) for s, n, full in zip(start, most, picture.shape[1:], strict=True)]
     part = lax.dynamic_slice(picture, (0, *first), (picture.shape[0], *most))
-    room = held(jnp.zeros((picture.shape[0], *(n + 4 * halo for n in size)), picture.dtype))
+    zeros = materialize(jnp.zeros((picture.shape[0], *(n + 4 * halo for n in size)), picture.dtype))
     at = (f - s + 2 * halo for f, s in zip(first, start, strict=True))
-    placed = held(lax.dynamic_update_slice(room, part, (0, *at)))
+    placed = materialize(lax.dynamic_update_slice(zeros, part, (0, *at)))
     return placed[:, halo : size[0] + 3 * halo, halo : size[1] + 3 * halo]
 
 

@@ -1,8 +1,8 @@
-"""Stencils: weighted sums over a neighbourhood whose adjoints gather, as their forward passes do.
+"""Stencils: weighted sums over a neighbourhood, whose adjoints gather as the stencils do.
 
-Differentiated by rule, a sum of shifted pictures becomes many scattered additions. Both derivatives of a stencil are
-stencils themselves, and are computed as such: in the picture, the stencil turned by half a turn; in the weights, the
-picture correlated with the cotangent, strip by strip so that the neighbourhoods stay in the cache.
+Differentiated by rule, a sum of shifted pictures becomes many scattered additions. Both cotangents of a stencil are
+correlations themselves, and are computed as such: that of the picture by the stencil rotated by half a turn, that of
+the weights by correlating the picture with the cotangent, strip by strip so that the neighbourhoods stay in the cache.
 """
 
 import jax
@@ -11,23 +11,33 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from ..._errors import InputError
-from ..._jax.bilinear_primitive import bilinear, summed
+from ..._jax.bilinear_primitive import bilinear, sum_batch
+from ..._jax.buffers import materialize, zero_pad
 from ..values import check_floating
-from .box_filter import fill, held
 from .correlate_channels_last import correlate_last
 from .pad import pad
 
-UNROLLED = 128  # products per pixel up to which the sum is written out, for the compiler to fuse; else `deep`
-TOGETHER = 4  # rows of a cotangent that meet the picture's rows at once
+UNROLLED = 128  # products per pixel up to which the sum is one expression, for the compiler to fuse
+STRIP = 4  # rows of a cotangent that are multiplied with the rows of the picture at once
 
 
 def stencil(
     image: Float[Array, "c h w"], weights: Float[Array, "k c rows columns"], edge: str = "reflect"
 ) -> Float[Array, "k h w"]:
-    """The picture out[k, y, x] = sum over c, i, j of weights[k, c, i, j] image[c, y + i - rows//2, x + j - columns//2].
+    """Returns the weighted sums over the neighbourhood of every pixel, a picture of the same size.
 
-    Beyond its edge the picture is mirrored about its outermost pixels ("reflect": a colour mosaic keeps its pattern),
-    repeats them ("edge") or is "zero". Differentiable in both arguments, forward, reverse and twice.
+        out[k, y, x] = sum over c, i, j of weights[k, c, i, j] image[c, y + i - rows//2, x + j - columns//2]
+
+    Differentiable in both arguments, forward, reverse and twice.
+
+    Args:
+        image: the picture.
+        weights: of every output and input channel, with odd numbers of rows and columns.
+        edge: beyond its edge the picture is mirrored about its outermost pixels ("reflect", which preserves the pattern
+            of a colour mosaic), repeats them ("edge") or is 0 ("zero").
+
+    Raises:
+        InputError: for stencils of even size, unequal channels, whole numbers, and pictures too small to mirror.
     """
     rows, columns = weights.shape[-2:]
     if rows % 2 == 0 or columns % 2 == 0:
@@ -38,7 +48,11 @@ def stencil(
 def correlate(
     image: Float[Array, "c h w"], weights: Float[Array, "k c rows columns"]
 ) -> Float[Array, "k h-rows+1 w-columns+1"]:
-    """The stencil where all of it lies within the picture, which it leaves smaller by its own size less one."""
+    """Returns the sums of `stencil` where it lies within the picture, smaller by the size of the stencil less one.
+
+    Raises:
+        InputError: for unequal channels, whole numbers, and stencils larger than the picture.
+    """
     if image.ndim != 3 or weights.ndim != 4 or image.shape[0] != weights.shape[1]:
         raise InputError(f"stencil of shape {weights.shape} on a picture of shape {image.shape}: channels must agree")
     if weights.shape[2] > image.shape[1] or weights.shape[3] > image.shape[2]:
@@ -52,10 +66,10 @@ def correlate(
 
 
 def _apply(image, weights):
-    # Without the barriers the compiler computes what lies before again for every pixel read, and this for what follows.
-    image = held(image)
-    # Channel by channel: of more than one, the rows that meet do not fit the nearest cache.
-    return sum(held(_channel(image, weights, c)) for c in range(image.shape[0]))
+    # Without barriers the compiler computes the operations before again for every pixel read, and this for the next.
+    image = materialize(image)
+    # Channel by channel: the rows of several do not fit the first-level cache.
+    return sum(materialize(_channel(image, weights, c)) for c in range(image.shape[0]))
 
 
 def _channel(image, weights, c: int):
@@ -69,30 +83,30 @@ def _channel(image, weights, c: int):
 def _taps(image, cotangent):
     """The correlation of picture (c, h, w) and cotangent (k, h2, w2) over all shifts: (k, c, h-h2+1, w-w2+1).
 
-    Some rows at a time: all pairs of rows and cotangent rows are one product of matrices. Those pairs that belong to no
-    shift are left out of the sums; by shifts alone the matrices would have too few rows.
+    Some rows at a time: all pairs of picture rows and cotangent rows are one product of matrices, from which the pairs
+    that belong to a shift are summed. One product for each shift would have too few rows.
     """
     out, height, width = cotangent.shape
     channels, rows, columns = image.shape[0], image.shape[1] - height + 1, image.shape[2] - width + 1
-    more = -height % TOGETHER
-    cotangent, image = fill(cotangent, 0, more, 1), fill(image, 0, more, 1)
-    reach = TOGETHER + rows - 1
+    more = -height % STRIP
+    cotangent, image = zero_pad(cotangent, 0, more, 1), zero_pad(image, 0, more, 1)
+    reach = STRIP + rows - 1
 
     def add(total, at):
-        part = held(lax.dynamic_slice_in_dim(image, at, reach, axis=1))
-        against = held(lax.dynamic_slice_in_dim(cotangent, at, TOGETHER, axis=1))
-        shift = lambda j: lax.dynamic_slice_in_dim(part, j, width, axis=2)
-        shifted = held(jax.vmap(shift)(jnp.arange(columns)))
-        return total + against.reshape(-1, width) @ shifted.reshape(-1, width).T, None
+        rows_of_image = materialize(lax.dynamic_slice_in_dim(image, at, reach, axis=1))
+        rows_of_cotangent = materialize(lax.dynamic_slice_in_dim(cotangent, at, STRIP, axis=1))
+        shift = lambda j: lax.dynamic_slice_in_dim(rows_of_image, j, width, axis=2)
+        shifted = materialize(jax.vmap(shift)(jnp.arange(columns)))
+        return total + rows_of_cotangent.reshape(-1, width) @ shifted.reshape(-1, width).T, None
 
-    start = jnp.zeros((out * TOGETHER, columns * channels * reach), image.dtype)
-    total, _ = lax.scan(add, start, jnp.arange(0, height, TOGETHER))
-    total = total.reshape(out, TOGETHER, columns, channels, reach)
-    return jnp.stack([total[:, i, :, :, i : i + rows] for i in range(TOGETHER)]).sum(0).transpose(0, 2, 3, 1)
+    start = jnp.zeros((out * STRIP, columns * channels * reach), image.dtype)
+    total, _ = lax.scan(add, start, jnp.arange(0, height, STRIP))
+    total = total.reshape(out, STRIP, columns, channels, reach)
+    return jnp.stack([total[:, i, :, :, i : i + rows] for i in range(STRIP)]).sum(0).transpose(0, 2, 3, 1)
 
 
-def _turned(weights):
-    """The stencil of the adjoint: turned by half a turn, inputs and outputs exchanged."""
+def _rotated(weights):
+    """The stencil of the adjoint: rotated by half a turn, inputs and outputs exchanged."""
     return jnp.swapaxes(weights[..., ::-1, ::-1], -4, -3)
 
 
@@ -103,20 +117,20 @@ def _full(cotangent, rows: int, columns: int):
 
 def _correlate_to_image(cotangent, image, weights):
     rows, columns = weights.shape[-2:]
-    return summed(_correlate_p.bind(_full(cotangent, rows, columns), _turned(weights)), image)
+    return sum_batch(_correlate_p.bind(_full(cotangent, rows, columns), _rotated(weights)), image)
 
 
 def _correlate_to_weights(cotangent, image, weights):
-    return summed(_taps_p.bind(image, cotangent), weights)
+    return sum_batch(_taps_p.bind(image, cotangent), weights)
 
 
 def _taps_to_image(cotangent, image, other):
     rows, columns = cotangent.shape[-2:]
-    return summed(_correlate_p.bind(_full(other, rows, columns), _turned(cotangent)), image)
+    return sum_batch(_correlate_p.bind(_full(other, rows, columns), _rotated(cotangent)), image)
 
 
 def _taps_to_other(cotangent, image, other):
-    return summed(_correlate_p.bind(image, cotangent), other)
+    return sum_batch(_correlate_p.bind(image, cotangent), other)
 
 
 def _correlated_shape(image: tuple[int, int, int], weights: tuple[int, int, int, int]):

@@ -1,4 +1,4 @@
-"""Stencils between many channels, which come last: what small networks are made of.
+"""Stencils between many channels, which come last: the layers of small networks.
 
 With the channels of a pixel side by side, a neighbourhood is a few long runs of numbers, and the sums over it are
 products of matrices. The adjoints gather, as those of `stencil` do.
@@ -12,71 +12,70 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from ..._jax.barrier import barrier
-from ..._jax.bilinear_primitive import bilinear, summed
+from ..._jax.bilinear_primitive import bilinear, sum_batch
+from ..._jax.buffers import materialize
 from ..._jax.custom_transpose import with_adjoint
 from ..values import check_floating
-from .box_filter import held, room
-from .tiling import even, over, own
+from .tiling import for_each_tile, not_repeated, tile_size
 
-AROUND = 2**20  # numbers of the neighbourhoods of a strip's pixels
-KEPT = "kept"  # the name of what a chain does not compute again
+AROUND = 2**20  # numbers in the neighbourhoods of the pixels of a strip, at most
+ACTIVATION = "activation"  # the name of what `jax.checkpoint` saves in a chain
 
 
 def correlate_last(
     image: Float[Array, "h w c"], weights: Float[Array, "k c rows columns"]
 ) -> Float[Array, "h-rows+1 w-columns+1 k"]:
-    """The sums over c, i, j of weights[k, c, i, j] image[y + i, x + j, c], where all of it lies within the picture."""
+    """Returns the sums over c, i, j of weights[k, c, i, j] image[y + i, x + j, c], where the stencil lies within."""
     return correlate_last_p.bind(image, weights)
 
 
-def _whole(weights, image):
-    return correlate_last(_wide(weights, image), weights)
+def _correlate_whole(weights, image):
+    return correlate_last(_zero_padded(weights, image), weights)
 
 
-def _wide(weights, image):
+def _zero_padded(weights, image):
     rows, columns = (size // 2 for size in weights.shape[2:])
-    # Held, so that layers of one shape are widened by one program, whatever makes their pictures and reads them.
-    return held(jnp.pad(held(image), ((rows, rows), (columns, columns), (0, 0))))
+    # With barriers on both sides, layers of one shape are padded by one program, whatever is before and after.
+    return materialize(jnp.pad(materialize(image), ((rows, rows), (columns, columns), (0, 0))))
 
 
-def _pulled(weights, image, bar):
-    # Kept is the picture without its edge, which is not added before the cotangent is there.
-    image, bar = barrier(image, bar)
-    return taps_last_p.bind(_wide(weights, image), bar), _whole(_turned(weights), bar)
+def _adjoint(weights, image, cotangent):
+    # Stored is the picture without its padding, which waits for the cotangent.
+    image, cotangent = barrier(image, cotangent)
+    return taps_last_p.bind(_zero_padded(weights, image), cotangent), _correlate_whole(_rotated(weights), cotangent)
 
 
-stencil_last = with_adjoint(_whole, _pulled, check_floating)
-"""`stencil_last(weights, image)`: the stencil of odd size on the whole picture, beyond whose edge it is zero."""
+stencil_last = with_adjoint(_correlate_whole, _adjoint, check_floating)
+"""`stencil_last(weights, image)`: the sums of a stencil of odd size at every pixel, beyond the edge of zeros."""
 
 
-def kept(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """The same, to be kept for the way back where a chain computes again what is within its stages."""
-    # Held, so that nothing computes it again that needs it, and layers of one shape end in one program.
-    return held(checkpoint_name(x, KEPT))
+def save_activation(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Returns the same array, which a chain stores for reverse mode instead of computing it again."""
+    # With a barrier, no use of it computes it again, and layers of one shape end in one program.
+    return materialize(checkpoint_name(x, ACTIVATION))
 
 
 @jax.custom_jvp
-def rectified(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """The greater of x and 0, which is kept, and which the derivative needs instead of x."""
+def relu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Returns the greater of x and 0, which is stored for reverse mode instead of x."""
     return jnp.maximum(x, 0.0)
 
 
-@rectified.defjvp
-def _rectified_jvp(primals, tangents):
-    found = kept(jnp.maximum(primals[0], 0.0))
-    # Compared at once: jax 0.10 would otherwise keep a copy of the picture to compare on the way back.
-    return found, jnp.where(held(found > 0.0), tangents[0], 0.0)
+@relu.defjvp
+def _relu_jvp(primals, tangents):
+    activation = save_activation(jnp.maximum(primals[0], 0.0))
+    return activation, jnp.where(activation > 0.0, tangents[0], 0.0)
 
 
-def to_quads(image: Float[Array, "2h 2w c"]) -> Float[Array, "h w 4c"]:
-    """The picture at half the size, the four pixels of every square of two by two as channels."""
+def space_to_depth(image: Float[Array, "2h 2w c"]) -> Float[Array, "h w 4c"]:
+    """Returns the picture at half the size, the four pixels of every square of two by two as channels."""
     height, width, channels = image.shape
     squares = image.reshape(height // 2, 2, width // 2, 2, channels)
     return squares.transpose(0, 2, 1, 3, 4).reshape(height // 2, width // 2, 4 * channels)
 
 
-def to_pixels(image: Float[Array, "h w 4c"]) -> Float[Array, "2h 2w c"]:
-    """The picture of which `to_quads` makes this one."""
+def depth_to_space(image: Float[Array, "h w 4c"]) -> Float[Array, "2h 2w c"]:
+    """Returns the picture at twice the size, the inverse of `space_to_depth`."""
     height, width, channels = image.shape
     squares = image.reshape(height, width, 2, 2, channels // 4)
     return squares.transpose(0, 2, 1, 3, 4).reshape(2 * height, 2 * width, channels // 4)
@@ -84,31 +83,10 @@ def to_pixels(image: Float[Array, "h w 4c"]) -> Float[Array, "2h 2w c"]:
 
 def _apply(image, weights):
     if weights.shape[2:] == (1, 1):
-        return held(image @ weights[:, :, 0, 0].T)
-    if jax.__version_info__ >= (0, 11):
-        return _convolved(image, weights)
-    # On a CPU XLA's convolution then takes some times as long as products of matrices.
-    return lax.platform_dependent(image, weights, cpu=_multiplied, default=_convolved)
-
-
-def _convolved(image, weights):
+        return materialize(image @ weights[:, :, 0, 0].T)
     layout = ("NHWC", "HWIO", "NHWC")  # the only one that has a fast convolution within a compiled loop on a CPU
     kernel = weights.transpose(2, 3, 1, 0)
     return lax.conv_general_dilated(image[None], kernel, (1, 1), "VALID", dimension_numbers=layout)[0]
-
-
-def _multiplied(image, weights):
-    """The same as products of the pixels' neighbourhoods with the stencil's matrix."""
-    out, _, rows, columns = weights.shape
-    height, width = image.shape[0] - rows + 1, image.shape[1] - columns + 1
-    matrix = weights.transpose(2, 3, 1, 0).reshape(-1, out)
-    strip = even(height, max(1, AROUND // (matrix.shape[0] * width)))
-
-    def add(made, _, at):
-        found = held(_around(image, at, (strip, width), (rows, columns)) @ matrix)
-        return lax.dynamic_update_slice_in_dim(made, found.reshape(strip, width, out), at, axis=0)
-
-    return over(height, strip, add, room(image, (height, width, out)))
 
 
 def _taps(image, cotangent):
@@ -120,28 +98,29 @@ def _taps(image, cotangent):
     if image.shape[:2] == (height, width):
         return lax.dot_general(cotangent, image, (((0, 1), (0, 1)), ((), ())))[..., None, None]
     rows, columns, channels = image.shape[0] - height + 1, image.shape[1] - width + 1, image.shape[2]
-    strip = even(height, max(1, AROUND // (channels * rows * columns * width)))
+    strip = tile_size(height, max(1, AROUND // (channels * rows * columns * width)))
 
-    def add(total, wanted, at):
-        new = own(wanted, at, strip)[None, :, None]
-        against = lax.dynamic_slice_in_dim(cotangent, at, strip, axis=0).transpose(2, 0, 1) * new
-        return total + held(against).reshape(out, -1) @ _around(image, at, (strip, width), (rows, columns))
+    def add_strip(total, unmoved, start):
+        new = not_repeated(unmoved, start, strip)[None, :, None]
+        rows_of_cotangent = lax.dynamic_slice_in_dim(cotangent, start, strip, axis=0).transpose(2, 0, 1) * new
+        neighbourhoods = _neighbourhoods(image, start, (strip, width), (rows, columns))
+        return total + materialize(rows_of_cotangent).reshape(out, -1) @ neighbourhoods
 
-    total = over(height, strip, add, jnp.zeros((out, rows * columns * channels), image.dtype))
+    total = for_each_tile(height, strip, add_strip, jnp.zeros((out, rows * columns * channels), image.dtype))
     return total.reshape(out, rows, columns, channels).transpose(0, 3, 1, 2)
 
 
-def _around(image, at, size: tuple[int, int], reach: tuple[int, int]):
-    """The neighbourhoods of a strip's pixels, one a line: of every row as many numbers as lie side by side there."""
+def _neighbourhoods(image, start, size: tuple[int, int], reach: tuple[int, int]):
+    """The neighbourhoods of the pixels of a strip, one a row, copied by runs of contiguous numbers."""
     (strip, width), (rows, columns), channels = size, reach, image.shape[2]
     lines = image.reshape(image.shape[0], -1)
     run = lambda y, x: lax.dynamic_slice(lines, (y, x), (1, columns * channels))[0]
     down, across = np.arange(strip)[:, None, None] + np.arange(rows), channels * np.arange(width)[None, :, None]
-    return held(jnp.vectorize(run, signature="(),()->(n)")(at + down, across)).reshape(strip * width, -1)
+    return materialize(jnp.vectorize(run, signature="(),()->(n)")(start + down, across)).reshape(strip * width, -1)
 
 
-def _turned(weights):
-    """The stencil of the adjoint: turned by half a turn, inputs and outputs exchanged."""
+def _rotated(weights):
+    """The stencil of the adjoint: rotated by half a turn, inputs and outputs exchanged."""
     return jnp.swapaxes(weights[..., ::-1, ::-1], -4, -3)
 
 
@@ -151,20 +130,19 @@ def _full(cotangent, rows: int, columns: int):
 
 
 def _correlate_to_image(cotangent, image, weights):
-    found = correlate_last_p.bind(_full(cotangent, *weights.shape[-2:]), _turned(weights))
-    return summed(found, image)
+    return sum_batch(correlate_last_p.bind(_full(cotangent, *weights.shape[-2:]), _rotated(weights)), image)
 
 
 def _correlate_to_weights(cotangent, image, weights):
-    return summed(taps_last_p.bind(image, cotangent), weights)
+    return sum_batch(taps_last_p.bind(image, cotangent), weights)
 
 
 def _taps_to_image(cotangent, image, other):
-    return summed(correlate_last_p.bind(_full(other, *cotangent.shape[-2:]), _turned(cotangent)), image)
+    return sum_batch(correlate_last_p.bind(_full(other, *cotangent.shape[-2:]), _rotated(cotangent)), image)
 
 
 def _taps_to_other(cotangent, image, other):
-    return summed(correlate_last_p.bind(image, cotangent), other)
+    return sum_batch(correlate_last_p.bind(image, cotangent), other)
 
 
 def _correlated_shape(image: tuple[int, int, int], weights: tuple[int, int, int, int]):

@@ -1,32 +1,39 @@
-"""Pictures widened beyond their edge. On the way back what was added is folded inward, row by row.
+"""Padding beyond the edge of a picture, whose adjoint adds the padding back to where it came from, row by row.
 
-Differentiated by rule, every strip that was added would become a whole picture of zeros around it.
+Differentiated by rule, every padded strip would become a full picture of zeros around it.
 """
 
 from itertools import pairwise
 
-import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.core import ShapedArray
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
 from ..._errors import InputError
-from .box_filter import held
+from ..._jax.buffers import materialize
+from ..._jax.linear_pair import linear_pair
 
 MODES = {"reflect": "reflect", "edge": "edge", "zero": "constant"}  # as `jnp.pad` calls them
 
 
 def pad(image: Float[Array, "c h w"], rows: int, columns: int, edge: str = "reflect") -> Float[Array, "c h2 w2"]:
-    """The picture with `rows` more above and below and `columns` more on both sides, filled as `stencil` says."""
+    """Returns the picture with `rows` more above and below and `columns` more on both sides.
+
+    Args:
+        image: the picture.
+        rows: to add on each side.
+        columns: to add on each side.
+        edge: "reflect" mirrors the picture about its outermost pixels, "edge" repeats them, "zero" adds zeros.
+
+    Raises:
+        InputError: for an unknown `edge`, and for a picture too small to mirror.
+    """
     if edge not in MODES:
         raise InputError(f"edge={edge!r}: give one of {', '.join(MODES)}")
     if edge == "reflect" and (rows >= image.shape[1] or columns >= image.shape[2]):
         size = f"{image.shape[1]} x {image.shape[2]}"
         raise InputError(f"a picture of {size} pixels is too small to mirror {rows} x {columns} of them at its edge")
-    return _widen_p.bind(image, rows=rows, columns=columns, edge=edge)
+    return widen(image, rows=rows, columns=columns, edge=edge)
 
 
 def _widen(image, *, rows: int, columns: int, edge: str):
@@ -35,7 +42,7 @@ def _widen(image, *, rows: int, columns: int, edge: str):
 
 
 def _fold(image, *, rows: int, columns: int, edge: str):
-    """The adjoint of `_widen`: the middle, to which all that lies around it is added where it came from."""
+    """The adjoint of `_widen`: the middle, to which the padding around it is added where it came from."""
     above, middle, below = _thirds(image, rows, -2)
     if edge == "zero":
         return _thirds(middle, columns, -1)[1]
@@ -60,28 +67,16 @@ def _inward(before, middle, after, axis: int, edge: str):
         places = 1, last - after.shape[axis]
     for part, at in zip((before, after), places, strict=True):
         old = lax.slice_in_dim(middle, at, at + part.shape[axis], axis=axis)
-        middle = lax.dynamic_update_slice_in_dim(held(middle), held(old + part), at, axis)
+        middle = lax.dynamic_update_slice_in_dim(materialize(middle), materialize(old + part), at, axis)
     return middle
 
 
-def _primitive(function, sign: int) -> Primitive:
-    """The primitive of a function of a picture, or of many at once, that adds an edge or takes it off (sign)."""
-
-    def shape(image, *, rows, columns, edge):
-        *batch, height, width = image.shape
-        return ShapedArray((*batch, height + 2 * sign * rows, width + 2 * sign * columns), image.dtype)
-
-    def batch(args, axes, **how):
-        return primitive.bind(jnp.moveaxis(args[0], axes[0], 0), **how), 0
-
-    primitive = Primitive(function.__name__)
-    primitive.def_impl(jax.jit(function, static_argnames=("rows", "columns", "edge")))
-    primitive.def_abstract_eval(shape)
-    mlir.register_lowering(primitive, mlir.lower_fun(function, multiple_results=False))
-    batching.primitive_batchers[primitive] = batch
-    return primitive
+def _widened(shape: tuple[int, ...], *, rows: int, columns: int, edge: str) -> tuple[int, ...]:
+    return *shape[:-2], shape[-2] + 2 * rows, shape[-1] + 2 * columns
 
 
-_widen_p, _fold_p = _primitive(_widen, 1), _primitive(_fold, -1)
-ad.deflinear2(_widen_p, lambda bar, image, **how: [_fold_p.bind(bar, **how)])
-ad.deflinear2(_fold_p, lambda bar, image, **how: [_widen_p.bind(bar, **how)])
+def _folded(shape: tuple[int, ...], *, rows: int, columns: int, edge: str) -> tuple[int, ...]:
+    return *shape[:-2], shape[-2] - 2 * rows, shape[-1] - 2 * columns
+
+
+widen, _ = linear_pair(_widen, _widened, _fold, _folded)

@@ -1,8 +1,8 @@
 """A curve of straight segments on every pixel, with its adjoint by hand.
 
-No table is looked up: a pixel's value is the sum over segments of what of it lies within each. The adjoint in the
-segments' rises is summed by place of a strip, which a processor does in wide registers; differentiated by rule it would
-be one pass over the picture for each segment.
+No table is looked up: a pixel's value is the sum over the segments of the rise times the part of the value within the
+segment. The cotangent of the rises is summed separately for each place of a strip, in vector registers; differentiated
+by rule it would take one pass over the picture for each segment.
 """
 
 import jax.numpy as jnp
@@ -10,16 +10,16 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from ..._jax.buffers import materialize
 from ..._jax.custom_transpose import with_adjoint
 from ..values import check_floating
-from .box_filter import held
-from .tiling import over, own, together
+from .tiling import for_each_tile, not_repeated
 
 STRIP, LINES = 2**12, 8  # numbers of a strip; lines of it whose sums are written out
 
 
 def _within(x, segment: int, count: int):
-    """How much of x lies within a segment; the outermost ones go on for ever."""
+    """How much of x lies within a segment; the outermost ones are unbounded."""
     if segment == 0:
         return jnp.minimum(x, 1.0)
     if segment == count - 1:
@@ -28,7 +28,7 @@ def _within(x, segment: int, count: int):
 
 
 def _curve(steps: Float[Array, " n"], picture: Float[Array, "c h w"]) -> Float[Array, "c h w"]:
-    """Every value x as the curve through (i/n, steps[0] + ... + steps[i-1]) has it, straight beyond 0 and 1."""
+    """The curve through (i/n, steps[0] + ... + steps[i-1]) at every value of the picture, straight beyond 0 and 1."""
     count = steps.shape[0]
     x = count * picture
     total = steps[0] * _within(x, 0, count)
@@ -40,44 +40,41 @@ def _curve(steps: Float[Array, " n"], picture: Float[Array, "c h w"]) -> Float[A
 def _adjoint(steps, picture, cotangent):
     count = steps.shape[0]
     x = count * picture
-    # k in the midst of segment k, half way between two at a knot, where differences have the mean of both slopes.
+    # k within segment k, and half way between two at a knot, where the slope is the mean of both, as of differences.
     place = 0.5 * (jnp.floor(x) + jnp.ceil(x) - 1.0)
     changes = jnp.diff(steps)
     slope = steps[0] - jnp.sum(changes * np.arange(count - 1))
     for i in range(count - 1):
         slope = slope + changes[i] * _clipped(place, i, i + 1)
-    return _steps_bar(count, picture, cotangent), count * slope * cotangent
+    return _to_steps(count, picture, cotangent), count * slope * cotangent
 
 
 def _clipped(x, low: float, high: float):
-    """As `jnp.clip`, by comparisons: where nothing is differentiated, two instructions less for each."""
+    """The same as `jnp.clip`, by comparisons: nothing differentiates this, and it takes two instructions less."""
     x = jnp.where(x < low, low, x)
     return jnp.where(x > high, high, x)
 
 
-def _steps_bar(count: int, picture, cotangent):
-    """The sums over the picture of the cotangent times what lies within each segment."""
-    values, bars = picture.ravel(), cotangent.ravel()
+def _to_steps(count: int, picture, cotangent):
+    """The cotangent of the steps: the sums over the picture of the cotangent times the part within each segment."""
+    values, cotangents = picture.ravel(), cotangent.ravel()
     size = min(STRIP, values.size)
     lines = LINES if size % LINES == 0 else 1
     segments = np.arange(count, dtype=picture.dtype)[:, None]
 
-    @together
-    def more(sums, values, bars, wanted, at):
-        x, bar = (lax.dynamic_slice_in_dim(a, at, size) for a in (values, bars))
-        bar = jnp.where(own(wanted, at, size), bar, 0.0)
-        pairs = list(zip(*(held(a).reshape(lines, 1, -1) for a in (count * x, bar)), strict=True))
-        within = sum(jnp.clip(x - segments, 0.0, 1.0) * bar for x, bar in pairs)
-        below = sum(jnp.minimum(x, 0.0) * bar for x, bar in pairs)
-        above = sum(jnp.maximum(x - count, 0.0) * bar for x, bar in pairs)
+    def add_strip(sums, unmoved, start):
+        x, c = (lax.dynamic_slice_in_dim(a, start, size) for a in (values, cotangents))
+        c = jnp.where(not_repeated(unmoved, start, size), c, 0.0)
+        pairs = list(zip(*(materialize(a).reshape(lines, 1, -1) for a in (count * x, c)), strict=True))
+        within = sum(jnp.clip(x - segments, 0.0, 1.0) * c for x, c in pairs)
+        below = sum(jnp.minimum(x, 0.0) * c for x, c in pairs)
+        above = sum(jnp.maximum(x - count, 0.0) * c for x, c in pairs)
         return [total + new for total, new in zip(sums, (within, below, above), strict=True)]
 
-    def add(sums, wanted, at):
-        return more(sums, values, bars, wanted, at)
-
-    start = [jnp.zeros((rows, size // lines), picture.dtype) for rows in (count, 1, 1)]
-    within, below, above = (x.sum(1) for x in over(values.size, size, add, start))
+    zeros = [jnp.zeros((rows, size // lines), picture.dtype) for rows in (count, 1, 1)]
+    within, below, above = (x.sum(1) for x in for_each_tile(values.size, size, add_strip, zeros))
     return jnp.concatenate([within[:1] + below, within[1:-1], within[-1:] + above])
 
 
 curve = with_adjoint(_curve, _adjoint, check_floating)
+"""`curve(steps, picture)`: every value x as the curve through (i/n, steps[0] + ... + steps[i-1]) maps it."""

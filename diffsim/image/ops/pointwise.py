@@ -1,8 +1,8 @@
-"""Stages that treat every pixel alone, whose adjoint goes through the picture once, strip by strip.
+"""Pointwise stages, whose adjoint goes through the picture once, strip by strip.
 
 The gradient of a parameter of such a stage is a sum over all pixels, and additions to one number wait for each other.
-So every place within a strip has parameters of its own, to whose gradients all strips add, in wide registers; the
-places are added up at the end.
+So every place within a strip has its own copy of the parameters, to whose gradients all strips add in vector registers;
+the gradients of the copies are summed at the end.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,63 +13,60 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
+from ..._jax.buffers import materialize, output_buffer
 from ..._jax.custom_transpose import Function, with_adjoint
 from ..values import check_floating
-from .box_filter import held, room
-from .tiling import over, own, together
+from .tiling import for_each_tile, not_repeated
 
 STRIP = 2**13  # pixels of a strip
-ROWS = 8  # rows that are added up at once, in registers
+ROWS = 8  # rows that are summed at once, in registers
 
 Pixel = Callable[[Sequence[Array], Sequence[Array]], list[Array]]
 
 
 def by_strips(pixel: Pixel) -> Function:
-    """`function(numbers, picture)`: the planes that `pixel(numbers, planes)` makes of those of a picture.
+    """Returns `function(numbers, picture)`, the planes `pixel(numbers, planes)`, with its adjoint strip by strip.
 
-    `pixel` gets the numbers one by one, as scalars or with a value for every place of the planes.
+    Args:
+        pixel: a function of a sequence of numbers, each a scalar or an array like a plane, and of the planes.
     """
 
     def function(numbers, picture):
-        # Once for all planes: each of this stage's would compute again all that the stages before make of a pixel.
-        return jnp.stack(pixel(tuple(numbers), tuple(held(picture))))
+        # Else each plane of the result would compute the stages before again.
+        return jnp.stack(pixel(tuple(numbers), tuple(materialize(picture))))
 
     def adjoint(numbers, picture, cotangent):
-        planes, bars = (x.reshape(x.shape[0], -1) for x in (picture, cotangent))
+        planes, cotangents = (x.reshape(x.shape[0], -1) for x in (picture, cotangent))
         count = min(STRIP, planes.shape[1])
         spread = tuple(jnp.broadcast_to(number, (count,)) for number in numbers)
 
-        @together
-        def pull(sums, spread, planes, bars, wanted, at):
-            part, bar = (tuple(held(lax.dynamic_slice_in_dim(x, at, count, axis=1))) for x in (planes, bars))
-            to_numbers, to_planes = jax.vjp(pixel, spread, part)[1](list(bar))
-            new = own(wanted, at, count)
-            return [total + jnp.where(new, more, 0.0) for total, more in zip(sums, to_numbers, strict=True)], to_planes
-
-        def strip(made, wanted, at):
-            sums, found = made
-            sums, to_planes = pull(sums, spread, planes, bars, wanted, at)
-            # One plane after the other: each is a loop of its own, without a question of which it is.
+        def add_strip(carry, unmoved, start):
+            sums, to_picture = carry
+            cut = lambda x: tuple(materialize(lax.dynamic_slice_in_dim(x, start, count, axis=1)))
+            to_numbers, to_planes = jax.vjp(pixel, spread, cut(planes))[1](list(cut(cotangents)))
+            new = not_repeated(unmoved, start, count)
+            sums = [total + jnp.where(new, more, 0.0) for total, more in zip(sums, to_numbers, strict=True)]
+            # One plane after the other: stacked, every element of one loop would ask which plane it is in.
             for c, plane in enumerate(to_planes):
-                found = lax.dynamic_update_slice(found, plane[None], (c, at))
-            return sums, found
+                to_picture = lax.dynamic_update_slice(to_picture, plane[None], (c, start))
+            return sums, to_picture
 
-        begin = [jnp.zeros_like(number) for number in spread], room(bars, planes.shape)
-        sums, found = over(planes.shape[1], count, strip, begin)
-        return jnp.stack([jnp.sum(total) for total in sums]), found.reshape(picture.shape)
+        carry = [jnp.zeros_like(number) for number in spread], output_buffer(cotangents, planes.shape)
+        sums, to_picture = for_each_tile(planes.shape[1], count, add_strip, carry)
+        return jnp.stack([jnp.sum(total) for total in sums]), to_picture.reshape(picture.shape)
 
     function.__name__ = pixel.__name__
     return with_adjoint(function, adjoint, check_floating)
 
 
-def summed(products: Sequence[Array]) -> list[Array]:
-    """The sums of pictures of one shape over their rows: of each the row that is left.
+def sum_rows(products: Sequence[Array]) -> list[Array]:
+    """Returns the sums of planes of one shape over their rows, one row for each plane.
 
-    They are one reduction: of all loops that XLA's CPU backend makes, only such a one has several results, and it reads
-    once what the products are made of.
+    They are one reduction, the only loop of XLA's CPU backend that has several results: it reads the factors of the
+    products once.
     """
-    whole = products[0].shape[0] // ROWS * ROWS
-    blocks = [x[:whole].reshape(-1, ROWS, *x.shape[1:]) for x in products]
+    full = products[0].shape[0] // ROWS * ROWS
+    blocks = [x[:full].reshape(-1, ROWS, *x.shape[1:]) for x in products]
     add = lambda sums, more: [a + b for a, b in zip(sums, more, strict=True)]
     sums = lax.reduce(blocks, [np.zeros((), x.dtype) for x in blocks], add, (1,))
-    return [jnp.sum(a, axis=0) + jnp.sum(x[whole:], axis=0) for a, x in zip(sums, products, strict=True)]
+    return [jnp.sum(a, axis=0) + jnp.sum(x[full:], axis=0) for a, x in zip(sums, products, strict=True)]

@@ -1,58 +1,33 @@
-"""Cutting the lines of a picture into parts of one size."""
+"""Dividing the rows of a picture into tiles of one size."""
 
-import sys
 from collections.abc import Callable
-from functools import wraps
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Int
 
-from ..._jax.single_kernel import compile_small
 
-
-def even(size: int, most: int) -> int:
-    """The size of as few parts as there can be of at most `most` lines each, made as alike as can be."""
+def tile_size(size: int, most: int) -> int:
+    """Returns the rows of a tile: as few tiles as `most` rows each allow, of nearly equal size."""
     return -(-size // -(-size // most))
 
 
-def starts(size: int, part: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where parts of so many lines would begin one after the other, and where they do: the last is moved inward."""
-    wanted = np.arange(0, size, part)
-    return wanted, np.minimum(wanted, size - part)
+def tile_starts(size: int, tile: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns where tiles would begin one after the other, and where they do: the last one is moved inward."""
+    unmoved = np.arange(0, size, tile)
+    return unmoved, np.minimum(unmoved, size - tile)
 
 
-def over(size: int, part: int, step: Callable, carry):
-    """What `step(carry, wanted, start)` makes of `carry` over all parts, at the places that `starts` gives.
+def for_each_tile(size: int, tile: int, step: Callable, carry):
+    """Returns the last carry of `carry = step(carry, unmoved, start)` over all tiles, placed as by `tile_starts`.
 
-    The places are computed from the number of the part: a table of them would be one more program for every loop.
+    The places are computed from the number of the tile: a table of them would be one more program for every loop.
     """
-    body = lambda i, carry: step(carry, i * part, jnp.minimum(i * part, size - part))
-    return lax.fori_loop(0, -(-size // part), body, carry)
+    body = lambda i, carry: step(carry, i * tile, jnp.minimum(i * tile, size - tile))
+    return lax.fori_loop(0, -(-size // tile), body, carry)
 
 
-def own(wanted: Int[Array, ""], start: Int[Array, ""], part: int) -> Bool[Array, " part"]:
-    """Which lines of a part are its own: one moved inward begins with lines of the part before, summed already."""
-    return start + np.arange(part) >= wanted
-
-
-def together(work: Callable) -> Callable:
-    """What is done with a small part, as one native function: as jax 0.11 and later compile the body of a small loop.
-
-    For a part alone: a batch of parts, for which the backend of jax 0.10 has no such functions, and derivatives of the
-    work are compiled as usual. `work` has no other numbers than its arguments, and cuts its part out of the whole
-    itself: beforehand it would be one more small program for every part.
-    """
-    if jax.__version_info__ >= (0, 11):
-        return work
-    whole = compile_small(work, sys.maxsize)
-
-    @jax.custom_jvp
-    @wraps(work)
-    def called(*args):
-        return whole(*args)
-
-    called.defjvp(lambda primals, tangents: (called(*primals), jax.jvp(work, primals, tangents)[1]))
-    return called
+def not_repeated(unmoved: Int[Array, ""], start: Int[Array, ""], tile: int) -> Bool[Array, " tile"]:
+    """Returns which rows of a tile are in no earlier one: a tile moved inward begins with rows already summed."""
+    return start + np.arange(tile) >= unmoved

@@ -1,4 +1,4 @@
-"""The bilateral grid: smoothing that keeps edges, in a coarse grid of place and brightness.
+"""The bilateral grid: edge-preserving smoothing in a coarse grid of place and brightness.
 
 Colours are summed into the cells, the grid is blurred, and every pixel reads it at its own place and brightness
 (Chen, Paris, Durand, 2007).
@@ -9,19 +9,19 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from ..._jax.buffers import zero_pad
 from ..._types import Scalar
 from ...parameters import param
-from ..ops.box_filter import fill
+from ..ops.luma import luma
 from ..ops.pointwise import by_strips
-from ..ops.splat_slice import reading, summing
-from .color import luma
+from ..ops.splat_slice import slicing, splatting
 
 
 class BilateralGrid(eqx.Module):
     """The picture moved by `strength` towards its mean over pixels near in place (`cell` px) and in brightness.
 
-    `blur` and `mix` are the shares of the neighbouring cells in place and in brightness, for which `depth` - 2
-    cells lie between 0 and 1. Good values: cell 8 to 64, depth 8 to 16.
+    `blur` and `mix` are the weights of each neighbouring cell in place and in brightness, of which `depth` - 2 cells
+    are between 0 and 1. Good values: cell 8 to 64, depth 8 to 16.
     """
 
     strength: Scalar = param(0.5, bounds=(-1.0, 1.0))
@@ -31,26 +31,26 @@ class BilateralGrid(eqx.Module):
     depth: int = eqx.field(static=True, default=8)
 
     def __call__(self, picture: Float[Array, "3 h w"]) -> Float[Array, "3 h w"]:
-        """The smoothed picture."""
+        """Returns the smoothed picture."""
         height, width = picture.shape[1:]
-        padded = fill(fill(picture, 0, -height % self.cell, 1), 0, -width % self.cell, 2)
-        # Black and white lie half a cell inside, away from the kinks; beyond the last cells there are none.
+        padded = zero_pad(zero_pad(picture, 0, -height % self.cell, 1), 0, -width % self.cell, 2)
+        # Black and white are half a cell inside the grid, away from the kinks of its outermost depths.
         place = jnp.clip(luma(picture) * (self.depth - 2) + 0.5, 0.0, self.depth - 1.0)[None]
-        # What fills up the last cells is at no depth.
+        # The padding of the last cells is at no depth.
         missing = -height % self.cell, -width % self.cell
         place = jnp.pad(place, ((0, 0), (0, missing[0]), (0, missing[1])), constant_values=-2.0)
-        grid = summing(self.cell, self.depth)(place, padded)
+        grid = splatting(self.cell, self.depth)(place, padded)
         for axis, share in ((0, self.mix), (2, self.blur), (3, self.blur)):
             grid = _blurred(grid, share, axis)
         grid = jnp.pad(grid, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge")
-        # Scaled in the grid, the means need not be kept for the gradient of the strength.
+        # Scaled in the grid, the means need not be stored for the gradient of the strength.
         grid = grid * jnp.concatenate([jnp.ones(1, grid.dtype), jnp.full(3, self.strength)])[None, :, None, None]
-        return _kept(self.strength[None], picture) + reading(self.cell)(grid, place)[:, :height, :width]
+        return _unfiltered_share(self.strength[None], picture) + slicing(self.cell)(grid, place)[:, :height, :width]
 
 
 @by_strips
-def _kept(numbers, planes):
-    """The share of the picture itself."""
+def _unfiltered_share(numbers, planes):
+    """The picture times the share that is not smoothed."""
     return [(1.0 - numbers[0]) * plane for plane in planes]
 
 

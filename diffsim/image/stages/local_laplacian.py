@@ -1,4 +1,4 @@
-"""Local Laplacian filtering: detail and large contrast set apart, without halos at edges."""
+"""Local Laplacian filtering: detail and large contrast changed separately, without halos at edges."""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -9,18 +9,18 @@ from jaxtyping import Array, Float
 from ..._types import Scalar
 from ...parameters import param
 from ..ops.correlate import stencil
-from .color import luma
+from ..ops.luma import luma
 
 BINOMIAL = np.array([1.0, 4.0, 6.0, 4.0, 1.0]) / 16.0
 
 
 class LocalLaplacian(eqx.Module):
-    """Luma with its detail amplified by 1 + `detail` and its large edges by `contrast`; colours keep their offsets.
+    """Luma with its detail amplified by 1 + `detail` and its large edges by `contrast`; differences of colours stay.
 
-    For each of some reference values the luma is remapped around it, g + contrast d + (1 + detail - contrast) d
-    exp(-d^2 / 2 width^2) with d = luma - g; every coefficient of the pyramid comes from the remapped pictures whose
-    references lie nearest. Source: Aubry and others, "Fast local Laplacian filters" (2014). Good values: width 0.1 to
-    0.3, at least 1/references.
+    The luma is remapped around each of some reference values g, to g + contrast d + (1 + detail - contrast) d
+    exp(-d^2 / 2 width^2) with d = luma - g; every coefficient of the pyramid is interpolated between the remapped
+    pictures of the nearest references. Source: Aubry and others, "Fast local Laplacian filters" (2014). Good values:
+    width 0.1 to 0.3, at least 1/references.
     """
 
     detail: Scalar = param(0.0, bounds=(-1.0, 4.0))
@@ -30,7 +30,7 @@ class LocalLaplacian(eqx.Module):
     references: int = eqx.field(static=True, default=8)
 
     def __call__(self, picture: Float[Array, "3 h w"]) -> Float[Array, "3 h w"]:
-        """The picture with its new luma."""
+        """Returns the picture with its new luma."""
         grey = luma(picture)[None]
         places = _gaussian(grey, self.levels)
         details = [jnp.zeros_like(x) for x in places[:-1]]
@@ -50,8 +50,8 @@ class LocalLaplacian(eqx.Module):
         return g + self.contrast * d + (1.0 + self.detail - self.contrast) * d * jnp.exp(-0.5 * (d / self.width) ** 2)
 
     def _share(self, place, number: int):
-        """How much of a coefficient is from the reference `number`; beyond the last ones the last one holds."""
-        # Black and white lie half a step inside, away from the kinks.
+        """The weight of the reference `number` in a coefficient; constant beyond the outermost references."""
+        # Black and white are half a step inside, away from the kinks.
         at = jnp.clip(place * (self.references - 2) + 0.5, 0.0, self.references - 1.0)
         return jnp.maximum(1.0 - jnp.abs(at - number), 0.0)
 

@@ -1,4 +1,4 @@
-"""Classical developing of a noisy raw, given the camera's true constants: what a learned chain has to beat."""
+"""Classical development of a noisy raw with the true constants of the camera, to compare learned chains with."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,25 +9,30 @@ from ..demosaicing.bayer import mosaic
 from ..demosaicing.linear import malvar
 from ..demosaicing.menon import menon
 from ..sensor import Camera, to_srgb
-from ..stages.color import root, square
+from ..stages.variance_stabilization import stabilize_variance, unstabilize_variance
 from ..values import check_floating
 
 STRENGTHS = (0.8, 1.0, 1.3, 1.7, 2.2)
-"""Multiples of the estimated noise that a denoiser may be told; the best one is its result."""
+"""Multiples of the estimated noise given to a denoiser, of which the best result counts."""
 
 
 def develop(raw: Float[np.ndarray, "h w"], camera: Camera, denoiser: str = "", strength: float = 1.0):
-    """The picture (3, h, w) of an RGGB raw: balance, demosaicking, a denoiser, colour matrix, sRGB, tone.
+    """Returns the picture (3, h, w) of an RGGB raw: white balance, demosaicking, a denoiser, colour matrix, sRGB, tone.
 
-    `denoiser` is "" (none, on Malvar's filters), "nlm" (non-local means) or "bm3d", both on Menon's and where the
-    noise is about equal all over, under the square root.
+    Args:
+        raw: its mosaic, black level included.
+        camera: that took it.
+        denoiser: "" for none, after Malvar's demosaicking; "nlm" for non-local means or "bm3d", both after Menon's and
+            between `stabilize_variance` and its inverse.
+        strength: of the denoiser, as a multiple of the estimated noise.
     """
     check_floating(raw)
     gains = np.array([camera.red, 1.0, camera.blue], np.float32)
     ones = np.broadcast_to(gains[:, None, None], (3, *raw.shape))
     balanced = np.asarray((raw - camera.black) / (1.0 - camera.black) * np.asarray(mosaic(ones)), np.float32)
     if denoiser:
-        picture = square(jnp.asarray(_denoised(menon(np.asarray(root(jnp.asarray(balanced)))), denoiser, strength)))
+        stabilized = np.asarray(stabilize_variance(jnp.asarray(balanced)))
+        picture = unstabilize_variance(jnp.asarray(_denoised(menon(stabilized), denoiser, strength)))
     else:
         picture = np.asarray(malvar(balanced))
     linear = np.clip(np.einsum("ij,jhw->ihw", np.array(camera.matrix), np.asarray(picture)), 0.0, 1.0)
@@ -37,9 +42,9 @@ def develop(raw: Float[np.ndarray, "h w"], camera: Camera, denoiser: str = "", s
 
 def _denoised(picture: np.ndarray, denoiser: str, strength: float) -> np.ndarray:
     restoration = extra("skimage.restoration", "scenarios")
-    colours = np.moveaxis(picture, 0, 2).astype(np.float64)
-    sigma = strength * restoration.estimate_sigma(colours, channel_axis=2, average_sigmas=True)
+    colors = np.moveaxis(picture, 0, 2).astype(np.float64)
+    sigma = strength * restoration.estimate_sigma(colors, channel_axis=2, average_sigmas=True)
     if denoiser == "bm3d":
-        return np.moveaxis(extra("bm3d", "bench").bm3d_rgb(colours, sigma), 2, 0)
+        return np.moveaxis(extra("bm3d", "bench").bm3d_rgb(colors, sigma), 2, 0)
     options = {"patch_size": 5, "patch_distance": 6, "fast_mode": True, "channel_axis": 2}
-    return np.moveaxis(restoration.denoise_nl_means(colours, h=0.8 * sigma, sigma=sigma, **options), 2, 0)
+    return np.moveaxis(restoration.denoise_nl_means(colors, h=0.8 * sigma, sigma=sigma, **options), 2, 0)

@@ -1,4 +1,4 @@
-"""How good a chain is: its PSNR on photographs beside that of the classical chains."""
+"""Evaluation: the PSNR of a chain on photographs, compared with that of classical chains."""
 
 import jax
 import jax.numpy as jnp
@@ -14,37 +14,42 @@ from ..demosaicing.linear import bilinear, malvar
 from ..demosaicing.menon import menon
 from ..io.raw import Raw
 from ..metrics import psnr
-from ..pretrained import told
-from ..sensor import CAMERA, LEVELS, expose
-from ..stages.color import Balance, ColourMatrix
+from ..pretrained import with_noise_level
+from ..sensor import CAMERA, LEVELS, unprocess
+from ..stages.color_matrix import ColorMatrix
+from ..stages.white_balance import WhiteBalance
 from ..tiled import in_tiles
 from ..values import check_floating
 from . import baselines
 
 Scenes = dict[str, Float[np.ndarray, "3 _ _"]]
 
-exposed = jax.jit(lambda scene, noise, key: expose(scene, noise, key=key))
+synthesize_raw = jax.jit(lambda scene, noise, key: unprocess(scene, noise, key=key))
 
 
 def run_tiles(chain: Chain, mosaic: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "3 h w"]:
-    """The chain's picture of a mosaic, tile by tile."""
+    """Returns the picture of a mosaic by a chain, tile by tile."""
     check_floating(mosaic)
     return in_tiles(chain, np.asarray(mosaic, np.float32), size=1024, halo=32)
 
 
-def developed(chain: Chain, given: Raw) -> Float[np.ndarray, "3 h w"]:
-    """The picture of a raw, the chain's camera exchanged for the one that took it."""
+def develop_raw(chain: Chain, given: Raw) -> Float[np.ndarray, "3 h w"]:
+    """Returns the picture of a raw by a chain with the constants of the camera that took it."""
     fitted = chain.replace(
-        balance=replace(Balance(), {"black": 0.0, "red": given.gains[0], "blue": given.gains[2]}),
-        colour=replace(ColourMatrix(), {"mixing": given.matrix[~np.eye(3, dtype=bool)]}),
+        balance=replace(WhiteBalance(), {"black": 0.0, "red": given.gains[0], "blue": given.gains[2]}),
+        color=replace(ColorMatrix(), {"mixing": given.matrix[~np.eye(3, dtype=bool)]}),
     )
     picture = run_tiles(fitted, np.asarray(to_rggb(given.mosaic, given.pattern)))
     rows, columns = given.mosaic.shape
     return np.asarray(cut_back(picture, given.pattern, (rows, columns)))
 
 
-def even(scene) -> Float[np.ndarray, "3 _ _"]:
-    """The scene without a last odd row or column; raises InputError for one of less than two pixels either way."""
+def crop_even(scene) -> Float[np.ndarray, "3 _ _"]:
+    """Returns the scene without its last row or column where their number is odd, in single precision.
+
+    Raises:
+        InputError: for a scene of less than two pixels either way, and of whole numbers.
+    """
     check_floating(scene)
     if min(scene.shape[1:]) < 2:
         raise InputError(f"a picture of {scene.shape[1]} x {scene.shape[2]} pixels is too small for a colour mosaic")
@@ -52,60 +57,59 @@ def even(scene) -> Float[np.ndarray, "3 _ _"]:
 
 
 def clean_mosaics(scenes: Scenes):
-    """Pairs (mosaic, scene) without noise, of the finished values."""
-    return [(np.asarray(mosaic(even(s))), even(s)) for s in scenes.values()]
+    """Returns pairs (mosaic, scene) without noise, of sRGB values."""
+    return [(np.asarray(mosaic(crop_even(s))), crop_even(s)) for s in scenes.values()]
 
 
 def raws(scenes: Scenes, noise, seed: int = 1000):
-    """Pairs (raw, scene) as the camera records them; the noise is the same for every method."""
+    """Returns pairs (raw, scene) as recorded by the camera, with the same noise for every method."""
     keys = jr.split(jr.key(seed), len(scenes))
-    return [
-        (np.asarray(exposed(even(s), jnp.array(noise), k)), even(s)) for s, k in zip(scenes.values(), keys, strict=True)
-    ]
+    pairs = zip(map(crop_even, scenes.values()), keys, strict=True)
+    return [(np.asarray(synthesize_raw(scene, jnp.array(noise), key)), scene) for scene, key in pairs]
 
 
 def mean_psnr(method, pairs) -> float:
-    """The mean over all pairs: 8 bits, finished sRGB values, a border of 10 pixels left out."""
+    """Returns the mean PSNR (dB) over all pairs: 8 bits, sRGB values, a border of 10 pixels left out."""
     return float(np.mean([psnr(np.asarray(method(mosaic)), scene) for mosaic, scene in pairs]))
 
 
 def judge(task: str, chain: Chain, scenes: Scenes) -> dict[str, float]:
-    """Mean PSNR (dB) over the scenes, ours and the classical ones; for noise one figure for each level."""
+    """Returns mean PSNRs (dB) over the scenes, of the chain and of classical ones, at each noise level."""
     if task == "demosaic":
         methods = {"ours": lambda m: run_tiles(chain, m), "bilinear": bilinear, "malvar": malvar, "menon": menon}
         return {name: mean_psnr(method, clean_mosaics(scenes)) for name, method in methods.items()}
-    found = {}
+    results = {}
     for level, noise in LEVELS.items():
-        ours = told(chain, noise)
-        found[f"ours_{level}"] = mean_psnr(lambda m, ours=ours: run_tiles(ours, m), raws(scenes, noise))
-        found[f"malvar_{level}"] = mean_psnr(lambda m: baselines.develop(m, CAMERA), raws(scenes, noise))
-    return found
+        ours = with_noise_level(chain, noise)
+        results[f"ours_{level}"] = mean_psnr(lambda m, ours=ours: run_tiles(ours, m), raws(scenes, noise))
+        results[f"malvar_{level}"] = mean_psnr(lambda m: baselines.develop(m, CAMERA), raws(scenes, noise))
+    return results
 
 
 def judge_each(chain: Chain, scenes: Scenes) -> dict[str, float]:
-    """The PSNR (dB) of our picture of every clean mosaic."""
+    """Returns the PSNR (dB) of the chain on every clean mosaic."""
     pairs = zip(scenes, clean_mosaics(scenes), strict=True)
     return {name: psnr(run_tiles(chain, mosaic), scene) for name, (mosaic, scene) in pairs}
 
 
 def best_classical(denoiser: str, scenes: Scenes) -> dict[str, float]:
-    """Mean PSNR (dB) of a classical noisy chain at each level of noise, with the best of all strengths for it."""
-    found = {}
+    """Returns the mean PSNR (dB) of a classical noisy chain at each noise level, with the best of all strengths."""
+    results = {}
     for level, noise in LEVELS.items():
         pairs = raws(scenes, noise)
         tries = (lambda m, s=s: baselines.develop(m, CAMERA, denoiser, s) for s in baselines.STRENGTHS)
-        found[f"menon_{denoiser}_{level}"] = max(mean_psnr(method, pairs) for method in tries)
-    return found
+        results[f"menon_{denoiser}_{level}"] = max(mean_psnr(method, pairs) for method in tries)
+    return results
 
 
 def example(task: str, chain: Chain, scene: Float[np.ndarray, "3 h w"]):
-    """What a camera records of a scene, the classical picture of it, and the chain, told the noise.
+    """Returns what a camera records of a scene, the classical picture of it, and the chain for its noise level.
 
-    For "demosaic" a clean mosaic and bilinear interpolation; for "noisy" a raw at the high level of noise and the
+    For "demosaic" a clean mosaic and bilinear interpolation; for "noisy" a raw at the high noise level and the
     classical chain without a denoiser.
     """
     if task == "demosaic":
         return mosaic(scene), bilinear(mosaic(scene)), chain
     noise = LEVELS["high"]
-    given = exposed(scene, jnp.array(noise), jr.key(7))
-    return given, baselines.develop(np.asarray(given), CAMERA), told(chain, noise)
+    given = synthesize_raw(scene, jnp.array(noise), jr.key(7))
+    return given, baselines.develop(np.asarray(given), CAMERA), with_noise_level(chain, noise)

@@ -12,30 +12,34 @@ from ..._errors import InputError
 
 
 def cut(photographs: Sequence[UInt8[np.ndarray, "3 _ _"]], size: int, stride: int) -> UInt8[np.ndarray, "n 3 s s"]:
-    """All squares of `size` pixels of the photographs, `stride` apart; a photograph that is smaller gives none."""
-    found = [
+    """Returns all squares of `size` pixels of the photographs, `stride` apart.
+
+    Raises:
+        InputError: if all photographs are smaller.
+    """
+    squares = [
         photograph[:, i : i + size, j : j + size]
         for photograph in photographs
         for i in range(0, photograph.shape[1] - size + 1, stride)
         for j in range(0, photograph.shape[2] - size + 1, stride)
     ]
-    if not found:
+    if not squares:
         raise InputError(f"no photograph has {size} x {size} pixels")
-    return np.stack(found)
+    return np.stack(squares)
 
 
 def halve(photograph: UInt8[np.ndarray, "3 h w"]) -> UInt8[np.ndarray, "3 h/2 w/2"]:
-    """The photograph at half the size, by means of four: for files whose colours are stored at half the size."""
+    """Returns the photograph at half the size, by means of four: for files that store colours at half the size."""
     channels, height, width = photograph.shape
     fours = photograph[:, : height // 2 * 2, : width // 2 * 2].reshape(channels, height // 2, 2, width // 2, 2)
     return np.round(fours.mean(axis=(2, 4))).astype(np.uint8)
 
 
 def draw(patches: UInt8[Array, "n 3 s s"], *, key: PRNGKeyArray, saturation: float = 1.6) -> Float[Array, "3 s s"]:
-    """One patch in [0, 1]: mirrored and turned at random, its three colours in random order and strengthened.
+    """Returns one patch in [0, 1], mirrored, rotated, its colours permuted and saturated at random.
 
-    The order makes red, green and blue alike in what is learned of them. Colours are moved away from their mean by a
-    factor between 1 and `saturation`, since photographs at hand are paler than what cameras meet.
+    The permutation makes the statistics of red, green and blue equal. Colours are moved away from their mean by a
+    factor between 1 and `saturation`, since these photographs are paler than what cameras record.
     """
     which, mirror, order, strength = jr.split(key, 4)
     x = patches[jr.randint(which, (), 0, len(patches))].astype(jnp.float32) / 255
@@ -52,7 +56,7 @@ def draw(patches: UInt8[Array, "n 3 s s"], *, key: PRNGKeyArray, saturation: flo
 def mean_over(
     function, patches: UInt8[Array, "n 3 s s"], keys: PRNGKeyArray, *, saturation: float = 1.6
 ) -> Float[Array, ""]:
-    """The mean of `function(picture, key)` over random patches, one for each key, in turn: each fits the cache."""
+    """Returns the mean of `function(picture, key)` over random patches, one for each key, in turn to fit the cache."""
 
     def one(key):
         drawn, noise = jr.split(key)

@@ -1,4 +1,4 @@
-"""What chains are trained on and by: photographs at hand, losses, the rate of learning."""
+"""Training of chains: photographs, losses, optimizers."""
 
 from collections.abc import Callable
 from functools import partial
@@ -17,14 +17,14 @@ from ...parameters import frozen
 from ...train.fit import History, fit
 from ..chain import Chain
 from ..demosaicing.bayer import mosaic
-from ..demosaicing.denoising_network import Restore
+from ..demosaicing.denoising_network import DenoisingDemosaic
 from ..demosaicing.linear import malvar
-from ..pretrained import told
-from ..sensor import LEVELS, SPAN, expose, level
+from ..pretrained import with_noise_level
+from ..sensor import LEVELS, SPAN, noise_level, unprocess
 from . import patches
 
 BATCH, BORDER = 8, 6
-CONSTANTS, CONSTANTS_RATE = 300, 3e-2  # steps in which all but the network is learned, and their rate
+CONSTANTS, CONSTANTS_RATE = 300, 3e-2  # steps that train all but the network, and their rate
 GROWTH = 0.9  # factors of two by which the squared error grows with a level of noise, about
 PHOTOGRAPHS = ("astronaut", "coffee", "chelsea", "stereo_motorcycle")
 COMPRESSED = ("rocket",)  # a JPEG file, whose colours are stored at half the size
@@ -32,9 +32,9 @@ HELD_OUT = ("china.jpg", "flower.jpg")
 
 
 def photographs() -> list[UInt8[np.ndarray, "3 _ _"]]:
-    """The training photographs: those in colour that come with scikit-image.
+    """Returns the training photographs: those in colour that come with scikit-image.
 
-    Its pictures of cells, of a retina and of galaxies are left out: they teach what photographs do not have.
+    Its pictures of cells, of a retina and of galaxies are left out: their statistics are not those of photographs.
     """
     data = extra("skimage.data", "scenarios")
     read = lambda name: np.moveaxis(data.stereo_motorcycle()[0] if "stereo" in name else getattr(data, name)(), 2, 0)
@@ -42,27 +42,27 @@ def photographs() -> list[UInt8[np.ndarray, "3 _ _"]]:
 
 
 def held_out() -> dict[str, Float[np.ndarray, "3 _ _"]]:
-    """Photographs that no training sees: those that come with scikit-learn, at half their size, in [0, 1]."""
+    """Returns the photographs held out from training: those of scikit-learn, at half their size, in [0, 1]."""
     load = extra("sklearn.datasets", "scenarios").load_sample_image
     return {name: patches.halve(np.moveaxis(load(name), 2, 0)) / np.float32(255) for name in HELD_OUT}
 
 
 def squares(size: int = 72, stride: int = 24) -> UInt8[Array, "n 3 size size"]:
-    """The patches of the training photographs."""
+    """Returns the patches of the training photographs."""
     return jnp.asarray(patches.cut(photographs(), size, stride))
 
 
 def schedule(steps: int, rate: float = 3e-3) -> optax.GradientTransformation:
-    """Adam with a warm start, its rate falling to zero as a cosine."""
+    """Returns Adam with a warm-up, its rate falling to zero as a cosine."""
     warm = min(200, steps // 4)
     rates = optax.warmup_cosine_decay_schedule(0.0, rate, warm, steps)
     return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rates))
 
 
 def orthogonal(steps: int, rate: float = 1e-2) -> optax.GradientTransformation:
-    """Muon for stencils, each a matrix of outputs by inputs, and Adam for the rest; the rate falls as a cosine.
+    """Returns Muon for stencils, each a matrix of outputs by inputs, and Adam for the rest, with falling rates.
 
-    A step along all directions of a matrix alike: on this chain worth several times as many steps of Adam alone.
+    Muon steps are equally long along all directions of a matrix: on this chain, Adam needs several times as many.
     """
     rates = lambda peak: optax.warmup_cosine_decay_schedule(0.0, peak, min(200, steps // 4), steps)
     stencil = optax.contrib.MuonDimensionNumbers((1, 2, 3), (0,))
@@ -73,34 +73,34 @@ def orthogonal(steps: int, rate: float = 1e-2) -> optax.GradientTransformation:
 
 
 def clean_loss(model: tuple[Chain, Array], keys: PRNGKeyArray) -> Float[Array, ""]:
-    """The mean squared error of demosaicking a batch; the patches are a part of the model that does not train."""
+    """Returns the mean squared error of demosaicking a batch; the patches are a frozen part of the model."""
     chain, squares = model
     return patches.mean_over(lambda x, _: _mean_square(chain(mosaic(x)) - x), squares, keys)
 
 
 def finished(picture: Float[Array, "3 s s"]) -> Float[Array, "3 s s"]:
-    """What a chain is to make of a raw of the picture: the picture."""
+    """Returns the target of a chain for a raw of the picture: the picture."""
     return picture
 
 
 def noise_free_loss(model: tuple[Chain, Array], keys: PRNGKeyArray, target: Callable = finished) -> Float[Array, ""]:
-    """The mean over a batch of noise-free raws of the logarithm of the mean squared error.
+    """Returns the mean over a batch of noise-free raws of the logarithm of the mean squared error.
 
-    The logarithm gives most weight to smooth patches, where what demosaicking cannot know does not hide the constants.
+    The logarithm gives most weight to smooth patches, where errors of demosaicking do not hide those of the constants.
     """
     chain, squares = model
-    one = lambda picture, _: jnp.log(_mean_square(chain(expose(picture)) - target(picture)) + 1e-5)
+    one = lambda picture, _: jnp.log(_mean_square(chain(unprocess(picture)) - target(picture)) + 1e-5)
     return patches.mean_over(one, squares, keys)
 
 
 def noisy_loss(model: tuple[Chain, Array], keys: PRNGKeyArray, target: Callable = finished) -> Float[Array, ""]:
-    """The mean squared error over a batch of raws, each by what is usual at its level of noise: fair to all levels."""
+    """Returns the mean over a batch of raws of the squared error, divided by its usual size at their noise level."""
     chain, squares = model
 
     def one(picture, key):
         given, noise = _noisy_raw(picture, key)
-        difference = on_patches(told(chain, noise))(given) - target(picture)
-        return _mean_square(difference) / 2.0 ** (GROWTH * level(noise))
+        difference = on_patches(with_noise_level(chain, noise))(given) - target(picture)
+        return _mean_square(difference) / 2.0 ** (GROWTH * noise_level(noise))
 
     return patches.mean_over(one, squares, keys)
 
@@ -108,11 +108,18 @@ def noisy_loss(model: tuple[Chain, Array], keys: PRNGKeyArray, target: Callable 
 def train(
     task: str, chain: Chain, squares: Array, steps: int, *, key: PRNGKeyArray, state: Callable | None = None
 ) -> tuple[Chain, History]:
-    """The chain trained through all its stages on patches, and the history of the last phase.
+    """Returns the chain trained through all its stages on patches, and the history of the last part of the training.
 
-    The noisy chain first learns its constants, in `CONSTANTS` cheap steps more: see `with_constants`. Those of the
-    camera then stay: noise would pull at them. `state(part)` is the file in which a part of the training is kept, and
-    from which it goes on.
+    The constants of the noisy chain are trained first, in `CONSTANTS` cheap steps more: see `with_constants`. Those of
+    the camera are then frozen: noise would bias them.
+
+    Args:
+        task: "noisy" or "demosaic".
+        chain: the chain of the task, untrained.
+        squares: the patches.
+        steps: of the last part.
+        key: of the batches.
+        state: `state(part)` is the file to which a part of the training is saved, and from which it resumes.
     """
     saved = (lambda part: None) if state is None else state
     first, second = jr.split(key)
@@ -121,50 +128,50 @@ def train(
         (chain, _), history = learn(clean_loss, (chain, squares), schedule(steps, 4e-3))
         return chain, history
     model = (with_constants(chain, squares, key=first, checkpoint=saved("constants")), squares)
-    free = frozen(model, "0.stages.balance", "0.stages.colour")
+    free = frozen(model, "0.stages.balance", "0.stages.color")
     (chain, _), history = learn(noisy_loss, model, orthogonal(steps), train=free)
     return chain, history
 
 
 def fit_patches(loss: Callable, model, optimizer, *, steps: int, key: PRNGKeyArray, **options) -> tuple:
-    """`fit` of a loss over batches of random patches, shared among the most devices that divide a batch."""
+    """Returns the result of `fit` over batches of random patches, divided among as many devices as divide a batch."""
     keys = jax.vmap(lambda key: jr.split(key, BATCH))(jr.split(key, steps))
-    found = jax.devices()
-    count = max(n for n in range(1, min(BATCH, len(found)) + 1) if BATCH % n == 0)
-    return fit(loss, model, optimizer, keys, devices=found[:count] if count > 1 else None, **options)
+    devices = jax.devices()
+    count = max(n for n in range(1, min(BATCH, len(devices)) + 1) if BATCH % n == 0)
+    return fit(loss, model, optimizer, keys, devices=devices[:count] if count > 1 else None, **options)
 
 
 def with_constants(chain: Chain, squares: Array, *, key: PRNGKeyArray, checkpoint=None) -> Chain:
-    """The chain with the constants of its stages learned from noise-free raws, Malvar's filters in the network's place.
+    """Returns the chain with its constants trained on noise-free raws, with Malvar's filters in place of the network.
 
-    With noise and no denoiser, constants that blur and fade the picture are the best ones, and a network that then
-    learns beside them takes over what they are for. Sharpening stays as it is: it would make up for the filters.
+    With noise and no denoiser, constants that blur and fade the picture are the best ones, and a network trained with
+    them compensates for them. Sharpening is frozen: it would compensate for Malvar's filters.
     """
     model = (chain.replace(demosaic=malvar), squares)
     free, optimizer = frozen(model, "0.stages.sharpen"), schedule(CONSTANTS, CONSTANTS_RATE)
-    (found, _), _ = fit_patches(
+    (trained, _), _ = fit_patches(
         noise_free_loss, model, optimizer, steps=CONSTANTS, key=key, train=free, checkpoint=checkpoint
     )
-    return found.replace(demosaic=chain.stages["demosaic"])
+    return trained.replace(demosaic=chain.stages["demosaic"])
 
 
 def smoothed(history: History) -> Float[np.ndarray, " n"]:
-    """The loss, each the mean of twenty steps, of which the last ones may be fewer."""
+    """Returns the means of the loss over twenty steps each, of the last ones over fewer."""
     return np.array([np.mean(history.loss[at : at + 20]) for at in range(0, len(history.loss), 20)])
 
 
 def on_patches(chain: Chain) -> Chain:
-    """The noisy chain for patches, whose border does not count: their mosaics are not mirrored at the edge."""
-    return chain.replace(demosaic=cast(Restore, chain.stages["demosaic"]).inside)
+    """Returns the noisy chain without mirroring at edges, for patches whose border does not count."""
+    return chain.replace(demosaic=cast(DenoisingDemosaic, chain.stages["demosaic"]).inside)
 
 
 def _noisy_raw(picture: Float[Array, "3 s s"], key: PRNGKeyArray) -> tuple[Float[Array, "s s"], Float[Array, " 2"]]:
-    """A raw of the picture at a random level of noise, and its noise."""
+    """A raw of the picture at a random noise level, and its noise."""
     strength, noise = jr.split(key)
     times = 2.0 ** jr.uniform(strength, (), picture.dtype, -SPAN, SPAN)
     middle = LEVELS["middle"]
-    chosen = jnp.stack([middle.shot * times**2, middle.read * times])
-    return expose(picture, chosen, key=noise), chosen
+    noise_of_raw = jnp.stack([middle.shot * times**2, middle.read * times])
+    return unprocess(picture, noise_of_raw, key=noise), noise_of_raw
 
 
 def _mean_square(difference):

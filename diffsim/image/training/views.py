@@ -1,4 +1,4 @@
-"""Pictures as they are looked at: colours last, in eight bits, and stage by stage with what the loss hangs on."""
+"""Pictures to display: colours last, in eight bits, and stage by stage with the adjoints of the loss."""
 
 from dataclasses import replace
 
@@ -10,49 +10,52 @@ from ..._errors import InputError
 from ...graph.stage_graph import StageGraph, stage_graph
 from ..chain import Chain
 from ..demosaicing.bayer import Pixels
-from ..demosaicing.denoising_network import Restore
-from ..demosaicing.network import Demosaic
+from ..demosaicing.denoising_network import DenoisingDemosaic
+from ..demosaicing.network import DemosaicNetwork
 from ..sensor import Camera
 from ..values import check_floating
 
 
-def colours_last(picture: Float[Pixels, "*c h w"]) -> Float[np.ndarray, "h w *c"]:
-    """The picture as it is drawn: (h, w, 3), or a mosaic as it is."""
+def colors_last(picture: Float[Pixels, "*c h w"]) -> Float[np.ndarray, "h w *c"]:
+    """Returns the picture as (h, w, 3), and a mosaic unchanged."""
     values = np.asarray(picture)
     return np.moveaxis(values, 0, 2) if values.ndim == 3 else values
 
 
 def pixels(picture: Float[Pixels, "3 h w"]) -> UInt8[np.ndarray, "h w 3"]:
-    """The picture as values of 8 bits, cut to [0, 1]."""
+    """Returns the picture clipped to [0, 1], in 8 bits."""
     check_floating(picture)
-    return np.round(np.clip(colours_last(picture), 0, 1) * 255).astype(np.uint8)
+    return np.round(np.clip(colors_last(picture), 0, 1) * 255).astype(np.uint8)
 
 
-def to_the_loss(chain: Chain, given: Float[Array, "h w"], scene: Float[Pixels, "3 h w"]) -> StageGraph:
-    """The stages from a raw to the squared error against the scene, with their costs and adjoints, to draw."""
+def loss_graph(chain: Chain, given: Float[Array, "h w"], scene: Float[Pixels, "3 h w"]) -> StageGraph:
+    """Returns the stages from a raw to the squared error of the picture, with their costs and adjoints."""
     graph = stage_graph({**chain.stages, "loss": lambda picture: jnp.mean((picture - scene) ** 2)}, given)
-    return replace(graph, stages=tuple(replace(x, picture=colours_last(x.picture)) for x in graph.stages))
+    return replace(graph, stages=tuple(replace(x, picture=colors_last(x.picture)) for x in graph.stages))
 
 
 def filters(chain: Chain, most: int = 16) -> dict[str, Float[np.ndarray, "28 28"]]:
-    """The filters of the network's first layer by number, each on R, G, G, B as four squares.
+    """Returns pictures of the filters of the first layer of the network by number, each four squares for R, G, G, B.
 
-    A weight is a square of 4 x 4; one line lies empty between the four, more around them.
+    A weight is a square of 4 x 4 pixels; one empty line separates the four, and more surround them.
+
+    Raises:
+        InputError: for a chain without such a network.
     """
     network = chain.stages["demosaic"]
-    if not isinstance(network, (Demosaic, Restore)):
+    if not isinstance(network, (DemosaicNetwork, DenoisingDemosaic)):
         raise InputError("the chain has no network named demosaic")
-    first = network.layers[0] if isinstance(network, Demosaic) else network.first
+    first = network.layers[0] if isinstance(network, DemosaicNetwork) else network.first
     weights = np.asarray(first.weight)[:most]
     fine = np.kron(weights, np.ones((4, 4)))
-    apart = np.pad(fine, ((0, 0), (0, 0), (1, 0), (1, 0)), constant_values=np.nan)
-    blocks = [np.block([[w[0], w[1]], [w[2], w[3]]]) for w in apart]
+    separated = np.pad(fine, ((0, 0), (0, 0), (1, 0), (1, 0)), constant_values=np.nan)
+    blocks = [np.block([[w[0], w[1]], [w[2], w[3]]]) for w in separated]
     return {f"{i + 1}": np.pad(block, ((0, 2), (0, 2)), constant_values=np.nan) for i, block in enumerate(blocks)}
 
 
 def constants(chain: Chain, camera: Camera) -> list[tuple[str, float, float]]:
-    """Rows of a constant's name, what the chain learned and what the camera has: black level, gains, matrix."""
-    balance, matrix = chain.stages["balance"], np.asarray(chain.stages["colour"].matrix)
+    """Returns rows of the name of a constant, its value in the chain and in the camera: black level, gains, matrix."""
+    balance, matrix = chain.stages["balance"], np.asarray(chain.stages["color"].matrix)
     pairs = {"black level": "black", "red gain": "red", "blue gain": "blue"}
     rows = [(name, float(getattr(balance, key)), float(getattr(camera, key))) for name, key in pairs.items()]
     places = [(i, j) for i in range(3) for j in range(3)]

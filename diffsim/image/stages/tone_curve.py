@@ -1,0 +1,29 @@
+"""The tone curve: a monotone curve on every value."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ...parameters import param
+from ..ops.piecewise_linear import curve
+
+
+class ToneCurve(eqx.Module):
+    """A monotone curve through 16 equally spaced knots, from 0 at 0 to 1 at 1, straight between and beyond them.
+
+    `rises` are the logarithms of the rises from knot to knot, up to a common factor; if all are equal, the picture is
+    unchanged.
+    """
+
+    rises: Float[Array, " 15"] = param(np.zeros(15))
+
+    @property
+    def knots(self) -> Float[Array, " 16"]:
+        """The curve's values at 0, 1/15, ... 1."""
+        return jnp.concatenate([jnp.zeros(1, self.rises.dtype), jnp.cumsum(jax.nn.softmax(self.rises))])
+
+    def __call__(self, picture: Float[Array, "c h w"]) -> Float[Array, "c h w"]:
+        """Returns the picture with the curve applied to every value."""
+        return curve(jax.nn.softmax(self.rises), picture)
