@@ -5,7 +5,7 @@ from . import image as image
 from . import systems as systems
 from . import testing as testing
 from ._errors import InputError as InputError
-from ._errors import WorkFailed as WorkFailed
+from ._errors import RunError as RunError
 from ._jax.compilation import cache_compilation as cache_compilation
 from ._jax.compilation import count_compilations as count_compilations
 from ._jax.single_kernel import compile_whole as compile_whole
@@ -60,7 +60,7 @@ from .parameters import parameters as parameters
 from .parameters import replace as replace
 from .parameters import trainable as trainable
 from .parameters import unconstrain as unconstrain
-from .train.fit import FitFailed as FitFailed
+from .train.fit import FitError as FitError
 from .train.fit import History as History
 from .train.fit import fit as fit
 from .train.gradient_accumulation import in_blocks as in_blocks

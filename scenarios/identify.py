@@ -265,7 +265,7 @@ def made_up_angles(rng, rows: int):
     ts = 0.05 * np.arange(rows)
     angles, status = jax.jit(solve)(true, ts)
     if not ds.finished(status):
-        raise ds.WorkFailed(f"the pendulum's motion was not solved: {ds.Status(int(status)).explanation}")
+        raise ds.RunError(f"the pendulum's motion was not solved: {ds.Status(int(status)).explanation}")
     seen = np.asarray(angles) + TRUE_NOISE["pendulum"] * rng.normal(size=rows)
     seen[1:][((rng.random(rows) < 0.1) | ((ts > 4.0) & (ts < 4.5)))[1:]] = np.nan
     return "time,angle", (ts, seen), "a pendulum of 0.65 m, 1 kg, friction 0.012 N m s, started at 1.1 rad, -0.4 rad/s"
@@ -278,7 +278,7 @@ def made_up_throws(rng, rows: int):
     seen = np.asarray(jax.jit(ranges)(machine, np.column_stack([np.deg2rad(angles), masses])))
     failed = int(np.sum(~np.isfinite(seen)))
     if failed:
-        raise ds.WorkFailed(f"{failed} of {rows} throws have no range: give another seed")
+        raise ds.RunError(f"{failed} of {rows} throws have no range: give another seed")
     seen = seen + TRUE_NOISE["throws"] * rng.normal(size=rows)
     return "angle_deg,m_weight,range", (angles, masses, seen), f"throws of the default trebuchet, drag {TRUE_DRAG}"
 

@@ -136,7 +136,7 @@ def measured(policy, starts) -> dict:
     best = jax.vmap(lambda start, end: best_ignition(MACHINE, State(*start), -end[4]).time)(high, down)
     ends, touched, straight = np.asarray(ends), np.asarray(ds.finished(status)), np.asarray(ds.finished(down_status))
     if not touched.any() or not straight.any():
-        raise ds.WorkFailed(f"no flight of {len(starts)} touched down, {ds.count_statuses(status)}: train longer")
+        raise ds.RunError(f"no flight of {len(starts)} touched down, {ds.count_statuses(status)}: train longer")
     soft = touched & np.all(np.abs(ends[:, :6]) < LIMITS, axis=1) & (ends[:, 6] > float(MACHINE.dry))
     fuel = np.asarray((high - down)[:, 6] / (MACHINE.thrust / MACHINE.exhaust * best))
     return {

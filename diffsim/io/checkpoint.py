@@ -37,7 +37,7 @@ def save(path: str | Path, tree: PyTree) -> None:
     the same path at the same time.
 
     Raises InputError for a path that cannot be a regular file, as that of a folder, a device or a pipe, and for leaves
-    that cannot be told apart or are no numbers; WorkFailed if the disk is full or refuses; the old file is then as it
+    that cannot be told apart or are no numbers; RunError if the disk is full or refuses; the old file is then as it
     was.
     """
     check_writable(Path(path))

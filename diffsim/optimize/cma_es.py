@@ -17,7 +17,7 @@ from .._types import Model, Scalar
 from ..parameters import at_bound, constrain, unconstrain
 from ..train.bounds import limits
 from ..train.diagnosis import blame_data
-from ..train.fit import FitFailed, History, on_host, parts
+from ..train.fit import FitError, History, on_host, parts
 from ..train.progress import Progress
 from .iterations import as_it_is
 
@@ -41,7 +41,7 @@ def fit_cma_es(
     logarithm of a bounded parameter, and in units of its value (of 1 if that is zero) of one without bounds. A loss
     that is not finite counts as the greatest. No derivative is taken.
 
-    Raises InputError if the package is missing or nothing trains, FitFailed if no model of the first generation has a
+    Raises InputError if the package is missing or nothing trains, FitError if no model of the first generation has a
     finite loss.
 
     Good values: up to some dozens of parameters; then `fit_least_squares` or `minimise` from what it finds.
@@ -78,7 +78,7 @@ def fit_cma_es(
     history = History(np.array(losses), time.perf_counter() - began, 0.0, at_bound=tuple(at_bound(found, width=0.0)))
     if not np.isfinite(best[0]):
         cause = blame_data(loss, model, data, "data") or "start elsewhere"
-        raise FitFailed(f"no model of the first generation has a finite loss: {cause}", model, history)
+        raise FitError(f"no model of the first generation has a finite loss: {cause}", model, history)
     return eqx.combine(found, fixed), history
 
 

@@ -16,7 +16,7 @@ from .._types import Model, Scalar
 from ..parameters import at_bound, parameters, unconstrain
 from ..train.data import non_finite_in
 from ..train.diagnosis import Finding, blame_data, diagnose_stuck
-from ..train.fit import FitFailed, History, on_host, parts
+from ..train.fit import FitError, History, on_host, parts
 from ..train.progress import Progress
 from .iterations import End, FitStatus, Solver, as_it_is, iterate, with_rtol
 
@@ -55,7 +55,7 @@ def fit_least_squares(
     If no step lowers the loss, the status is "no_progress" and the message names a likely cause: data that are not
     finite, or a derivative that finite differences contradict, by the path of its parameter.
 
-    Raises InputError if nothing trains, for an `rtol` outside (0, 1) and within `jit`, `vmap` and `grad`, FitFailed if
+    Raises InputError if nothing trains, for an `rtol` outside (0, 1) and within `jit`, `vmap` and `grad`, FitError if
     the residuals of the first model are not finite; a later step that makes them so is rejected by the solver.
     """
     return _fit(as_needed(residuals, solver), model, data, with_rtol(solver, rtol), steps, train, progress)
@@ -153,10 +153,10 @@ def _unmoved(start: Model, end: Model) -> list[str]:
 
 
 def _fail(function, model: Model, fitted: Model, data, solver: Solver, history: History, done: int):
-    """Raises FitFailed for a loss that is not finite; names data that make it so."""
+    """Raises FitError for a loss that is not finite; names data that make it so."""
     what, are = ("loss", "is") if isinstance(solver, optx.AbstractMinimiser) else ("residuals", "are")
     if done == 0:
         cause = blame_data(function, model, data, "data") or "start elsewhere"
-        raise FitFailed(f"the {what} of the starting model {are} not finite: {cause}", model, history)
+        raise FitError(f"the {what} of the starting model {are} not finite: {cause}", model, history)
     where = f"the {what} {are} not finite after iteration {done} of {len(history.loss)}"
-    raise FitFailed(f"{where}. The last healthy model is kept; try a solver that damps its steps", fitted, history)
+    raise FitError(f"{where}. The last healthy model is kept; try a solver that damps its steps", fitted, history)

@@ -11,7 +11,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from .._errors import InputError, WorkFailed
+from .._errors import InputError, RunError
 from .._trees import common_length
 from .._types import Model
 from ..parameters import Parameter, at_bound, parameters, trainable, unconstrain
@@ -49,10 +49,10 @@ class Fits(NamedTuple):
         return jax.tree.map(lambda leaf: leaf[number] if eqx.is_array(leaf) else leaf, self.models)
 
     def best(self) -> Model:
-        """The model with the least loss of those that converged, or else of all; WorkFailed if no loss is finite."""
+        """The model with the least loss of those that converged, or else of all; RunError if no loss is finite."""
         loss = np.where(np.isfinite(self.loss), self.loss, np.inf)
         if not np.any(np.isfinite(loss)):
-            raise WorkFailed(f"none of {len(loss)} fits has a finite loss ({self.counts()}): start them elsewhere")
+            raise RunError(f"none of {len(loss)} fits has a finite loss ({self.counts()}): start them elsewhere")
         # A start that no step improves may be the best of all.
         status = np.asarray(self.status)
         good = ((status <= FitStatus.AT_BOUND) | (status == FitStatus.NO_PROGRESS)) & np.isfinite(loss)

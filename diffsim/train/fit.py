@@ -13,7 +13,7 @@ import optax
 from jax.core import Tracer
 from jaxtyping import Float, PyTree
 
-from .._errors import InputError, WorkFailed
+from .._errors import InputError, RunError
 from .._jax.traced_function import is_traced
 from .._types import Model
 from ..parameters import parameters, python_numbers, trainable, unconstrain
@@ -68,7 +68,7 @@ class History(NamedTuple):
         return f"History({'; '.join([*parts, *([self.message] if self.message else [])])})"
 
 
-class FitFailed(WorkFailed):
+class FitError(RunError):
     """A fit that met a loss or gradient that is not finite; it keeps the last healthy `model` and the `history`."""
 
     def __init__(self, message: str, model: Model, history: History):
@@ -115,8 +115,8 @@ def fit(
 
     Raises InputError for batches of unequal length, for an `optimizer` that is none of optax, as a number, within
     `jit`, `vmap` and `grad` (fits run on the host), for a loss that is no scalar, if nothing trains, for a checkpoint
-    of other arguments and for devices that cannot share a batch equally, FitFailed at the first loss or gradient that
-    is not finite, or at the limit of `non_finite`, and WorkFailed if another process is lost.
+    of other arguments and for devices that cannot share a batch equally, FitError at the first loss or gradient that
+    is not finite, or at the limit of `non_finite`, and RunError if another process is lost.
     """
     on_host("fit", model, batches)
     check_optimizer(optimizer)
@@ -183,7 +183,7 @@ def _run(task: Task, snapshot: Snapshot, keeper: Keeper, bar: Progress, watch, d
             raise
         keeper.save(snapshot)
         where = f"at step {snapshot.done} of {task.steps}"
-        raise WorkFailed(f"another process was lost {where}: start all again with the same call") from error
+        raise RunError(f"another process was lost {where}: start all again with the same call") from error
     if task.out_of_patience(snapshot):
         return snapshot, "patience"
     return snapshot, "" if snapshot.done == task.steps else "minutes"
@@ -210,7 +210,7 @@ def _ending(task: Task, model: Model, train, snapshot: Snapshot, stopped: str) -
 
 
 def _fail(task: Task, start: Model, train, state: State, history: History):
-    """Raises FitFailed, naming the first parameter whose gradient is not finite at the step that failed."""
+    """Raises FitError, naming the first parameter whose gradient is not finite at the step that failed."""
     step, model = int(state.step), task.model(state.trained)
     batch = jax.tree.map(lambda leaf: leaf[step], task.batches)
     gradient = eqx.filter_grad(task.loss)(model, batch)
@@ -224,7 +224,7 @@ def _fail(task: Task, start: Model, train, state: State, history: History):
         cure = blame_data(value_and_gradient, model, batch, "the batch") or cure
     if not (task.group.several or bad or non_finite_in(batch, "the batch")):
         cure = _wrong(task, start, train, cure)
-    raise FitFailed(
+    raise FitError(
         f"loss {value:g} at step {step} of {task.steps}{dropped}{where}. The last healthy model is kept; {cure}",
         model,
         history,

@@ -14,7 +14,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
-from .._errors import InputError, WorkFailed
+from .._errors import InputError, RunError
 
 AXIS = "devices"
 WHOLE, ITEMS, ROWS = PartitionSpec(), PartitionSpec(None, AXIS), PartitionSpec(AXIS)
@@ -114,7 +114,7 @@ def join_processes(address: str, count: int, index: int, *, seconds: int = 60) -
     come, or to be heard of. Call it before anything else is asked of JAX. On clusters that JAX knows, as SLURM and
     Cloud TPU, `jax.distributed.initialize()` finds all this out by itself.
 
-    Raises InputError for an address or a number that makes no sense and for a port in use, WorkFailed if nobody
+    Raises InputError for an address or a number that makes no sense and for a port in use, RunError if nobody
     listens at the address.
     """
     host, _, port = address.rpartition(":")
@@ -141,7 +141,7 @@ def _check_free(port: int) -> None:
 
 
 def _await(host: str, port: int, seconds: float) -> None:
-    """Waits until somebody listens; raises WorkFailed if nobody does in so many seconds."""
+    """Waits until somebody listens; raises RunError if nobody does in so many seconds."""
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -149,5 +149,5 @@ def _await(host: str, port: int, seconds: float) -> None:
             return
         except OSError as error:
             if time.monotonic() > deadline:
-                raise WorkFailed(f"process 0 does not listen at {host}:{port} after {seconds:g} s: {error}") from error
+                raise RunError(f"process 0 does not listen at {host}:{port} after {seconds:g} s: {error}") from error
             time.sleep(0.1)

@@ -10,7 +10,7 @@ from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, PyTree
 
-from .._errors import InputError, WorkFailed
+from .._errors import InputError, RunError
 from .._types import Model, Vector
 from ..autodiff.jacobian import value_and_jacobian
 from ..train.bounds import on_bound
@@ -101,7 +101,7 @@ def laplace(loss: Callable, model: Model, data: PyTree = None, *, train: PyTree[
     `loss(model, data)` is the negative logarithm of a likelihood or posterior density at its minimum; `noise` is then
     1 and means nothing. All else is as in `belief`.
 
-    Raises WorkFailed if the loss falls along some direction of second order: the model is then not at its minimum.
+    Raises RunError if the loss falls along some direction of second order: the model is then not at its minimum.
     """
     trained, fixed = parts(model, train)
     x, unravel = ravel_pytree(trained)
@@ -112,7 +112,7 @@ def laplace(loss: Callable, model: Model, data: PyTree = None, *, train: PyTree[
     # Those held are directions of their own.
     values, directions = jnp.linalg.eigh(scaled + jnp.diag(held * jnp.linalg.norm(scaled)))
     if not isinstance(values, Tracer) and float(values[0]) < -1e-6 * float(values[-1]):
-        raise WorkFailed("the loss curves downwards at this model: it is no minimum; fit it first, to tight tolerances")
+        raise RunError("the loss curves downwards at this model: it is no minimum; fit it first, to tight tolerances")
     singular = jnp.sqrt(jnp.maximum(values, 0.0))
     open_ = singular <= _narrow(x) * jnp.max(singular)
     one, freedom = jnp.ones((), x.dtype), jnp.asarray(jnp.inf, x.dtype)

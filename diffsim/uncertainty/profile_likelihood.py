@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PyTree
 
-from .._errors import InputError, WorkFailed
+from .._errors import InputError, RunError
 from .._types import Model
 from ..optimize.iterations import Solver, as_it_is, iterate
 from ..optimize.least_squares import LEVENBERG_MARQUARDT, SumOfSquares
@@ -62,7 +62,7 @@ def profile(
     Unlike `belief`, it does not take the model for linear nor the interval for symmetric; it costs some ten fits.
     `model` is the fitted one; all else is as in `belief`, which says what counts as a measurement.
 
-    Raises InputError for a parameter that is not one trained number, WorkFailed if it meets a better fit than `model`.
+    Raises InputError for a parameter that is not one trained number, RunError if it meets a better fit than `model`.
 
     Source: D. M. Bates, D. G. Watts, Nonlinear Regression Analysis and Its Applications, Wiley 1988, section 6.1.
     """
@@ -104,7 +104,7 @@ class _Distance:
         excess = 2 * (loss - self.least) / self.noise**2 if np.isfinite(loss) else np.inf
         if excess < -1e-3:
             better = f"{self.path}={value:g} fits better (loss {loss:g}) than the model given ({self.least:g})"
-            raise WorkFailed(f"{better}: fit it again from there")
+            raise RunError(f"{better}: fit it again from there")
         distance = float(np.sqrt(max(excess, 0.0)))
         self.points.append((value, float(np.copysign(distance, value - self.value))))
         return distance

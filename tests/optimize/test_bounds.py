@@ -157,7 +157,7 @@ def test_what_cannot_be_fitted_is_named():
         ds.fit_least_squares(line, Line(), X, solver=optx.NelderMead(1e-6, 1e-6), progress=False)
     with pytest.raises(InputError, match="nothing to train"):
         ds.fit_least_squares(line, Line(), X, train=ds.frozen(Line(), "*"), progress=False)
-    with pytest.raises(ds.FitFailed, match="the loss of the starting model is not finite: start elsewhere"):
+    with pytest.raises(ds.FitError, match="the loss of the starting model is not finite: start elsewhere"):
         ds.minimise(lambda m, d: m.slope * jnp.nan, Line(), progress=False)
 
 
@@ -167,6 +167,6 @@ def test_a_solver_without_damping_that_loses_its_way_keeps_the_last_healthy_mode
 
     # Gauss-Newton's first step from 3 leads beyond the root of the square root's range.
     leaving = lambda model, _: jnp.stack([jnp.sqrt(model.x) * 10.0 - 1.0])
-    with pytest.raises(ds.FitFailed, match=r"the residuals are not finite after iteration 1 of 100") as failure:
+    with pytest.raises(ds.FitError, match=r"the residuals are not finite after iteration 1 of 100") as failure:
         ds.fit_least_squares(leaving, Root(), solver=optx.GaussNewton(1e-9, 1e-12), progress=False)
     assert failure.value.model.x == 3.0

@@ -46,7 +46,7 @@ def test_losses_that_are_not_finite_count_as_the_greatest():
     partly = lambda point, data: jnp.where(point.x < 0, jnp.nan, stairs(point, data))
     found, _ = ds.fit_cma_es(partly, Point(x=0.1), generations=200, progress=False)
     np.testing.assert_allclose((found.x, found.y), (1.0, 1.0), atol=1e-2)
-    with pytest.raises(ds.FitFailed, match="no model of the first generation has a finite loss: start elsewhere"):
+    with pytest.raises(ds.FitError, match="no model of the first generation has a finite loss: start elsewhere"):
         ds.fit_cma_es(lambda point, _: point.x * jnp.nan, Point(), progress=False)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import diffsim as ds
-from diffsim import InputError, Scalar, WorkFailed, param
+from diffsim import InputError, RunError, Scalar, param
 
 
 class Wave(eqx.Module):
@@ -72,7 +72,7 @@ def test_statuses_tell_failures_and_bounds_apart():
 def test_without_a_finite_loss_there_is_no_best():
     starts = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (2,)), Wave())
     fits = ds.fit_many(residuals, starts, jnp.full(200, jnp.nan))
-    with pytest.raises(WorkFailed, match=r"none of 2 fits has a finite loss .*'non_finite': 2.*: start them elsewhere"):
+    with pytest.raises(RunError, match=r"none of 2 fits has a finite loss .*'non_finite': 2.*: start them elsewhere"):
         fits.best()
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from diffsim import (
     BoundedMLP,
-    FitFailed,
+    FitError,
     InputError,
     Scalar,
     count_compilations,
@@ -139,7 +139,7 @@ def test_a_failure_names_the_parameter_whose_gradient_is_not_finite():
     message = (
         r"loss \d\.\d+ at step 0 of 12; the gradient of offset is not finite there\. The last healthy model is kept"
     )
-    with pytest.raises(FitFailed, match=message) as failure:
+    with pytest.raises(FitError, match=message) as failure:
         fit(breaking, Line(offset=-1.0), optax.adam(0.1), repeated(12), **QUIET)
     assert failure.value.model.offset == -1.0
 
@@ -149,7 +149,7 @@ def test_a_failed_fit_keeps_the_model_before_the_failure():
         return squares(line, batch[0]) * jnp.where(batch[1], jnp.nan, 1.0)
 
     flags = jnp.arange(12) == 7
-    with pytest.raises(FitFailed, match=r"loss nan at step 7 of 12") as failure:
+    with pytest.raises(FitError, match=r"loss nan at step 7 of 12") as failure:
         fit(breaking, Line(), optax.adam(0.1), (repeated(12), flags), steps_per_call=5, **QUIET)
     healthy, _ = fit(squares, Line(), optax.adam(0.1), repeated(7), **QUIET)
     # The same seven steps.
@@ -245,7 +245,7 @@ def test_least_squares_stay_within_bounds_and_leave_the_rest():
 
 
 def test_least_squares_need_a_finite_start():
-    with pytest.raises(FitFailed, match=r"the residuals of the starting model are not finite: start elsewhere"):
+    with pytest.raises(FitError, match=r"the residuals of the starting model are not finite: start elsewhere"):
         fit_least_squares(lambda model, seen: deviation(model, seen) / 0.0, Oscillation(), jnp.zeros(40), **QUIET)
 
 

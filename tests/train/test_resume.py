@@ -161,7 +161,7 @@ def test_a_full_disk_stops_the_fit_and_keeps_the_last_checkpoint(path, monkeypat
         if moment.step == 14:
             monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
 
-    with pytest.raises(ds.WorkFailed, match=r"fit\.ckpt was not saved: No space left on device"):
+    with pytest.raises(ds.RunError, match=r"fit\.ckpt was not saved: No space left on device"):
         fit(path, watch=fill)
     monkeypatch.undo()
     steps = []
@@ -181,7 +181,7 @@ def test_a_failed_fit_leaves_the_last_healthy_checkpoint_and_can_go_on_by_anothe
 
     saved = ds.Checkpoint(path, seconds=0.0)
     for _ in range(2):
-        with pytest.raises(ds.FitFailed, match="loss nan at step 23 of 40"):
+        with pytest.raises(ds.FitError, match="loss nan at step 23 of 40"):
             run("stop", saved)
     model, history = run("skip", saved)
     assert history.dropped == 1

@@ -138,7 +138,7 @@ def test_processes_that_cannot_meet_say_why():
         with pytest.raises(ds.InputError, match=f"port {port} cannot be used: .*; give another to all processes"):
             ds.join_processes(f"127.0.0.1:{port}", 2, 0)
     began = time.monotonic()
-    with pytest.raises(ds.WorkFailed, match=r"process 0 does not listen at 127\.0\.0\.1:\d+ after 1 s"):
+    with pytest.raises(ds.RunError, match=r"process 0 does not listen at 127\.0\.0\.1:\d+ after 1 s"):
         ds.join_processes(f"127.0.0.1:{free_port()}", 2, 1, seconds=1)
     assert time.monotonic() - began < 10
     with pytest.raises(ds.InputError, match="give HOST:PORT"):

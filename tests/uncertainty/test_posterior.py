@@ -10,7 +10,7 @@ from scipy import stats
 from scipy.optimize import curve_fit
 
 import diffsim as ds
-from diffsim import InputError, Scalar, WorkFailed, param
+from diffsim import InputError, RunError, Scalar, param
 
 X = jnp.linspace(-1.0, 2.0, 20)
 SEEN = 2.0 * X + 0.5 + 0.3 * jnp.sin(9 * X)
@@ -99,7 +99,7 @@ def test_the_hessian_of_a_likelihood_agrees_where_the_model_is_linear(fitted):
     model, found = fitted
     nll = lambda model, seen: jnp.sum(line(model, seen) ** 2) / (2 * found.noise**2)
     np.testing.assert_allclose(ds.laplace(nll, model, SEEN).covariance, found.covariance, rtol=1e-10)
-    with pytest.raises(WorkFailed, match="the loss curves downwards at this model: it is no minimum"):
+    with pytest.raises(RunError, match="the loss curves downwards at this model: it is no minimum"):
         ds.laplace(lambda model, seen: -nll(model, seen), model, SEEN)
 
 

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 import diffsim as ds
-from diffsim import InputError, Scalar, WorkFailed, param
+from diffsim import InputError, RunError, Scalar, param
 
 X = jnp.linspace(-1.0, 2.0, 20)
 SEEN = 2.0 * X + 0.5 + 0.3 * jnp.sin(9 * X)
@@ -74,7 +74,7 @@ def test_others_on_their_bounds_are_fitted_again():
 
 
 def test_a_better_fit_elsewhere_is_reported():
-    with pytest.raises(WorkFailed, match=r"offset=.* fits better .* than the model given .*: fit it again from there"):
+    with pytest.raises(RunError, match=r"offset=.* fits better .* than the model given .*: fit it again from there"):
         ds.profile(line, Line(slope=2.0, offset=3.0), SEEN, path="offset", noise=0.1)
 
 

@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
 from PIL import Image
 
-from diffsim._errors import InputError, WorkFailed
+from diffsim._errors import InputError, RunError
 from diffsim.control import Growth
 from diffsim.uncertainty.posterior import Band
 from diffsim.uncertainty.profile_likelihood import Profile
@@ -206,7 +206,7 @@ def test_a_picture_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
         before = save(tmp_path / name).read_bytes()
         with monkeypatch.context() as patch:
             patch.setattr(os, "fsync", full_disk)
-            with pytest.raises(WorkFailed, match="was not saved: No space left on device"):
+            with pytest.raises(RunError, match="was not saved: No space left on device"):
                 save(tmp_path / name)
         assert (tmp_path / name).read_bytes() == before
     assert sorted(os.listdir(tmp_path)) == ["a.PNG", "a.gif", "a.svg"]
