@@ -65,10 +65,10 @@ from .train.fit import History as History
 from .train.fit import fit as fit
 from .train.gradient_accumulation import in_blocks as in_blocks
 from .train.options import Checkpoint as Checkpoint
+from .train.options import EarlyStopping as EarlyStopping
+from .train.options import FitProgress as FitProgress
 from .train.options import MetricsFile as MetricsFile
-from .train.options import Moment as Moment
 from .train.options import NonFinite as NonFinite
-from .train.options import Stopping as Stopping
 from .train.sharding import join_processes as join_processes
 from .uncertainty.covariance import belief as belief
 from .uncertainty.covariance import laplace as laplace

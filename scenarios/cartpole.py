@@ -88,7 +88,7 @@ def learn(seed: int, horizon: int = HORIZON, state: Path | None = None):
     policy, batches = network(weights), control.draw_starts(starts, UPDATES, BATCH, NEAR, WIDE)
     which = ds.trainable(policy, "layers")
     options = {"checkpoint": state, "progress": False}
-    return ds.fit(loss_over(horizon), policy, OPTIMIZER, batches, train=which, steps_per_call=UPDATES, **options)
+    return ds.fit(loss_over(horizon), policy, OPTIMIZER, batches, filter_spec=which, steps_per_call=UPDATES, **options)
 
 
 @eqx.filter_jit

@@ -104,14 +104,14 @@ def fit_pendulum(
     begin = {"length": length, "mass": mass, "friction": 0.1 * mass * length**2}
     start = Swing(ds.replace(Pendulum(), begin), jnp.asarray(first))
     lengths = np.unique(np.geomspace(max(len(ts) // 16, 6), len(ts), 7).astype(int)).tolist()
-    options = {"train": ds.trainable(start, *FITTED), "progress": False}
+    options = {"filter_spec": ds.trainable(start, *FITTED), "progress": False}
     run.say(f"fitting {np.sum(np.isfinite(seen))} measurements, over {lengths} rows")
     model, history = ds.fit_growing(deviations, start, (ts, seen), lengths=lengths, **options)
     # Gaps are left out by rows that NumPy chooses, so the times and the measurements are no arguments here.
     residuals = lambda model, _: measured(model, (ts, seen))
-    found = ds.belief(residuals, model, train=options["train"])
+    found = ds.belief(residuals, model, filter_spec=options["filter_spec"])
     run.say("profiling the friction")
-    friction = ds.profile(residuals, model, path="machine.friction", level=LEVEL, train=options["train"])
+    friction = ds.profile(residuals, model, path="machine.friction", level=LEVEL, filter_spec=options["filter_spec"])
     result = summary(found, history) | {"friction_profile": [friction.low, friction.high]}
     page = begin_page("A pendulum identified", data, run, found, result)
     pendulum_pages(page, run, model, found, friction, ts, seen)
@@ -158,14 +158,14 @@ def pendulum_pages(page, run: cli.Run, model: Swing, found: ds.Belief, friction:
         add_figure(page, run, "profile", curve, "Profile of the friction; dotted, the ends of its interval.")
     page.section("What the data leave open")
     both = ds.trainable(model, *FITTED, "machine.mass")
-    for direction in ds.belief(lambda model, _: measured(model, (ts, seen)), model, train=both).flat_directions():
+    for direction in ds.belief(lambda model, _: measured(model, (ts, seen)), model, filter_spec=both).flat_directions():
         page.text(
             "Not determined, were the mass fitted too: " + ", ".join(f"{n} {w:+.3g}" for n, w in direction.items())
         )
     page.text("The numbers are relative changes that together leave every simulated angle as it is.")
     last = float(ts[-1])
     parts = ds.sensitivities(
-        lambda m: swing(m, jnp.array([ts[0], last]))[-1], model, train=ds.trainable(model, *FITTED)
+        lambda m: swing(m, jnp.array([ts[0], last]))[-1], model, filter_spec=ds.trainable(model, *FITTED)
     )
     rows = [(name, float(value)) for name, value in parts.items()]
     page.table(f"Relative sensitivity of the angle at {last:g} s", ["parameter", "percent for one percent"], rows)
@@ -215,8 +215,8 @@ def drag(*, data: cli.InFile = DATA / "throws.csv", start: cli.Positive = 0.5, r
     machine, seen = ds.replace(MACHINE, {"Cd": start}), table["range"]
     chosen = ds.trainable(machine, "Cd")
     run.say(f"fitting {len(seen)} throws")
-    model, history = ds.fit_least_squares(misses, machine, (shots, seen), train=chosen, progress=False)
-    found = ds.belief(misses, model, (shots, seen), train=chosen)
+    model, history = ds.fit_least_squares(misses, machine, (shots, seen), filter_spec=chosen, progress=False)
+    found = ds.belief(misses, model, (shots, seen), filter_spec=chosen)
     result = summary(found, history)
     page = begin_page("A trebuchet's drag identified", data, run, found, result)
     shots, seen = (column[np.argsort(misses(model, (shots, 0.0)))] for column in (shots, seen))

@@ -115,7 +115,12 @@ def learn(seed: int, state: Path | None = None):
     """The policy after its last update, and the history of the loss; kept in and continued from the file `state`."""
     weights, starts = jr.split(jr.key(seed))
     policy = network(weights)
-    options = {"steps_per_call": 100, "checkpoint": state, "progress": False, "train": ds.trainable(policy, "layers")}
+    options = {
+        "steps_per_call": 100,
+        "checkpoint": state,
+        "progress": False,
+        "filter_spec": ds.trainable(policy, "layers"),
+    }
     return ds.fit(loss, policy, OPTIMIZER, draw(starts, UPDATES, BATCH), **options)
 
 

@@ -95,7 +95,7 @@ def learn(seed: int, horizon: int = HORIZON, state: Path | None = None):
     policy = network(weights)
     states = control.draw_starts(starts, UPDATES, BATCH, ABOUT, WIDE, around=HANGING)
     batches, which = (states, jnp.linspace(*DECAY, UPDATES)), ds.trainable(policy, "layers")
-    options = {"train": which, "steps_per_call": 100, "checkpoint": state, "progress": False}
+    options = {"filter_spec": which, "steps_per_call": 100, "checkpoint": state, "progress": False}
     return ds.fit(control.mean_cost(costs, horizon), policy, OPTIMIZER, batches, **options)
 
 

@@ -144,7 +144,7 @@ def learn(model, data, steps: int, state: Path):
     """The aimer after its last iteration, and the history; kept in the file `state`, from which it is read if there."""
     if state.exists():
         return ds.load(state, (model, ds.History(np.zeros(steps), 0.0, 0.0)))
-    options = {"solver": OPTIMIZER, "steps": steps, "train": ds.trainable(model, "layers")}
+    options = {"solver": OPTIMIZER, "steps": steps, "filter_spec": ds.trainable(model, "layers")}
     model, history = ds.fit_least_squares(misses, model, data, **options)
     ds.save(state, (model, history))
     return model, history

@@ -31,7 +31,7 @@ def fit_cma_es(
     population: int | None = None,
     spread: float = 0.5,
     seed: int = 0,
-    train: PyTree[bool] | None = None,
+    filter_spec: PyTree[bool] | None = None,
     progress: bool = True,
 ) -> tuple[Model, History]:
     """The best model that CMA-ES meets, and the least loss of each generation; needs the extra `cmaes`.
@@ -51,7 +51,7 @@ def fit_cma_es(
     if generations < 1 or spread <= 0:
         raise InputError(f"generations={generations}, spread={spread:g}: give at least 1, and more than 0")
     on_host("fit_cma_es", model, data)
-    trained, fixed = parts(model, train)
+    trained, fixed = parts(model, filter_spec)
     low, high = limits(trained)
     start, unravel = ravel_pytree(unconstrain(trained))
     middle, kind = np.asarray(start, float), start.dtype

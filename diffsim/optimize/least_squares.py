@@ -38,12 +38,12 @@ def fit_least_squares(
     solver: Solver = LEVENBERG_MARQUARDT,
     steps: int = 100,
     rtol: float | None = None,
-    train: PyTree[bool] | None = None,
+    filter_spec: PyTree[bool] | None = None,
     progress: bool = True,
 ) -> tuple[Model, History]:
     """The model after at most `steps` iterations on `sum(residuals(model, data)**2) / 2`, and its history.
 
-    `solver` is any optimistix least-squares solver or minimiser; `train` and bounds are as in `fit`. A parameter whose
+    `solver` is any optimistix least-squares solver or minimiser; `filter_spec` and bounds are as in `fit`. A parameter whose
     optimum lies on its bound ends there exactly, and `history.at_bound` names it. All iterations run in one compiled
     call, which is kept for the same `residuals`, `solver` and shapes. The history's loss is `sum(residuals**2) / 2`
     after each iteration, NaN after convergence; `history.message` says how the fit ended.
@@ -58,7 +58,7 @@ def fit_least_squares(
     Raises InputError if nothing trains, for an `rtol` outside (0, 1) and within `jit`, `vmap` and `grad`, FitError if
     the residuals of the first model are not finite; a later step that makes them so is rejected by the solver.
     """
-    return _fit(as_needed(residuals, solver), model, data, with_rtol(solver, rtol), steps, train, progress)
+    return _fit(as_needed(residuals, solver), model, data, with_rtol(solver, rtol), steps, filter_spec, progress)
 
 
 def minimise(
@@ -69,7 +69,7 @@ def minimise(
     solver: optx.AbstractMinimiser = LBFGS,
     steps: int = 200,
     rtol: float | None = None,
-    train: PyTree[bool] | None = None,
+    filter_spec: PyTree[bool] | None = None,
     progress: bool = True,
 ) -> tuple[Model, History]:
     """The model after at most `steps` iterations on `loss(model, data)`, one number, and its history.
@@ -79,7 +79,7 @@ def minimise(
     """
     if isinstance(solver, optx.AbstractLeastSquaresSolver):
         raise InputError(f"{type(solver).__name__} needs residuals, not a loss: use fit_least_squares")
-    return _fit(loss, model, data, with_rtol(solver, rtol), steps, train, progress)
+    return _fit(loss, model, data, with_rtol(solver, rtol), steps, filter_spec, progress)
 
 
 class SumOfSquares(eqx.Module):
@@ -97,9 +97,9 @@ def as_needed(residuals: Callable, solver: Solver) -> Callable:
     return SumOfSquares(residuals) if isinstance(solver, optx.AbstractMinimiser) else residuals
 
 
-def _fit(function, model, data, solver: Solver, steps: int, train, progress: bool) -> tuple[Model, History]:
+def _fit(function, model, data, solver: Solver, steps: int, filter_spec, progress: bool) -> tuple[Model, History]:
     on_host("a fit", model, data)
-    start, fixed = parts(model, train)
+    start, fixed = parts(model, filter_spec)
     trained = unconstrain(start)
     given, function = function, as_it_is(function, model, data)
     with Progress(steps, progress) as bar:

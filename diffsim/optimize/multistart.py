@@ -68,19 +68,19 @@ def fit_many(
     solver: Solver = LEVENBERG_MARQUARDT,
     steps: int = 100,
     rtol: float | None = None,
-    train: PyTree[bool] | None = None,
+    filter_spec: PyTree[bool] | None = None,
 ) -> Fits:
     """The ends of fits that run side by side, one from each of some models, in one compiled call.
 
     Every real array of `models` has a leading axis that counts the fits, as `draw_models` makes it. `function` gives
     residuals for a least-squares solver, and a loss for a minimiser. All fits are to the same `data`, or `each` to its
-    own, whose leading axis counts them too. `train`, bounds, `steps` and `rtol` are as in `fit_least_squares`; nothing
+    own, whose leading axis counts them too. `filter_spec`, bounds, `steps` and `rtol` are as in `fit_least_squares`; nothing
     is raised for a fit that fails: its status says so. The batch takes as many iterations as its slowest fit.
 
     Raises InputError if nothing trains and for leading axes that differ.
     """
     solver = with_rtol(solver, rtol)
-    trained, fixed = parts(models, train)
+    trained, fixed = parts(models, filter_spec)
     counted, rest = eqx.partition(fixed, eqx.is_inexact_array)
     common_length((trained, counted, data if each else None), "models (and data, if each has its own)")
     first = lambda tree: jax.tree.map(lambda x: x[0] if eqx.is_array_like(x) and jnp.ndim(x) else x, tree)
@@ -106,7 +106,7 @@ def draw_models(
     count: int,
     *,
     key: Key[Array, ""],
-    train: PyTree[bool] | None = None,
+    filter_spec: PyTree[bool] | None = None,
     spread: float = 1.0,
     relative: float | None = None,
 ) -> Model:
@@ -125,7 +125,7 @@ def draw_models(
         raise InputError(f"relative={relative:g}: give a share above 0, such as 0.2")
     if count < 1:
         raise InputError(f"count={count}: draw at least one model")
-    chosen = trainable(model) if train is None else train
+    chosen = trainable(model) if filter_spec is None else filter_spec
     known = parameters(model)
     keys = dict(zip(known, jr.split(key, len(known)), strict=True))
 

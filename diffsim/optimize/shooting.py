@@ -87,7 +87,7 @@ def fit_multiple_shooting(
     nodes: State,
     *,
     weights: Sequence[float] = (0.1, 1.0, 10.0),
-    train: PyTree[bool] | None = None,
+    filter_spec: PyTree[bool] | None = None,
     **options: Any,
 ) -> tuple[Model, History]:
     """The model fitted by multiple shooting and then, from there, by single shooting; and the last fit's history.
@@ -109,13 +109,13 @@ def fit_multiple_shooting(
     if (len(ts) - 1) % segments:
         raise InputError(f"{len(ts)} times make {len(ts) - 1} steps, which {segments} segments do not divide")
     shot = _Shot(model, nodes)
-    chosen = _Shot(trainable(model) if train is None else train, jax.tree.map(lambda _: True, nodes))
+    chosen = _Shot(trainable(model) if filter_spec is None else filter_spec, jax.tree.map(lambda _: True, nodes))
     jumps, fitted = _Segments(experiment), shot
     for weight in weights:
         data = (*_cut(ts, seen, segments), jnp.array(float(weight)))
-        fitted, _ = fit_least_squares(jumps, _off_bounds(fitted, shot), data, train=chosen, **options)
+        fitted, _ = fit_least_squares(jumps, _off_bounds(fitted, shot), data, filter_spec=chosen, **options)
     start, data = _off_bounds(fitted.model, model), (jnp.asarray(ts), jnp.asarray(seen))
-    return fit_least_squares(_Whole(experiment), start, data, train=train, **options)
+    return fit_least_squares(_Whole(experiment), start, data, filter_spec=filter_spec, **options)
 
 
 def _cut(ts, seen, segments: int) -> tuple[Array, Array]:

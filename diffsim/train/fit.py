@@ -21,7 +21,7 @@ from .compiled_steps import State
 from .data import non_finite_in
 from .diagnosis import Finding, blame_data, diagnose_stuck
 from .host_loop import Task
-from .options import TO_THE_END, Checkpoint, Moment, NonFinite, Stopping
+from .options import TO_THE_END, Checkpoint, EarlyStopping, FitProgress, NonFinite
 from .progress import Progress
 from .sharding import Group
 from .snapshot import Keeper, Snapshot, origin
@@ -82,19 +82,19 @@ def fit(
     optimizer: optax.GradientTransformation,
     batches: PyTree,
     *,
-    train: PyTree[bool] | None = None,
+    filter_spec: PyTree[bool] | None = None,
     steps_per_call: int = 50,
     progress: bool = True,
     checkpoint: str | Path | Checkpoint | None = None,
     non_finite: str | NonFinite = "stop",
-    stopping: Stopping = TO_THE_END,
-    watch: Callable[[Moment], None] | None = None,
+    early_stopping: EarlyStopping = TO_THE_END,
+    callback: Callable[[FitProgress], None] | None = None,
     devices: Sequence | None = None,
 ) -> tuple[Model, History]:
     """The model after one optimiser step for each batch, and the history of the loss.
 
     `loss(model, batch)` is a scalar; `batches` is a tree of arrays whose leading axis counts the steps (a stack of
-    keys, of minibatches, of targets). `train` chooses the parameters as `trainable` and `frozen` do, by default all.
+    keys, of minibatches, of targets). `filter_spec` chooses the parameters as `trainable` and `frozen` do, by default all.
     Parameters with bounds are trained through a transform that keeps them inside.
 
     `steps_per_call` steps run in one compiled call, and the host reads a call's losses while the next one runs. The
@@ -103,12 +103,12 @@ def fit(
     A fit with a `checkpoint` goes on from the file if there is one: stopped at any moment and called again with the
     same arguments, on the same machine and versions, it ends with the same bits as if it had never stopped. A file of
     other arguments is refused, and kept; only `loss` cannot be compared. `non_finite` is what becomes of a step whose
-    loss or gradient is not finite, `stopping` may end the fit early, and `watch` is called between compiled calls.
+    loss or gradient is not finite, `early_stopping` may end the fit early, and `callback` is called between compiled calls.
 
     With `devices`, such as `jax.devices()`, each takes an equal part of every batch, along the second axis of
     `batches`, and the loss and gradient of a step are the means over the parts: right for a `loss` that is a mean over
     the items of its batch. All processes of `jax.distributed` make the same call, with all of the batches; process 0
-    alone reads and writes files, shows progress and calls `watch`. A checkpoint goes on with any number of devices,
+    alone reads and writes files, shows progress and calls `callback`. A checkpoint goes on with any number of devices,
     with the same numbers but for rounding.
 
     If no loss comes below the first, the history's status is "no_progress", and its message names a likely cause.
@@ -125,10 +125,10 @@ def fit(
     steps = _count(batches)
     if steps_per_call < 1:
         raise InputError(f"steps_per_call={steps_per_call}: a call makes at least one step")
-    trained, fixed = parts(model, train)
+    trained, fixed = parts(model, filter_spec)
     trained = unconstrain(trained)
     group = Group.of(devices, batches)
-    task = Task(loss, optimizer, fixed, batches, steps, min(steps_per_call, steps), policy, stopping, group)
+    task = Task(loss, optimizer, fixed, batches, steps, min(steps_per_call, steps), policy, early_stopping, group)
     snapshot = task.start(State(trained, optimizer.init(trained), jnp.array(0), jnp.array(True)))
     keeper = Keeper(checkpoint, group)
     if keeper.options is not None:
@@ -138,11 +138,11 @@ def fit(
         with bar.compiling(loss):
             snapshot, compiling = task.warm(snapshot)
         keeper.save(snapshot)
-        deadline = np.inf if stopping.minutes is None else began + 60 * stopping.minutes
-        snapshot, stopped = _run(task, snapshot, keeper, bar, watch if group.leads else None, deadline)
+        deadline = np.inf if early_stopping.minutes is None else began + 60 * early_stopping.minutes
+        snapshot, stopped = _run(task, snapshot, keeper, bar, callback if group.leads else None, deadline)
         if stopped:
             bar.show(snapshot.done, snapshot.losses[snapshot.done - 1], last=True)
-        status, message = _ending(task, model, train, snapshot, stopped)
+        status, message = _ending(task, model, filter_spec, snapshot, stopped)
         bar.say(message)
     healthy = bool(snapshot.state.healthy)
     losses = snapshot.losses[: snapshot.done] if healthy else snapshot.losses
@@ -150,13 +150,13 @@ def fit(
     history = History(losses, snapshot.seconds, compiling, int(np.sum(snapshot.dropped)), validation, stopped)
     history = history._replace(status=status, message=message)
     if not healthy:
-        _fail(task, model, train, snapshot.state, history)
+        _fail(task, model, filter_spec, snapshot.state, history)
     keeper.save(snapshot)
     best = snapshot.best
     return task.model(best.trained if best is not None and best.call else snapshot.state.trained), history
 
 
-def _run(task: Task, snapshot: Snapshot, keeper: Keeper, bar: Progress, watch, deadline: float):
+def _run(task: Task, snapshot: Snapshot, keeper: Keeper, bar: Progress, callback, deadline: float):
     """The snapshot at the end of a fit, and what ended it before its batches did."""
     began = time.perf_counter() - snapshot.seconds
     try:
@@ -169,8 +169,8 @@ def _run(task: Task, snapshot: Snapshot, keeper: Keeper, bar: Progress, watch, d
                 bar.show(made, new.losses[made - 1], last=not healthy)
             if not healthy:
                 return new, ""
-            if watch is not None:
-                watch(task.moment(snapshot.done, new))
+            if callback is not None:
+                callback(task.progress(snapshot.done, new))
             snapshot = new
             if task.over(snapshot) or (deadline < np.inf and task.group.agree(time.monotonic() > deadline)):
                 break
@@ -189,7 +189,7 @@ def _run(task: Task, snapshot: Snapshot, keeper: Keeper, bar: Progress, watch, d
     return snapshot, "" if snapshot.done == task.steps else "minutes"
 
 
-def _ending(task: Task, model: Model, train, snapshot: Snapshot, stopped: str) -> tuple[str, str]:
+def _ending(task: Task, model: Model, filter_spec, snapshot: Snapshot, stopped: str) -> tuple[str, str]:
     """The status of a fit and a sentence, both empty unless something is to be said of how it ended."""
     message = f"stopped by {stopped} after {snapshot.done} of {task.steps} steps" if stopped else ""
     losses = snapshot.losses[: snapshot.done][~snapshot.dropped[: snapshot.done]]
@@ -198,7 +198,7 @@ def _ending(task: Task, model: Model, train, snapshot: Snapshot, stopped: str) -
         return "", message
     if task.group.several:
         return "no_progress", f"no progress: no loss of {len(losses)} steps is below the first"
-    trained, fixed = parts(model, train)
+    trained, fixed = parts(model, filter_spec)
     batch = jax.tree.map(lambda leaf: leaf[0], task.batches)
     finding, cause = diagnose_stuck(task.loss, trained, fixed, batch, squares=False)
     if finding == Finding.MINIMUM:
@@ -209,7 +209,7 @@ def _ending(task: Task, model: Model, train, snapshot: Snapshot, stopped: str) -
     return "no_progress", f"no progress: no loss of {len(losses)} steps is below the first, {losses[0]:.4g}; {cause}"
 
 
-def _fail(task: Task, start: Model, train, state: State, history: History):
+def _fail(task: Task, start: Model, filter_spec, state: State, history: History):
     """Raises FitError, naming the first parameter whose gradient is not finite at the step that failed."""
     step, model = int(state.step), task.model(state.trained)
     batch = jax.tree.map(lambda leaf: leaf[step], task.batches)
@@ -223,7 +223,7 @@ def _fail(task: Task, start: Model, train, state: State, history: History):
         value_and_gradient = lambda model, batch: eqx.filter_value_and_grad(task.loss)(model, batch)
         cure = blame_data(value_and_gradient, model, batch, "the batch") or cure
     if not (task.group.several or bad or non_finite_in(batch, "the batch")):
-        cure = _wrong(task, start, train, cure)
+        cure = _wrong(task, start, filter_spec, cure)
     raise FitError(
         f"loss {value:g} at step {step} of {task.steps}{dropped}{where}. The last healthy model is kept; {cure}",
         model,
@@ -231,27 +231,27 @@ def _fail(task: Task, start: Model, train, state: State, history: History):
     )
 
 
-def _wrong(task: Task, start: Model, train, otherwise: str) -> str:
+def _wrong(task: Task, start: Model, filter_spec, otherwise: str) -> str:
     """The derivative of the starting model that finite differences contradict, or another phrase if there is none."""
-    trained, fixed = parts(start, train)
+    trained, fixed = parts(start, filter_spec)
     batch = jax.tree.map(lambda leaf: leaf[0], task.batches)
     finding, cause = diagnose_stuck(task.loss, trained, fixed, batch, squares=False)
     return cause if finding == Finding.DERIVATIVE else otherwise
 
 
-def parts(model: Model, train: PyTree[bool] | None) -> tuple[Model, Model]:
+def parts(model: Model, filter_spec: PyTree[bool] | None) -> tuple[Model, Model]:
     """What trains of a model, and the rest; raises InputError if nothing trains.
 
-    Without `train`, a Python float in a plain container raises too: it would be left out without a word.
+    Without `filter_spec`, a Python float in a plain container raises too: it would be left out without a word.
     """
     numbers = python_numbers(model) if not parameters(model) else python_numbers(model, modules=False)
-    if numbers and train is None:
+    if numbers and filter_spec is None:
         path, value = next(iter(numbers.items()))
         named = f"{path or 'the model'}={value:g} is a Python number, which does not train"
-        raise InputError(f"{named}: make it an array, as jnp.array({value!r}), or choose what trains with train=")
-    trained, fixed = eqx.partition(model, trainable(model) if train is None else train)
+        raise InputError(f"{named}: make it an array, as jnp.array({value!r}), or choose what trains with filter_spec=")
+    trained, fixed = eqx.partition(model, trainable(model) if filter_spec is None else filter_spec)
     if not parameters(trained):
-        raise InputError("nothing to train: the model has no real array, or `train` chooses none")
+        raise InputError("nothing to train: the model has no real array, or `filter_spec` chooses none")
     return trained, fixed
 
 

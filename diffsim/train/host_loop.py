@@ -17,7 +17,7 @@ from .._errors import InputError
 from .._types import Model
 from ..parameters import constrain
 from .compiled_steps import Guard, State, many_steps, program, validate
-from .options import Moment, NonFinite, Stopping
+from .options import EarlyStopping, FitProgress, NonFinite
 from .sharding import ITEMS, Group, local
 from .snapshot import Best, Snapshot
 
@@ -47,12 +47,14 @@ class Task:
     steps: int
     size: int
     policy: NonFinite
-    stopping: Stopping
+    early_stopping: EarlyStopping
     group: Group
 
     def __post_init__(self):
-        if self.stopping.patience is not None and self.stopping.validation is None:
-            raise InputError("patience needs a validation loss: give stopping=Stopping(validation=..., patience=...)")
+        if self.early_stopping.patience is not None and self.early_stopping.validation is None:
+            raise InputError(
+                "patience needs a validation loss: give early_stopping=EarlyStopping(validation=..., patience=...)"
+            )
 
     @cached_property
     def program(self):
@@ -72,7 +74,7 @@ class Task:
 
     def start(self, state: State) -> Snapshot:
         """The snapshot before the first step."""
-        best = None if self.stopping.validation is None else Best(state.trained, float("inf"), 0)
+        best = None if self.early_stopping.validation is None else Best(state.trained, float("inf"), 0)
         losses, calls = np.full(self.steps, np.nan), np.full(-(-self.steps // self.size), np.nan)
         dropped = np.zeros(self.steps, bool)
         return Snapshot(None, state, self.policy.guard(state), best, 0, 0.0, losses, dropped, calls)
@@ -113,7 +115,7 @@ class Task:
         chunk = self.group.put(batches_from(batches, first, self.size), ITEMS)
         program, arrays = self.program
         after, outputs = many_steps(program, arrays, state, guard, chunk, np.int32(count))
-        check = self.stopping.validation
+        check = self.early_stopping.validation
         value = None if check is None else validate(check, after[0].trained, fixed)
         return Call(first + count, after[0], after[1], outputs[0], outputs[1], value)
 
@@ -130,12 +132,12 @@ class Task:
         new = {"state": call.state, "guard": call.guard, "best": best, "done": call.done}
         return snapshot._replace(**new)
 
-    def moment(self, first: int, snapshot: Snapshot) -> Moment:
+    def progress(self, first: int, snapshot: Snapshot) -> FitProgress:
         """What is shown of the call that made the steps from `first` on."""
         made = slice(first, snapshot.done)
         value = None if snapshot.best is None else float(snapshot.validation[-(-snapshot.done // self.size) - 1])
         model = lambda: self.model(snapshot.state.trained)
-        return Moment(snapshot.done, snapshot.losses[made].copy(), snapshot.dropped[made].copy(), value, model)
+        return FitProgress(snapshot.done, snapshot.losses[made].copy(), snapshot.dropped[made].copy(), value, model)
 
     def over(self, snapshot: Snapshot) -> bool:
         """Whether all steps are made or patience is at its end."""
@@ -143,9 +145,9 @@ class Task:
 
     def out_of_patience(self, snapshot: Snapshot) -> bool:
         """Whether the validation loss has not become less for as many calls as patience lasts."""
-        if snapshot.best is None or self.stopping.patience is None:
+        if snapshot.best is None or self.early_stopping.patience is None:
             return False
-        return -(-snapshot.done // self.size) - snapshot.best.call >= self.stopping.patience
+        return -(-snapshot.done // self.size) - snapshot.best.call >= self.early_stopping.patience
 
 
 def batches_from(batches: PyTree, first: int, size: int) -> PyTree:

@@ -57,7 +57,7 @@ class NonFinite(NamedTuple):
         return Guard(jnp.array(row), jnp.ones(()), (state.trained, state.memory))
 
 
-class Stopping(NamedTuple):
+class EarlyStopping(NamedTuple):
     """When a fit ends before its batches do.
 
     `minutes` of wall time, compiling included, counted anew when a fit is resumed. `validation(model)` is a scalar,
@@ -70,10 +70,10 @@ class Stopping(NamedTuple):
     patience: int | None = None
 
 
-TO_THE_END = Stopping()
+TO_THE_END = EarlyStopping()
 
 
-class Moment(NamedTuple):
+class FitProgress(NamedTuple):
     """What a fit shows between two compiled calls: steps made, and the losses of the call that made the last of them.
 
     `dropped` tells which of these steps were not finite and left out, `validation` is the validation loss, if there
@@ -88,7 +88,7 @@ class Moment(NamedTuple):
 
 
 class MetricsFile:
-    """A watcher of a fit that appends one JSON object for each compiled call to a file.
+    """A callbacker of a fit that appends one JSON object for each compiled call to a file.
 
     Its entries are the `step` reached, the `loss` of the last step and the `mean` of the call's, the number `dropped`
     and the `validation` loss; numbers that are not finite become null. Lines of steps that are yet to come are taken
@@ -99,11 +99,11 @@ class MetricsFile:
         self.path = Path(path)
         self.begun = False
 
-    def __call__(self, moment: Moment) -> None:
+    def __call__(self, progress: FitProgress) -> None:
         if not self.begun:
-            self._cut(moment.step - len(moment.losses))
-        values = {"step": moment.step, "loss": moment.losses[-1], "mean": np.mean(moment.losses)}
-        values |= {"dropped": int(np.sum(moment.dropped)), "validation": moment.validation}
+            self._cut(progress.step - len(progress.losses))
+        values = {"step": progress.step, "loss": progress.losses[-1], "mean": np.mean(progress.losses)}
+        values |= {"dropped": int(np.sum(progress.dropped)), "validation": progress.validation}
         line = {name: _plain(value) for name, value in values.items()}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")

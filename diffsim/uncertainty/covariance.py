@@ -26,11 +26,11 @@ def belief(
     *,
     noise: float | None = None,
     measurements: int | None = None,
-    train: PyTree[bool] | None = None,
+    filter_spec: PyTree[bool] | None = None,
 ) -> Belief:
     """What a least-squares fit says of its parameters: covariance = noise^2 (J^T J)^-1, J the residuals' Jacobian.
 
-    `model` is the fitted one, `train` what was fitted. Residuals are taken for independent, with standard deviation
+    `model` is the fitted one, `filter_spec` what was fitted. Residuals are taken for independent, with standard deviation
     `noise`; without it that is estimated as sqrt(sum(residuals^2) / (measurements - free parameters)). Parameters on
     a bound are taken for known. Directions of relative change whose singular value is below about 1e-6 of the greatest
     are flat. Works under `jit` and `vmap` (`eqx.filter_vmap`); too few measurements then give a noise of NaN.
@@ -46,7 +46,7 @@ def belief(
 
     Source: G. A. F. Seber, C. J. Wild, Nonlinear Regression, Wiley 1989, sections 2.1 and 5.1.
     """
-    trained, fixed = parts(model, train)
+    trained, fixed = parts(model, filter_spec)
     x, unravel = ravel_pytree(trained)
     flat = lambda x: ravel_pytree(residuals(eqx.combine(unravel(x), fixed), data))[0]
     r, jacobian = value_and_jacobian(flat, x)
@@ -95,7 +95,7 @@ def _check_count(counted, free, residuals: int, numbers: int) -> None:
         raise InputError(f"{int(counted)} residuals{gaps} cannot tell the noise beside {int(free)} parameters: {cure}")
 
 
-def laplace(loss: Callable, model: Model, data: PyTree = None, *, train: PyTree[bool] | None = None) -> Belief:
+def laplace(loss: Callable, model: Model, data: PyTree = None, *, filter_spec: PyTree[bool] | None = None) -> Belief:
     """What a minimum of a negative log-likelihood says of its parameters: covariance = the inverse of its Hessian.
 
     `loss(model, data)` is the negative logarithm of a likelihood or posterior density at its minimum; `noise` is then
@@ -103,7 +103,7 @@ def laplace(loss: Callable, model: Model, data: PyTree = None, *, train: PyTree[
 
     Raises RunError if the loss falls along some direction of second order: the model is then not at its minimum.
     """
-    trained, fixed = parts(model, train)
+    trained, fixed = parts(model, filter_spec)
     x, unravel = ravel_pytree(trained)
     held = ravel_pytree(on_bound(trained))[0]
     scale = jnp.diag(jnp.where(held, 0.0, scale_of(x)))

@@ -51,7 +51,7 @@ def profile(
     level: float = 0.9,
     noise: float | None = None,
     measurements: int | None = None,
-    train: PyTree[bool] | None = None,
+    filter_spec: PyTree[bool] | None = None,
     solver: Solver = LEVENBERG_MARQUARDT,
     steps: int = 100,
 ) -> Profile:
@@ -68,17 +68,17 @@ def profile(
     """
     on_host("profile", model, data)
     residuals = as_it_is(residuals, model, data)
-    trained, _ = parts(model, train)
+    trained, _ = parts(model, filter_spec)
     known = parameters(trained)
     if path not in known or known[path].value.size != 1:
         raise InputError(f"path={path!r}: give one trained number, one of {', '.join(known)}")
-    found = belief(residuals, model, data, noise=noise, measurements=measurements, train=train)
+    found = belief(residuals, model, data, noise=noise, measurements=measurements, filter_spec=filter_spec)
     at = list(known).index(path)
     std = float(found.std()[sum(entry.value.size for entry in list(known.values())[:at])])
     entry, aim = known[path], float(found.quantile(level))
     value = float(entry.value)
     step = 1.1 * aim * std if 0 < std < np.inf else 0.1 * (abs(value) or 1.0)
-    distance = _Distance(residuals, model, data, path, float(found.noise), train, solver, steps)
+    distance = _Distance(residuals, model, data, path, float(found.noise), filter_spec, solver, steps)
     ends = [_end(distance, value, side * step, aim, entry.bounds) for side in (-1, 1)]
     points = np.array([[value, 0.0], *distance.points])
     points = points[np.argsort(points[:, 0])]
@@ -88,8 +88,8 @@ def profile(
 class _Distance:
     """How many standard deviations a value of the parameter is away from the fit; keeps the points it was asked for."""
 
-    def __init__(self, residuals, model, data, path, noise, train, solver, steps):
-        others = trainable(model) if train is None else train
+    def __init__(self, residuals, model, data, path, noise, filter_spec, solver, steps):
+        others = trainable(model) if filter_spec is None else filter_spec
         mask = trainable(model, path)
         self.others = jax.tree.map(lambda chosen, here: bool(chosen) and not here, others, mask)
         self.residuals, self.model, self.data, self.path, self.noise = residuals, model, data, path, noise

@@ -19,14 +19,14 @@ from .posterior import names
 
 
 def sensitivities(
-    outputs: Callable[[Model], Array], model: Model, *, train: PyTree[bool] | None = None, relative: bool = True
+    outputs: Callable[[Model], Array], model: Model, *, filter_spec: PyTree[bool] | None = None, relative: bool = True
 ) -> dict[str, Array]:
     """The derivative of `outputs(model)` by each trained number, by path, each of the output's shape.
 
     With `relative` it is (parameter / output) d(output)/d(parameter): the percent by which the output changes for one
     percent of the parameter; NaN or infinite where the output is zero, and zero where the parameter is.
     """
-    trained, fixed = parts(model, train)
+    trained, fixed = parts(model, filter_spec)
     x, unravel = ravel_pytree(trained)
     predict = lambda x: jnp.asarray(outputs(eqx.combine(unravel(x), fixed)))
     value, slopes = value_and_jacobian(predict, x)
@@ -49,7 +49,7 @@ def sobol_indices(
     *,
     count: int = 1024,
     ranges: Mapping[str, tuple[float, float]] | None = None,
-    train: PyTree[bool] | None = None,
+    filter_spec: PyTree[bool] | None = None,
     seed: int = 0,
 ) -> Sobol:
     """Sobol's indices of `outputs(model)`, a number or a vector, by `scipy.stats.sobol_indices`.
@@ -65,7 +65,7 @@ def sobol_indices(
     """
     from scipy import stats
 
-    trained, fixed = parts(model, train)
+    trained, fixed = parts(model, filter_spec)
     if count < 2 or count & (count - 1):
         raise InputError(f"count={count}: give a power of 2, such as 1024")
     low, high = _ranges(trained, ranges or {})

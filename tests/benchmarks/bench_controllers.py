@@ -109,7 +109,7 @@ def first_solved(seed: int) -> int | None:
     which, loss, count = ds.trainable(policy, "layers"), scenario.loss_over(EPISODE), 0
     for batch in batches:
         count += int(taken(policy, batch[0]))
-        policy, _ = ds.fit(loss, policy, OPTIMIZER, batch[None], train=which, progress=False)
+        policy, _ = ds.fit(loss, policy, OPTIMIZER, batch[None], filter_spec=which, progress=False)
         # The simulation, which costs a thousandth, tells when it is worth asking the real environment.
         if score(policy, resets) >= SOLVED and scenario.judge(policy, scenario.TEST).mean() >= SOLVED:
             return count

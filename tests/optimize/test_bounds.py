@@ -156,7 +156,7 @@ def test_what_cannot_be_fitted_is_named():
     with pytest.raises(InputError, match="solver NelderMead: give one of optimistix that follows slopes"):
         ds.fit_least_squares(line, Line(), X, solver=optx.NelderMead(1e-6, 1e-6), progress=False)
     with pytest.raises(InputError, match="nothing to train"):
-        ds.fit_least_squares(line, Line(), X, train=ds.frozen(Line(), "*"), progress=False)
+        ds.fit_least_squares(line, Line(), X, filter_spec=ds.frozen(Line(), "*"), progress=False)
     with pytest.raises(ds.FitError, match="the loss of the starting model is not finite: start elsewhere"):
         ds.minimise(lambda m, d: m.slope * jnp.nan, Line(), progress=False)
 

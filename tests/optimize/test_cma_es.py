@@ -29,7 +29,7 @@ def test_a_loss_without_slopes_is_minimised():
     """3 of 3 seeds; the steps of the loss leave the minimum known to some 1e-4."""
     for seed in range(3):
         train = ds.trainable(Point(), "x", "y")
-        found, history = ds.fit_cma_es(stairs, Point(), generations=300, seed=seed, train=train, progress=False)
+        found, history = ds.fit_cma_es(stairs, Point(), generations=300, seed=seed, filter_spec=train, progress=False)
         np.testing.assert_allclose((found.x, found.y), (1.0, 1.0), atol=1e-3)
         assert found.z == 3.0
         assert np.min(history.loss) < 1e-8
@@ -60,4 +60,4 @@ def test_bad_numbers_are_named():
     with pytest.raises(InputError, match=r"generations=0, spread=0\.5: give at least 1"):
         ds.fit_cma_es(stairs, Point(), generations=0)
     with pytest.raises(InputError, match="nothing to train"):
-        ds.fit_cma_es(stairs, Point(), train=ds.frozen(Point(), "*"))
+        ds.fit_cma_es(stairs, Point(), filter_spec=ds.frozen(Point(), "*"))

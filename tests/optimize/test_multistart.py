@@ -78,14 +78,14 @@ def test_without_a_finite_loss_there_is_no_best():
 
 def test_drawn_models_are_within_bounds_and_leave_what_does_not_train():
     start = Wave(offset=2.0)
-    drawn = ds.draw_models(start, 500, key=jax.random.key(0), train=ds.frozen(start, "offset"), spread=0.5)
+    drawn = ds.draw_models(start, 500, key=jax.random.key(0), filter_spec=ds.frozen(start, "offset"), spread=0.5)
     assert np.all((drawn.omega > 0.1) & (drawn.omega < 12.0))
     # Uniform from 0.1 to 12: the mean's standard error is 0.15.
     assert float(jnp.mean(drawn.omega)) == pytest.approx(6.05, abs=0.45)
     # Log-normal about 0.1: the logarithm's standard error is 0.02.
     assert float(jnp.mean(jnp.log(drawn.decay))) == pytest.approx(np.log(0.1), abs=0.07)
     assert np.all(np.asarray(drawn.offset) == 2.0)
-    fits = ds.fit_many(residuals, drawn, SEEN, train=ds.frozen(start, "offset"), steps=3)
+    fits = ds.fit_many(residuals, drawn, SEEN, filter_spec=ds.frozen(start, "offset"), steps=3)
     assert np.all(np.asarray(fits.models.offset) == 2.0)
 
 

@@ -109,7 +109,7 @@ def test_gaps_in_the_measurements_do_not_count():
 def test_what_does_not_train_stays():
     seen, start = case(2)
     found, _ = ds.fit_multiple_shooting(
-        EXPERIMENT, start, TS, seen, guessed(seen), train=ds.frozen(start, "decay"), **QUIET
+        EXPERIMENT, start, TS, seen, guessed(seen), filter_spec=ds.frozen(start, "decay"), **QUIET
     )
     assert float(found.decay) == 0.05
 

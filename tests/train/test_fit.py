@@ -90,7 +90,7 @@ def test_bounds_are_kept():
 )
 def test_what_is_frozen_stays_to_the_bit(choose):
     start = Line(slope=5.0)
-    line, _ = fit(squares, start, optax.adamw(0.1, weight_decay=0.1), repeated(5), train=choose(start), **QUIET)
+    line, _ = fit(squares, start, optax.adamw(0.1, weight_decay=0.1), repeated(5), filter_spec=choose(start), **QUIET)
     assert line.slope == 5.0
     assert line.offset != 0.0
 
@@ -174,7 +174,7 @@ def test_batches_need_one_length(batches):
         ),
         (lambda line, _: (line.slope, 1.0), {}, "the loss is .*: it must be one real number"),
         (lambda line, _: line.slope > 0, {}, "the loss is .*bool.*: it must be one real number"),
-        (squares, {"train": frozen(Line(), "*")}, "nothing to train"),
+        (squares, {"filter_spec": frozen(Line(), "*")}, "nothing to train"),
         (squares, {"steps_per_call": 0}, "steps_per_call=0"),
     ],
 )
@@ -237,7 +237,7 @@ def test_a_second_fit_of_least_squares_does_not_compile_again():
 def test_least_squares_stay_within_bounds_and_leave_the_rest():
     seen = jax.vmap(Oscillation(amplitude=9.99, omega=2.0))(TS) * 1.2
     start = Oscillation()
-    found, _ = fit_least_squares(deviation, start, seen, train=frozen(start, "phase"), steps=60, **QUIET)
+    found, _ = fit_least_squares(deviation, start, seen, filter_spec=frozen(start, "phase"), steps=60, **QUIET)
     assert 0.0 <= found.amplitude <= 10.0
     assert 0.5 <= found.omega <= 4.0
     assert found.decay >= 0.0

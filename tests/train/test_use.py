@@ -59,7 +59,7 @@ def test_python_numbers_are_refused_with_the_remedy(name, model):
 
 def test_python_numbers_may_stay_where_what_trains_is_chosen():
     model = MODEL | {"offset": 0.1}
-    fitted, _ = ds.fit_least_squares(line, model, SEEN, train=ds.trainable(model, "slope"), **QUIET)
+    fitted, _ = ds.fit_least_squares(line, model, SEEN, filter_spec=ds.trainable(model, "slope"), **QUIET)
     assert fitted["offset"] == 0.1
     assert float(fitted["slope"]) == pytest.approx(float(X @ (SEEN - 0.1) / (X @ X)), rel=1e-7)
     for choose in (lambda: ds.trainable(model, "offset"), lambda: ds.replace(model, {"offset": 1.0})):
@@ -81,7 +81,7 @@ def test_a_fit_under_jit_says_where_fits_run(name):
 
 def test_paths_may_be_strings(tmp_path):
     path, lines = str(tmp_path / "fit.state"), str(tmp_path / "lines.jsonl")
-    once, _ = ds.fit(loss, MODEL, optax.adam(0.1), BATCHES, checkpoint=path, watch=ds.MetricsFile(lines), **QUIET)
+    once, _ = ds.fit(loss, MODEL, optax.adam(0.1), BATCHES, checkpoint=path, callback=ds.MetricsFile(lines), **QUIET)
     again, _ = ds.fit(loss, MODEL, optax.adam(0.1), BATCHES, checkpoint=ds.Checkpoint(path), **QUIET)
     assert once == again
     ds.save(str(tmp_path / "model"), once)

@@ -193,7 +193,7 @@ def test_intervals_never_leave_the_bounds():
 
 def test_only_what_trains_is_believed(fitted):
     model, _ = fitted
-    found = ds.belief(line, model, SEEN, train=ds.trainable(model, "slope"))
+    found = ds.belief(line, model, SEEN, filter_spec=ds.trainable(model, "slope"))
     assert [row.path for row in found.rows()] == ["slope"]
     assert float(found.covariance[0, 0]) == pytest.approx(float(found.noise) ** 2 / float(jnp.sum(X**2)))
 
@@ -205,4 +205,4 @@ def test_bad_input_is_named(fitted):
     with pytest.raises(InputError, match=r"level=90: give a share between 0 and 1"):
         fitted[1].intervals(90)
     with pytest.raises(InputError, match="nothing to train"):
-        ds.belief(line, fitted[0], SEEN, train=ds.frozen(fitted[0], "*"))
+        ds.belief(line, fitted[0], SEEN, filter_spec=ds.frozen(fitted[0], "*"))

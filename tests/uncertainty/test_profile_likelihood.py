@@ -82,4 +82,4 @@ def test_the_parameter_must_be_one_that_trains():
     with pytest.raises(InputError, match=r"path='gain': give one trained number, one of slope, offset"):
         ds.profile(line, Line(), SEEN, path="gain")
     with pytest.raises(InputError, match=r"path='offset': give one trained number, one of slope"):
-        ds.profile(line, Line(), SEEN, path="offset", train=ds.trainable(Line(), "slope"))
+        ds.profile(line, Line(), SEEN, path="offset", filter_spec=ds.trainable(Line(), "slope"))

@@ -24,7 +24,7 @@ def test_relative_sensitivities_of_powers_are_their_exponents():
     np.testing.assert_allclose(found["b"], [-1, 3], atol=1e-14)
     np.testing.assert_allclose(found["c[0]"], [0, 1], atol=1e-14)
     np.testing.assert_allclose(found["c[1]"], [0, 0], atol=1e-14)
-    absolute = ds.sensitivities(outputs, Powers(), relative=False, train=ds.trainable(Powers(), "a", "c"))
+    absolute = ds.sensitivities(outputs, Powers(), relative=False, filter_spec=ds.trainable(Powers(), "a", "c"))
     assert "b" not in absolute
     np.testing.assert_allclose(absolute["a"], [4 / 3, 0], atol=1e-14)
     np.testing.assert_allclose(absolute["c[1]"], [4 / 3, 13.5], atol=1e-14)

@@ -51,7 +51,7 @@ def recover(start: Chain, steps: int, *, key: PRNGKeyArray) -> tuple[Chain, floa
     camera = CAMERA._replace(tone=False, bits=None)
     data = (jax.vmap(lambda x: expose(x, camera=camera))(scenes), scenes)
     free = trainable(start, "stages.balance", "stages.colour")
-    found, history = fit_least_squares(_residuals, start, data, steps=steps, train=free)
+    found, history = fit_least_squares(_residuals, start, data, steps=steps, filter_spec=free)
     return found, float(np.nanmin(history.loss))  # not a number where a step was not taken
 
 

@@ -122,7 +122,7 @@ def train(
         return chain, history
     model = (with_constants(chain, squares, key=first, checkpoint=saved("constants")), squares)
     free = frozen(model, "0.stages.balance", "0.stages.colour")
-    (chain, _), history = learn(noisy_loss, model, orthogonal(steps), train=free)
+    (chain, _), history = learn(noisy_loss, model, orthogonal(steps), filter_spec=free)
     return chain, history
 
 
@@ -143,7 +143,7 @@ def with_constants(chain: Chain, squares: Array, *, key: PRNGKeyArray, checkpoin
     model = (chain.replace(demosaic=malvar), squares)
     free, optimizer = frozen(model, "0.stages.sharpen"), schedule(CONSTANTS, CONSTANTS_RATE)
     (found, _), _ = fit_patches(
-        noise_free_loss, model, optimizer, steps=CONSTANTS, key=key, train=free, checkpoint=checkpoint
+        noise_free_loss, model, optimizer, steps=CONSTANTS, key=key, filter_spec=free, checkpoint=checkpoint
     )
     return found.replace(demosaic=chain.stages["demosaic"])
 
