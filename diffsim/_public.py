@@ -43,11 +43,11 @@ from .optimize.iterations import FitStatus as FitStatus
 from .optimize.least_squares import LBFGS as LBFGS
 from .optimize.least_squares import LEVENBERG_MARQUARDT as LEVENBERG_MARQUARDT
 from .optimize.least_squares import fit_least_squares as fit_least_squares
-from .optimize.least_squares import minimise as minimise
+from .optimize.least_squares import minimize as minimize
 from .optimize.multistart import Fits as Fits
 from .optimize.multistart import draw_models as draw_models
 from .optimize.multistart import fit_many as fit_many
-from .optimize.shooting import Experiment as Experiment
+from .optimize.shooting import ShootingProblem as ShootingProblem
 from .optimize.shooting import fit_growing as fit_growing
 from .optimize.shooting import fit_multiple_shooting as fit_multiple_shooting
 from .parameters import Parameter as Parameter
@@ -63,7 +63,7 @@ from .parameters import unconstrain as unconstrain
 from .train.fit import FitError as FitError
 from .train.fit import History as History
 from .train.fit import fit as fit
-from .train.gradient_accumulation import in_blocks as in_blocks
+from .train.gradient_accumulation import batched_mean as batched_mean
 from .train.options import Checkpoint as Checkpoint
 from .train.options import EarlyStopping as EarlyStopping
 from .train.options import FitProgress as FitProgress

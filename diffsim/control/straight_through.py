@@ -14,7 +14,7 @@ def saturate(x: Float[Array, "..."], low: ArrayLike, high: ArrayLike) -> Float[A
     are given no gradient. Reverse mode only.
 
     Good values: for the output of a policy without an output function. Breaks when: the loss is maximised instead of
-    minimised (negate it).
+    minimized (negate it).
     """
     return jnp.clip(x, low, high)
 

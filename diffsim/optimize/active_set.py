@@ -37,7 +37,7 @@ class Place(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """A fit in flat numbers: what it minimises at bounded parameters `x`, and how to come by them."""
+    """A fit in flat numbers: what it minimizes at bounded parameters `x`, and how to come by them."""
 
     value: Callable[[Vector], Any]
     bounded: Callable[[Vector], Vector]

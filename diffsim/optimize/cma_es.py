@@ -29,7 +29,7 @@ def fit_cma_es(
     *,
     generations: int = 100,
     population: int | None = None,
-    spread: float = 0.5,
+    sigma: float = 0.5,
     seed: int = 0,
     filter_spec: PyTree[bool] | None = None,
     progress: bool = True,
@@ -37,26 +37,26 @@ def fit_cma_es(
     """The best model that CMA-ES meets, and the least loss of each generation; needs the extra `cmaes`.
 
     A generation of `population` models (by default 4 + 3 log(parameters)) is drawn about the one given, evaluated side
-    by side in one compiled call, and moves the distribution. `spread` is its first standard deviation: of the logit or
+    by side in one compiled call, and moves the distribution. `sigma` is its first standard deviation: of the logit or
     logarithm of a bounded parameter, and in units of its value (of 1 if that is zero) of one without bounds. A loss
     that is not finite counts as the greatest. No derivative is taken.
 
     Raises InputError if the package is missing or nothing trains, FitError if no model of the first generation has a
     finite loss.
 
-    Good values: up to some dozens of parameters; then `fit_least_squares` or `minimise` from what it finds.
+    Good values: up to some dozens of parameters; then `fit_least_squares` or `minimize` from what it finds.
 
     Source: N. Hansen, The CMA Evolution Strategy: A Tutorial, arXiv:1604.00772.
     """
-    if generations < 1 or spread <= 0:
-        raise InputError(f"generations={generations}, spread={spread:g}: give at least 1, and more than 0")
+    if generations < 1 or sigma <= 0:
+        raise InputError(f"generations={generations}, sigma={sigma:g}: give at least 1, and more than 0")
     on_host("fit_cma_es", model, data)
     trained, fixed = parts(model, filter_spec)
     low, high = limits(trained)
     start, unravel = ravel_pytree(unconstrain(trained))
     middle, kind = np.asarray(start, float), start.dtype
     scale = np.where(np.isinf(low) & np.isinf(high) & (middle != 0), np.abs(middle), 1.0)
-    options = {"mean": middle / scale, "sigma": spread, "seed": seed, "population_size": population}
+    options = {"mean": middle / scale, "sigma": sigma, "seed": seed, "population_size": population}
     search = extra("cmaes", "cmaes").CMA(**options)
     began, losses, best = time.perf_counter(), [], (np.inf, middle)
     loss = as_it_is(loss, model, data)

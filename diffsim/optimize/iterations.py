@@ -169,7 +169,7 @@ def _stalled(problem: Problem, solver, place: Place, z: Vector, state) -> tuple[
     """Whether all is over, and whether the solver is astray, its step refused and the next below the tolerances.
 
     Near a minimum roundings refuse every step. Damped least squares go down the slope at last, so that this is the end;
-    a minimiser whose memory has led it astray is to forget it and begin anew, unless its slope is as good as zero.
+    a minimizer whose memory has led it astray is to forget it and begin anew, unless its slope is as good as zero.
     """
     tolerance = solver.atol + solver.rtol * jnp.abs(z)
     refused = jnp.all(z == place.z) & jnp.all(jnp.abs(state.y_eval - z) <= tolerance) & ~state.first_step

@@ -43,7 +43,7 @@ def fit_least_squares(
 ) -> tuple[Model, History]:
     """The model after at most `steps` iterations on `sum(residuals(model, data)**2) / 2`, and its history.
 
-    `solver` is any optimistix least-squares solver or minimiser; `filter_spec` and bounds are as in `fit`. A parameter whose
+    `solver` is any optimistix least-squares solver or minimizer; `filter_spec` and bounds are as in `fit`. A parameter whose
     optimum lies on its bound ends there exactly, and `history.at_bound` names it. All iterations run in one compiled
     call, which is kept for the same `residuals`, `solver` and shapes. The history's loss is `sum(residuals**2) / 2`
     after each iteration, NaN after convergence; `history.message` says how the fit ended.
@@ -61,7 +61,7 @@ def fit_least_squares(
     return _fit(as_needed(residuals, solver), model, data, with_rtol(solver, rtol), steps, filter_spec, progress)
 
 
-def minimise(
+def minimize(
     loss: Callable[[Model, Any], Scalar],
     model: Model,
     data: PyTree = None,
@@ -74,7 +74,7 @@ def minimise(
 ) -> tuple[Model, History]:
     """The model after at most `steps` iterations on `loss(model, data)`, one number, and its history.
 
-    `solver` is any quasi-Newton minimiser of optimistix, such as `optimistix.BFGS`; all else is as in
+    `solver` is any quasi-Newton minimizer of optimistix, such as `optimistix.BFGS`; all else is as in
     `fit_least_squares`. The whole of `data` is used at each step: for batches drawn anew, see `fit`.
     """
     if isinstance(solver, optx.AbstractLeastSquaresSolver):
@@ -83,7 +83,7 @@ def minimise(
 
 
 class SumOfSquares(eqx.Module):
-    """Half the sum of the squares of some residuals: what a minimiser needs of them."""
+    """Half the sum of the squares of some residuals: what a minimizer needs of them."""
 
     residuals: Callable
 
@@ -93,7 +93,7 @@ class SumOfSquares(eqx.Module):
 
 
 def as_needed(residuals: Callable, solver: Solver) -> Callable:
-    """The residuals, or half the sum of their squares if the solver minimises."""
+    """The residuals, or half the sum of their squares if the solver minimizes."""
     return SumOfSquares(residuals) if isinstance(solver, optx.AbstractMinimiser) else residuals
 
 

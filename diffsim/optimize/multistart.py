@@ -73,7 +73,7 @@ def fit_many(
     """The ends of fits that run side by side, one from each of some models, in one compiled call.
 
     Every real array of `models` has a leading axis that counts the fits, as `draw_models` makes it. `function` gives
-    residuals for a least-squares solver, and a loss for a minimiser. All fits are to the same `data`, or `each` to its
+    residuals for a least-squares solver, and a loss for a minimizer. All fits are to the same `data`, or `each` to its
     own, whose leading axis counts them too. `filter_spec`, bounds, `steps` and `rtol` are as in `fit_least_squares`; nothing
     is raised for a fit that fails: its status says so. The batch takes as many iterations as its slowest fit.
 
@@ -107,17 +107,17 @@ def draw_models(
     *,
     key: Key[Array, ""],
     filter_spec: PyTree[bool] | None = None,
-    spread: float = 1.0,
+    std: float = 1.0,
     relative: float | None = None,
 ) -> Model:
     """So many copies of a model, each real array with a leading axis, the trained ones drawn at random.
 
     A parameter with two bounds is uniform between them; one with one bound has a distance from it that is log-normal
-    about the model's own, and one without is normal about its value: `spread` is the standard deviation, of the
+    about the model's own, and one without is normal about its value: `std` is the standard deviation, of the
     logarithm there, and here in units of the value (of 1 if that is zero).
 
     With `relative`, as 0.2 for plus or minus 20 %, each is uniform between (1 - relative) and (1 + relative) times its
-    value (within plus or minus `relative` if that is zero), as far as the bounds allow, and `spread` is not used.
+    value (within plus or minus `relative` if that is zero), as far as the bounds allow, and `std` is not used.
 
     Raises InputError for a count below 1 and a `relative` that is not above 0.
     """
@@ -138,7 +138,7 @@ def draw_models(
             return rows
         if relative is not None:
             return _draw_near(known[name], rows, keys[name], relative)
-        return _draw(known[name], rows, keys[name], spread)
+        return _draw(known[name], rows, keys[name], std)
 
     return jax.tree_util.tree_map_with_path(leaf, model, chosen)
 
@@ -150,11 +150,11 @@ def _draw_near(entry: Parameter, rows: Array, key, relative: float) -> Array:
     return low + (high - low) * jr.uniform(key, rows.shape, rows.dtype, minval=1e-6, maxval=1 - 1e-6)
 
 
-def _draw(entry: Parameter, rows: Array, key, spread: float) -> Array:
+def _draw(entry: Parameter, rows: Array, key, std: float) -> Array:
     low, high = entry.bounds
     if np.isfinite(low) and np.isfinite(high):
         return low + (high - low) * jr.uniform(key, rows.shape, rows.dtype, minval=1e-3, maxval=1 - 1e-3)
-    normal = spread * jr.normal(key, rows.shape, rows.dtype)
+    normal = std * jr.normal(key, rows.shape, rows.dtype)
     if np.isinf(low) and np.isinf(high):
         return rows + normal * jnp.where(rows == 0, 1.0, jnp.abs(rows))
     return low + (rows - low) * jnp.exp(normal) if np.isfinite(low) else high - (high - rows) * jnp.exp(normal)

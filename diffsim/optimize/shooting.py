@@ -60,15 +60,15 @@ class _First(eqx.Module):
         return jax.tree.map(lambda r: jnp.where(early(r), r, 0.0), self.residuals(model, data))
 
 
-class Experiment(NamedTuple):
+class ShootingProblem(NamedTuple):
     """What was measured and how to simulate it.
 
-    `simulate(model, y0, ts)` gives the states at the times `ts`, the first being `y0`; `start(model)` is the state at
+    `simulate(model, y0, ts)` gives the states at the times `ts`, the first being `y0`; `initial_state(model)` is the state at
     the first time of all; `observe(states)` is what a measurement would be, an array with a leading axis of times.
     """
 
     simulate: Callable[[Model, State, Array], State]
-    start: Callable[[Model], State]
+    initial_state: Callable[[Model], State]
     observe: Callable[[State], Array]
 
 
@@ -80,10 +80,10 @@ class _Shot(NamedTuple):
 
 
 def fit_multiple_shooting(
-    experiment: Experiment,
+    problem: ShootingProblem,
     model: Model,
     ts: Float[Array, " times"],
-    seen: Float[Array, "times ..."],
+    observations: Float[Array, "times ..."],
     nodes: State,
     *,
     weights: Sequence[float] = (0.1, 1.0, 10.0),
@@ -94,50 +94,50 @@ def fit_multiple_shooting(
 
     The times are cut into segments of equal length. Each begins with a state of its own, `nodes` (a guess, each leaf
     with a leading axis of segments - 1), and the jumps between them are residuals too, times each of the growing
-    `weights` in turn. NaN in `seen` is a gap. `options` are those of `fit_least_squares`; `start` and the bounds are
-    in the model, as ever.
+    `weights` in turn. NaN in `observations` is a gap. `options` are those of `fit_least_squares`; The bounds are those of
+    the model.
 
-    Raises InputError if the times do not divide into one more segment than there are nodes, or differ from `seen`.
+    Raises InputError if the times do not divide into one more segment than there are nodes, or differ from `observations`.
 
     Good values: segments of less than half a turn; weights of about the measurement's noise over what the state's is.
 
     Source: H. G. Bock, in Modelling of Chemical Reaction Systems, Springer 1981, 102.
     """
     segments = (common_length(nodes, "nodes") or 0) + 1
-    if np.shape(seen)[0] != np.shape(ts)[0]:
-        raise InputError(f"ts has {np.shape(ts)[0]} times, seen has {np.shape(seen)[0]}: give one measurement for each")
+    if np.shape(observations)[0] != np.shape(ts)[0]:
+        raise InputError(f"ts has {len(ts)} times, observations has {len(observations)}: give one observation for each")
     if (len(ts) - 1) % segments:
         raise InputError(f"{len(ts)} times make {len(ts) - 1} steps, which {segments} segments do not divide")
     shot = _Shot(model, nodes)
     chosen = _Shot(trainable(model) if filter_spec is None else filter_spec, jax.tree.map(lambda _: True, nodes))
-    jumps, fitted = _Segments(experiment), shot
+    jumps, fitted = _Segments(problem), shot
     for weight in weights:
-        data = (*_cut(ts, seen, segments), jnp.array(float(weight)))
+        data = (*_cut(ts, observations, segments), jnp.array(float(weight)))
         fitted, _ = fit_least_squares(jumps, _off_bounds(fitted, shot), data, filter_spec=chosen, **options)
-    start, data = _off_bounds(fitted.model, model), (jnp.asarray(ts), jnp.asarray(seen))
-    return fit_least_squares(_Whole(experiment), start, data, filter_spec=filter_spec, **options)
+    start, data = _off_bounds(fitted.model, model), (jnp.asarray(ts), jnp.asarray(observations))
+    return fit_least_squares(_Whole(problem), start, data, filter_spec=filter_spec, **options)
 
 
-def _cut(ts, seen, segments: int) -> tuple[Array, Array]:
+def _cut(ts, observations, segments: int) -> tuple[Array, Array]:
     """Times and measurements by segment, each with the first ones of the next."""
     size = (len(ts) - 1) // segments
     rows = np.arange(segments)[:, None] * size + np.arange(size + 1)[None]
-    return jnp.asarray(ts)[rows], jnp.asarray(seen)[rows]
+    return jnp.asarray(ts)[rows], jnp.asarray(observations)[rows]
 
 
 class _Segments(eqx.Module):
     """Residuals of all segments, and the jumps between them."""
 
-    experiment: Experiment
+    problem: ShootingProblem
 
     def __call__(self, shot: _Shot, data: tuple) -> tuple:
-        ts, seen, weight = data
-        simulate, start, observe = self.experiment
-        first = start(shot.model)
+        ts, observations, weight = data
+        simulate, initial_state, observe = self.problem
+        first = initial_state(shot.model)
         starts = jax.tree.map(lambda a, b: jnp.concatenate([jnp.asarray(a)[None], b]), first, shot.nodes)
         states = jax.vmap(simulate, in_axes=(None, 0, 0))(shot.model, starts, ts)
         jumps = jax.tree.map(lambda y, node: weight * (y[:-1, -1] - node), states, shot.nodes)
-        apart = _measured(jax.vmap(observe)(states), seen)
+        apart = _measured(jax.vmap(observe)(states), observations)
         # A time that two segments share counts once.
         return apart[:, 1:], apart[0, 0], jumps
 
@@ -145,15 +145,15 @@ class _Segments(eqx.Module):
 class _Whole(eqx.Module):
     """Residuals of the whole, simulated in one go."""
 
-    experiment: Experiment
+    problem: ShootingProblem
 
     def __call__(self, model: Model, data: tuple) -> Array:
-        ts, seen = data
-        simulate, start, observe = self.experiment
-        return _measured(observe(simulate(model, start(model), ts)), seen)
+        ts, observations = data
+        simulate, initial_state, observe = self.problem
+        return _measured(observe(simulate(model, initial_state(model), ts)), observations)
 
 
-def _measured(predicted: Array, seen: Array) -> Array:
+def _measured(predicted: Array, observations: Array) -> Array:
     """Differences where there is a measurement, and zero where there is none."""
-    there = jnp.isfinite(seen)
-    return jnp.where(there, predicted - jnp.where(there, seen, 0.0), 0.0)
+    there = jnp.isfinite(observations)
+    return jnp.where(there, predicted - jnp.where(there, observations, 0.0), 0.0)

@@ -34,7 +34,7 @@ class History(NamedTuple):
 
     `dropped` counts the steps that were not finite and left out, `validation` has the validation loss after each
     compiled call, and `stopped` tells what ended the fit before its batches did: "minutes", "patience" or nothing.
-    `at_bound` has the paths of the parameters that a least-squares fit or a minimiser left on a bound. `status` is the
+    `at_bound` has the paths of the parameters that a least-squares fit or a minimizer left on a bound. `status` is the
     name of their `FitStatus` in small letters, and "no_progress" for any fit of which no step lowered the loss;
     `message` says in words how the fit ended, and what keeps it from moving.
     """

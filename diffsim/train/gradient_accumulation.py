@@ -15,12 +15,12 @@ from .._types import Model, Scalar
 from .sharding import AXIS, ROWS, WHOLE, on_each
 
 
-def in_blocks(loss: Callable, *, size: int = 64, devices: Sequence | None = None) -> Callable:
+def batched_mean(loss: Callable, *, batch_size: int = 64, devices: Sequence | None = None) -> Callable:
     """The mean of `loss(model, item)` over a batch, as a function of (model, items) that is fast and small.
 
-    `items` is a tree of arrays whose leading axis counts the items. `size` of them at a time are mapped together, and
+    `items` is a tree of arrays whose leading axis counts the items. `batch_size` of them at a time are mapped together, and
     the gradient in the model is taken there and then: the memory is that of one block, and a block's states stay in
-    the caches. The result does not depend on `size`, but for rounding. Trajectories that take long hold up their
+    the caches. The result does not depend on `batch_size`, but for rounding. Trajectories that take long hold up their
     block: `cost` (shape (items,), for instance steps taken before) puts like with like.
 
     With several `devices` the blocks are dealt to them in turn and run at the same time, and the sums are added up at
@@ -33,8 +33,8 @@ def in_blocks(loss: Callable, *, size: int = 64, devices: Sequence | None = None
     Good values: 16 to 256 for small states on a CPU, the whole batch on a GPU; `max_steps` of a solve not far above
     what it takes, for each block clears a record of that length.
     """
-    if size < 1:
-        raise InputError(f"size={size}: a block holds at least one item")
+    if batch_size < 1:
+        raise InputError(f"batch_size={batch_size}: give at least one item")
     if devices is not None and not len(devices):
         raise InputError("devices is empty: name at least one, or None for the one at hand")
 
@@ -48,7 +48,7 @@ def in_blocks(loss: Callable, *, size: int = 64, devices: Sequence | None = None
         trained, fixed = eqx.partition(model, eqx.is_inexact_array)
         arrays, static = eqx.partition(fixed, eqx.is_array)
         one = lambda trained, arrays, item: loss(eqx.combine(trained, arrays, static), item)
-        return _blocked(one, min(size, count), count, devices, trained, arrays, items)
+        return _blocked(one, min(batch_size, count), count, devices, trained, arrays, items)
 
     return mean
 

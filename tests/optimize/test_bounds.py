@@ -90,7 +90,7 @@ def test_a_parameter_at_its_bound_is_there_exactly_and_named(name, true, stuck):
 def test_an_optimum_close_to_a_bound_is_not_taken_for_one_on_it(name):
     seen = 4.9999 * X + 1e-4
     found, history = ds.fit_least_squares(line, Line(), seen, solver=SOLVERS[name], progress=False)
-    # Residuals vanish at the optimum, so that least squares converge quadratically; a minimiser sees a slope that the
+    # Residuals vanish at the optimum, so that least squares converge quadratically; a minimizer sees a slope that the
     # transform has made a hundred times smaller.
     accuracy = 1e-5 if isinstance(SOLVERS[name], optx.AbstractMinimiser) else 1e-9
     np.testing.assert_allclose((found.slope, found.offset), (4.9999, 1e-4), atol=accuracy)
@@ -114,7 +114,7 @@ def test_a_loss_is_minimised_as_its_closed_form_says():
         y: Scalar = param(1.0, "")
 
     rosenbrock = lambda p, _: 100 * (p.y - p.x**2) ** 2 + (1 - p.x) ** 2
-    found, history = ds.minimise(rosenbrock, Point(), progress=False)
+    found, history = ds.minimize(rosenbrock, Point(), progress=False)
     np.testing.assert_allclose((found.x, found.y), (0.5, 0.25), atol=1e-6)
     assert history.at_bound == ("x",)
     assert history.loss[np.isfinite(history.loss)][-1] == pytest.approx(0.25, rel=1e-9)
@@ -122,15 +122,15 @@ def test_a_loss_is_minimised_as_its_closed_form_says():
 
 def test_a_second_minimisation_does_not_compile_again():
     other, twice = Line(slope=3.0), 2 * X
-    minimise = ds.count_compilations(
-        lambda model, x: ds.minimise(
+    minimize = ds.count_compilations(
+        lambda model, x: ds.minimize(
             lambda model, seen: jnp.sum(line(model, seen) ** 2), model, x, steps=3, progress=False
         )
     )
-    minimise(Line(), X)
-    assert minimise.count == 1
-    minimise(other, twice)
-    assert minimise.count == 1
+    minimize(Line(), X)
+    assert minimize.count == 1
+    minimize(other, twice)
+    assert minimize.count == 1
 
 
 def test_float32_settles_on_its_bounds_too():
@@ -150,15 +150,15 @@ def test_float32_settles_on_its_bounds_too():
 
 def test_what_cannot_be_fitted_is_named():
     with pytest.raises(InputError, match=r"the loss has shape \(20,\); it must be one number"):
-        ds.minimise(line, Line(), X, progress=False)
+        ds.minimize(line, Line(), X, progress=False)
     with pytest.raises(InputError, match="LevenbergMarquardt needs residuals, not a loss: use fit_least_squares"):
-        ds.minimise(line, Line(), X, solver=ds.LEVENBERG_MARQUARDT, progress=False)
+        ds.minimize(line, Line(), X, solver=ds.LEVENBERG_MARQUARDT, progress=False)
     with pytest.raises(InputError, match="solver NelderMead: give one of optimistix that follows slopes"):
         ds.fit_least_squares(line, Line(), X, solver=optx.NelderMead(1e-6, 1e-6), progress=False)
     with pytest.raises(InputError, match="nothing to train"):
         ds.fit_least_squares(line, Line(), X, filter_spec=ds.frozen(Line(), "*"), progress=False)
     with pytest.raises(ds.FitError, match="the loss of the starting model is not finite: start elsewhere"):
-        ds.minimise(lambda m, d: m.slope * jnp.nan, Line(), progress=False)
+        ds.minimize(lambda m, d: m.slope * jnp.nan, Line(), progress=False)
 
 
 def test_a_solver_without_damping_that_loses_its_way_keeps_the_last_healthy_model():

@@ -25,7 +25,7 @@ def stairs(point, _):
     return jnp.round(value * 1e9) / 1e9 + 0 * point.z
 
 
-def test_a_loss_without_slopes_is_minimised():
+def test_a_loss_without_slopes_is_minimized():
     """3 of 3 seeds; the steps of the loss leave the minimum known to some 1e-4."""
     for seed in range(3):
         train = ds.trainable(Point(), "x", "y")
@@ -57,7 +57,7 @@ def test_a_missing_package_names_its_extra(monkeypatch):
 
 
 def test_bad_numbers_are_named():
-    with pytest.raises(InputError, match=r"generations=0, spread=0\.5: give at least 1"):
+    with pytest.raises(InputError, match=r"generations=0, sigma=0\.5: give at least 1"):
         ds.fit_cma_es(stairs, Point(), generations=0)
     with pytest.raises(InputError, match="nothing to train"):
         ds.fit_cma_es(stairs, Point(), filter_spec=ds.frozen(Point(), "*"))

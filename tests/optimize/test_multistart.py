@@ -78,7 +78,7 @@ def test_without_a_finite_loss_there_is_no_best():
 
 def test_drawn_models_are_within_bounds_and_leave_what_does_not_train():
     start = Wave(offset=2.0)
-    drawn = ds.draw_models(start, 500, key=jax.random.key(0), filter_spec=ds.frozen(start, "offset"), spread=0.5)
+    drawn = ds.draw_models(start, 500, key=jax.random.key(0), filter_spec=ds.frozen(start, "offset"), std=0.5)
     assert np.all((drawn.omega > 0.1) & (drawn.omega < 12.0))
     # Uniform from 0.1 to 12: the mean's standard error is 0.15.
     assert float(jnp.mean(drawn.omega)) == pytest.approx(6.05, abs=0.45)

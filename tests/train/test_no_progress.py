@@ -58,7 +58,7 @@ def run(verb, function, model=MODEL, seen=SEEN):
         return ds.fit_least_squares(function, model, seen, **QUIET)
     loss = lambda model, seen: jnp.mean(function(model, seen) ** 2)
     if verb == "loss":
-        return ds.minimise(loss, model, seen, **QUIET)
+        return ds.minimize(loss, model, seen, **QUIET)
     return ds.fit(loss, model, optax.sgd(0.01), jnp.broadcast_to(seen, (12, 20)), **QUIET)
 
 
@@ -154,7 +154,7 @@ def test_a_tolerance_ends_a_fit_earlier():
     counts = []
     loss = lambda model, seen: jnp.sum(curved(model, seen) ** 2)
     for rtol in (1e-2, None):
-        for verb, function in ((ds.fit_least_squares, curved), (ds.minimise, loss)):
+        for verb, function in ((ds.fit_least_squares, curved), (ds.minimize, loss)):
             _, history = verb(function, MODEL, SEEN, rtol=rtol, **QUIET)
             assert history.status == "converged"
             counts.append(int(np.isfinite(history.loss).sum()))

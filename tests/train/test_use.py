@@ -43,7 +43,7 @@ def test_what_is_no_optimizer_is_refused(optimizer, message):
 FITS = {
     "fit": lambda model: ds.fit(loss, model, optax.adam(0.1), BATCHES, **QUIET),
     "fit_least_squares": lambda model: ds.fit_least_squares(line, model, SEEN, **QUIET),
-    "minimise": lambda model: ds.minimise(loss, model, SEEN, **QUIET),
+    "minimize": lambda model: ds.minimize(loss, model, SEEN, **QUIET),
     "profile": lambda model: ds.profile(line, model, SEEN, path="slope"),
     "belief": lambda model: ds.belief(line, model, SEEN),
 }
@@ -69,7 +69,7 @@ def test_python_numbers_may_stay_where_what_trains_is_chosen():
             choose()
 
 
-@pytest.mark.parametrize("name", ["fit", "fit_least_squares", "minimise", "profile"])
+@pytest.mark.parametrize("name", ["fit", "fit_least_squares", "minimize", "profile"])
 def test_a_fit_under_jit_says_where_fits_run(name):
     message = "was called within jit, vmap or grad: fits run on the host. Call it outside; fit_many runs"
     with pytest.raises(InputError, match=message):
@@ -144,7 +144,7 @@ def test_a_second_fit_sees_what_its_function_closes_over_now():
         held["target"] = target
         ends = [
             ds.fit_least_squares(residuals, start, data, progress=False)[0]["a"],
-            ds.minimise(loss, start, None, progress=False)[0]["a"],
+            ds.minimize(loss, start, None, progress=False)[0]["a"],
             ds.fit_many(residuals, {"a": jnp.array([0.5, 2.0])}, data).models["a"][1],
             ds.fit(loss, start, optax.sgd(0.3), jnp.zeros((60, 4)), progress=False)[0]["a"],
         ]

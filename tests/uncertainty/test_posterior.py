@@ -111,7 +111,7 @@ def test_the_laplace_approximation_of_a_rate_has_its_closed_form():
 
     counts = jnp.array([3.0, 5.0, 4.0, 7.0, 2.0])
     nll = lambda model, counts: jnp.sum(model.rate - counts * jnp.log(model.rate))
-    model, _ = ds.minimise(nll, Rate(), counts, progress=False)
+    model, _ = ds.minimize(nll, Rate(), counts, progress=False)
     assert float(model.rate) == pytest.approx(4.2, rel=1e-7)
     assert float(ds.laplace(nll, model, counts).covariance[0, 0]) == pytest.approx(4.2 / 5, rel=1e-6)
 
