@@ -58,8 +58,8 @@ def test_measurements_are_written_whole_or_not_at_all(command, module_of, monkey
 @pytest.mark.parametrize(("count", "converged"), [(3, True), (5, False)])
 def test_a_fit_that_ran_out_of_iterations_is_not_converged(count, converged, module_of):
     losses = np.where(np.arange(5) < count, 1.0, np.nan)
-    belief = SimpleNamespace(rows=lambda level: [], noise=0.1)
-    found = module_of("identify").summary(belief, ds.History(losses, 0.0, 0.0))
+    posterior = SimpleNamespace(summary=lambda level: [], noise=0.1)
+    found = module_of("identify").summary(posterior, ds.History(losses, 0.0, 0.0))
     assert found["converged"] is converged
 
 

@@ -16,10 +16,10 @@ from ..autodiff.jacobian import value_and_jacobian
 from ..train.bounds import on_bound
 from ..train.data import non_finite_in
 from ..train.fit import parts
-from .posterior import Belief, scale_of
+from .posterior import Posterior, scale_of
 
 
-def belief(
+def posterior(
     residuals: Callable,
     model: Model,
     data: PyTree = None,
@@ -27,7 +27,7 @@ def belief(
     noise: float | None = None,
     measurements: int | None = None,
     filter_spec: PyTree[bool] | None = None,
-) -> Belief:
+) -> Posterior:
     """What a least-squares fit says of its parameters: covariance = noise^2 (J^T J)^-1, J the residuals' Jacobian.
 
     `model` is the fitted one, `filter_spec` what was fitted. Residuals are taken for independent, with standard deviation
@@ -95,11 +95,13 @@ def _check_count(counted, free, residuals: int, numbers: int) -> None:
         raise InputError(f"{int(counted)} residuals{gaps} cannot tell the noise beside {int(free)} parameters: {cure}")
 
 
-def laplace(loss: Callable, model: Model, data: PyTree = None, *, filter_spec: PyTree[bool] | None = None) -> Belief:
+def laplace_posterior(
+    loss: Callable, model: Model, data: PyTree = None, *, filter_spec: PyTree[bool] | None = None
+) -> Posterior:
     """What a minimum of a negative log-likelihood says of its parameters: covariance = the inverse of its Hessian.
 
     `loss(model, data)` is the negative logarithm of a likelihood or posterior density at its minimum; `noise` is then
-    1 and means nothing. All else is as in `belief`.
+    1 and means nothing. All else is as in `posterior`.
 
     Raises RunError if the loss falls along some direction of second order: the model is then not at its minimum.
     """
@@ -119,11 +121,11 @@ def laplace(loss: Callable, model: Model, data: PyTree = None, *, filter_spec: P
     return _assemble(trained, fixed, directions.T, singular, open_, held, one, freedom)
 
 
-def _assemble(trained, fixed, directions, singular, flat, held, noise, freedom) -> Belief:
+def _assemble(trained, fixed, directions, singular, flat, held, noise, freedom) -> Posterior:
     weights = jnp.where(flat | (singular == 0), 0.0, 1 / jnp.where(singular == 0, 1.0, singular))
     scale = jnp.where(held, 0.0, scale_of(ravel_pytree(trained)[0]))
     root = jnp.diag(scale) @ directions.T @ jnp.diag(weights)
-    return Belief(trained, fixed, root @ root.T, directions, flat, held, noise, jnp.asarray(freedom))
+    return Posterior(trained, fixed, root @ root.T, directions, flat, held, noise, jnp.asarray(freedom))
 
 
 def _narrow(x: Vector) -> float:

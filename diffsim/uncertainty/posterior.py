@@ -18,7 +18,7 @@ from ..parameters import constrain, parameters, unconstrain
 from ..train.bounds import limits
 
 
-class Row(NamedTuple):
+class ParameterSummary(NamedTuple):
     """What is believed of one number of a model: value, unit, standard deviation, interval, and a remark."""
 
     path: str
@@ -30,7 +30,7 @@ class Row(NamedTuple):
     remark: str
 
 
-class Band(NamedTuple):
+class CredibleBand(NamedTuple):
     """A prediction with its standard deviation and the ends of its band, all of the prediction's shape."""
 
     value: Array
@@ -39,7 +39,7 @@ class Band(NamedTuple):
     high: Array
 
 
-class Belief(eqx.Module):
+class Posterior(eqx.Module):
     """A normal distribution of a model's trained parameters about their fitted values, in physical units.
 
     `covariance` (n, n) holds for what the data determine: it is zero in the rows of parameters on a bound (`held`),
@@ -53,52 +53,52 @@ class Belief(eqx.Module):
     covariance: Float[Array, "n n"]
     directions: Float[Array, "n n"]
     flat: Bool[Array, " n"]
-    held: Bool[Array, " n"]
+    at_bound: Bool[Array, " n"]
     noise: Scalar
-    freedom: Scalar
+    degrees_of_freedom: Scalar
 
     def __repr__(self) -> str:
         """A line for each number, as `slope = 2.01 +- 0.04 m/s`, and one for the noise; of many beliefs the shapes."""
-        numbers = (self.covariance, self.directions, self.flat, self.held, self.noise, self.freedom)
+        numbers = (self.covariance, self.directions, self.flat, self.at_bound, self.noise, self.degrees_of_freedom)
         if not all(eqx.is_array(x) and not isinstance(x, Tracer) for x in numbers) or self.flat.ndim != 1:
             return super().__repr__()
-        rows = self.rows()
+        rows = self.summary()
         width = max(len(row.path) for row in rows)
         lines = [f"{row.path:{width}} = {_number(row)} {row.unit}".rstrip() for row in rows]
         lines = [line + (f"  ({row.remark})" if row.remark else "") for line, row in zip(lines, rows, strict=True)]
-        known = bool(np.isinf(self.freedom))
-        return "\n".join([*lines, f"noise = {float(self.noise):.3g}" + _origin(known, self.freedom)])
+        known = bool(np.isinf(self.degrees_of_freedom))
+        return "\n".join([*lines, f"noise = {float(self.noise):.3g}" + _origin(known, self.degrees_of_freedom)])
 
     def std(self) -> Vector:
         """Standard deviations, infinite where a flat direction takes part, NaN on a bound."""
         spread = jnp.sqrt(jnp.diagonal(self.covariance))
         part = jnp.any(self.flat[:, None] & (jnp.abs(self.directions) > 1e-3), axis=0)
-        return jnp.where(self.held, jnp.nan, jnp.where(part, jnp.inf, spread))
+        return jnp.where(self.at_bound, jnp.nan, jnp.where(part, jnp.inf, spread))
 
     def correlation(self) -> Float[Array, "n n"]:
         """Correlations of the parameters; NaN in the rows of those on a bound."""
         spread = jnp.sqrt(jnp.diagonal(self.covariance))
         return self.covariance / (spread[:, None] * spread[None])
 
-    def quantile(self, level: float) -> np.ndarray:
+    def critical_value(self, level: float) -> np.ndarray:
         """How many standard deviations a two-sided interval of this level reaches: Student's, for its freedom."""
         if not 0 < level < 1:
             raise InputError(f"level={level:g}: give a share between 0 and 1, such as 0.9")
         from scipy.special import ndtri, stdtrit
 
-        freedom = np.asarray(self.freedom)
+        freedom = np.asarray(self.degrees_of_freedom)
         finite = np.where(np.isinf(freedom), 1.0, np.maximum(freedom, 1.0))
         return np.where(np.isinf(freedom), ndtri((1 + level) / 2), stdtrit(finite, (1 + level) / 2))
 
-    def intervals(self, level: float = 0.9) -> tuple[Vector, Vector]:
+    def credible_intervals(self, level: float = 0.9) -> tuple[Vector, Vector]:
         """The ends of each parameter's interval, symmetric before the bounds' transform and so never beyond them."""
         x, unravel = ravel_pytree(self.trained)
         low, high = limits(self.trained)
-        middle = jnp.where(self.held, ravel_pytree(_middle(self.trained))[0], x)
+        middle = jnp.where(self.at_bound, ravel_pytree(_middle(self.trained))[0], x)
         z, flat = ravel_pytree(unconstrain(unravel(middle)))
         bounded = lambda z: ravel_pytree(constrain(flat(z)))[0]
         slope = jax.jvp(bounded, (z,), (jnp.ones_like(z),))[1]
-        reach = self.quantile(level) * self.std() / slope
+        reach = self.critical_value(level) * self.std() / slope
         down, up = (bounded(z + side * jnp.where(jnp.isinf(reach), 0.0, reach)) for side in (-1, 1))
         return jnp.where(jnp.isinf(reach), low, down), jnp.where(jnp.isinf(reach), high, up)
 
@@ -114,16 +114,19 @@ class Belief(eqx.Module):
         every = names(self.trained)
         return [{n: float(w) for n, w in zip(every, row, strict=True) if abs(w) > 1e-3} for row in basis]
 
-    def rows(self, level: float = 0.9) -> list[Row]:
+    def summary(self, level: float = 0.9) -> list[ParameterSummary]:
         """A row for each trained number, for tables."""
         x = ravel_pytree(self.trained)[0]
-        columns = [np.asarray(c, float) for c in (x, self.std(), *self.intervals(level))]
+        columns = [np.asarray(c, float) for c in (x, self.std(), *self.credible_intervals(level))]
         units = [entry.unit for entry in parameters(self.trained).values() for _ in range(entry.value.size)]
-        remarks = np.where(self.held, "at its bound", np.where(np.isinf(columns[1]), "not determined", ""))
+        remarks = np.where(self.at_bound, "at its bound", np.where(np.isinf(columns[1]), "not determined", ""))
         every = zip(names(self.trained), units, remarks, *columns, strict=True)
-        return [Row(name, float(x), unit, float(s), float(a), float(b), str(r)) for name, unit, r, x, s, a, b in every]
+        return [
+            ParameterSummary(name, float(x), unit, float(s), float(a), float(b), str(r))
+            for name, unit, r, x, s, a, b in every
+        ]
 
-    def spread(self, function: Callable[[Model], Array]) -> tuple[Array, Array]:
+    def delta_method(self, function: Callable[[Model], Array]) -> tuple[Array, Array]:
         """The value of `function(model)` and its standard deviation, to first order (the delta method).
 
         It is infinite where the value changes along a flat direction. Works under `jit` and `vmap`.
@@ -136,15 +139,17 @@ class Belief(eqx.Module):
         open_ = jnp.max(jnp.abs(scaled @ (self.directions.T * self.flat[None])), axis=-1)
         return value, jnp.where(open_ > 1e-6 * jnp.linalg.norm(scaled, axis=-1), jnp.inf, jnp.sqrt(variance))
 
-    def band(self, function: Callable[[Model], Array], level: float = 0.9, *, observed: bool = False) -> Band:
-        """The band of `function(model)`, of any shape, at this level; `observed` adds the noise of one observation."""
-        value, std = self.spread(function)
-        std = jnp.sqrt(std**2 + self.noise**2) if observed else std
-        reach = self.quantile(level) * std
-        return Band(value, std, value - reach, value + reach)
+    def credible_band(
+        self, function: Callable[[Model], Array], level: float = 0.9, *, include_noise: bool = False
+    ) -> CredibleBand:
+        """The band of `function(model)`, of any shape, at this level; `include_noise` adds the noise of one observation."""
+        value, std = self.delta_method(function)
+        std = jnp.sqrt(std**2 + self.noise**2) if include_noise else std
+        reach = self.critical_value(level) * std
+        return CredibleBand(value, std, value - reach, value + reach)
 
 
-def _number(row: Row) -> str:
+def _number(row: ParameterSummary) -> str:
     """A value with its standard deviation, to two digits of that."""
     if not 0 < row.std < np.inf:
         return f"{row.value:.6g}"

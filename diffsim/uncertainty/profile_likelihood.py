@@ -15,14 +15,14 @@ from ..optimize.iterations import Solver, as_it_is, iterate
 from ..optimize.least_squares import LEVENBERG_MARQUARDT, SumOfSquares
 from ..parameters import parameters, replace, trainable, unconstrain
 from ..train.fit import on_host, parts
-from .covariance import belief
+from .covariance import posterior
 
 DOUBLINGS = 40  # of a step away from the fit, before an interval counts as open
 ROUNDS = 60  # at most, to narrow down an end
 CLOSE = 1e-4  # relative, of the distance in standard deviations at an end
 
 
-class Profile(NamedTuple):
+class ProfileLikelihood(NamedTuple):
     """The interval of a parameter by profile likelihood; an end that is a bound, or infinite, is open.
 
     `points` (points, 2) are the values tried and their distance from the fit in standard deviations,
@@ -37,12 +37,12 @@ class Profile(NamedTuple):
     points: Float[np.ndarray, "points 2"]
 
     def __repr__(self) -> str:
-        """The value and its interval, as `Profile(rate = 2.01, from 1.7 to 2.6)`."""
+        """The value and its interval, as `ProfileLikelihood(rate = 2.01, from 1.7 to 2.6)`."""
         ends = [f"{x:.6g}{' (open)' if is_open else ''}" for x, is_open in zip(self[2:4], self.open, strict=True)]
-        return f"Profile({self.path} = {self.value:.6g}, from {ends[0]} to {ends[1]})"
+        return f"ProfileLikelihood({self.path} = {self.value:.6g}, from {ends[0]} to {ends[1]})"
 
 
-def profile(
+def profile_likelihood(
     residuals: Callable,
     model: Model,
     data: PyTree = None,
@@ -54,35 +54,35 @@ def profile(
     filter_spec: PyTree[bool] | None = None,
     solver: Solver = LEVENBERG_MARQUARDT,
     steps: int = 100,
-) -> Profile:
+) -> ProfileLikelihood:
     """The interval of the parameter at `path`: where the best fit with that value is no worse than `level` allows.
 
     The ends are where sqrt(2 (loss - least loss)) / noise is the quantile of Student's distribution (the normal one, if
     `noise` is given), the loss being sum(residuals^2) / 2 with all other trained parameters fitted to that value.
-    Unlike `belief`, it does not take the model for linear nor the interval for symmetric; it costs some ten fits.
-    `model` is the fitted one; all else is as in `belief`, which says what counts as a measurement.
+    Unlike `posterior`, it does not take the model for linear nor the interval for symmetric; it costs some ten fits.
+    `model` is the fitted one; all else is as in `posterior`, which says what counts as a measurement.
 
     Raises InputError for a parameter that is not one trained number, RunError if it meets a better fit than `model`.
 
     Source: D. M. Bates, D. G. Watts, Nonlinear Regression Analysis and Its Applications, Wiley 1988, section 6.1.
     """
-    on_host("profile", model, data)
+    on_host("profile_likelihood", model, data)
     residuals = as_it_is(residuals, model, data)
     trained, _ = parts(model, filter_spec)
     known = parameters(trained)
     if path not in known or known[path].value.size != 1:
         raise InputError(f"path={path!r}: give one trained number, one of {', '.join(known)}")
-    found = belief(residuals, model, data, noise=noise, measurements=measurements, filter_spec=filter_spec)
+    found = posterior(residuals, model, data, noise=noise, measurements=measurements, filter_spec=filter_spec)
     at = list(known).index(path)
     std = float(found.std()[sum(entry.value.size for entry in list(known.values())[:at])])
-    entry, aim = known[path], float(found.quantile(level))
+    entry, aim = known[path], float(found.critical_value(level))
     value = float(entry.value)
     step = 1.1 * aim * std if 0 < std < np.inf else 0.1 * (abs(value) or 1.0)
     distance = _Distance(residuals, model, data, path, float(found.noise), filter_spec, solver, steps)
     ends = [_end(distance, value, side * step, aim, entry.bounds) for side in (-1, 1)]
     points = np.array([[value, 0.0], *distance.points])
     points = points[np.argsort(points[:, 0])]
-    return Profile(path, value, ends[0][0], ends[1][0], (ends[0][1], ends[1][1]), points)
+    return ProfileLikelihood(path, value, ends[0][0], ends[1][0], (ends[0][1], ends[1][1]), points)
 
 
 class _Distance:

@@ -36,7 +36,7 @@ def sensitivities(
     return {name: column * x[number] / value for number, (name, column) in enumerate(columns.items())}
 
 
-class Sobol(NamedTuple):
+class SobolIndices(NamedTuple):
     """Shares of an output's variance by path of the parameter: of it alone, and with all that it takes part in."""
 
     first: dict[str, Float[np.ndarray, "..."]]
@@ -51,7 +51,7 @@ def sobol_indices(
     ranges: Mapping[str, tuple[float, float]] | None = None,
     filter_spec: PyTree[bool] | None = None,
     seed: int = 0,
-) -> Sobol:
+) -> SobolIndices:
     """Sobol's indices of `outputs(model)`, a number or a vector, by `scipy.stats.sobol_indices`.
 
     Each trained number is uniform over its range in `ranges`, or between its bounds, independent of the others.
@@ -84,7 +84,7 @@ def sobol_indices(
     every = names(trained)
     first, total = (np.atleast_2d(index) for index in (found.first_order, found.total_order))
     shares = ({name: np.squeeze(index[:, i]) for i, name in enumerate(every)} for index in (first, total))
-    return Sobol(*shares)
+    return SobolIndices(*shares)
 
 
 def _ranges(trained: Model, given: Mapping[str, tuple[float, float]]) -> tuple[np.ndarray, np.ndarray]:
