@@ -53,7 +53,10 @@ EXTENT = (-300.0, 300.0, -30.0, 680.0)  # m, of the pictures
 SOLVER = dfx.Bosh3()
 IN_TRAINING = {"solver": SOLVER, "controller": dfx.ConstantStepSize(), "dt0": DT, "max_steps": 4}
 
-draw = partial(control.draw_starts, near=SPREAD, wide=SPREAD, share=0.0, around=MIDDLE)  # by key, updates, count
+# Of a key and the numbers of updates and of states of each.
+draw = partial(
+    control.sample_initial_states, half_width=SPREAD, wide_half_width=SPREAD, wide_fraction=0.0, center=MIDDLE
+)
 # One object for all seeds, which therefore compile once.
 OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(optax.cosine_decay_schedule(1.5e-2, UPDATES)))
 
@@ -239,7 +242,7 @@ def animation(policy) -> report.Animation:
 
 def policy_of(path: Path | None, seed: int):
     """The policy of a checkpoint, or one trained now."""
-    return control.finite(ds.load(path, network(jr.key(0)))) if path else learn(seed)[0]
+    return control.check_finite(ds.load(path, network(jr.key(0)))) if path else learn(seed)[0]
 
 
 def evaluate(*, policy: cli.InFile | None = None, seeds: cli.Seeds = "0:10", seed: cli.Seed = 0) -> dict:

@@ -104,7 +104,7 @@ def first_solved(seed: int) -> int | None:
     """
     weights, starts, resets = jr.split(jr.key(seed), 3)
     policy = scenario.network(weights)
-    batches = control.draw_starts(starts, EPISODES, 1, scenario.NEAR, scenario.NEAR)
+    batches = control.sample_initial_states(starts, EPISODES, 1, scenario.NEAR, scenario.NEAR)
     resets = cartpole.START * jr.uniform(resets, (100, 4), minval=-1.0, maxval=1.0)
     which, loss, count = ds.trainable(policy, "layers"), scenario.loss_over(EPISODE), 0
     for batch in batches:

@@ -56,7 +56,7 @@ def controller(items: int):
     import jax.random as jr
 
     weights, starts = jr.split(jr.key(0))
-    drawn = cartpole.control.draw_starts(starts, STEPS, items, cartpole.NEAR, cartpole.WIDE)
+    drawn = cartpole.control.sample_initial_states(starts, STEPS, items, cartpole.NEAR, cartpole.WIDE)
     return cartpole.loss_over(cartpole.HORIZON), cartpole.network(weights), drawn
 
 

@@ -14,7 +14,7 @@ from matplotlib.colors import LogNorm
 from PIL import Image
 
 from diffsim._errors import InputError, RunError
-from diffsim.control import Growth
+from diffsim.control import GradientGrowth
 from diffsim.uncertainty.posterior import CredibleBand
 from diffsim.uncertainty.profile_likelihood import ProfileLikelihood
 from diffsim.viz import plot
@@ -51,7 +51,7 @@ def test_seed_curves_are_worst_median_and_best_at_each_step():
 
 
 def test_growth_of_gradients_starts_at_one():
-    grown = Growth(np.array([1, 4]), np.array([2.0, 8.0]), np.array([1.0, 1.0]), 4, 50.0)
+    grown = GradientGrowth(np.array([1, 4]), np.array([2.0, 8.0]), np.array([1.0, 1.0]), 4, 50.0)
     (line,) = plot.gradient_growth({"true": grown}, 0.5).axes[0].lines
     np.testing.assert_array_equal(line.get_xydata(), [[0.5, 1.0], [2.0, 4.0]])
 
