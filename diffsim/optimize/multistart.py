@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from .._errors import InputError, RunError
+from .._jax.tracers import is_tracer
 from .._trees import common_length
 from .._types import Model
 from ..parameters import Parameter, at_bound, parameters, trainable, unconstrain
@@ -29,7 +29,7 @@ class Fits(NamedTuple):
 
     def __repr__(self) -> str:
         """How many fits ended in which way, and the least loss; within `jit` the shapes."""
-        if not eqx.is_array(self.loss) or isinstance(self.loss, Tracer):
+        if not eqx.is_array(self.loss) or is_tracer(self.loss):
             return tuple.__repr__(self)
         ways = ", ".join(f"{count} {name}" for name, count in self.counts().items() if count)
         finite = np.asarray(self.loss)[np.isfinite(self.loss)]

@@ -2,9 +2,9 @@
 
 import jax
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import PyTree
 
+from .._jax.tracers import is_tracer
 from .._trees import is_real_array
 
 
@@ -15,7 +15,7 @@ def non_finite_in(data: PyTree, what: str) -> list[str]:
     """
     phrases = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(data):
-        if not is_real_array(leaf) or isinstance(leaf, Tracer):
+        if not is_real_array(leaf) or is_tracer(leaf):
             continue
         values = np.asarray(leaf)
         bad = ~np.isfinite(values)

@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.core import Tracer
 from jaxtyping import Float, PyTree
 
 from .._errors import InputError, RunError
 from .._jax.traced_function import is_traced
+from .._jax.tracers import is_tracer
 from .._types import Model
 from ..parameters import parameters, python_numbers, trainable, unconstrain
 from .compiled_steps import State
@@ -257,7 +257,7 @@ def parts(model: Model, filter_spec: PyTree[bool] | None) -> tuple[Model, Model]
 
 def on_host(what: str, *trees: PyTree) -> None:
     """Raises InputError, in which `what` is the name of a fit, if it is called from within a transformed function."""
-    if is_traced() or any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(trees)):
+    if is_traced() or any(is_tracer(leaf) for leaf in jax.tree.leaves(trees)):
         raise InputError(
             f"{what} was called within jit, vmap or grad: fits run on the host. Call it outside; "
             "fit_many runs many fits side by side in one compiled call"

@@ -6,11 +6,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, PyTree
 
 from .._errors import InputError, RunError
+from .._jax.tracers import is_tracer
 from .._types import Model, Vector
 from ..autodiff.jacobian import value_and_jacobian
 from ..train.bounds import on_bound
@@ -75,7 +75,7 @@ def measured(r: Vector, jacobian: Float[Array, "residuals n"]) -> Bool[Array, " 
 
 def _check_finite(r: Vector, data: PyTree) -> None:
     """Raises InputError for concrete residuals that are not finite; names the data that are not."""
-    if isinstance(r, Tracer) or bool(jnp.all(jnp.isfinite(r))):
+    if is_tracer(r) or bool(jnp.all(jnp.isfinite(r))):
         return
     bad = np.flatnonzero(~np.isfinite(r))
     where = f"{len(bad)} of {r.size} residuals are not finite, the first is number {bad[0]}"
@@ -86,7 +86,7 @@ def _check_finite(r: Vector, data: PyTree) -> None:
 def _check_count(counted, free, residuals: int, numbers: int) -> None:
     """Raises InputError if there are too few measurements to estimate the noise, as far as that is known."""
     cure = "give noise=, measure more, or train less"
-    if isinstance(counted, Tracer) or isinstance(free, Tracer):
+    if is_tracer(counted) or is_tracer(free):
         if residuals <= numbers:
             raise InputError(f"{residuals} residuals cannot tell the noise beside {numbers} parameters: {cure}")
     elif int(counted) <= int(free):
@@ -113,7 +113,7 @@ def laplace_posterior(
     scaled = scale @ hessian @ scale
     # Those held are directions of their own.
     values, directions = jnp.linalg.eigh(scaled + jnp.diag(held * jnp.linalg.norm(scaled)))
-    if not isinstance(values, Tracer) and float(values[0]) < -1e-6 * float(values[-1]):
+    if not is_tracer(values) and float(values[0]) < -1e-6 * float(values[-1]):
         raise RunError("the loss curves downwards at this model: it is no minimum; fit it first, to tight tolerances")
     singular = jnp.sqrt(jnp.maximum(values, 0.0))
     open_ = singular <= _narrow(x) * jnp.max(singular)

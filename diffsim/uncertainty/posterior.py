@@ -7,11 +7,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float
 
 from .._errors import InputError
+from .._jax.tracers import is_tracer
 from .._types import Model, Scalar, Vector
 from ..autodiff.jacobian import value_and_jacobian
 from ..parameters import constrain, parameters, unconstrain
@@ -60,7 +60,7 @@ class Posterior(eqx.Module):
     def __repr__(self) -> str:
         """A line for each number, as `slope = 2.01 +- 0.04 m/s`, and one for the noise; of many beliefs the shapes."""
         numbers = (self.covariance, self.directions, self.flat, self.at_bound, self.noise, self.degrees_of_freedom)
-        if not all(eqx.is_array(x) and not isinstance(x, Tracer) for x in numbers) or self.flat.ndim != 1:
+        if not all(eqx.is_array(x) and not is_tracer(x) for x in numbers) or self.flat.ndim != 1:
             return super().__repr__()
         rows = self.summary()
         width = max(len(row.path) for row in rows)
