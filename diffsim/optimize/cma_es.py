@@ -14,10 +14,10 @@ from jaxtyping import PyTree
 from .._errors import InputError
 from .._extras import extra
 from .._types import Model, Scalar
-from ..parameters import at_bound, constrain, unconstrain
+from ..parameters import at_bound, constrain, partition, unconstrain
 from ..train.bounds import limits
 from ..train.diagnosis import blame_data
-from ..train.fit import FitError, History, on_host, parts
+from ..train.fit import FitError, History, on_host
 from ..train.progress import Progress
 from .iterations import as_it_is
 
@@ -51,7 +51,7 @@ def fit_cma_es(
     if generations < 1 or sigma <= 0:
         raise InputError(f"generations={generations}, sigma={sigma:g}: give at least 1, and more than 0")
     on_host("fit_cma_es", model, data)
-    trained, fixed = parts(model, filter_spec)
+    trained, fixed = partition(model, filter_spec)
     low, high = limits(trained)
     start, unravel = ravel_pytree(unconstrain(trained))
     middle, kind = np.asarray(start, float), start.dtype

@@ -13,10 +13,10 @@ from jaxtyping import Array, Float, PyTree
 
 from .._errors import InputError
 from .._types import Model, Scalar
-from ..parameters import at_bound, parameters, unconstrain
+from ..parameters import at_bound, parameters, partition, unconstrain
 from ..train.data import non_finite_in
 from ..train.diagnosis import Finding, blame_data, diagnose_stuck
-from ..train.fit import FitError, History, on_host, parts
+from ..train.fit import FitError, History, on_host
 from ..train.progress import Progress
 from .iterations import End, FitStatus, Solver, as_it_is, iterate, with_rtol
 
@@ -99,7 +99,7 @@ def as_needed(residuals: Callable, solver: Solver) -> Callable:
 
 def _fit(function, model, data, solver: Solver, steps: int, filter_spec, progress: bool) -> tuple[Model, History]:
     on_host("a fit", model, data)
-    start, fixed = parts(model, filter_spec)
+    start, fixed = partition(model, filter_spec)
     trained = unconstrain(start)
     given, function = function, as_it_is(function, model, data)
     with Progress(steps, progress) as bar:

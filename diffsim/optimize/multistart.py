@@ -14,8 +14,7 @@ from .._errors import InputError, RunError
 from .._jax.tracers import is_tracer
 from .._trees import common_length
 from .._types import Model
-from ..parameters import Parameter, at_bound, parameters, trainable, unconstrain
-from ..train.fit import parts
+from ..parameters import Parameter, at_bound, parameters, partition, trainable, unconstrain
 from .iterations import FitStatus, Solver, as_it_is, iterate, with_rtol
 from .least_squares import LEVENBERG_MARQUARDT
 
@@ -80,7 +79,7 @@ def fit_many(
     Raises InputError if nothing trains and for leading axes that differ.
     """
     solver = with_rtol(solver, rtol)
-    trained, fixed = parts(models, filter_spec)
+    trained, fixed = partition(models, filter_spec)
     counted, rest = eqx.partition(fixed, eqx.is_inexact_array)
     common_length((trained, counted, data if each else None), "models (and data, if each has its own)")
     first = lambda tree: jax.tree.map(lambda x: x[0] if eqx.is_array_like(x) and jnp.ndim(x) else x, tree)

@@ -16,7 +16,7 @@ from .._errors import InputError, RunError
 from .._jax.traced_function import is_traced
 from .._jax.tracers import is_tracer
 from .._types import Model
-from ..parameters import parameters, python_numbers, trainable, unconstrain
+from ..parameters import parameters, partition, unconstrain
 from .compiled_steps import State
 from .data import non_finite_in
 from .diagnosis import Finding, blame_data, diagnose_stuck
@@ -125,7 +125,7 @@ def fit(
     steps = _count(batches)
     if steps_per_call < 1:
         raise InputError(f"steps_per_call={steps_per_call}: a call makes at least one step")
-    trained, fixed = parts(model, filter_spec)
+    trained, fixed = partition(model, filter_spec)
     trained = unconstrain(trained)
     group = Group.of(devices, batches)
     task = Task(loss, optimizer, fixed, batches, steps, min(steps_per_call, steps), policy, early_stopping, group)
@@ -198,7 +198,7 @@ def _ending(task: Task, model: Model, filter_spec, snapshot: Snapshot, stopped: 
         return "", message
     if task.group.several:
         return "no_progress", f"no progress: no loss of {len(losses)} steps is below the first"
-    trained, fixed = parts(model, filter_spec)
+    trained, fixed = partition(model, filter_spec)
     batch = jax.tree.map(lambda leaf: leaf[0], task.batches)
     finding, cause = diagnose_stuck(task.loss, trained, fixed, batch, squares=False)
     if finding == Finding.MINIMUM:
@@ -233,26 +233,10 @@ def _fail(task: Task, start: Model, filter_spec, state: State, history: History)
 
 def _wrong(task: Task, start: Model, filter_spec, otherwise: str) -> str:
     """The derivative of the starting model that finite differences contradict, or another phrase if there is none."""
-    trained, fixed = parts(start, filter_spec)
+    trained, fixed = partition(start, filter_spec)
     batch = jax.tree.map(lambda leaf: leaf[0], task.batches)
     finding, cause = diagnose_stuck(task.loss, trained, fixed, batch, squares=False)
     return cause if finding == Finding.DERIVATIVE else otherwise
-
-
-def parts(model: Model, filter_spec: PyTree[bool] | None) -> tuple[Model, Model]:
-    """What trains of a model, and the rest; raises InputError if nothing trains.
-
-    Without `filter_spec`, a Python float in a plain container raises too: it would be left out without a word.
-    """
-    numbers = python_numbers(model) if not parameters(model) else python_numbers(model, modules=False)
-    if numbers and filter_spec is None:
-        path, value = next(iter(numbers.items()))
-        named = f"{path or 'the model'}={value:g} is a Python number, which does not train"
-        raise InputError(f"{named}: make it an array, as jnp.array({value!r}), or choose what trains with filter_spec=")
-    trained, fixed = eqx.partition(model, trainable(model) if filter_spec is None else filter_spec)
-    if not parameters(trained):
-        raise InputError("nothing to train: the model has no real array, or `filter_spec` chooses none")
-    return trained, fixed
 
 
 def on_host(what: str, *trees: PyTree) -> None:

@@ -13,9 +13,9 @@ from .._errors import InputError, RunError
 from .._jax.tracers import is_tracer
 from .._types import Model, Vector
 from ..autodiff.jacobian import value_and_jacobian
+from ..parameters import partition
 from ..train.bounds import on_bound
 from ..train.data import non_finite_in
-from ..train.fit import parts
 from .posterior import Posterior, scale_of
 
 
@@ -46,7 +46,7 @@ def posterior(
 
     Source: G. A. F. Seber, C. J. Wild, Nonlinear Regression, Wiley 1989, sections 2.1 and 5.1.
     """
-    trained, fixed = parts(model, filter_spec)
+    trained, fixed = partition(model, filter_spec)
     x, unravel = ravel_pytree(trained)
     flat = lambda x: ravel_pytree(residuals(eqx.combine(unravel(x), fixed), data))[0]
     r, jacobian = value_and_jacobian(flat, x)
@@ -105,7 +105,7 @@ def laplace_posterior(
 
     Raises RunError if the loss falls along some direction of second order: the model is then not at its minimum.
     """
-    trained, fixed = parts(model, filter_spec)
+    trained, fixed = partition(model, filter_spec)
     x, unravel = ravel_pytree(trained)
     held = ravel_pytree(on_bound(trained))[0]
     scale = jnp.diag(jnp.where(held, 0.0, scale_of(x)))

@@ -13,8 +13,8 @@ from .._errors import InputError, RunError
 from .._types import Model
 from ..optimize.iterations import Solver, as_it_is, iterate
 from ..optimize.least_squares import LEVENBERG_MARQUARDT, SumOfSquares
-from ..parameters import parameters, replace, trainable, unconstrain
-from ..train.fit import on_host, parts
+from ..parameters import parameters, partition, replace, trainable, unconstrain
+from ..train.fit import on_host
 from .covariance import posterior
 
 DOUBLINGS = 40  # of a step away from the fit, before an interval counts as open
@@ -68,7 +68,7 @@ def profile_likelihood(
     """
     on_host("profile_likelihood", model, data)
     residuals = as_it_is(residuals, model, data)
-    trained, _ = parts(model, filter_spec)
+    trained, _ = partition(model, filter_spec)
     known = parameters(trained)
     if path not in known or known[path].value.size != 1:
         raise InputError(f"path={path!r}: give one trained number, one of {', '.join(known)}")

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PyTree
 from .._errors import InputError
 from .._types import Model
 from ..autodiff.jacobian import value_and_jacobian
-from ..optimize.least_squares import parts
+from ..parameters import partition
 from ..train.bounds import limits
 from .posterior import names
 
@@ -26,7 +26,7 @@ def sensitivities(
     With `relative` it is (parameter / output) d(output)/d(parameter): the percent by which the output changes for one
     percent of the parameter; NaN or infinite where the output is zero, and zero where the parameter is.
     """
-    trained, fixed = parts(model, filter_spec)
+    trained, fixed = partition(model, filter_spec)
     x, unravel = ravel_pytree(trained)
     predict = lambda x: jnp.asarray(outputs(eqx.combine(unravel(x), fixed)))
     value, slopes = value_and_jacobian(predict, x)
@@ -65,7 +65,7 @@ def sobol_indices(
     """
     from scipy import stats
 
-    trained, fixed = parts(model, filter_spec)
+    trained, fixed = partition(model, filter_spec)
     if count < 2 or count & (count - 1):
         raise InputError(f"count={count}: give a power of 2, such as 1024")
     low, high = _ranges(trained, ranges or {})
