@@ -65,7 +65,7 @@ def test_solves_with_adaptive_steps_in_blocks():
 
 
 def test_bad_input_is_named():
-    with pytest.raises(ds.InputError, match="size=0: a block holds at least one item"):
+    with pytest.raises(ds.InputError, match="batch_size=0: give at least one item"):
         ds.batched_mean(loss, batch_size=0)
     mean = ds.batched_mean(lambda p, x: p, batch_size=2)
     for items in (jnp.zeros((0, 2)), (jnp.ones(2), jnp.ones(3)), jnp.array(1.0), ()):
