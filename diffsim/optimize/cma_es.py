@@ -15,10 +15,10 @@ from .._errors import InputError
 from .._extras import extra
 from .._types import Model, Scalar
 from ..parameters import at_bound, constrain, partition, unconstrain
-from ..train.bounds import limits
+from ..train.bounds import flat_bounds
 from ..train.diagnosis import blame_data
-from ..train.fit import FitError, History, on_host
-from ..train.progress import Progress
+from ..train.fit import FitError, History, check_on_host
+from ..train.progress import ProgressBar
 from .iterations import as_it_is
 
 
@@ -50,9 +50,9 @@ def fit_cma_es(
     """
     if generations < 1 or sigma <= 0:
         raise InputError(f"generations={generations}, sigma={sigma:g}: give at least 1, and more than 0")
-    on_host("fit_cma_es", model, data)
+    check_on_host("fit_cma_es", model, data)
     trained, fixed = partition(model, filter_spec)
-    low, high = limits(trained)
+    low, high = flat_bounds(trained)
     start, unravel = ravel_pytree(unconstrain(trained))
     middle, kind = np.asarray(start, float), start.dtype
     scale = np.where(np.isinf(low) & np.isinf(high) & (middle != 0), np.abs(middle), 1.0)
@@ -60,7 +60,7 @@ def fit_cma_es(
     search = extra("cmaes", "cmaes").CMA(**options)
     began, losses, best = time.perf_counter(), [], (np.inf, middle)
     loss = as_it_is(loss, model, data)
-    with Progress(generations, progress) as bar:
+    with ProgressBar(generations, progress) as bar:
         for generation in range(generations):
             drawn = np.stack([search.ask() for _ in range(search.population_size)])
             found = np.asarray(_losses(loss, unravel, fixed, data, (drawn * scale).astype(kind)), float)

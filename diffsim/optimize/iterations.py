@@ -17,7 +17,7 @@ from .._jax.traced_function import Traced
 from .._types import Count, Flag, Model, Vector
 from ..autodiff.forward_mode import few_inputs
 from ..parameters import constrain, unconstrain
-from ..train.bounds import limits
+from ..train.bounds import flat_bounds
 from .active_set import Place, Problem, distances, near, settle
 
 Solver = optx.AbstractLeastSquaresSolver | optx.AbstractMinimiser
@@ -160,7 +160,7 @@ def _problem(function, solver: Solver, trained: Model, fixed: Model, data) -> tu
         raise InputError(f"the loss has shape {shape}; it must be one number")
     bounded = lambda z: ravel_pytree(constrain(unravel(z)))[0]
     free = lambda x: ravel_pytree(unconstrain(unravel(x)))[0]
-    low, high = limits(trained)
+    low, high = flat_bounds(trained)
     start = Place(z, jnp.zeros(z.shape, bool), z, *(2 * [jnp.zeros(z.shape, int)]))
     return Problem(value, bounded, free, squares, low.astype(z.dtype), high.astype(z.dtype)), start
 

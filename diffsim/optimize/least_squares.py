@@ -16,8 +16,8 @@ from .._types import Model, Scalar
 from ..parameters import at_bound, parameters, partition, unconstrain
 from ..train.data import non_finite_in
 from ..train.diagnosis import Finding, blame_data, diagnose_stuck
-from ..train.fit import FitError, History, on_host
-from ..train.progress import Progress
+from ..train.fit import FitError, History, check_on_host
+from ..train.progress import ProgressBar
 from .iterations import End, FitStatus, Solver, as_it_is, iterate, with_rtol
 
 # The trust region grows after steps that do three quarters of what the linear model says (Nocedal and Wright, Numerical
@@ -98,11 +98,11 @@ def as_needed(residuals: Callable, solver: Solver) -> Callable:
 
 
 def _fit(function, model, data, solver: Solver, steps: int, filter_spec, progress: bool) -> tuple[Model, History]:
-    on_host("a fit", model, data)
+    check_on_host("a fit", model, data)
     start, fixed = partition(model, filter_spec)
     trained = unconstrain(start)
     given, function = function, as_it_is(function, model, data)
-    with Progress(steps, progress) as bar:
+    with ProgressBar(steps, progress) as bar:
         began = time.perf_counter()
         # An idle call compiles and changes nothing, so that the two times can be told apart.
         with bar.compiling(getattr(given, "residuals", given)):

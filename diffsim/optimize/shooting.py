@@ -17,7 +17,7 @@ from .._errors import InputError
 from .._trees import common_length
 from .._types import Model, State
 from ..parameters import trainable
-from ..train.bounds import on_bound
+from ..train.bounds import is_at_bound
 from ..train.fit import History
 from .least_squares import fit_least_squares
 
@@ -46,7 +46,7 @@ def fit_growing(
 
 def _off_bounds(fitted: Model, first: Model) -> Model:
     """A fitted model to start from again: parameters that ended on a bound have their first values."""
-    return jax.tree.map(lambda new, old, on: jnp.where(on, old, new), fitted, first, on_bound(fitted))
+    return jax.tree.map(lambda new, old, on: jnp.where(on, old, new), fitted, first, is_at_bound(fitted))
 
 
 class _First(eqx.Module):

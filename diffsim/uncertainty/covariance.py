@@ -14,7 +14,7 @@ from .._jax.tracers import is_tracer
 from .._types import Model, Vector
 from ..autodiff.jacobian import value_and_jacobian
 from ..parameters import partition
-from ..train.bounds import on_bound
+from ..train.bounds import is_at_bound
 from ..train.data import non_finite_in
 from .posterior import Posterior, scale_of
 
@@ -52,7 +52,7 @@ def posterior(
     r, jacobian = value_and_jacobian(flat, x)
     _check_finite(r, data)
     counted = jnp.sum(measured(r, jacobian)) if measurements is None else measurements
-    held = ravel_pytree(on_bound(trained))[0]
+    held = ravel_pytree(is_at_bound(trained))[0]
     scaled = jacobian @ jnp.diag(jnp.where(held, 0.0, scale_of(x)))
     # Rows of zeros, for there to be as many directions as parameters; those held are directions of their own.
     rows = jnp.concatenate([scaled, jnp.diag(held * jnp.linalg.norm(scaled))])
@@ -107,7 +107,7 @@ def laplace_posterior(
     """
     trained, fixed = partition(model, filter_spec)
     x, unravel = ravel_pytree(trained)
-    held = ravel_pytree(on_bound(trained))[0]
+    held = ravel_pytree(is_at_bound(trained))[0]
     scale = jnp.diag(jnp.where(held, 0.0, scale_of(x)))
     hessian = jax.hessian(lambda x: loss(eqx.combine(unravel(x), fixed), data))(x)
     scaled = scale @ hessian @ scale

@@ -15,7 +15,7 @@ from .._jax.tracers import is_tracer
 from .._types import Model, Scalar, Vector
 from ..autodiff.jacobian import value_and_jacobian
 from ..parameters import constrain, parameters, unconstrain
-from ..train.bounds import limits
+from ..train.bounds import flat_bounds
 
 
 class ParameterSummary(NamedTuple):
@@ -93,7 +93,7 @@ class Posterior(eqx.Module):
     def credible_intervals(self, level: float = 0.9) -> tuple[Vector, Vector]:
         """The ends of each parameter's interval, symmetric before the bounds' transform and so never beyond them."""
         x, unravel = ravel_pytree(self.trained)
-        low, high = limits(self.trained)
+        low, high = flat_bounds(self.trained)
         middle = jnp.where(self.at_bound, ravel_pytree(_middle(self.trained))[0], x)
         z, flat = ravel_pytree(unconstrain(unravel(middle)))
         bounded = lambda z: ravel_pytree(constrain(flat(z)))[0]

@@ -14,7 +14,7 @@ from .._types import Model
 from ..optimize.iterations import Solver, as_it_is, iterate
 from ..optimize.least_squares import LEVENBERG_MARQUARDT, SumOfSquares
 from ..parameters import parameters, partition, replace, trainable, unconstrain
-from ..train.fit import on_host
+from ..train.fit import check_on_host
 from .covariance import posterior
 
 DOUBLINGS = 40  # of a step away from the fit, before an interval counts as open
@@ -66,7 +66,7 @@ def profile_likelihood(
 
     Source: D. M. Bates, D. G. Watts, Nonlinear Regression Analysis and Its Applications, Wiley 1988, section 6.1.
     """
-    on_host("profile_likelihood", model, data)
+    check_on_host("profile_likelihood", model, data)
     residuals = as_it_is(residuals, model, data)
     trained, _ = partition(model, filter_spec)
     known = parameters(trained)

@@ -14,7 +14,7 @@ from .._errors import InputError
 from .._types import Model
 from ..autodiff.jacobian import value_and_jacobian
 from ..parameters import partition
-from ..train.bounds import limits
+from ..train.bounds import flat_bounds
 from .posterior import names
 
 
@@ -89,7 +89,7 @@ def sobol_indices(
 
 def _ranges(trained: Model, given: Mapping[str, tuple[float, float]]) -> tuple[np.ndarray, np.ndarray]:
     """The least and greatest value of each number; raises InputError if one has none, or one outside its bounds."""
-    every, (low, high) = names(trained), limits(trained)
+    every, (low, high) = names(trained), flat_bounds(trained)
     for name, (least, greatest) in given.items():
         if name not in every:
             raise InputError(f"unknown parameter {name!r}; known: {', '.join(every)}")

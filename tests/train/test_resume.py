@@ -107,7 +107,7 @@ OTHERS = {
     "shape": ({"model": network(width=5)}, r"weight has shape \(4, 2\), expected \(5, 2\)"),
     "rate": ({"optimizer": optax.adam(2e-2)}, r"another optimizer"),
     "schedule": ({"optimizer": optax.adam(optax.cosine_decay_schedule(1e-2, 41))}, r"another optimizer"),
-    "memory": ({"optimizer": optax.sgd(1e-2)}, r"another optimizer; state\.memory\..*mu.* is unknown"),
+    "opt_state": ({"optimizer": optax.sgd(1e-2)}, r"another optimizer; state\.opt_state\..*mu.* is unknown"),
     "frozen": ({"filter_spec": ds.trainable(network(), "*.weight")}, r"bias is unknown"),
     "validation": ({"early_stopping": ds.EarlyStopping(validation=lambda m: loss(m, KEYS[0]))}, r"best.* is missing"),
 }

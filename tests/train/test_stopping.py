@@ -163,7 +163,7 @@ def test_control_c_saves_and_says_how_to_go_on(tmp_path):
     assert process.returncode != 0
     assert "KeyboardInterrupt" in err
     step = int(ds.io.checkpoint.read(path).leaves["done"].value)
-    assert f"interrupted: step {step} of 1000000 is saved in {path}; the same call goes on from there" in err
+    assert f"interrupted: step {step} of 1000000 is saved in {path}; the same call resumes from there" in err
     # The last step shown is the one that is saved, or the one before it if the signal came as it was shown.
     shown = int(out.split()[-1]) if out.split() else 50
     assert step in (shown, shown - 10)
