@@ -11,7 +11,7 @@ from jaxtyping import Float, PyTree
 
 from .._errors import InputError, RunError
 from .._types import Model
-from ..optimize.iterations import Solver, as_it_is, iterate
+from ..optimize.iterations import Solver, run_iterations, traced_now
 from ..optimize.least_squares import LEVENBERG_MARQUARDT, SumOfSquares
 from ..parameters import parameters, partition, replace, trainable, unconstrain
 from ..train.fit import check_on_host
@@ -67,7 +67,7 @@ def profile_likelihood(
     Source: D. M. Bates, D. G. Watts, Nonlinear Regression Analysis and Its Applications, Wiley 1988, section 6.1.
     """
     check_on_host("profile_likelihood", model, data)
-    residuals = as_it_is(residuals, model, data)
+    residuals = traced_now(residuals, model, data)
     trained, _ = partition(model, filter_spec)
     known = parameters(trained)
     if path not in known or known[path].value.size != 1:
@@ -116,7 +116,7 @@ class _Distance:
         if not parameters(trained):
             return model
         start = unconstrain(_inside(trained))
-        end = iterate(self.residuals, self.solver, start, fixed, self.data, self.steps, jnp.array(True))
+        end = run_iterations(self.residuals, self.solver, start, fixed, self.data, self.steps, jnp.array(True))
         return eqx.combine(end.trained, fixed)
 
 

@@ -48,7 +48,7 @@ def test_optima_of_random_problems_are_those_of_scipy(name):
     data, optima = problems(count)
     function = SumOfSquares(residuals) if isinstance(solver, optx.AbstractMinimiser) else residuals
     starts = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count,)), Four())
-    fits = ds.fit_many(function, starts, data, each=True, solver=solver, steps=300)
+    fits = ds.fit_many(function, starts, data, separate_data=True, solver=solver, steps=300)
     found = np.stack(jax.tree.leaves(fits.models), axis=1)
     good = np.max(np.abs(found - optima), axis=1) < 1e-6
     assert good.sum() >= 198

@@ -45,7 +45,7 @@ def test_the_best_of_many_starts_is_the_global_optimum():
 def test_each_fit_is_that_of_one_alone():
     starts = ds.draw_models(Wave(), 8, key=jax.random.key(1))
     noisy = SEEN[None] + 0.1 * jax.random.normal(jax.random.key(2), (8, 200))
-    fits = ds.fit_many(residuals, starts, noisy, each=True, steps=40)
+    fits = ds.fit_many(residuals, starts, noisy, separate_data=True, steps=40)
     for number in (0, 5):
         start = jax.tree.map(lambda leaf: leaf[number], starts)
         alone, history = ds.fit_least_squares(residuals, start, noisy[number], steps=40, progress=False)
@@ -59,13 +59,13 @@ def test_each_fit_is_that_of_one_alone():
 def test_statuses_tell_failures_and_bounds_apart():
     data = jnp.stack([SEEN, jnp.full(200, jnp.nan), jnp.exp(0.02 * TS) * jnp.cos(5 * TS)])
     starts = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (3,)), Wave(omega=4.9))
-    fits = ds.fit_many(residuals, starts, data, each=True, steps=400)
+    fits = ds.fit_many(residuals, starts, data, separate_data=True, steps=400)
     status = [ds.FitStatus(int(s)) for s in fits.status]
     assert status == [ds.FitStatus.CONVERGED, ds.FitStatus.NON_FINITE, ds.FitStatus.AT_BOUND]
     assert fits.at_bound() == {"decay": 1}
     assert "start elsewhere" in status[1].explanation
     assert float(fits.best().offset) == pytest.approx(0.3, rel=1e-8)
-    short = ds.fit_many(residuals, starts, data, each=True, steps=2)
+    short = ds.fit_many(residuals, starts, data, separate_data=True, steps=2)
     assert ds.FitStatus(int(short.status[0])) is ds.FitStatus.STEP_LIMIT
 
 
@@ -91,8 +91,8 @@ def test_drawn_models_are_within_bounds_and_leave_what_does_not_train():
 
 def test_leading_axes_must_agree():
     starts = ds.draw_models(Wave(), 3, key=jax.random.key(0))
-    with pytest.raises(InputError, match=r"models \(and data, if each has its own\) must have one leading axis"):
-        ds.fit_many(residuals, starts, jnp.zeros((4, 200)), each=True)
+    with pytest.raises(InputError, match=r"models \(and data, if each fit has its own\) must have one leading axis"):
+        ds.fit_many(residuals, starts, jnp.zeros((4, 200)), separate_data=True)
     with pytest.raises(InputError, match="count=0: draw at least one model"):
         ds.draw_models(Wave(), 0, key=jax.random.key(0))
 

@@ -120,7 +120,7 @@ def many_posteriors(count, seed):
     """Fits of the wave to so many noisy sets of data, and what is believed of each."""
     seen = TRUE(TS)[None] + 0.1 * jax.random.normal(jax.random.key(seed), (count, 40))
     starts = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count,)), Wave())
-    fits = ds.fit_many(wave, starts, seen, each=True)
+    fits = ds.fit_many(wave, starts, seen, separate_data=True)
     assert np.all(np.asarray(fits.status) == ds.FitStatus.CONVERGED)
 
     @eqx.filter_jit
