@@ -54,7 +54,7 @@ def test_a_fit_with_gaps_is_that_of_the_rest(residuals, kind):
         assert float(found.noise) == pytest.approx(noise, rel=rtol)
         assert int(found.degrees_of_freedom) == freedom
         for observed in (False, True):
-            bands = [b.band(lambda m: m["slope"] * X.astype(kind), 0.9, observed=observed) for b in (found, plain)]
+            bands = [b.credible_band(lambda m: m["slope"] * X.astype(kind), 0.9, include_noise=observed) for b in (found, plain)]
             np.testing.assert_allclose(bands[0].high, bands[1].high, rtol=rtol, atol=rtol)
 
 
@@ -103,7 +103,7 @@ def test_the_count_of_measurements_may_be_given():
 def test_too_few_measurements_beside_gaps_are_refused():
     seen = np.where(np.arange(20) < 2, SEEN, np.nan)
     model = {"slope": jnp.array(2.0), "offset": jnp.array(0.5)}
-    message = r"2 residuals \(18 of 20 are masked\) cannot tell the noise beside 2 parameters: give noise="
+    message = r"2 residuals \(18 of 20 are masked\) cannot determine the noise and 2 parameters: give noise="
     with pytest.raises(InputError, match=message):
         ds.posterior(by_where, model, (X, seen))
     assert np.isfinite(ds.posterior(by_where, model, (X, seen), noise=0.1).std()).all()

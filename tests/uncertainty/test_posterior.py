@@ -200,7 +200,7 @@ def test_only_what_trains_is_believed(fitted):
 
 def test_bad_input_is_named(fitted):
     two = lambda model, _: jnp.stack([model.slope, model.offset])
-    with pytest.raises(InputError, match="2 residuals cannot tell the noise beside 2 parameters: give noise="):
+    with pytest.raises(InputError, match="2 residuals cannot determine the noise and 2 parameters: give noise="):
         ds.posterior(two, fitted[0])
     with pytest.raises(InputError, match=r"level=90: give a share between 0 and 1"):
         fitted[1].credible_intervals(90)
