@@ -65,9 +65,9 @@ class History(NamedTuple):
         """The first and the last loss, the number of steps, the times, and how the fit ended."""
         if not isinstance(self.loss, np.ndarray):
             return tuple.__repr__(self)
-        made = int(np.sum(~np.isnan(self.loss)))
-        first = f"{self.loss[0]:.4g} -> " if made > 1 else ""
-        phrases = [f"loss {first}{self.last_loss:.4g} in {made} of {len(self.loss)} steps"]
+        steps_made = int(np.sum(~np.isnan(self.loss)))
+        first = f"{self.loss[0]:.4g} -> " if steps_made > 1 else ""
+        phrases = [f"loss {first}{self.last_loss:.4g} in {steps_made} of {len(self.loss)} steps"]
         phrases += [f"{self.seconds:.3g} s (and {self.compile_seconds:.3g} s of compiling)"]
         phrases += [f"{self.dropped} steps dropped"] if self.dropped else []
         phrases += [f"at its bound: {', '.join(self.at_bound)}"] if self.at_bound else []
@@ -189,9 +189,9 @@ def _run(loop: FitLoop, snapshot: Snapshot, checkpointer: Checkpointer, bar: Pro
             new = loop.snapshot_after(snapshot, result)
             new = new._replace(seconds=time.perf_counter() - began)
             healthy = bool(new.state.healthy)
-            made = new.done if healthy else int(new.state.step)
-            if made:
-                bar.show(made, new.losses[made - 1], last=not healthy)
+            steps_made = new.done if healthy else int(new.state.step)
+            if steps_made:
+                bar.show(steps_made, new.losses[steps_made - 1], last=not healthy)
             if not healthy:
                 return new, ""
             if callback is not None:

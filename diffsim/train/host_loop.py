@@ -148,10 +148,10 @@ class FitLoop:
 
     def progress(self, first: int, snapshot: Snapshot) -> FitProgress:
         """What the callback is passed after the call that made the steps from `first` on."""
-        made = slice(first, snapshot.done)
+        rows = slice(first, snapshot.done)
         value = None if snapshot.best is None else float(snapshot.validation[self.number_of_calls(snapshot.done) - 1])
         model = lambda: self.model(snapshot.state.trained)
-        return FitProgress(snapshot.done, snapshot.losses[made].copy(), snapshot.dropped[made].copy(), value, model)
+        return FitProgress(snapshot.done, snapshot.losses[rows].copy(), snapshot.dropped[rows].copy(), value, model)
 
     def is_finished(self, snapshot: Snapshot) -> bool:
         """Whether all steps are made or the patience is exhausted."""

@@ -29,11 +29,11 @@ def test_a_loss_without_slopes_is_minimized():
     """3 of 3 seeds; the steps of the loss leave the minimum known to some 1e-4."""
     for seed in range(3):
         train = ds.trainable(Point(), "x", "y")
-        found, history = ds.fit_cma_es(stairs, Point(), generations=300, seed=seed, filter_spec=train, progress=False)
-        np.testing.assert_allclose((found.x, found.y), (1.0, 1.0), atol=1e-3)
-        assert found.z == 3.0
+        fitted, history = ds.fit_cma_es(stairs, Point(), generations=300, seed=seed, filter_spec=train, progress=False)
+        np.testing.assert_allclose((fitted.x, fitted.y), (1.0, 1.0), atol=1e-3)
+        assert fitted.z == 3.0
         assert np.min(history.loss) < 1e-8
-        assert float(stairs(found, None)) == np.min(history.loss)
+        assert float(stairs(fitted, None)) == np.min(history.loss)
 
 
 def test_the_same_seed_gives_the_same_fit():
@@ -44,8 +44,8 @@ def test_the_same_seed_gives_the_same_fit():
 
 def test_losses_that_are_not_finite_count_as_the_greatest():
     partly = lambda point, data: jnp.where(point.x < 0, jnp.nan, stairs(point, data))
-    found, _ = ds.fit_cma_es(partly, Point(x=0.1), generations=200, progress=False)
-    np.testing.assert_allclose((found.x, found.y), (1.0, 1.0), atol=1e-2)
+    fitted, _ = ds.fit_cma_es(partly, Point(x=0.1), generations=200, progress=False)
+    np.testing.assert_allclose((fitted.x, fitted.y), (1.0, 1.0), atol=1e-2)
     with pytest.raises(ds.FitError, match="no model of the first generation has a finite loss: start elsewhere"):
         ds.fit_cma_es(lambda point, _: point.x * jnp.nan, Point(), progress=False)
 

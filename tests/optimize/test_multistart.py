@@ -35,9 +35,9 @@ def test_the_best_of_many_starts_is_the_global_optimum():
         fits = ds.fit_many(residuals, starts, SEEN)
         right = np.abs(fits.models.omega - 5.0) < 1e-6
         assert 1 <= right.sum() < 32
-        found = fits.best()
-        np.testing.assert_allclose((found.omega, found.decay, found.offset), (5.0, 0.05, 0.3), rtol=1e-8)
-        assert found.name == "wave"
+        fitted = fits.best()
+        np.testing.assert_allclose((fitted.omega, fitted.decay, fitted.offset), (5.0, 0.05, 0.3), rtol=1e-8)
+        assert fitted.name == "wave"
         assert sum(fits.counts().values()) == 32
 
 

@@ -51,9 +51,9 @@ def case(seed):
     return seen, Oscillator(omega=wrong, x=float(seen[0]))
 
 
-def right(found):
+def right(fitted):
     """Whether a fit is the true motion: its frequency is known to 1e-4, the next minimum is 0.1 away."""
-    return abs(float(found.omega) - 4.0) < 5e-3
+    return abs(float(fitted.omega) - 4.0) < 5e-3
 
 
 LENGTHS = [8, 12, 18, 27, 40, 60, 90, 140, 220, 401]
@@ -68,14 +68,14 @@ def guessed(seen):
 @pytest.mark.slow
 def test_a_bad_frequency_needs_more_than_single_shooting():
     """Of six seeds single shooting finds at most one, the other two ways all."""
-    found = {"single": 0, "growing": 0, "multiple": 0}
+    successes = {"single": 0, "growing": 0, "multiple": 0}
     for seed in range(6):
         seen, start = case(seed)
-        found["single"] += right(ds.fit_least_squares(residuals, start, seen, **QUIET)[0])
-        found["growing"] += right(ds.fit_growing(residuals, start, seen, lengths=LENGTHS, **QUIET)[0])
-        found["multiple"] += right(ds.fit_multiple_shooting(PROBLEM, start, TS, seen, guessed(seen), **QUIET)[0])
-    assert found["growing"] == found["multiple"] == 6
-    assert found["single"] <= 1
+        successes["single"] += right(ds.fit_least_squares(residuals, start, seen, **QUIET)[0])
+        successes["growing"] += right(ds.fit_growing(residuals, start, seen, lengths=LENGTHS, **QUIET)[0])
+        successes["multiple"] += right(ds.fit_multiple_shooting(PROBLEM, start, TS, seen, guessed(seen), **QUIET)[0])
+    assert successes["growing"] == successes["multiple"] == 6
+    assert successes["single"] <= 1
 
 
 @pytest.mark.slow
@@ -84,10 +84,10 @@ def test_both_ways_end_in_the_optimum_of_the_whole():
     best, _ = ds.fit_least_squares(residuals, TRUE, seen, **QUIET)
     growing, _ = ds.fit_growing(residuals, start, seen, lengths=LENGTHS, **QUIET)
     multiple, history = ds.fit_multiple_shooting(PROBLEM, start, TS, seen, guessed(seen), **QUIET)
-    for found in (growing, multiple):
+    for fitted in (growing, multiple):
         for name in ("omega", "decay", "x", "v"):
             # The solver's tolerance of 1e-9, in parameters of order one.
-            assert float(getattr(found, name)) == pytest.approx(float(getattr(best, name)), abs=1e-6)
+            assert float(getattr(fitted, name)) == pytest.approx(float(getattr(best, name)), abs=1e-6)
     last = history.loss[np.isfinite(history.loss)][-1]
     assert last == pytest.approx(0.5 * float(jnp.sum(residuals(multiple, seen) ** 2)), rel=1e-9)
 
@@ -97,21 +97,21 @@ def test_gaps_in_the_measurements_do_not_count():
     seen, start = case(1)
     holes = jnp.where((jnp.arange(401) % 7 == 3) | ((TS > 20) & (TS < 22)), jnp.nan, seen)
     nodes = guessed(CLEAN)
-    found, _ = ds.fit_multiple_shooting(PROBLEM, start, TS, holes, nodes, **QUIET)
-    assert right(found)
+    fitted, _ = ds.fit_multiple_shooting(PROBLEM, start, TS, holes, nodes, **QUIET)
+    assert right(fitted)
     there = np.isfinite(holes)
-    kept = lambda p, seen: residuals(p, 0.0)[there] - seen[there]
-    alone, _ = ds.fit_least_squares(kept, found, holes, **QUIET)
-    assert float(found.omega) == pytest.approx(float(alone.omega), abs=1e-8)
+    observed = lambda p, seen: residuals(p, 0.0)[there] - seen[there]
+    alone, _ = ds.fit_least_squares(observed, fitted, holes, **QUIET)
+    assert float(fitted.omega) == pytest.approx(float(alone.omega), abs=1e-8)
 
 
 @pytest.mark.slow
 def test_what_does_not_train_stays():
     seen, start = case(2)
-    found, _ = ds.fit_multiple_shooting(
+    fitted, _ = ds.fit_multiple_shooting(
         PROBLEM, start, TS, seen, guessed(seen), filter_spec=ds.frozen(start, "decay"), **QUIET
     )
-    assert float(found.decay) == 0.05
+    assert float(fitted.decay) == 0.05
 
 
 def test_bad_input_is_named():

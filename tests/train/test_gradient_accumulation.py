@@ -32,9 +32,9 @@ def test_value_and_gradient_are_those_of_the_plain_mean(model, size):
     mean = ds.batched_mean(loss, batch_size=size)
     blocked = jax.jit(jax.value_and_grad(lambda t: mean(combine(t, fixed), ITEMS)))
     simple = jax.jit(jax.value_and_grad(lambda t: jnp.mean(jax.vmap(lambda x: loss(combine(t, fixed), x))(ITEMS))))
-    for found, expected in zip(jax.tree.leaves(blocked(trained)), jax.tree.leaves(simple(trained)), strict=True):
+    for actual, expected in zip(jax.tree.leaves(blocked(trained)), jax.tree.leaves(simple(trained)), strict=True):
         # Another order of summation of 23 numbers: rounding.
-        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-14)
+        np.testing.assert_allclose(actual, expected, rtol=1e-12, atol=1e-14)
 
 
 def test_cost_changes_the_order_alone(model):

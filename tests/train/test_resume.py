@@ -75,13 +75,13 @@ def test_a_fit_that_broke_off_ends_with_the_same_bits(path, step):
     with pytest.raises(Stop):
         fit(path, callback=stop_at(step))
     steps = []
-    found = fit(path, callback=lambda progress: steps.append(progress.step))
-    assert_same(found, fit(None))
+    resumed = fit(path, callback=lambda progress: steps.append(progress.step))
+    assert_same(resumed, fit(None))
     # It went on from the call that broke off, and no earlier.
     assert steps == [s for s in (7, 14, 21, 28, 35, 40) if s >= step]
     # Once it has ended, it ends at once.
     again = fit(path, callback=stop_at(0))
-    assert_same(again, found)
+    assert_same(again, resumed)
     assert again[1].compile_seconds == 0.0
 
 

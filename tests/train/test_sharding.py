@@ -45,8 +45,8 @@ def share(folder, devices, count, *task, codes=None):
     finally:
         for process in processes:
             process.kill()
-    found = [process.returncode for process in processes]
-    assert found == (codes or [0] * count), f"{found}: {said[0][-2000:]}"
+    exit_codes = [process.returncode for process in processes]
+    assert exit_codes == (codes or [0] * count), f"{exit_codes}: {said[0][-2000:]}"
     return said
 
 
@@ -56,10 +56,10 @@ def result(folder, index=0):
 
 def assert_equal(folder, other, index=0):
     """The results of two fits, their losses and parameters, are the same but for rounding."""
-    found, expected = result(folder, index), result(other)
-    assert found.keys() == expected.keys()
+    actual, expected = result(folder, index), result(other)
+    assert actual.keys() == expected.keys()
     for name, leaf in expected.items():
-        np.testing.assert_allclose(found[name].value, leaf.value, rtol=1e-12, atol=1e-13, err_msg=name)
+        np.testing.assert_allclose(actual[name].value, leaf.value, rtol=1e-12, atol=1e-13, err_msg=name)
 
 
 @pytest.fixture(scope="module")

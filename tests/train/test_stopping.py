@@ -117,14 +117,14 @@ def test_metrics_of_a_fit_that_broke_off_are_those_of_a_whole_one(tmp_path):
         options = {"steps_per_call": 10, "progress": False, "non_finite": "skip"}
         ds.fit(loss, START, RATE, bad, callback=callback, early_stopping=early_stopping, checkpoint=saved, **options)
 
-    run("whole")
+    run("complete")
     with pytest.raises(Stop):
         run("cut", end=60)
     # A line that a crash has cut, after one that lies beyond the last checkpoint.
     with (tmp_path / "cut.jsonl").open("a") as file:
         file.write('{"step": 70, "lo')
     run("cut")
-    text = (tmp_path / "whole.jsonl").read_text()
+    text = (tmp_path / "complete.jsonl").read_text()
     assert (tmp_path / "cut.jsonl").read_text() == text
     lines = [json.loads(line) for line in text.splitlines()]
     assert [line["step"] for line in lines] == [10, 20, 30, 40, 50, 60, 70, 80, 90, 95]

@@ -93,16 +93,16 @@ class Line(eqx.Module):
     offset: Scalar = param(0.5, "m")
 
 
-def test_a_belief_prints_values_with_deviations():
+def test_a_posterior_prints_values_with_deviations():
     residuals = lambda model, seen: model.slope * X + model.offset - seen
     model, history = ds.fit_least_squares(residuals, Line(), SEEN, **QUIET)
-    found = ds.posterior(residuals, model, SEEN)
-    slope, offset = found.summary()
-    shown = str(found).splitlines()
+    posterior = ds.posterior(residuals, model, SEEN)
+    slope, offset = posterior.summary()
+    shown = str(posterior).splitlines()
     assert shown == [
         f"slope  = {slope.value:.3f} +- {slope.std:.3f} m/s",
         f"offset = {offset.value:.3f} +- {offset.std:.3f} m",
-        f"noise = {float(found.noise):.3g} (18 degrees of freedom)",
+        f"noise = {float(posterior.noise):.3g} (18 degrees of freedom)",
     ]
     assert str(ds.posterior(residuals, model, SEEN, noise=0.5)).endswith("noise = 0.5 (given)")
     on, _ = ds.fit_least_squares(residuals, Line(), 7 * X, **QUIET)
@@ -117,8 +117,8 @@ def test_a_belief_prints_values_with_deviations():
 
 
 def test_a_profile_and_many_fits_print_what_they_found():
-    found = ds.ProfileLikelihood("rate", 2.0, 1.5, np.inf, (False, True), np.zeros((3, 2)))
-    assert str(found) == "ProfileLikelihood(rate = 2, from 1.5 to inf (open))"
+    profile = ds.ProfileLikelihood("rate", 2.0, 1.5, np.inf, (False, True), np.zeros((3, 2)))
+    assert str(profile) == "ProfileLikelihood(rate = 2, from 1.5 to inf (open))"
     starts = {"slope": jnp.array([1.0, 3.0]), "offset": jnp.zeros(2)}
     fits = ds.fit_many(line, starts, SEEN)
     assert str(fits) == f"Fits(2 converged; least loss {float(np.min(fits.loss)):.4g})"
@@ -126,22 +126,22 @@ def test_a_profile_and_many_fits_print_what_they_found():
 
 def test_results_print_whatever_they_hold():
     fits = ds.fit_many(line, {"slope": jnp.ones(2), "offset": jnp.zeros(2)}, SEEN, steps=20)
-    found = ds.posterior(line, fits.best(), SEEN)
+    posterior = ds.posterior(line, fits.best(), SEEN)
     many = jax.vmap(lambda model: ds.posterior(line, model, SEEN))(fits.models)
     history = ds.History(np.zeros(3), 0.1, 0.2)
     assert repr(history) == "History(loss 0 -> 0 in 3 of 3 steps; 0.1 s (and 0.2 s of compiling))"
-    for tree in (many, *(jax.tree.map(lambda leaf: None, each) for each in (found, fits, history))):
+    for tree in (many, *(jax.tree.map(lambda leaf: None, each) for each in (posterior, fits, history))):
         assert repr(tree)
 
 
 def test_a_second_fit_sees_what_its_function_closes_over_now():
     """A target that changes between two fits by the same function, for every fit that is compiled once."""
-    held = {"target": 1.0}
-    residuals = lambda model, data: model["a"] - held["target"] + 0 * data
-    loss = lambda model, data: (model["a"] - held["target"]) ** 2
+    closed_over = {"target": 1.0}
+    residuals = lambda model, data: model["a"] - closed_over["target"] + 0 * data
+    loss = lambda model, data: (model["a"] - closed_over["target"]) ** 2
     start, data = {"a": jnp.array(0.5)}, jnp.zeros(3)
     for target in (1.0, 4.0):
-        held["target"] = target
+        closed_over["target"] = target
         ends = [
             ds.fit_least_squares(residuals, start, data, progress=False)[0]["a"],
             ds.minimize(loss, start, None, progress=False)[0]["a"],

@@ -32,30 +32,30 @@ def fitted():
 
 
 def test_linear_regression_has_its_closed_form(fitted):
-    model, found = fitted
+    model, posterior = fitted
     matrix = np.stack([X, np.ones(20)], axis=1)
     variance = np.sum(np.square(line(model, SEEN))) / 18
     closed = variance * np.linalg.inv(matrix.T @ matrix)
-    np.testing.assert_allclose(found.covariance, closed, rtol=1e-12)
-    np.testing.assert_allclose(found.std(), np.sqrt(np.diag(closed)), rtol=1e-12)
-    assert float(found.correlation()[0, 1]) == pytest.approx(closed[0, 1] / np.sqrt(np.prod(np.diag(closed))))
-    assert (float(found.degrees_of_freedom), float(found.noise)) == (18, pytest.approx(np.sqrt(variance)))
+    np.testing.assert_allclose(posterior.covariance, closed, rtol=1e-12)
+    np.testing.assert_allclose(posterior.std(), np.sqrt(np.diag(closed)), rtol=1e-12)
+    assert float(posterior.correlation()[0, 1]) == pytest.approx(closed[0, 1] / np.sqrt(np.prod(np.diag(closed))))
+    assert (float(posterior.degrees_of_freedom), float(posterior.noise)) == (18, pytest.approx(np.sqrt(variance)))
     # The band of a line and of a new point beside it: the textbook's formulas.
     at = jnp.array([0.0, 3.0])
     predict = lambda model: model.slope * at + model.offset
     spread = np.sqrt(variance * (1 / 20 + (np.asarray(at) - X.mean()) ** 2 / np.sum((X - X.mean()) ** 2)))
     for observed, std in ((False, spread), (True, np.sqrt(spread**2 + variance))):
-        band = found.credible_band(predict, 0.95, include_noise=observed)
+        band = posterior.credible_band(predict, 0.95, include_noise=observed)
         np.testing.assert_allclose(band.std, std, rtol=1e-12)
         np.testing.assert_allclose(band.high - band.value, stats.t(18).ppf(0.975) * std, rtol=1e-10)
         np.testing.assert_allclose(band.value - band.low, band.high - band.value, rtol=1e-10)
 
 
 def test_known_noise_takes_the_place_of_its_estimate(fitted):
-    found = ds.posterior(line, fitted[0], SEEN, noise=0.5)
+    posterior = ds.posterior(line, fitted[0], SEEN, noise=0.5)
     matrix = np.stack([X, np.ones(20)], axis=1)
-    np.testing.assert_allclose(found.covariance, 0.25 * np.linalg.inv(matrix.T @ matrix), rtol=1e-12)
-    assert float(found.critical_value(0.9)) == pytest.approx(stats.norm.ppf(0.95))
+    np.testing.assert_allclose(posterior.covariance, 0.25 * np.linalg.inv(matrix.T @ matrix), rtol=1e-12)
+    assert float(posterior.critical_value(0.9)) == pytest.approx(stats.norm.ppf(0.95))
 
 
 TS = jnp.linspace(0.0, 4.0, 40)
@@ -81,13 +81,13 @@ TRUE = Wave(amplitude=2.0, omega=2.0, decay=0.3, phase=0.4)
 def test_a_nonlinear_fit_has_the_covariance_of_scipy():
     seen = TRUE(TS) + 0.1 * jax.random.normal(jax.random.key(0), TS.shape)
     model, _ = ds.fit_least_squares(wave, Wave(), seen, progress=False)
-    found = ds.posterior(wave, model, seen)
+    posterior = ds.posterior(wave, model, seen)
     form = lambda t, a, w, d, p: a * np.exp(-d * t) * np.cos(w * t + p)
     values, covariance = curve_fit(form, TS, seen, p0=[1.5, 1.8, 0.5, 0.0], xtol=1e-12, ftol=1e-12)
     np.testing.assert_allclose(jax.tree.leaves(model), values, rtol=1e-6)
     # SciPy's Jacobian is one of differences.
-    np.testing.assert_allclose(found.covariance, covariance, rtol=1e-3, atol=1e-6)
-    rows = {row.path: row for row in found.summary(0.9)}
+    np.testing.assert_allclose(posterior.covariance, covariance, rtol=1e-3, atol=1e-6)
+    rows = {row.path: row for row in posterior.summary(0.9)}
     assert rows["omega"].unit == "rad/s"
     assert rows["omega"].low < float(model.omega) < rows["omega"].high
     reach = stats.t(36).ppf(0.95) * rows["omega"].std
@@ -96,9 +96,9 @@ def test_a_nonlinear_fit_has_the_covariance_of_scipy():
 
 
 def test_the_hessian_of_a_likelihood_agrees_where_the_model_is_linear(fitted):
-    model, found = fitted
-    nll = lambda model, seen: jnp.sum(line(model, seen) ** 2) / (2 * found.noise**2)
-    np.testing.assert_allclose(ds.laplace_posterior(nll, model, SEEN).covariance, found.covariance, rtol=1e-10)
+    model, posterior = fitted
+    nll = lambda model, seen: jnp.sum(line(model, seen) ** 2) / (2 * posterior.noise**2)
+    np.testing.assert_allclose(ds.laplace_posterior(nll, model, SEEN).covariance, posterior.covariance, rtol=1e-10)
     with pytest.raises(RunError, match="the loss curves downwards at this model: it is no minimum"):
         ds.laplace_posterior(lambda model, seen: -nll(model, seen), model, SEEN)
 
@@ -126,26 +126,26 @@ def many_posteriors(count, seed):
     @eqx.filter_jit
     @eqx.filter_vmap
     def believe(model, seen):
-        found = ds.posterior(wave, model, seen)
-        return found, found.delta_method(lambda model: model(TS))
+        posterior = ds.posterior(wave, model, seen)
+        return posterior, posterior.delta_method(lambda model: model(TS))
 
     return believe(fits.models, seen)
 
 
 def test_bands_and_intervals_cover_the_truth_as_often_as_they_say():
     """Of 90% bands over 200 fits 87 to 93% hold the truth; over 2,000 fits, 88.5 to 91.5%."""
-    found, (value, std) = many_posteriors(2000, 0)
-    reach = found.critical_value(0.9)[:, None]
+    posterior, (value, std) = many_posteriors(2000, 0)
+    reach = posterior.critical_value(0.9)[:, None]
     inside = np.abs(value - TRUE(TS)[None]) <= reach * std
     assert 0.87 <= inside[:200].mean() <= 0.93
     assert 0.885 <= inside.mean() <= 0.915
-    values, truth = np.stack(jax.tree.leaves(found.trained), axis=1), np.array(jax.tree.leaves(TRUE))
-    stds = np.sqrt(np.asarray(jnp.diagonal(found.covariance, axis1=1, axis2=2)))
+    values, truth = np.stack(jax.tree.leaves(posterior.trained), axis=1), np.array(jax.tree.leaves(TRUE))
+    stds = np.sqrt(np.asarray(jnp.diagonal(posterior.covariance, axis1=1, axis2=2)))
     covered = np.abs(values - truth) <= reach * stds
     # The standard error of each of the four shares is 0.7%.
     assert np.all(np.abs(covered.mean(axis=0) - 0.9) < 0.02)
     # Residuals tell the noise: its square is chi-squared with 36 degrees of freedom.
-    assert float(np.mean(found.noise**2)) == pytest.approx(0.01, rel=0.02)
+    assert float(np.mean(posterior.noise**2)) == pytest.approx(0.01, rel=0.02)
 
 
 class Product(eqx.Module):
@@ -163,29 +163,29 @@ def product(model, seen):
 def test_a_direction_that_data_leave_open_is_named():
     """Only a b is seen: a may grow by as many percent as b falls. c is on its bound."""
     model = Product()
-    found = ds.posterior(product, model, product(model, 0.0) + 0.1 * jnp.sin(5 * X))
-    (direction,) = found.flat_directions()
+    posterior = ds.posterior(product, model, product(model, 0.0) + 0.1 * jnp.sin(5 * X))
+    (direction,) = posterior.flat_directions()
     assert set(direction) == {"a", "b"}
     assert direction["a"] == pytest.approx(-direction["b"], rel=1e-6)
-    rows = {row.path: row for row in found.summary()}
+    rows = {row.path: row for row in posterior.summary()}
     assert [rows[name].remark for name in ("a", "b", "c", "gains[1]")] == [*2 * ["not determined"], "at its bound", ""]
     assert (rows["a"].low, rows["a"].high) == (-np.inf, np.inf)
     assert np.isnan(rows["c"].std)
     predict = lambda model: jnp.stack([model.a * model.b, model.a, model.gains[1]])
-    std = found.credible_band(predict).std
+    std = posterior.credible_band(predict).std
     assert np.isfinite(std[0])
     assert np.isinf(std[1])
     # What is seen is known as well as if its parts were one parameter, and c as one that is fixed.
     matrix = jnp.stack([X, jnp.cos(X), jnp.cos(2 * X)], axis=1)
-    spread = np.sqrt(np.diag(np.linalg.inv(matrix.T @ matrix))) * float(found.noise)
+    spread = np.sqrt(np.diag(np.linalg.inv(matrix.T @ matrix))) * float(posterior.noise)
     np.testing.assert_allclose((std[0], std[2]), spread[[0, 2]], rtol=1e-9)
-    assert float(found.degrees_of_freedom) == 20 - 3
+    assert float(posterior.degrees_of_freedom) == 20 - 3
 
 
 def test_intervals_never_leave_the_bounds():
     model = Wave(amplitude=0.05, omega=2.0, decay=0.3, phase=0.4)
-    found = ds.posterior(wave, model, model(TS) + 0.1 * jnp.sin(50 * TS))
-    low, high = found.credible_intervals(0.99)
+    posterior = ds.posterior(wave, model, model(TS) + 0.1 * jnp.sin(50 * TS))
+    low, high = posterior.credible_intervals(0.99)
     assert np.all(low[:3] >= np.array([0.0, 0.5, 0.0]))
     assert np.all(high[:2] <= np.array([10.0, 4.0]))
     assert np.all(low < high)
@@ -193,9 +193,9 @@ def test_intervals_never_leave_the_bounds():
 
 def test_only_what_trains_is_believed(fitted):
     model, _ = fitted
-    found = ds.posterior(line, model, SEEN, filter_spec=ds.trainable(model, "slope"))
-    assert [row.path for row in found.summary()] == ["slope"]
-    assert float(found.covariance[0, 0]) == pytest.approx(float(found.noise) ** 2 / float(jnp.sum(X**2)))
+    posterior = ds.posterior(line, model, SEEN, filter_spec=ds.trainable(model, "slope"))
+    assert [row.path for row in posterior.summary()] == ["slope"]
+    assert float(posterior.covariance[0, 0]) == pytest.approx(float(posterior.noise) ** 2 / float(jnp.sum(X**2)))
 
 
 def test_bad_input_is_named(fitted):

@@ -24,15 +24,15 @@ def line(model, seen):
 
 def test_the_profile_of_a_line_is_its_students_interval():
     model, _ = ds.fit_least_squares(line, Line(), SEEN, progress=False)
-    found = ds.profile_likelihood(line, model, SEEN, path="offset", level=0.95)
+    profile = ds.profile_likelihood(line, model, SEEN, path="offset", level=0.95)
     reach = stats.t(18).ppf(0.975) * float(ds.posterior(line, model, SEEN).std()[1])
     # Narrowed down to 1e-4 of the distance.
-    assert found.high - found.value == pytest.approx(reach, rel=2e-4)
-    assert found.value - found.low == pytest.approx(reach, rel=2e-4)
-    assert found.open == (False, False)
+    assert profile.high - profile.value == pytest.approx(reach, rel=2e-4)
+    assert profile.value - profile.low == pytest.approx(reach, rel=2e-4)
+    assert profile.open == (False, False)
     # A straight line in standard deviations.
     slope = stats.t(18).ppf(0.975) / reach
-    np.testing.assert_allclose(found.points[:, 1], slope * (found.points[:, 0] - found.value), atol=1e-6)
+    np.testing.assert_allclose(profile.points[:, 1], slope * (profile.points[:, 0] - profile.value), atol=1e-6)
 
 
 class Decay(eqx.Module):
@@ -44,11 +44,11 @@ def test_a_curved_model_has_an_interval_that_is_not_symmetric():
     ts = jnp.linspace(0.0, 3.0, 15)
     residuals = lambda model, seen: jnp.exp(-model.rate * ts) - seen
     seen = jnp.exp(-2.0 * ts)
-    found = ds.profile_likelihood(residuals, Decay(rate=2.0), seen, path="rate", noise=0.2)
-    for end in (found.low, found.high):
+    profile = ds.profile_likelihood(residuals, Decay(rate=2.0), seen, path="rate", noise=0.2)
+    for end in (profile.low, profile.high):
         excess = np.sum(np.square(residuals(Decay(rate=end), seen))) / 0.04
         assert excess == pytest.approx(stats.chi2(1).ppf(0.9), rel=3e-4)
-    assert found.high - 2.0 > 1.5 * (2.0 - found.low)
+    assert profile.high - 2.0 > 1.5 * (2.0 - profile.low)
 
 
 def test_ends_on_a_bound_or_at_infinity_are_open():
@@ -69,8 +69,8 @@ def test_ends_on_a_bound_or_at_infinity_are_open():
 def test_others_on_their_bounds_are_fitted_again():
     model, history = ds.fit_least_squares(line, Line(), 6.0 * X, progress=False)
     assert history.at_bound == ("slope",)
-    found = ds.profile_likelihood(line, model, 6.0 * X, path="offset", noise=1.0)
-    assert found.low < float(model.offset) < found.high
+    profile = ds.profile_likelihood(line, model, 6.0 * X, path="offset", noise=1.0)
+    assert profile.low < float(model.offset) < profile.high
 
 
 def test_a_better_fit_elsewhere_is_reported():
