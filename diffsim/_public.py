@@ -39,7 +39,6 @@ from .ode.status import Status as Status
 from .ode.status import count_statuses as count_statuses
 from .ode.status import finished as finished
 from .optimize.cma_es import fit_cma_es as fit_cma_es
-from .optimize.iterations import FitStatus as FitStatus
 from .optimize.least_squares import LBFGS as LBFGS
 from .optimize.least_squares import LEVENBERG_MARQUARDT as LEVENBERG_MARQUARDT
 from .optimize.least_squares import fit_least_squares as fit_least_squares
@@ -50,6 +49,7 @@ from .optimize.multistart import fit_many as fit_many
 from .optimize.shooting import ShootingProblem as ShootingProblem
 from .optimize.shooting import fit_growing as fit_growing
 from .optimize.shooting import fit_multiple_shooting as fit_multiple_shooting
+from .optimize.status import FitStatus as FitStatus
 from .parameters import Parameter as Parameter
 from .parameters import at_bound as at_bound
 from .parameters import check_bounds as check_bounds
@@ -60,10 +60,10 @@ from .parameters import parameters as parameters
 from .parameters import replace as replace
 from .parameters import trainable as trainable
 from .parameters import unconstrain as unconstrain
-from .train.fit import FitError as FitError
-from .train.fit import History as History
 from .train.fit import fit as fit
 from .train.gradient_accumulation import batched_mean as batched_mean
+from .train.history import FitError as FitError
+from .train.history import History as History
 from .train.options import Checkpoint as Checkpoint
 from .train.options import EarlyStopping as EarlyStopping
 from .train.options import FitProgress as FitProgress

@@ -17,8 +17,9 @@ from .._types import Model, Scalar
 from ..parameters import at_bound, constrain, partition, unconstrain
 from ..train.bounds import flat_bounds
 from ..train.diagnosis import blame_data
-from ..train.fit import FitError, History, check_on_host
+from ..train.history import FitError, History
 from ..train.progress import ProgressBar
+from ..train.validate import check_on_host
 from .iterations import traced_now
 
 

@@ -1,6 +1,5 @@
 """The compiled loop of a fit by optimistix: iterations within bounds, and a status that says how they ended."""
 
-import enum
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ from ..autodiff.forward_mode import few_inputs
 from ..parameters import constrain, unconstrain
 from ..train.bounds import flat_bounds
 from .active_set import FlatProblem, Iterate, bound_distances, near_bound, update_active_set
+from .status import FitStatus
 
 Solver = optx.AbstractLeastSquaresSolver | optx.AbstractMinimiser
 
@@ -28,30 +28,6 @@ MAX_STAGNANT = 2  # so many accepted steps in a row that leave a sum of squares 
 STAGNATION = 1e-3  # of a solver's rtol: a smaller relative change of the sum of squares counts as none
 # A minimizer ends where each derivative times max(parameter, 1) is below this share of the loss.
 FLAT = 1e-6
-
-
-class FitStatus(enum.IntEnum):
-    """How a fit ended. Up to AT_BOUND it is a minimum within the solver's tolerances."""
-
-    CONVERGED = 0
-    AT_BOUND = 1
-    STEP_LIMIT = 2
-    NON_FINITE = 3
-    NO_PROGRESS = 4
-
-    @property
-    def explanation(self) -> str:
-        """What the status means and what to do about it."""
-        return _EXPLANATIONS[self]
-
-
-_EXPLANATIONS = (
-    "converged to the solver's tolerances, within the bounds",
-    "converged, with a parameter on its bound, beyond which the loss would fall further",
-    "step limit: the solver did not come to its tolerances; raise steps, or scale the residuals",
-    "non-finite: the loss of the starting model, or of a step that the solver took, is not finite; start elsewhere",
-    "no progress: no step lowered the loss; the start is a minimum, or the derivatives there are wrong",
-)
 
 
 class FitResult(NamedTuple):

@@ -16,9 +16,11 @@ from .._types import Model, Scalar
 from ..parameters import at_bound, parameters, partition, unconstrain
 from ..train.data import non_finite_in
 from ..train.diagnosis import Finding, blame_data, diagnose_stuck
-from ..train.fit import FitError, History, check_on_host
+from ..train.history import FitError, History
 from ..train.progress import ProgressBar
-from .iterations import FitResult, FitStatus, Solver, run_iterations, traced_now, with_rtol
+from ..train.validate import check_on_host
+from .iterations import FitResult, Solver, run_iterations, traced_now, with_rtol
+from .status import FitStatus
 
 # The trust region grows after steps that do three quarters of what the linear model predicts (Nocedal and Wright,
 # Numerical Optimization, Springer 2006, algorithm 4.1), not 99 hundredths: near a bound that is several times faster.

@@ -15,8 +15,9 @@ from .._jax.tracers import is_tracer
 from .._trees import common_length
 from .._types import Model
 from ..parameters import Parameter, at_bound, parameters, partition, trainable, unconstrain
-from .iterations import FitStatus, Solver, run_iterations, traced_now, with_rtol
+from .iterations import Solver, run_iterations, traced_now, with_rtol
 from .least_squares import LEVENBERG_MARQUARDT
+from .status import FitStatus
 
 
 class Fits(NamedTuple):

@@ -18,7 +18,7 @@ from .._trees import common_length
 from .._types import Model, State
 from ..parameters import trainable
 from ..train.bounds import is_at_bound
-from ..train.fit import History
+from ..train.history import History
 from .least_squares import fit_least_squares
 
 

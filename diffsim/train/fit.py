@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -13,79 +13,20 @@ import optax
 from jaxtyping import Float, PyTree
 
 from .._errors import InputError, RunError
-from .._jax.traced_function import is_traced
-from .._jax.tracers import is_tracer
 from .._types import Model
 from ..parameters import parameters, partition, unconstrain
 from .compiled_steps import TrainState
 from .data import non_finite_in
 from .diagnosis import Finding, blame_data, diagnose_stuck
+from .history import FitError, History
 from .host_loop import FitLoop
 from .options import NO_EARLY_STOPPING, Checkpoint, EarlyStopping, FitProgress, NonFinite
 from .progress import ProgressBar
 from .sharding import DeviceGroup
 from .snapshot import Checkpointer, Snapshot, fingerprint
+from .validate import check_on_host, check_optimizer, number_of_steps
 
 MIN_STEPS_WITHOUT_PROGRESS = 10  # so many losses, none of them below the first, are reported as no progress
-
-
-class History(NamedTuple):
-    """The course of a fit.
-
-    Attributes:
-        loss: The loss of each step.
-        seconds: The wall time of the steps.
-        compile_seconds: The wall time of compiling.
-        dropped: The number of steps that were not finite and left out.
-        validation: The validation loss after each compiled call, if there is one.
-        stopped: What ended the fit before its last batch: "minutes", "patience" or "" for nothing.
-        at_bound: The paths of the parameters that a least-squares fit or a minimizer left on a bound.
-        status: For these fits the name of their `FitStatus` in lower case; for any fit "no_progress" if no step
-            lowered the loss.
-        message: A sentence that says how the fit ended, and what keeps it from moving.
-    """
-
-    loss: Float[np.ndarray, " steps"]
-    seconds: float
-    compile_seconds: float
-    dropped: int = 0
-    validation: Float[np.ndarray, " calls"] | None = None
-    stopped: str = ""
-    at_bound: tuple[str, ...] = ()
-    status: str = ""
-    message: str = ""
-
-    @property
-    def last_loss(self) -> float:
-        """The last loss that is finite; NaN if there is none."""
-        finite = self.loss[np.isfinite(self.loss)]
-        return float(finite[-1]) if len(finite) else float("nan")
-
-    def __repr__(self) -> str:
-        """The first and the last loss, the number of steps, the times, and how the fit ended."""
-        if not isinstance(self.loss, np.ndarray):
-            return tuple.__repr__(self)
-        steps_made = int(np.sum(~np.isnan(self.loss)))
-        first = f"{self.loss[0]:.4g} -> " if steps_made > 1 else ""
-        phrases = [f"loss {first}{self.last_loss:.4g} in {steps_made} of {len(self.loss)} steps"]
-        phrases += [f"{self.seconds:.3g} s (and {self.compile_seconds:.3g} s of compiling)"]
-        phrases += [f"{self.dropped} steps dropped"] if self.dropped else []
-        phrases += [f"at its bound: {', '.join(self.at_bound)}"] if self.at_bound else []
-        phrases += [self.message] if self.message else []
-        return f"History({'; '.join(phrases)})"
-
-
-class FitError(RunError):
-    """A fit met a loss or gradient that is not finite.
-
-    Attributes:
-        model: The last healthy model.
-        history: The history up to there.
-    """
-
-    def __init__(self, message: str, model: Model, history: History):
-        super().__init__(message)
-        self.model, self.history = model, history
 
 
 def fit(
@@ -150,7 +91,7 @@ def fit(
     check_optimizer(optimizer)
     began = time.monotonic()
     policy = NonFinite(non_finite) if isinstance(non_finite, str) else non_finite
-    steps = _number_of_steps(batches)
+    steps = number_of_steps(batches)
     if steps_per_call < 1:
         raise InputError(f"steps_per_call={steps_per_call}: a call makes at least one step")
     trained, fixed = partition(model, filter_spec)
@@ -272,31 +213,3 @@ def _wrong_derivative(loop: FitLoop, start: Model, filter_spec) -> str:
     batch = jax.tree.map(lambda leaf: leaf[0], loop.batches)
     finding, cause = diagnose_stuck(loop.loss, trained, fixed, batch, squares=False)
     return cause if finding == Finding.DERIVATIVE else ""
-
-
-def check_on_host(name: str, *trees: PyTree) -> None:
-    """Raises InputError if a fit, called `name`, is called from within a transformed function."""
-    if is_traced() or any(is_tracer(leaf) for leaf in jax.tree.leaves(trees)):
-        raise InputError(
-            f"{name} was called within jit, vmap or grad: fits run on the host. Call it outside; "
-            "fit_many runs many fits side by side in one compiled call"
-        )
-
-
-def check_optimizer(optimizer: Any) -> None:
-    """Raises InputError for what is not an optimizer: a learning rate, a schedule, or a factory that was not called."""
-    if hasattr(optimizer, "init") and hasattr(optimizer, "update"):
-        return
-    if isinstance(optimizer, int | float) or eqx.is_array(optimizer):
-        raise InputError(f"optimizer={optimizer} is a number: give an optimizer, such as optax.adam({optimizer})")
-    name = getattr(optimizer, "__name__", type(optimizer).__name__)
-    raise InputError(f"optimizer={name} is no optimizer: give one of optax with its learning rate, as optax.adam(1e-3)")
-
-
-def _number_of_steps(batches) -> int:
-    """The common length of the leading axes."""
-    lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(batches)}
-    if len(lengths) != 1 or lengths & {(), (0,)}:
-        words = ", ".join(sorted(str(length[0]) if length else "none" for length in lengths))
-        raise InputError(f"batches have leading axes of lengths {words}: give one common number of steps")
-    return next(iter(lengths))[0]

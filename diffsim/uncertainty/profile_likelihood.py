@@ -14,7 +14,7 @@ from .._types import Model
 from ..optimize.iterations import Solver, run_iterations, traced_now
 from ..optimize.least_squares import LEVENBERG_MARQUARDT, SumOfSquares
 from ..parameters import parameters, partition, replace, trainable, unconstrain
-from ..train.fit import check_on_host
+from ..train.validate import check_on_host
 from .covariance import posterior
 
 MAX_DOUBLINGS = 40  # of a step away from the fit, after which an interval counts as open

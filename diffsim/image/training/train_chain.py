@@ -14,7 +14,8 @@ from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
 from ..._extras import extra
 from ...parameters import frozen
-from ...train.fit import History, fit
+from ...train.fit import fit
+from ...train.history import History
 from ..chain import Chain
 from ..demosaicing.bayer import mosaic
 from ..demosaicing.denoising_network import Restore
