@@ -21,7 +21,7 @@ class FitStatus(enum.IntEnum):
 _EXPLANATIONS = (
     "converged to the solver's tolerances, within the bounds",
     "converged, with a parameter on its bound, beyond which the loss would fall further",
-    "step limit: the solver did not come to its tolerances; raise steps, or scale the residuals",
+    "step limit: the solver did not reach its tolerances; raise steps, or scale the residuals",
     "non-finite: the loss of the starting model, or of a step that the solver took, is not finite; start elsewhere",
     "no progress: no step lowered the loss; the start is a minimum, or the derivatives there are wrong",
 )

@@ -184,5 +184,5 @@ def _check_fingerprint(path, contents: CheckpointContents, like: Snapshot) -> No
     leaves = [] if counts else misfits(contents, like._replace(losses=contents.leaves["losses"].value))
     wrong = counts + others + leaves[:4]
     if wrong:
-        cure = "Give the arguments it was begun with, or another path for a new fit"
+        cure = "Give the arguments it was started with, or another path for a new fit"
         raise InputError(f"{path} is of another fit: {'; '.join(wrong)}. {cure}")

@@ -1,6 +1,6 @@
 """One process of a fit that many devices share: `python sharing.py FOLDER DEVICES COUNT INDEX PORT [TASK]`.
 
-Saves what it comes to as FOLDER/result-INDEX. The task "stop" breaks the fit off in all processes, "die" kills the last
+Saves its result as FOLDER/result-INDEX. The task "stop" interrupts the fit in all processes, "die" kills the last
 process in the middle of it, "minutes" has no time.
 """
 

@@ -1,4 +1,4 @@
-"""Losses in blocks: value and gradient against the plain mean, whatever the blocks, their order and their rest."""
+"""Mean losses in blocks: value and gradient against the plain mean, for any blocks, order and padding."""
 
 import subprocess
 import sys

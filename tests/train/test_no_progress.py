@@ -1,4 +1,4 @@
-"""Fits that do not move say so, and what keeps them: wrong derivatives by parameter, and data that are not finite."""
+"""Fits that do not move say so, and why: wrong derivatives by parameter, and data that are not finite."""
 
 import re
 

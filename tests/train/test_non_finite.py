@@ -1,4 +1,4 @@
-"""Steps that are not finite: dropped or taken back by the named policy, counted, and the end of a fit at the limit."""
+"""Steps that are not finite: dropped or reverted by the named policy, counted, and the end of a fit at the limit."""
 
 import equinox as eqx
 import jax

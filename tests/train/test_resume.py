@@ -1,4 +1,4 @@
-"""Fits that are stopped and go on: the same bits as without the stop, and no other fit's checkpoint is touched."""
+"""Fits that are stopped and resumed: the same bits as without the stop, and no other checkpoint is touched."""
 
 import os
 import re
@@ -41,7 +41,7 @@ class Stop(Exception): ...
 
 
 def stop_at(step):
-    """A callbacker that breaks off a fit, before it is saved, once so many steps are made."""
+    """A callback that interrupts a fit, before it is saved, once so many steps are made."""
 
     def callback(progress):
         if progress.step >= step:
@@ -77,7 +77,7 @@ def test_a_fit_that_broke_off_ends_with_the_same_bits(path, step):
     steps = []
     resumed = fit(path, callback=lambda progress: steps.append(progress.step))
     assert_same(resumed, fit(None))
-    # It went on from the call that broke off, and no earlier.
+    # It resumed from the call that was interrupted, and no earlier.
     assert steps == [s for s in (7, 14, 21, 28, 35, 40) if s >= step]
     # Once it has ended, it ends at once.
     again = fit(path, callback=stop_at(0))

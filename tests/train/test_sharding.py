@@ -1,4 +1,4 @@
-"""Fits that devices and processes share: the numbers of one device, files from one process, ends in bounded time."""
+"""Fits shared by devices and processes: the numbers of one device, files from one process, ends in bounded time."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Ends before the last batch, and what a fit shows on its way: validation, patience, minutes, metrics, Ctrl-C."""
+"""Ends before the last batch, and what a fit reports: validation, patience, minutes, metrics, Ctrl-C."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What people do at first: a number for an optimizer, Python numbers in a model, a fit under jit, print."""
+"""First mistakes: a number for an optimizer, Python numbers in a model, a fit under jit; and what results print."""
 
 import equinox as eqx
 import jax

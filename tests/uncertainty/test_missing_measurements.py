@@ -1,4 +1,4 @@
-"""Missing measurements are no measurements: all that is said of a fit is as if the gaps were not in the data."""
+"""Missing measurements do not count: a fit with gaps in its data has the posterior of the data without them."""
 
 import equinox as eqx
 import jax
@@ -103,7 +103,7 @@ def test_the_count_of_measurements_may_be_given():
     assert float(ds.posterior(through, slope, measurements=3).noise) == pytest.approx(np.sqrt(squares / 2))
 
 
-def test_too_few_measurements_beside_gaps_are_refused():
+def test_too_few_measurements_between_gaps_are_refused():
     seen = np.where(np.arange(20) < 2, SEEN, np.nan)
     model = {"slope": jnp.array(2.0), "offset": jnp.array(0.5)}
     message = r"2 residuals \(18 of 20 are masked\) cannot determine the noise and 2 parameters: give noise="

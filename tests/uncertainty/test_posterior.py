@@ -40,7 +40,7 @@ def test_linear_regression_has_its_closed_form(fitted):
     np.testing.assert_allclose(posterior.std(), np.sqrt(np.diag(closed)), rtol=1e-12)
     assert float(posterior.correlation()[0, 1]) == pytest.approx(closed[0, 1] / np.sqrt(np.prod(np.diag(closed))))
     assert (float(posterior.degrees_of_freedom), float(posterior.noise)) == (18, pytest.approx(np.sqrt(variance)))
-    # The band of a line and of a new point beside it: the textbook's formulas.
+    # The band of a line and of a new point near it: the textbook's formulas.
     at = jnp.array([0.0, 3.0])
     predict = lambda model: model.slope * at + model.offset
     spread = np.sqrt(variance * (1 / 20 + (np.asarray(at) - X.mean()) ** 2 / np.sum((X - X.mean()) ** 2)))

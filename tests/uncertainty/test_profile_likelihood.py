@@ -55,7 +55,7 @@ def test_ends_on_a_bound_or_at_infinity_are_open():
     model, _ = ds.fit_least_squares(line, Line(), 4.9 * X, progress=False)
     wide = ds.profile_likelihood(line, model, 4.9 * X, path="slope", noise=1.0)
     assert (wide.high, wide.open) == (5.0, (False, True))
-    # On the bound itself, with the other parameter fitted anew.
+    # On the bound itself, with the other parameter fitted again.
     model, _ = ds.fit_least_squares(line, Line(), 6.0 * X, progress=False)
     on = ds.profile_likelihood(line, model, 6.0 * X, path="slope", noise=1.0)
     assert (on.value, on.high, on.open) == (5.0, 5.0, (False, True))
