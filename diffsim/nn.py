@@ -15,9 +15,20 @@ from .parameters import constant_field
 class BoundedMLP(eqx.Module):
     """A multilayer perceptron whose outputs stay between `low` and `high`, whatever its weights.
 
-    `low` and `high` are scalars or one value per output; with scalars the network returns a vector of length
-    `outputs`, or a scalar if `outputs` is None. `scale` divides the inputs: their typical size.
-    These three are no parameters: `ds.parameters` does not list them and a fit leaves them as they are.
+    The outputs of the last layer pass a sigmoid that is scaled to the limits; the activation is tanh. `low`, `high`
+    and `scale` are not parameters: `ds.parameters` does not list them, and a fit leaves them as they are.
+
+    Args:
+        inputs: The length of the input vector.
+        low, high: The limits, scalars or one value for each output.
+        outputs: The length of the output vector; None for a scalar if the limits are scalars, else their number.
+        width: The width of the hidden layers.
+        depth: The number of hidden layers.
+        scale: The typical size of the inputs, a scalar or one value for each, by which they are divided.
+        key: The random key of the weights.
+
+    Raises:
+        InputError: If a lower limit is not below its upper limit.
     """
 
     layers: eqx.nn.MLP
@@ -37,7 +48,7 @@ class BoundedMLP(eqx.Module):
         scale: ArrayLike = 1.0,
         key: PRNGKeyArray,
     ):
-        # In NumPy, where nothing is compiled; the limits may be constants within a traced function.
+        # In NumPy, which compiles nothing; the limits may be constants within a traced function.
         low, high = np.broadcast_arrays(np.asarray(low, float), np.asarray(high, float))
         if not np.all(low < high):
             raise InputError(f"low={low} and high={high}: each lower limit must be below its upper limit")
@@ -48,7 +59,7 @@ class BoundedMLP(eqx.Module):
         self.low, self.high, self.scale = (jnp.asarray(x, float) for x in (low, high, scale))
 
     def __call__(self, x: Float[Array, " inputs"]) -> Float[Array, "..."]:
-        """The outputs for one input vector."""
+        """The outputs for one input vector, shape (outputs,) or ()."""
         # The limits describe the machine; they are not learned.
         low, high, scale = jax.lax.stop_gradient((self.low, self.high, self.scale))
         return low + (high - low) * jax.nn.sigmoid(self.layers(x / scale))
@@ -56,5 +67,5 @@ class BoundedMLP(eqx.Module):
 
 @eqx.filter_jit
 def _layers(inputs: int, outputs: int | Literal["scalar"], width: int, depth: int, key: PRNGKeyArray) -> eqx.nn.MLP:
-    """The layers as Equinox initialises them, in one compiled program in place of several for each layer."""
+    """The layers as Equinox initializes them, in one compiled program instead of several for each layer."""
     return eqx.nn.MLP(inputs, outputs, width, depth, activation=jnp.tanh, key=key)

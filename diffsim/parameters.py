@@ -159,6 +159,33 @@ def frozen(model: Model, *paths: str) -> PyTree[bool]:
     return jax.tree.map(lambda train, stop: train and not stop, trainable(model), stop)
 
 
+def partition(model: Model, filter_spec: PyTree[bool] | None = None) -> tuple[Model, Model]:
+    """The part of a model that trains, and the rest; `eqx.combine` puts them together again.
+
+    Args:
+        model: The model.
+        filter_spec: What trains, as `trainable` and `frozen` return it; by default every real array.
+
+    Returns:
+        Two trees of the model's structure, each with None in the place of the other's leaves.
+
+    Raises:
+        InputError: If nothing trains. Without `filter_spec` also for a Python float in a plain container, which would
+            otherwise be left out without notice.
+    """
+    numbers = python_numbers(model) if not parameters(model) else python_numbers(model, modules=False)
+    if numbers and filter_spec is None:
+        path, value = next(iter(numbers.items()))
+        subject = f"{path or 'the model'}={value:g} is a Python number, which does not train"
+        raise InputError(
+            f"{subject}: make it an array, as jnp.array({value!r}), or choose what trains with filter_spec="
+        )
+    trained, rest = eqx.partition(model, trainable(model) if filter_spec is None else filter_spec)
+    if not parameters(trained):
+        raise InputError("nothing to train: the model has no real array, or `filter_spec` chooses none")
+    return trained, rest
+
+
 def _matches(known, path: str, numbers) -> set[str]:
     hits = {name for name in known if fnmatch.fnmatchcase(name, path) or name.startswith(f"{path}.")}
     if not hits:

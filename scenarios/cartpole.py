@@ -85,10 +85,10 @@ def loss_over(horizon: int):
 def learn(seed: int, horizon: int = HORIZON, state: Path | None = None):
     """The policy after its last update, and the history of the loss; kept in and continued from the file `state`."""
     weights, starts = jr.split(jr.key(seed))
-    policy, batches = network(weights), control.draw_starts(starts, UPDATES, BATCH, NEAR, WIDE)
+    policy, batches = network(weights), control.sample_initial_states(starts, UPDATES, BATCH, NEAR, WIDE)
     which = ds.trainable(policy, "layers")
     options = {"checkpoint": state, "progress": False}
-    return ds.fit(loss_over(horizon), policy, OPTIMIZER, batches, train=which, steps_per_call=UPDATES, **options)
+    return ds.fit(loss_over(horizon), policy, OPTIMIZER, batches, filter_spec=which, steps_per_call=UPDATES, **options)
 
 
 @eqx.filter_jit
@@ -106,7 +106,7 @@ def judge(policy, seeds: str) -> np.ndarray:
     """The return of one episode of the real CartPole-v1 for each seed of its reset, by the sign of the force."""
     numbers = cli.seed_range(seeds)
     act = lambda seen: (np.asarray(forces(policy, jnp.asarray(seen, float))) > 0).astype(int)
-    return control.episodes(real(len(numbers)), numbers, act)
+    return control.evaluate_episodes(real(len(numbers)), numbers, act)
 
 
 def train(
@@ -124,7 +124,7 @@ def train(
         horizon: steps that the loss looks ahead.
     """
     real(1)
-    starts = control.draw_starts(jr.key(seed), 1, 64, NEAR, WIDE)[0]
+    starts = control.sample_initial_states(jr.key(seed), 1, 64, NEAR, WIDE)[0]
     growth = control.gradient_growth(partial(costs, length=max(horizon, 200)), network(jr.key(seed)), starts)
     growth.warn(horizon)
     histories, scores = [], []
@@ -147,7 +147,7 @@ def train(
         "training_seconds_median": float(np.median(seconds)),
         "training_seconds_worst": float(np.max(seconds)),
         "compile_seconds": histories[0].compile_seconds,
-        "useful_horizon": growth.useful,
+        "useful_horizon": growth.useful_horizon,
     }
     write_report(run, first, np.stack([history.loss for history in histories]), growth, result)
     return result
@@ -180,7 +180,7 @@ def write_report(run, policy, losses, growth, result) -> None:
 @eqx.filter_jit
 def pushed(policy, start) -> State:
     """The states of an episode with full pushes, `STEPS` of them, from a start of shape (4,)."""
-    push = lambda s: FORCE * control.sign(policy(jnp.stack(s)))
+    push = lambda s: FORCE * control.straight_through_sign(policy(jnp.stack(s)))
     return ds.rollout(lambda s, _: step(MACHINE, s, push(s)), State(*start), length=STEPS)[1]
 
 
@@ -206,7 +206,7 @@ def animation(policy, start=(0.0, 0.0, 0.15, 0.0)) -> report.Animation:
 
 def policy_of(path: Path | None, seed: int):
     """The policy of a checkpoint, or one trained now."""
-    return control.finite(ds.load(path, network(jr.key(0)))) if path else learn(seed)[0]
+    return control.check_finite(ds.load(path, network(jr.key(0)))) if path else learn(seed)[0]
 
 
 def evaluate(*, policy: cli.InFile | None = None, seeds: cli.Seeds = TEST, seed: cli.Seed = 0) -> dict:

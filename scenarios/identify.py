@@ -74,7 +74,7 @@ def swing(model: Swing, ts):
 
 
 def deviations(model: Swing, data):
-    """Simulated minus measured angle (rad) at each time; zero in a gap, which the belief leaves out."""
+    """Simulated minus measured angle (rad) at each time; zero in a gap, which the posterior leaves out."""
     ts, seen = data
     there = jnp.isfinite(seen)
     return jnp.where(there, swing(model, ts) - jnp.where(there, seen, 0.0), 0.0)
@@ -104,14 +104,16 @@ def fit_pendulum(
     begin = {"length": length, "mass": mass, "friction": 0.1 * mass * length**2}
     start = Swing(ds.replace(Pendulum(), begin), jnp.asarray(first))
     lengths = np.unique(np.geomspace(max(len(ts) // 16, 6), len(ts), 7).astype(int)).tolist()
-    options = {"train": ds.trainable(start, *FITTED), "progress": False}
+    options = {"filter_spec": ds.trainable(start, *FITTED), "progress": False}
     run.say(f"fitting {np.sum(np.isfinite(seen))} measurements, over {lengths} rows")
     model, history = ds.fit_growing(deviations, start, (ts, seen), lengths=lengths, **options)
     # Gaps are left out by rows that NumPy chooses, so the times and the measurements are no arguments here.
     residuals = lambda model, _: measured(model, (ts, seen))
-    found = ds.belief(residuals, model, train=options["train"])
+    found = ds.posterior(residuals, model, filter_spec=options["filter_spec"])
     run.say("profiling the friction")
-    friction = ds.profile(residuals, model, path="machine.friction", level=LEVEL, train=options["train"])
+    friction = ds.profile_likelihood(
+        residuals, model, path="machine.friction", level=LEVEL, filter_spec=options["filter_spec"]
+    )
     result = summary(found, history) | {"friction_profile": [friction.low, friction.high]}
     page = begin_page("A pendulum identified", data, run, found, result)
     pendulum_pages(page, run, model, found, friction, ts, seen)
@@ -119,10 +121,10 @@ def fit_pendulum(
     return result
 
 
-def summary(found: ds.Belief, history: ds.History) -> dict:
+def summary(found: ds.Posterior, history: ds.History) -> dict:
     """Values, standard deviations and what is on a bound, for one line of output."""
     losses = history.loss[np.isfinite(history.loss)]
-    rows = {row.path.split(".")[-1]: row for row in found.rows(LEVEL)}
+    rows = {row.path.split(".")[-1]: row for row in found.summary(LEVEL)}
     values = {name: row.value for name, row in rows.items()}
     stds = {f"{name}_std": None if np.isnan(row.std) else row.std for name, row in rows.items()}
     # The losses after the last iteration are NaN, so that a finite last one means that the iterations ran out.
@@ -131,7 +133,7 @@ def summary(found: ds.Belief, history: ds.History) -> dict:
     return values | stds | rest
 
 
-def begin_page(title: str, data: Path, run: cli.Run, found: ds.Belief, result: dict) -> report.Report:
+def begin_page(title: str, data: Path, run: cli.Run, found: ds.Posterior, result: dict) -> report.Report:
     """A page with the settings, the origin of the data and the table of parameters."""
     said = remarks(data)
     page = report.Report(title, said[0] if said else f"Fitted to {data.name}")
@@ -139,7 +141,7 @@ def begin_page(title: str, data: Path, run: cli.Run, found: ds.Belief, result: d
     for remark in said:
         page.text(remark)
     columns = ["parameter", "value", "unit", "standard deviation", f"{LEVEL:.0%} from", "to", "remark"]
-    rows = [[r.path, r.value, r.unit, r.std, r.low, r.high, r.remark] for r in found.rows(LEVEL)]
+    rows = [[r.path, r.value, r.unit, r.std, r.low, r.high, r.remark] for r in found.summary(LEVEL)]
     page.table("Parameters", columns, rows)
     page.table("Result", ["quantity", "value"], list(result.items()))
     for name, value in result.items():
@@ -147,25 +149,29 @@ def begin_page(title: str, data: Path, run: cli.Run, found: ds.Belief, result: d
     return page
 
 
-def pendulum_pages(page, run: cli.Run, model: Swing, found: ds.Belief, friction: ds.Profile, ts, seen) -> None:
+def pendulum_pages(
+    page, run: cli.Run, model: Swing, found: ds.Posterior, friction: ds.ProfileLikelihood, ts, seen
+) -> None:
     """Band, residuals, profile, what the data leave open, sensitivities and the certificate."""
-    band = found.band(lambda model: swing(model, ts), LEVEL, observed=True)
+    band = found.credible_band(lambda model: swing(model, ts), LEVEL, include_noise=True)
     picture = plot.fit_band(ts, seen, band, float(found.noise), "time (s)", "angle (rad)", level=LEVEL)
     add_figure(page, run, "band", picture, "Measured angles, the fit and its band; below, the residuals.")
     std = float(found.std()[list(ds.parameters(found.trained)).index("machine.friction")])
     if 0 < std < np.inf:
-        curve = plot.profile_curve(friction, std, float(found.quantile(LEVEL)), "friction (N m s)")
+        curve = plot.profile_curve(friction, std, float(found.critical_value(LEVEL)), "friction (N m s)")
         add_figure(page, run, "profile", curve, "Profile of the friction; dotted, the ends of its interval.")
     page.section("What the data leave open")
     both = ds.trainable(model, *FITTED, "machine.mass")
-    for direction in ds.belief(lambda model, _: measured(model, (ts, seen)), model, train=both).flat_directions():
+    for direction in ds.posterior(
+        lambda model, _: measured(model, (ts, seen)), model, filter_spec=both
+    ).flat_directions():
         page.text(
             "Not determined, were the mass fitted too: " + ", ".join(f"{n} {w:+.3g}" for n, w in direction.items())
         )
     page.text("The numbers are relative changes that together leave every simulated angle as it is.")
     last = float(ts[-1])
     parts = ds.sensitivities(
-        lambda m: swing(m, jnp.array([ts[0], last]))[-1], model, train=ds.trainable(model, *FITTED)
+        lambda m: swing(m, jnp.array([ts[0], last]))[-1], model, filter_spec=ds.trainable(model, *FITTED)
     )
     rows = [(name, float(value)) for name, value in parts.items()]
     page.table(f"Relative sensitivity of the angle at {last:g} s", ["parameter", "percent for one percent"], rows)
@@ -215,12 +221,12 @@ def drag(*, data: cli.InFile = DATA / "throws.csv", start: cli.Positive = 0.5, r
     machine, seen = ds.replace(MACHINE, {"Cd": start}), table["range"]
     chosen = ds.trainable(machine, "Cd")
     run.say(f"fitting {len(seen)} throws")
-    model, history = ds.fit_least_squares(misses, machine, (shots, seen), train=chosen, progress=False)
-    found = ds.belief(misses, model, (shots, seen), train=chosen)
+    model, history = ds.fit_least_squares(misses, machine, (shots, seen), filter_spec=chosen, progress=False)
+    found = ds.posterior(misses, model, (shots, seen), filter_spec=chosen)
     result = summary(found, history)
     page = begin_page("A trebuchet's drag identified", data, run, found, result)
     shots, seen = (column[np.argsort(misses(model, (shots, 0.0)))] for column in (shots, seen))
-    band = found.band(lambda model: ranges(model, shots), LEVEL, observed=True)
+    band = found.credible_band(lambda model: ranges(model, shots), LEVEL, include_noise=True)
     labels = "simulated range (m)", "observed range (m)"
     picture = plot.fit_band(band.value, seen, band, float(found.noise), *labels, level=LEVEL)
     add_figure(page, run, "band", picture, "Observed ranges beside simulated ones; below, the residuals.")
@@ -265,7 +271,7 @@ def made_up_angles(rng, rows: int):
     ts = 0.05 * np.arange(rows)
     angles, status = jax.jit(solve)(true, ts)
     if not ds.finished(status):
-        raise ds.WorkFailed(f"the pendulum's motion was not solved: {ds.Status(int(status)).explanation}")
+        raise ds.RunError(f"the pendulum's motion was not solved: {ds.Status(int(status)).explanation}")
     seen = np.asarray(angles) + TRUE_NOISE["pendulum"] * rng.normal(size=rows)
     seen[1:][((rng.random(rows) < 0.1) | ((ts > 4.0) & (ts < 4.5)))[1:]] = np.nan
     return "time,angle", (ts, seen), "a pendulum of 0.65 m, 1 kg, friction 0.012 N m s, started at 1.1 rad, -0.4 rad/s"
@@ -278,7 +284,7 @@ def made_up_throws(rng, rows: int):
     seen = np.asarray(jax.jit(ranges)(machine, np.column_stack([np.deg2rad(angles), masses])))
     failed = int(np.sum(~np.isfinite(seen)))
     if failed:
-        raise ds.WorkFailed(f"{failed} of {rows} throws have no range: give another seed")
+        raise ds.RunError(f"{failed} of {rows} throws have no range: give another seed")
     seen = seen + TRUE_NOISE["throws"] * rng.normal(size=rows)
     return "angle_deg,m_weight,range", (angles, masses, seen), f"throws of the default trebuchet, drag {TRUE_DRAG}"
 

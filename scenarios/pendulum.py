@@ -45,7 +45,7 @@ BATCH, UPDATES = 64, 1500
 DECAY = (0.93, 1.0)  # of the adjoint at each step, from the first to the last update
 WIDE = 0.3  # of the starts are drawn with any rate, the others as at a reset
 SHORT, SHORT_BATCH, SHORT_UPDATES = 3, 512, 4000  # horizon, batch and updates of `guided`
-AXES = (control.Axis(-np.pi, np.pi, 400, periodic=True), control.Axis(-RATE, RATE, 401))
+AXES = (control.GridAxis(-np.pi, np.pi, 400, periodic=True), control.GridAxis(-RATE, RATE, 401))
 TORQUES = np.linspace(-TORQUE, TORQUE, 33)  # N m, what the optimum chooses from
 TEST, VALIDATION = "0:100", "1000:1200"  # resets to judge with, and resets to choose a policy with
 AIM, OPTIMUM = -140.5, -132.97  # on the test resets: what a policy should reach, and the optimum as `optimum` finds it
@@ -65,7 +65,7 @@ def network(key) -> eqx.nn.MLP:
 def torque(policy, s: State):
     """The torque (N m) of a network in a state."""
     asked = TORQUE * policy(jnp.stack([jnp.cos(s.angle), jnp.sin(s.angle), s.rate / RATE]))
-    return control.saturate(asked, -TORQUE, TORQUE)
+    return control.straight_through_clip(asked, -TORQUE, TORQUE)
 
 
 def swing(policy, start, length: int, decay=1.0):
@@ -87,21 +87,21 @@ def costs(policy, start, length: int, decay=1.0):
 def learn(seed: int, horizon: int = HORIZON, state: Path | None = None):
     """The policy after its last update, and the history of the loss; kept in and continued from the file `state`."""
     weights, starts = jr.split(jr.key(seed))
-    states = control.draw_starts(starts, UPDATES, BATCH, START, (START[0], RATE), share=WIDE)
+    states = control.sample_initial_states(starts, UPDATES, BATCH, START, (START[0], RATE), wide_fraction=WIDE)
     batches = states, jnp.linspace(*DECAY, UPDATES)
     options = {"steps_per_call": 100, "checkpoint": state, "progress": False}
     return ds.fit(control.mean_cost(costs, horizon), network(weights), OPTIMIZER, batches, **options)
 
 
 @cache
-def best() -> control.Value:
+def best() -> control.ValueFunction:
     """The least cost of an episode from every state."""
-    return control.best_value(STEP, rod_cost, AXES, TORQUES, STEPS, make=State._make)
+    return control.value_iteration(STEP, rod_cost, AXES, TORQUES, STEPS, make_state=State._make)
 
 
 def best_torque(value, s: State):
     """The optimum's torque (N m) in a state."""
-    return control.best_control(STEP, rod_cost, value, TORQUES)(s)
+    return control.greedy_control(STEP, rod_cost, value, TORQUES)(s)
 
 
 @cache
@@ -134,7 +134,7 @@ def judge(policy, seeds: str, rule=torque) -> np.ndarray:
     numbers = cli.seed_range(seeds)
     angle_of = lambda seen: np.arctan2(seen[:, 1], seen[:, 0])
     act = lambda seen: np.asarray(torques(rule, policy, angle_of(seen), seen[:, 2]), np.float32)[:, None]
-    return control.episodes(real(len(numbers)), numbers, act)
+    return control.evaluate_episodes(real(len(numbers)), numbers, act)
 
 
 def train(
@@ -152,9 +152,9 @@ def train(
         horizon: steps that the loss looks ahead.
     """
     real(1)
-    starts = control.draw_starts(jr.key(0), 1, 128, START, (START[0], RATE), share=WIDE)[0]
+    starts = control.sample_initial_states(jr.key(0), 1, 128, START, (START[0], RATE), wide_fraction=WIDE)[0]
     far = partial(costs, length=max(horizon, STEPS))
-    growths = control.growths(far, network(jr.key(seed)), starts, DECAY[0])
+    growths = control.compare_gradient_growth(far, network(jr.key(seed)), starts, DECAY[0])
     growths["decaying"].warn(horizon)
     trained = [learn(number, horizon, run.state(f"fit-{number}")) for number in range(seed, seed + policies)]
     scores = [float(judge(policy, TEST).mean()) for policy, _ in trained]
@@ -168,7 +168,7 @@ def train(
         "optimum": OPTIMUM,
         "training_seconds_median": float(np.median(seconds)),
         "training_seconds_worst": max(seconds),
-        "useful_horizon_without_decay": growths["true"].useful,
+        "useful_horizon_without_decay": growths["true"].useful_horizon,
     }
     caption = "Derivative of a step's cost in the first state, before training, without and with decay."
     growth = {"gradient_growth": (plot.gradient_growth(growths, DT), caption)}
@@ -187,7 +187,7 @@ def guided(*, seed: cli.Seed = 0, policies: cli.Count = 3, run: cli.Run) -> dict
     began, trained = time.process_time(), []
     for number in range(seed, seed + policies):
         weights, starts = jr.split(jr.key(number))
-        states = control.draw_starts(starts, SHORT_UPDATES, SHORT_BATCH, START, (START[0], RATE))
+        states = control.sample_initial_states(starts, SHORT_UPDATES, SHORT_BATCH, START, (START[0], RATE))
         options = {"steps_per_call": 100, "progress": False}
         trained.append(ds.fit(guided_loss(), network(weights), SHORT_OPTIMIZER, states, **options))
     chosen = [float(judge(policy, VALIDATION).mean()) for policy, _ in trained]
@@ -293,7 +293,7 @@ def write_report(run, trained, scores, result, more) -> None:
 
 def policy_of(path: Path | None, seed: int):
     """The policy of a checkpoint, or one trained now."""
-    return control.finite(ds.load(path, network(jr.key(0)))) if path else learn(seed)[0]
+    return control.check_finite(ds.load(path, network(jr.key(0)))) if path else learn(seed)[0]
 
 
 def evaluate(*, policy: cli.InFile | None = None, seeds: cli.Seeds = TEST, seed: cli.Seed = 0) -> dict:

@@ -66,7 +66,7 @@ def thrusts(policy, s: State):
     """The thrusts (N) of the left and the right rotor in a state."""
     seen = jnp.stack([s.x, s.height, jnp.sin(s.tilt), jnp.cos(s.tilt), s.vx / 2, s.vz / 2, s.rate / 4])
     hover = MACHINE.mass * MACHINE.g / 2
-    return control.saturate(hover * (1 + policy(seen)), 0.0, THRUST)
+    return control.straight_through_clip(hover * (1 + policy(seen)), 0.0, THRUST)
 
 
 def field(t, s: State, held) -> State:
@@ -110,7 +110,7 @@ def loss_over(horizon: int):
 def learn(seed: int, horizon: int = HORIZON, state: Path | None = None):
     """The policy after its last update, and the history of the loss; kept in and continued from the file `state`."""
     weights, starts, winds = jr.split(jr.key(seed), 3)
-    states = control.draw_starts(starts, UPDATES, BATCH, START, 2 * START)
+    states = control.sample_initial_states(starts, UPDATES, BATCH, START, 2 * START)
     batches = states, jr.split(winds, (UPDATES, BATCH)), jnp.linspace(*DECAY, UPDATES)
     options = {"checkpoint": state, "progress": False}
     return ds.fit(loss_over(horizon), network(weights), OPTIMIZER, batches, steps_per_call=100, **options)
@@ -120,7 +120,7 @@ def draw_test(seed: int, count: int, p: Wind = WIND):
     """Starts of shape (count, 6) and winds of shape (count, 200, 2) of tests."""
     starts, winds = jr.split(jr.key(seed))
     each = jax.vmap(lambda key: draw_wind(key, STEPS, p))(jr.split(winds, count))
-    return control.draw_starts(starts, 1, count, START, START)[0], each
+    return control.sample_initial_states(starts, 1, count, START, START)[0], each
 
 
 @eqx.filter_jit
@@ -148,8 +148,11 @@ def train(
         policies: how many to train.
         horizon: decisions that the loss looks ahead.
     """
-    starts, still = control.draw_starts(jr.key(0), 1, 64, START, 2 * START)[0], jnp.zeros((max(horizon, STEPS), 2))
-    growths = control.growths(partial(costs, wind=still), network(jr.key(seed)), starts, DECAY[0])
+    starts, still = (
+        control.sample_initial_states(jr.key(0), 1, 64, START, 2 * START)[0],
+        jnp.zeros((max(horizon, STEPS), 2)),
+    )
+    growths = control.compare_gradient_growth(partial(costs, wind=still), network(jr.key(seed)), starts, DECAY[0])
     growths["decaying"].warn(horizon)
     losses, good, fine, seconds, ends = [], [], [], [], []
     for number in range(seed, seed + policies):
@@ -173,7 +176,7 @@ def train(
         "worst_distance_m": float(np.max(ends)),
         "cpu_seconds_median": float(np.median(seconds)),
         "cpu_seconds_worst": max(seconds),
-        "useful_horizon_without_decay": growths["true"].useful,
+        "useful_horizon_without_decay": growths["true"].useful_horizon,
     }
     write_report(run, first, np.stack(losses), growths, ends[0], result)
     return result
@@ -218,7 +221,7 @@ def animation(policy) -> report.Animation:
 
 def policy_of(path: Path | None, seed: int):
     """The policy of a checkpoint, or one trained now."""
-    return control.finite(ds.load(path, network(jr.key(0)))) if path else learn(seed)[0]
+    return control.check_finite(ds.load(path, network(jr.key(0)))) if path else learn(seed)[0]
 
 
 def evaluate(

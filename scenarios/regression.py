@@ -250,9 +250,7 @@ def bound(
     ratios = np.asarray(ratio(jr.split(jr.key(seed), problems)))
     if not np.isfinite(ratios).all():
         count = int(np.sum(~np.isfinite(ratios)))
-        raise ds.WorkFailed(
-            f"{count} of {problems} problems have a loss or bound that is not finite: give another seed"
-        )
+        raise ds.RunError(f"{count} of {problems} problems have a loss or bound that is not finite: give another seed")
     return {"problems": problems, "violations": int(np.sum(ratios > 1)), "closest_to_the_bound": float(ratios.max())}
 
 
@@ -270,7 +268,7 @@ def descend(
     largest = jnp.linalg.eigvalsh(x.T @ x)[-1]
     curve = np.asarray(excess(gradient_descent(x, y, jnp.zeros(COLUMNS), step / largest, steps), x, y))
     if not curve[-1] < curve[0]:
-        raise ds.WorkFailed(
+        raise ds.RunError(
             f"gradient descent diverges: from {curve[0]:.3g} to {curve[-1]:.3g} above the minimum in {steps} steps of "
             f"{step:g}/lambda_max; give a step below 2, such as 1"
         )
@@ -306,9 +304,7 @@ def sine(
         path = along(lambda w, g=by_hand: (w - step * g(w),), (start,), steps)
         automatic = along(lambda w, f=value: (w - step * jax.grad(f)(w),), (start,), steps)
         if not jnp.isfinite(path[-1]).all():
-            raise ds.WorkFailed(
-                f"{name}: gradient descent diverges with step={step:g}; give a smaller one, such as 1e-6"
-            )
+            raise ds.RunError(f"{name}: gradient descent diverges with step={step:g}; give a smaller one, such as 1e-6")
         best = normal_equations(matrix, y)
         gap = jnp.max(jnp.abs(by_hand(start) - jax.grad(value)(start))) / jnp.max(jnp.abs(by_hand(start)))
         result |= {

@@ -53,7 +53,10 @@ EXTENT = (-300.0, 300.0, -30.0, 680.0)  # m, of the pictures
 SOLVER = dfx.Bosh3()
 IN_TRAINING = {"solver": SOLVER, "stepsize_controller": dfx.ConstantStepSize(), "dt0": DT, "max_steps": 4}
 
-draw = partial(control.draw_starts, near=SPREAD, wide=SPREAD, share=0.0, around=MIDDLE)  # by key, updates, count
+# Of a key and the numbers of updates and of states of each.
+draw = partial(
+    control.sample_initial_states, half_width=SPREAD, wide_half_width=SPREAD, wide_fraction=0.0, center=MIDDLE
+)
 # One object for all seeds, which therefore compile once.
 OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(optax.cosine_decay_schedule(1.5e-2, UPDATES)))
 
@@ -115,7 +118,12 @@ def learn(seed: int, state: Path | None = None):
     """The policy after its last update, and the history of the loss; kept in and continued from the file `state`."""
     weights, starts = jr.split(jr.key(seed))
     policy = network(weights)
-    options = {"steps_per_call": 100, "checkpoint": state, "progress": False, "train": ds.trainable(policy, "layers")}
+    options = {
+        "steps_per_call": 100,
+        "checkpoint": state,
+        "progress": False,
+        "filter_spec": ds.trainable(policy, "layers"),
+    }
     return ds.fit(loss, policy, OPTIMIZER, draw(starts, UPDATES, BATCH), **options)
 
 
@@ -136,7 +144,7 @@ def measured(policy, starts) -> dict:
     best = jax.vmap(lambda start, end: best_ignition(MACHINE, State(*start), -end[4]).time)(high, down)
     ends, touched, straight = np.asarray(ends), np.asarray(ds.finished(status)), np.asarray(ds.finished(down_status))
     if not touched.any() or not straight.any():
-        raise ds.WorkFailed(f"no flight of {len(starts)} touched down, {ds.count_statuses(status)}: train longer")
+        raise ds.RunError(f"no flight of {len(starts)} touched down, {ds.count_statuses(status)}: train longer")
     soft = touched & np.all(np.abs(ends[:, :6]) < LIMITS, axis=1) & (ends[:, 6] > float(MACHINE.dry))
     fuel = np.asarray((high - down)[:, 6] / (MACHINE.thrust / MACHINE.exhaust * best))
     return {
@@ -234,7 +242,7 @@ def animation(policy) -> report.Animation:
 
 def policy_of(path: Path | None, seed: int):
     """The policy of a checkpoint, or one trained now."""
-    return control.finite(ds.load(path, network(jr.key(0)))) if path else learn(seed)[0]
+    return control.check_finite(ds.load(path, network(jr.key(0)))) if path else learn(seed)[0]
 
 
 def evaluate(*, policy: cli.InFile | None = None, seeds: cli.Seeds = "0:10", seed: cli.Seed = 0) -> dict:

@@ -93,9 +93,9 @@ def learn(seed: int, horizon: int = HORIZON, state: Path | None = None):
     """The policy after its last update, and the history of the loss; kept in and continued from the file `state`."""
     weights, starts = jr.split(jr.key(seed))
     policy = network(weights)
-    states = control.draw_starts(starts, UPDATES, BATCH, ABOUT, WIDE, around=HANGING)
+    states = control.sample_initial_states(starts, UPDATES, BATCH, ABOUT, WIDE, center=HANGING)
     batches, which = (states, jnp.linspace(*DECAY, UPDATES)), ds.trainable(policy, "layers")
-    options = {"train": which, "steps_per_call": 100, "checkpoint": state, "progress": False}
+    options = {"filter_spec": which, "steps_per_call": 100, "checkpoint": state, "progress": False}
     return ds.fit(control.mean_cost(costs, horizon), policy, OPTIMIZER, batches, **options)
 
 
@@ -135,7 +135,7 @@ def judge(policy, starts):
 
 def hanging(seed: int, count: int = STARTS):
     """Hanging starts of shape (count, 4) for tests."""
-    return control.draw_starts(jr.key(seed), 1, count, NEAR, WIDE, share=0.0, around=HANGING)[0]
+    return control.sample_initial_states(jr.key(seed), 1, count, NEAR, WIDE, wide_fraction=0.0, center=HANGING)[0]
 
 
 def train(
@@ -152,8 +152,8 @@ def train(
         policies: how many to train.
         horizon: decisions that the loss looks ahead.
     """
-    starts, far = control.draw_starts(jr.key(0), 1, 64, ABOUT, WIDE, around=HANGING)[0], max(horizon, STEPS)
-    growths = control.growths(partial(costs, length=far), network(jr.key(seed)), starts, DECAY[0])
+    starts, far = control.sample_initial_states(jr.key(0), 1, 64, ABOUT, WIDE, center=HANGING)[0], max(horizon, STEPS)
+    growths = control.compare_gradient_growth(partial(costs, length=far), network(jr.key(seed)), starts, DECAY[0])
     growths["decaying"].warn(horizon)
     losses, good, seconds, parting, failed = [], [], [], [], 0
     for number in range(seed, seed + policies):
@@ -178,7 +178,7 @@ def train(
         "cpu_seconds_worst": max(seconds),
         "angles_apart_rad_median": float(np.median(parting)),
         "failed_solves": failed,
-        "useful_horizon_without_decay": growths["true"].useful,
+        "useful_horizon_without_decay": growths["true"].useful_horizon,
     }
     write_report(run, first, np.stack(losses), growths, result)
     return result
@@ -231,7 +231,7 @@ def animation(policy) -> report.Animation:
 
 def policy_of(path: Path | None, seed: int):
     """The policy of a checkpoint, or one trained now."""
-    return control.finite(ds.load(path, network(jr.key(0)))) if path else learn(seed)[0]
+    return control.check_finite(ds.load(path, network(jr.key(0)))) if path else learn(seed)[0]
 
 
 def evaluate(*, policy: cli.InFile | None = None, seeds: cli.Seeds = "0:64", seed: cli.Seed = 0) -> dict:

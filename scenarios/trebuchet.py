@@ -105,11 +105,11 @@ def exact_throws(angles, masses, winds):
 
 
 def check_landed(throws) -> None:
-    """Raises WorkFailed, with the first throw's reason, unless all throws have a range."""
+    """Raises RunError, with the first throw's reason, unless all throws have a range."""
     failed = np.flatnonzero(~np.isfinite(throws.range))
     if failed.size:
         reason = ThrowStatus(int(throws.status[failed[0]])).explanation
-        raise ds.WorkFailed(f"{failed.size} of {len(throws.range)} throws have no range: {reason}")
+        raise ds.RunError(f"{failed.size} of {len(throws.range)} throws have no range: {reason}")
 
 
 def reach() -> tuple[np.ndarray, np.ndarray]:
@@ -126,7 +126,7 @@ def draw_targets(draw: np.random.Generator, count: int, reaches) -> np.ndarray:
     many = np.column_stack([draw.uniform(*DISTANCES, 3 * count), draw.normal(0.0, 5.0, 3 * count)])
     chosen = many[many[:, 0] < 0.97 * np.interp(many[:, 1], *reaches)][:count]
     if len(chosen) < count:
-        raise ds.WorkFailed(
+        raise ds.RunError(
             f"{len(chosen)} of {count} targets are within reach of the machine: give another seed, or more targets"
         )
     return chosen
@@ -144,7 +144,7 @@ def learn(model, data, steps: int, state: Path):
     """The aimer after its last iteration, and the history; kept in the file `state`, from which it is read if there."""
     if state.exists():
         return ds.load(state, (model, ds.History(np.zeros(steps), 0.0, 0.0)))
-    options = {"solver": OPTIMIZER, "steps": steps, "train": ds.trainable(model, "layers")}
+    options = {"solver": OPTIMIZER, "steps": steps, "filter_spec": ds.trainable(model, "layers")}
     model, history = ds.fit_least_squares(misses, model, data, **options)
     ds.save(state, (model, history))
     return model, history
@@ -175,7 +175,7 @@ def train(
     miss, _ = judge(model, test)
     landed = miss[np.isfinite(miss)]
     if not landed.size:
-        raise ds.WorkFailed(f"none of the {len(test)} throws at fresh targets has a range: train longer")
+        raise ds.RunError(f"none of the {len(test)} throws at fresh targets has a range: train longer")
     result = {
         "mean_miss": float(landed.mean()),
         "median_miss": float(np.median(landed)),
@@ -260,7 +260,7 @@ def animation(angle: float, mass: float, wind: float) -> report.Animation:
     """A throw as frames to play: dense while the machine moves, then along the flight."""
     result = jax.tree.map(lambda x: x[0], exact_throws(angle, np.array([mass]), wind))
     if not np.isfinite(result.range):
-        raise ds.WorkFailed(f"nothing to draw: {ThrowStatus(int(result.status)).explanation}")
+        raise ds.RunError(f"nothing to draw: {ThrowStatus(int(result.status)).explanation}")
     d = jax.tree.map(np.asarray, jax.jit(drawing)(shot(angle, mass, wind), result))
     held = (d.t <= float(result.t_release))[:, None, None]
     line = np.stack([d.tip, np.where(held[:, 0], d.ball, d.tip)], axis=1)
@@ -294,7 +294,7 @@ def throw_once(
     result = jax.jit(throw)(machine)
     status = ThrowStatus(int(result.status))
     if not np.isfinite(result.range):
-        raise ds.WorkFailed(f"no range: {status.explanation}")
+        raise ds.RunError(f"no range: {status.explanation}")
     names = ("range", "t_liftoff", "t_release", "t_impact", "v_release", "tension", "clearance")
     return {name: float(getattr(result, name)) for name in names} | {"status": status.name.lower()}
 
@@ -325,7 +325,7 @@ def aim(*, distance: cli.Positive = 60.0, wind: cli.Finite = 0.0, angle: cli.Fin
     jax.block_until_ready(aim_compiled(*arguments))
     seconds = time.perf_counter() - began
     if not abs(float(hit.miss)) <= 1e-6:
-        raise ds.WorkFailed(f"came to a miss of {float(hit.miss):.1e} of {distance:g} m after {int(hit.throws)} throws")
+        raise ds.RunError(f"came to a miss of {float(hit.miss):.1e} of {distance:g} m after {int(hit.throws)} throws")
     mass = float(hit.mass)
     final = exact_throws(angle_rad, np.array([mass]), wind)
     check_landed(final)

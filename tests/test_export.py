@@ -16,7 +16,7 @@ import diffsim as ds
 from diffsim import Event, Phase, integrate, integrate_hybrid
 from diffsim.image import pretrained
 from diffsim.image.training import train_chain
-from diffsim.optimize.iterations import iterate
+from diffsim.optimize.iterations import run_iterations
 
 KEY = jr.key(0)
 SCENARIOS = Path(__file__).parent.parent / "scenarios"
@@ -85,7 +85,7 @@ def trebuchet(dtype):
     model = s.network(KEY)
     trained, fixed = eqx.partition(model, ds.trainable(model, "layers"))
     targets = jnp.array([[60.0, 2.0], [50.0, -3.0]], dtype)
-    step = lambda trained, targets: iterate(s.misses, s.OPTIMIZER, trained, fixed, targets, 1, jnp.array(True))
+    step = lambda trained, targets: run_iterations(s.misses, s.OPTIMIZER, trained, fixed, targets, 1, jnp.array(True))
     return step, (trained, targets)
 
 

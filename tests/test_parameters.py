@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 import diffsim as ds
 from diffsim import InputError, Scalar, param
+from diffsim.parameters import parameters, partition
 
 
 class Cart(eqx.Module):
@@ -126,6 +127,29 @@ def test_an_unknown_path_suggests_the_closest(use):
         use(plant(), "cart.mas")
     with pytest.raises(InputError, match=r"unknown parameter 'qqq'; known: cart\.mass, "):
         use(plant(), "qqq")
+
+
+def test_a_partition_and_its_counterpart_combine_to_the_model():
+    model = plant()
+    for spec in (None, ds.trainable(model, "cart.mass", "network.0.weight")):
+        trained, rest = partition(model, spec)
+        assert list(parameters(trained)) == (
+            list(parameters(model)) if spec is None else ["cart.mass", "network.0.weight"]
+        )
+        assert eqx.tree_equal(eqx.combine(trained, rest), model)
+
+
+@pytest.mark.parametrize(
+    ("model", "spec", "message"),
+    [
+        ({"a": 0.5}, None, r"a=0\.5 is a Python number, which does not train: make it an array, as jnp\.array\(0\.5\)"),
+        (Cart(), ds.frozen(Cart(), "*"), "nothing to train: .* `filter_spec` chooses none"),
+    ],
+    ids=["number", "nothing"],
+)
+def test_a_partition_without_anything_to_train_is_refused(model, spec, message):
+    with pytest.raises(InputError, match=message):
+        partition(model, spec)
 
 
 def test_replace_sets_and_checks():

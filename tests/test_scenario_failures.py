@@ -58,8 +58,8 @@ def test_measurements_are_written_whole_or_not_at_all(command, module_of, monkey
 @pytest.mark.parametrize(("count", "converged"), [(3, True), (5, False)])
 def test_a_fit_that_ran_out_of_iterations_is_not_converged(count, converged, module_of):
     losses = np.where(np.arange(5) < count, 1.0, np.nan)
-    belief = SimpleNamespace(rows=lambda level: [], noise=0.1)
-    found = module_of("identify").summary(belief, ds.History(losses, 0.0, 0.0))
+    posterior = SimpleNamespace(summary=lambda level: [], noise=0.1)
+    found = module_of("identify").summary(posterior, ds.History(losses, 0.0, 0.0))
     assert found["converged"] is converged
 
 
@@ -72,10 +72,10 @@ def test_throws_without_a_range_are_an_error(command, module_of, monkeypatch):
     lost = lambda angles, masses, winds: throws([np.nan, 90.0], ThrowStatus.NEVER_LIFTS)
     monkeypatch.setattr(trebuchet, "exact_throws", lost)
     failed(command("trebuchet", "aim"), "1 of 2 throws have no range: the ball never lifts off the ground")
-    with pytest.raises(ds.WorkFailed, match="1 of 2 throws"):
+    with pytest.raises(ds.RunError, match="1 of 2 throws"):
         trebuchet.reach()
     near = np.array([-20.0, 20.0]), np.array([25.0, 25.0])
-    with pytest.raises(ds.WorkFailed, match="of 50 targets are within reach of the machine: give another seed"):
+    with pytest.raises(ds.RunError, match="of 50 targets are within reach of the machine: give another seed"):
         trebuchet.draw_targets(np.random.default_rng(0), 50, near)
 
 
@@ -106,7 +106,7 @@ def test_flights_without_a_touchdown_are_counted(module_of, monkeypatch):
     assert found["sink_m_s"] == 1.0
     assert np.isfinite(found["fuel_over_least"])
     monkeypatch.setattr(rocket, "judge", lambda policy, starts: (ends, status.at[0].set(ds.Status.STEP_LIMIT)))
-    with pytest.raises(ds.WorkFailed, match="no flight of 3 touched down"):
+    with pytest.raises(ds.RunError, match="no flight of 3 touched down"):
         rocket.measured(None, jnp.asarray(np.tile(rocket.MIDDLE, (3, 1))))
 
 

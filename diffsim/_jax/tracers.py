@@ -1,4 +1,4 @@
-"""Whether a value is known, or is being traced by JAX."""
+"""Whether a value is known now or only when the compiled program runs."""
 
 from typing import Any
 
@@ -6,5 +6,5 @@ from jax.core import Tracer
 
 
 def is_tracer(x: Any) -> bool:
-    """Returns whether `x` stands for a value that JAX is tracing."""
+    """Whether `x` stands for a value within `jit`, `vmap` or `grad`, and so has no number yet."""
     return isinstance(x, Tracer)

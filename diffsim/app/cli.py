@@ -27,7 +27,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from .._errors import InputError, WorkFailed
+from .._errors import InputError, RunError
 from ..io.json_encoding import plain, show
 from .run import ResumableRun, Run, new_run, resumed_run
 from .signature import stubs
@@ -101,7 +101,7 @@ def main(*jobs: "Job", argv: Sequence[str] | None = None) -> NoReturn:
     `--resume RUN` names it. Its first docstring line and `Args:` are its help.
     The returned mapping is printed as `name  value` lines, or with `--json` as one JSON object.
 
-    Exit codes: 0 done, 1 the work failed (`WorkFailed`, no memory left), 2 bad arguments (`InputError`, a file that
+    Exit codes: 0 done, 1 the work failed (`RunError`, no memory left), 2 bad arguments (`InputError`, a file that
     cannot be used, a device that is absent), 130 interrupted, 141 the reader of the output left. Other exceptions are
     bugs and pass through.
     """
@@ -136,7 +136,7 @@ def _exit_on_error() -> Iterator[None]:
         sys.exit(PIPE_CLOSED)
     except InputError as error:
         _fail(BAD_ARGUMENTS, error)
-    except WorkFailed as error:
+    except RunError as error:
         _fail(FAILED, error)
     except OSError as error:
         _fail(BAD_ARGUMENTS if isinstance(error, WRONG_PATH) else FAILED, _reason(error))

@@ -1,16 +1,16 @@
-"""Tools for controllers trained through the dynamics: limits, starts, horizons, losses, judges."""
+"""Tools for controllers trained through the dynamics: actuator limits, initial states, horizons, losses, evaluation."""
 
-from .dynamic_programming import Axis as Axis
-from .dynamic_programming import Value as Value
-from .dynamic_programming import best_control as best_control
-from .dynamic_programming import best_value as best_value
-from .evaluate import episodes as episodes
-from .gradient_growth import Growth as Growth
+from .dynamic_programming import GridAxis as GridAxis
+from .dynamic_programming import ValueFunction as ValueFunction
+from .dynamic_programming import greedy_control as greedy_control
+from .dynamic_programming import value_iteration as value_iteration
+from .evaluate import evaluate_episodes as evaluate_episodes
+from .gradient_growth import GradientGrowth as GradientGrowth
+from .gradient_growth import compare_gradient_growth as compare_gradient_growth
 from .gradient_growth import gradient_growth as gradient_growth
-from .gradient_growth import growths as growths
-from .gradient_growth import up_to as up_to
-from .initial_states import draw_starts as draw_starts
-from .policies import finite as finite
+from .gradient_growth import horizon_weights as horizon_weights
+from .initial_states import sample_initial_states as sample_initial_states
+from .policies import check_finite as check_finite
 from .policies import mean_cost as mean_cost
-from .straight_through import saturate as saturate
-from .straight_through import sign as sign
+from .straight_through import straight_through_clip as straight_through_clip
+from .straight_through import straight_through_sign as straight_through_sign

@@ -1,4 +1,4 @@
-"""The best that any controller can do, by dynamic programming on a grid of states: an oracle for small systems."""
+"""The optimal cost and control of a small system, by dynamic programming on a grid of states."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -15,8 +15,12 @@ from .._errors import InputError
 from .._types import Scalar, State
 
 
-class Axis(NamedTuple):
-    """Grid points along one part of the state, evenly from `low` to `high`; if `periodic`, `high` is `low` again."""
+class GridAxis(NamedTuple):
+    """Evenly spaced grid points along one component of the state.
+
+    The points run from `low` to `high`, both included. On a `periodic` axis `high` is the same state as `low` and is
+    left out.
+    """
 
     low: float
     high: float
@@ -28,81 +32,105 @@ class Axis(NamedTuple):
         return np.linspace(self.low, self.high, self.count, endpoint=not self.periodic)
 
 
-class Value(eqx.Module):
-    """The least cost to come from every state, on a grid; between the points it is interpolated linearly."""
+class ValueFunction(eqx.Module):
+    """The least cost-to-go from every state: a table on a grid, interpolated multilinearly between its points."""
 
     table: Float[Array, "..."]
-    axes: tuple[Axis, ...] = eqx.field(static=True)
+    axes: tuple[GridAxis, ...] = eqx.field(static=True)
 
     def __call__(self, state: State) -> Scalar:
-        """The value of one state, a tuple of numbers; beyond an axis that is not periodic, that of its end."""
-        corners = [self._corners(x, axis) for x, axis in zip(state, self.axes, strict=True)]
-        chosen = list(itertools.product(*corners))
-        weights = [jnp.prod(jnp.stack([weight for _, weight in corner])) for corner in chosen]
-        places = [tuple(index for index, _ in corner) for corner in chosen]
-        return sum((w * self.table[place] for w, place in zip(weights, places, strict=True)), jnp.zeros(()))
+        """The value of one state, a tuple of numbers; beyond the end of an axis, the value at that end."""
+        neighbors = [self._neighbors(x, axis) for x, axis in zip(state, self.axes, strict=True)]
+        corners = list(itertools.product(*neighbors))
+        weights = [jnp.prod(jnp.stack([weight for _, weight in corner])) for corner in corners]
+        indices = [tuple(index for index, _ in corner) for corner in corners]
+        return sum((w * self.table[index] for w, index in zip(weights, indices, strict=True)), jnp.zeros(()))
 
     @staticmethod
-    def _corners(x: Scalar, axis: Axis):
-        """The two neighbours of a coordinate on its axis, each an index and a weight."""
+    def _neighbors(x: Scalar, axis: GridAxis):
+        """The two grid points next to a coordinate, each as an index and a weight."""
         cells = axis.count if axis.periodic else axis.count - 1
-        at = (x - axis.low) / (axis.high - axis.low) * cells
-        at = at % cells if axis.periodic else jnp.clip(at, 0.0, float(cells))
+        position = (x - axis.low) / (axis.high - axis.low) * cells
+        position = position % cells if axis.periodic else jnp.clip(position, 0.0, float(cells))
         # Rounding may put the remainder on the last point itself.
-        index = jnp.minimum(jnp.floor(at).astype(int), cells - 1)
-        beyond = (index + 1) % cells if axis.periodic else index + 1
-        return (index, index + 1.0 - at), (beyond, at - index)
+        index = jnp.minimum(jnp.floor(position).astype(int), cells - 1)
+        upper = (index + 1) % cells if axis.periodic else index + 1
+        return (index, index + 1.0 - position), (upper, position - index)
 
 
-def best_value(
+def value_iteration(
     step: Callable[[State, Scalar], State],
     cost: Callable[[State, Scalar], Scalar],
-    axes: Sequence[Axis],
+    axes: Sequence[GridAxis],
     controls: Float[ArrayLike, " choices"],
-    stages: int,
+    horizon: int,
     *,
-    make: Callable[[Sequence[Scalar]], State] = tuple,
-) -> Value:
-    """The least total cost of `stages` steps from every state: Bellman's recursion backwards, from zero at the end.
+    make_state: Callable[[Sequence[Scalar]], State] = tuple,
+) -> ValueFunction:
+    """The least total cost of `horizon` steps from every state, by Bellman's recursion backwards in time.
 
-        V[k](s) = min over u of  cost(s, u) + V[k - 1](step(s, u))
+        V[0](s) = 0,   V[k](s) = min over u of  cost(s, u) + V[k - 1](step(s, u))
 
-    States are tuples of numbers in the order of `axes`; `make` makes them of their numbers, such as the `_make` of a
-    NamedTuple. Controls are one of the given numbers. Raises InputError for an axis or a choice of controls that is
-    empty.
+    Good values: two or three axes. Breaks when: there are more, since work and memory grow as the product of the
+    counts.
 
-    Good values: two or three axes. Breaks when: there are more (work and memory grow as the product of the counts).
+    Args:
+        step: The state after one step from `state` under a control.
+        cost: The cost of that step.
+        axes: The grid, one axis for each component of the state, in the order of the components.
+        controls: The numbers that a control may be, shape (choices,).
+        horizon: The number of steps.
+        make_state: Makes a state of a sequence of numbers; for a NamedTuple, its `_make`.
+
+    Returns:
+        The value function of the first step.
+
+    Raises:
+        InputError: For an axis or a choice of controls that is empty, and for a horizon below 1.
+
     Source: R. Bellman, Dynamic Programming (1957), chapter III.
     """
     axes, controls = tuple(axes), jnp.asarray(controls, float)
-    if stages < 1 or controls.size < 1 or not axes or min(axis.count for axis in axes) < 2:
-        raise InputError(f"{stages} stages, {controls.size} controls, axes {axes}: give some of each, axes of 2 points")
+    if horizon < 1 or controls.size < 1 or not axes or min(axis.count for axis in axes) < 2:
+        raise InputError(
+            f"horizon={horizon}, {controls.size} controls, axes {axes}: give some of each, axes of 2 points"
+        )
     points = np.meshgrid(*(axis.points() for axis in axes), indexing="ij")
-    return Value(_recursion(step, cost, axes, controls, [jnp.asarray(x) for x in points], stages, make), axes)
+    points = [jnp.asarray(x) for x in points]
+    return ValueFunction(_bellman_recursion(step, cost, axes, controls, points, horizon, make_state), axes)
 
 
 @eqx.filter_jit
-def _recursion(step, cost, axes, controls, points, stages, make):
-    """The table of values of the last stage."""
-    everywhere = lambda function: lambda u: jnp.vectorize(lambda *place: function(make(place), u))(*points)
-    # Where each control leads does not change from stage to stage.
-    places = lax.map(everywhere(lambda s, u: tuple(step(s, u))), controls)
-    prices = lax.map(everywhere(cost), controls)
+def _bellman_recursion(step, cost, axes, controls, points, horizon, make_state):
+    """The table of values of the first step."""
+    on_grid = lambda function: lambda u: jnp.vectorize(lambda *x: function(make_state(x), u))(*points)
+    # The successors and costs are the same at every step, so they are computed once.
+    successors = lax.map(on_grid(lambda s, u: tuple(step(s, u))), controls)
+    costs = lax.map(on_grid(cost), controls)
 
-    def stage(table, _):
-        value = jnp.vectorize(lambda *place: Value(table, axes)(place))
+    def backward_step(table, _):
+        value = jnp.vectorize(lambda *x: ValueFunction(table, axes)(x))
 
-        def better(best, choice):
-            place, price = choice
-            return jnp.minimum(best, price + value(*place)), None
+        def minimum_over(best, choice):
+            successor, step_cost = choice
+            return jnp.minimum(best, step_cost + value(*successor)), None
 
-        return lax.scan(better, jnp.full_like(table, jnp.inf), (places, prices))[0], None
+        return lax.scan(minimum_over, jnp.full_like(table, jnp.inf), (successors, costs))[0], None
 
-    return lax.scan(stage, jnp.zeros_like(points[0]), None, length=stages)[0]
+    return lax.scan(backward_step, jnp.zeros_like(points[0]), None, length=horizon)[0]
 
 
-def best_control(step: Callable, cost: Callable, value: Value, controls: Float[ArrayLike, " choices"]) -> Callable:
-    """The policy that is best if every later step is: from a state to one of the controls."""
+def greedy_control(
+    step: Callable, cost: Callable, value: ValueFunction, controls: Float[ArrayLike, " choices"]
+) -> Callable[[State], Scalar]:
+    """The greedy policy of a value function: from a state to the control with the least cost now and value afterwards.
+
+        u(s) = argmin over u of  cost(s, u) + value(step(s, u))
+
+    Args:
+        step, cost, controls: As in `value_iteration`.
+        value: The cost-to-go after the step.
+    """
     controls = jnp.asarray(controls, float)
 
     def policy(state: State) -> Scalar:

@@ -1,4 +1,4 @@
-"""A policy in environments that somebody else wrote."""
+"""Evaluation of a policy in environments with Gymnasium's interface."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,18 +7,26 @@ import numpy as np
 from jaxtyping import Float
 
 
-def episodes(environments: Sequence[Any], seeds: Sequence[int], act: Callable) -> Float[np.ndarray, " episodes"]:
-    """The return of one episode in each environment, reset with the seed of its place.
+def evaluate_episodes(
+    environments: Sequence[Any], seeds: Sequence[int], act: Callable
+) -> Float[np.ndarray, " episodes"]:
+    """The return of one episode in each environment.
 
-    The environments have Gymnasium's interface. `act` gives the actions for the observations (episodes, n) of all of
-    them, so that a policy is called once for each step of all episodes; those that have ended are passed over.
+    Args:
+        environments: Environments with Gymnasium's interface.
+        seeds: The seed with which each environment is reset.
+        act: The actions for the observations (episodes, n) of all environments, those of ended episodes included:
+            one call of the policy serves one step of all episodes.
+
+    Returns:
+        The sum of the rewards of each episode, shape (episodes,).
     """
-    seen = np.stack([e.reset(seed=seed)[0] for e, seed in zip(environments, seeds, strict=True)])
-    returns, running = np.zeros(len(seen)), np.ones(len(seen), bool)
+    observations = np.stack([e.reset(seed=seed)[0] for e, seed in zip(environments, seeds, strict=True)])
+    returns, running = np.zeros(len(observations)), np.ones(len(observations), bool)
     while running.any():
-        actions = np.asarray(act(seen))
+        actions = np.asarray(act(observations))
         for i in map(int, np.flatnonzero(running)):
-            seen[i], reward, terminated, truncated, _ = environments[i].step(actions[i])
+            observations[i], reward, terminated, truncated, _ = environments[i].step(actions[i])
             returns[i] += reward
             running[i] = not (terminated or truncated)
     return returns

@@ -1,4 +1,4 @@
-"""How far ahead a loss may look: the growth of its gradient with the length, and a length that grows in training."""
+"""How long a rollout a gradient can pass: its growth with the length, and a horizon that grows during training."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -17,37 +17,47 @@ from .._trees import common_length
 from .._types import Model, Scalar, State
 
 
-def up_to(horizon: Scalar | float, length: int) -> Float[Array, " length"]:
-    """Weights of a rollout's steps that count those up to `horizon` alike and the others not at all; their sum is 1.
+def horizon_weights(horizon: Scalar | float, length: int) -> Float[Array, " length"]:
+    """Weights of a rollout's steps: equal up to `horizon`, zero after it, with sum 1.
 
     A curriculum passes a growing horizon with its batches, so that one compiled loss of `length` steps serves all of
-    them. The step that the horizon ends in counts in part; a horizon beyond `length` counts every step.
+    them.
+
+    Args:
+        horizon: The number of steps that count, above 0. A fractional horizon counts its last step in part; one beyond
+            `length` counts every step.
+        length: The number of steps of the rollout.
     """
-    reached = jnp.clip(horizon - jnp.arange(length), 0.0, 1.0)
-    return reached / jnp.sum(reached)
+    counted = jnp.clip(horizon - jnp.arange(length), 0.0, 1.0)
+    return counted / jnp.sum(counted)
 
 
-class Growth(NamedTuple):
-    """The gradient of the cost of one step against the number of steps before it.
+class GradientGrowth(NamedTuple):
+    """The size of the gradient of one step's cost, as a function of the number of steps before it.
 
-    `in_start` and `in_model` are norms of the derivative in the first state and in the model, root mean squares over
-    the starts. `useful` is the longest of the `lengths` up to which `in_start` stays below `limit` times its first.
+    Attributes:
+        lengths: The numbers of steps.
+        norm_initial_state: The norm of the derivative with respect to the initial state, for each length; the root
+            mean square over the initial states.
+        norm_model: The same of the derivative with respect to the model.
+        useful_horizon: The longest of the lengths before `norm_initial_state` exceeds `limit` times its first value.
+        limit: The growth that is still accepted.
     """
 
     lengths: np.ndarray
-    in_start: np.ndarray
-    in_model: np.ndarray
-    useful: int
+    norm_initial_state: np.ndarray
+    norm_model: np.ndarray
+    useful_horizon: int
     limit: float
 
     def warn(self, length: int) -> None:
-        """Warns, with the numbers, if a rollout of `length` steps is longer than the useful one."""
-        if length > self.useful:
-            worst = np.max(self.in_start[self.lengths <= length]) / self.in_start[0]
+        """Warns, with the numbers, if a rollout of `length` steps is longer than the useful horizon."""
+        if length > self.useful_horizon:
+            worst = np.max(self.norm_initial_state[self.lengths <= length]) / self.norm_initial_state[0]
             warnings.warn(
-                f"a horizon of {length} steps is longer than the useful one of {self.useful}: beyond it the gradient "
-                f"grows more than {self.limit:g} times, here {worst:.3g} times, and a few starts decide it. Shorten it,"
-                " or let the adjoint decay (rollout's decay=)",
+                f"a horizon of {length} steps is longer than the useful one of {self.useful_horizon}: beyond it the "
+                f"gradient grows more than {self.limit:g} times, here {worst:.3g} times, and a few starts decide it. "
+                "Shorten it, or let the adjoint decay (rollout's decay=)",
                 stacklevel=2,
             )
 
@@ -59,49 +69,67 @@ def gradient_growth(
     *,
     lengths: Sequence[int] | None = None,
     limit: float = 50.0,
-) -> Growth:
-    """How the gradient through a rollout grows with its length, measured on `starts`, a tree with a leading axis.
+) -> GradientGrowth:
+    """How the gradient through a rollout grows with the number of steps.
 
-    `costs(model, start)` are the costs of the steps of one rollout. The derivative of the cost after so many steps (by
-    default spread evenly on a logarithmic scale) in the first state is the product of as many Jacobians of a step:
-    through what is unstable it grows exponentially, and the mean gradient of a batch is then that of its few wildest
-    starts. Under a policy that steers well it shrinks instead, so measure with the policy at hand, and with the
-    rollout's `decay` if it has one.
+    The derivative of a step's cost with respect to the initial state is the product of the Jacobians of all steps
+    before it. Through unstable dynamics it grows exponentially, and the mean gradient of a batch is then dominated by
+    its few most unstable starts. A policy that stabilises the system makes it shrink instead: measure with the policy
+    that is to be trained, and with the rollout's `decay` if it has one.
 
-    Raises InputError for lengths beyond the rollout or none, and for a model whose gradients are not finite.
+    Good values: 64 starts or more, a limit of 30 to 300. Breaks when: the first cost does not depend on the start.
 
-    Good values: 64 starts or more; a limit of 30 to 300. Breaks when: the first cost does not depend on the start.
+    Args:
+        costs: The costs of the steps of one rollout of a model from an initial state, shape (steps,).
+        model: The model, usually a policy.
+        starts: Initial states, each leaf with a leading axis.
+        lengths: The numbers of steps to measure after. By default about 4 for each doubling, evenly spaced in the
+            logarithm.
+        limit: The growth beyond which a horizon is no longer useful.
+
+    Raises:
+        InputError: For lengths that are empty or beyond the rollout, and for gradients that are not finite.
     """
     common_length(starts, "starts")
     first = jax.tree.map(lambda rows: rows[0], starts)
     steps = eqx.filter_eval_shape(costs, model, first).shape[0]
-    at = np.unique(np.round(np.geomspace(1, steps, 4 * steps.bit_length())).astype(int))
-    at = at if lengths is None else np.asarray(lengths)
-    if at.size < 1 or at.min() < 1 or at.max() > steps:
-        raise InputError(f"lengths={at.tolist()} of a rollout of {steps} steps: give some from 1 to {steps}")
-    squares = _squares(costs, model, starts, jnp.asarray(at - 1))
-    in_start, in_model = (np.sqrt(np.asarray(part)) for part in squares)
-    if not np.all(np.isfinite([in_start, in_model])):
+    if lengths is None:
+        lengths_array = np.unique(np.round(np.geomspace(1, steps, 4 * steps.bit_length())).astype(int))
+    else:
+        lengths_array = np.asarray(lengths)
+    if lengths_array.size < 1 or lengths_array.min() < 1 or lengths_array.max() > steps:
+        raise InputError(f"lengths={lengths_array.tolist()} of a rollout of {steps} steps: give some from 1 to {steps}")
+    mean_squares = _mean_squares(costs, model, starts, jnp.asarray(lengths_array - 1))
+    norm_initial_state, norm_model = (np.sqrt(np.asarray(part)) for part in mean_squares)
+    if not np.all(np.isfinite([norm_initial_state, norm_model])):
         raise InputError("the gradient through the rollout is not finite: check the policy, or measure fewer steps")
-    beyond = np.flatnonzero(in_start > limit * in_start[0])
-    useful = at[beyond[0] - 1] if beyond.size else at[-1]
-    return Growth(at, in_start, in_model, int(useful), limit)
+    beyond = np.flatnonzero(norm_initial_state > limit * norm_initial_state[0])
+    useful = lengths_array[beyond[0] - 1] if beyond.size else lengths_array[-1]
+    return GradientGrowth(lengths_array, norm_initial_state, norm_model, int(useful), limit)
 
 
-def growths(costs: Callable, model: Model, starts: State, decay: float) -> dict[str, Growth]:
-    """The `gradient_growth` of costs that take a decay, "true" without it and "decaying" with the one given."""
+def compare_gradient_growth(costs: Callable, model: Model, starts: State, decay: float) -> dict[str, GradientGrowth]:
+    """The `gradient_growth` without decay of the adjoint ("true") and with it ("decaying").
+
+    Args:
+        costs: As in `gradient_growth`, with a keyword argument `decay`.
+        model, starts: As in `gradient_growth`.
+        decay: The factor by which the adjoint decays in each step.
+    """
     measure = lambda decay: gradient_growth(partial(costs, decay=decay), model, starts)
     return {"true": measure(1.0), "decaying": measure(decay)}
 
 
 @eqx.filter_jit
-def _squares(costs, model, starts, rows):
-    """Mean squares over the starts of the derivatives of the costs `rows` in the start and in the model."""
-    moving, rest = eqx.partition(model, eqx.is_inexact_array)
+def _mean_squares(costs, model, starts, rows):
+    """Mean squares over the starts of the derivatives of the costs `rows`, by the start and by the model."""
+    differentiable, rest = eqx.partition(model, eqx.is_inexact_array)
 
     def one(start):
-        value, pull = jax.vjp(lambda start, moving: costs(eqx.combine(moving, rest), start), start, moving)
+        value_of = lambda start, differentiable: costs(eqx.combine(differentiable, rest), start)
+        value, vjp = jax.vjp(value_of, start, differentiable)
         cotangents = jnp.eye(value.shape[0], dtype=value.dtype)[rows]
-        return jax.vmap(lambda bar: tuple(jnp.sum(ravel_pytree(part)[0] ** 2) for part in pull(bar)))(cotangents)
+        squared_norms = lambda cotangent: tuple(jnp.sum(ravel_pytree(part)[0] ** 2) for part in vjp(cotangent))
+        return jax.vmap(squared_norms)(cotangents)
 
     return jax.tree.map(lambda x: jnp.mean(x, axis=0), jax.vmap(one)(starts))

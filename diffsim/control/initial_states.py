@@ -1,4 +1,4 @@
-"""First states for the updates of a training."""
+"""Initial states for the updates of a training."""
 
 import functools
 
@@ -11,36 +11,49 @@ from numpy.typing import ArrayLike
 from .._errors import InputError
 
 
-def draw_starts(
+def sample_initial_states(
     key: PRNGKeyArray,
     updates: int,
-    batch: int,
-    near: ArrayLike,
-    wide: ArrayLike,
+    batch_size: int,
+    half_width: ArrayLike,
+    wide_half_width: ArrayLike,
     *,
-    share: float = 0.5,
-    around: ArrayLike = 0.0,
-) -> Float[Array, "updates batch n"]:
-    """First states for every update, of shape (updates, batch, n): most like a task's own, some from anywhere.
+    wide_fraction: float = 0.5,
+    center: ArrayLike = 0.0,
+) -> Float[Array, "updates batch_size n"]:
+    """Random initial states for every update, shape (updates, batch_size, n).
 
-    Each part is uniform: within `around` +- `near` as the task begins, and for a `share` of every batch within
-    +- `wide`, which shows the network where it does not come by itself. `near` and `wide` are n numbers each, in the
-    units of the state.
+    Each component is uniform. Most states are drawn as the task begins, in `center` +- `half_width`. The first
+    `wide_fraction` of each batch is drawn in +- `wide_half_width` about zero, so that the policy also learns from
+    states that it does not reach by itself.
 
-    Raises InputError for sizes below one, shares outside 0 to 1, and `near` and `wide` that differ in length.
+    Args:
+        key: The random key.
+        updates: The number of updates.
+        batch_size: The number of states of each update.
+        half_width: n numbers in the units of the state.
+        wide_half_width: n numbers in the units of the state.
+        wide_fraction: The fraction of each batch drawn widely, from 0 to 1.
+        center: The middle of the task's own initial states, one number or n.
+
+    Raises:
+        InputError: For sizes below 1, a fraction outside 0 to 1, and widths that differ in length.
     """
-    if updates < 1 or batch < 1 or not 0 <= share <= 1:
-        raise InputError(f"updates={updates}, batch={batch}, share={share}: give sizes from 1, a share from 0 to 1")
-    near, wide = jnp.asarray(near, float), jnp.asarray(wide, float)
+    if updates < 1 or batch_size < 1 or not 0 <= wide_fraction <= 1:
+        arguments = f"updates={updates}, batch_size={batch_size}, wide_fraction={wide_fraction}"
+        raise InputError(f"{arguments}: give sizes from 1, a fraction from 0 to 1")
+    near, wide = jnp.asarray(half_width, float), jnp.asarray(wide_half_width, float)
     if near.ndim != 1 or near.shape != wide.shape:
-        raise InputError(f"near has shape {near.shape}, wide {wide.shape}: give one number for each part of the state")
-    middle = jnp.broadcast_to(jnp.asarray(around, float), near.shape)
-    return _draw(key, jnp.arange(batch) < share * batch, near, wide, middle, updates)
+        shapes = f"half_width has shape {near.shape}, wide_half_width {wide.shape}"
+        raise InputError(f"{shapes}: give one number for each component of the state")
+    center = jnp.broadcast_to(jnp.asarray(center, float), near.shape)
+    return _sample(key, jnp.arange(batch_size) < wide_fraction * batch_size, near, wide, center, updates)
 
 
+# Compiled in one piece: that takes less time than its operations one by one.
 @functools.partial(jax.jit, static_argnames="updates")
-def _draw(key, from_anywhere, near, wide, middle, updates: int):
-    """The starts; compiled in one piece, which takes less time than its operations one by one."""
-    parts = jr.uniform(key, (updates, from_anywhere.size, near.size), minval=-1.0, maxval=1.0)
-    choose = lambda anywhere, part: jnp.where(anywhere, wide * part, middle + near * part)
-    return jax.vmap(jax.vmap(choose), in_axes=(None, 0))(from_anywhere, parts)
+def _sample(key, is_wide, near, wide, center, updates: int):
+    """The states; `is_wide` (batch_size,) tells which of each batch are drawn widely."""
+    uniform = jr.uniform(key, (updates, is_wide.size, near.size), minval=-1.0, maxval=1.0)
+    state = lambda is_wide, uniform: jnp.where(is_wide, wide * uniform, center + near * uniform)
+    return jax.vmap(jax.vmap(state), in_axes=(None, 0))(is_wide, uniform)

@@ -1,4 +1,4 @@
-"""What a policy costs over many starts, and what it must be before it decides anything."""
+"""The mean cost of a policy, and the check of one that was loaded from a file."""
 
 from collections.abc import Callable
 from functools import cache
@@ -13,10 +13,13 @@ from ..parameters import parameters
 
 @cache
 def mean_cost(costs: Callable, length: int) -> Callable:
-    """The loss of a batch of starts and the adjoint's decay: the mean cost of `length` steps from each of the starts.
+    """The loss `loss(policy, (starts, decay))` of a policy: the mean cost of a step of rollouts from many starts.
 
-    `costs(policy, start, length, decay)` are the costs of the steps of one rollout. The same arguments give the same
-    function, so that fits that share it compile once.
+    The same arguments return the same function, so that fits that share it compile once.
+
+    Args:
+        costs: `costs(policy, start, length, decay)`, the costs of the steps of one rollout.
+        length: The number of steps.
     """
 
     def loss(policy, batch):
@@ -26,10 +29,14 @@ def mean_cost(costs: Callable, length: int) -> Callable:
     return loss
 
 
-def finite(policy: Model) -> Model:
-    """The policy as it is. Raises InputError, which names it, if one of its numbers is not finite."""
+def check_finite(policy: Model) -> Model:
+    """The policy, unchanged.
+
+    Raises:
+        InputError: If a parameter is not finite; the message names it.
+    """
     values = {name: entry.value for name, entry in parameters(policy).items()}
     bad = [name for name, value in values.items() if not bool(jnp.all(jnp.isfinite(value)))]
     if bad:
-        raise InputError(f"'{bad[0]}' of the policy is not finite, so that it decides nothing: train it anew")
+        raise InputError(f"'{bad[0]}' of the policy is not finite, so that it decides nothing: train it again")
     return policy

@@ -1,4 +1,4 @@
-"""What an actuator does to a command, with the gradient that a network can learn from. Both are biased, by name."""
+"""Straight-through estimators: the limits of an actuator, with a biased gradient that a policy can learn from."""
 
 import jax
 import jax.numpy as jnp
@@ -6,42 +6,46 @@ from jaxtyping import Array, ArrayLike, Float
 
 
 @jax.custom_vjp
-def saturate(x: Float[Array, "..."], low: ArrayLike, high: ArrayLike) -> Float[Array, "..."]:
-    """`x` within its limits; the gradient passes wherever descending along it leads inwards.
+def straight_through_clip(x: Float[Array, "..."], low: ArrayLike, high: ArrayLike) -> Float[Array, "..."]:
+    """`x` clipped to its limits, with the gradient of the identity except where descent would lead further outwards.
 
-    The true gradient is zero beyond the limits, so that a network whose output is saturated would never learn; the
-    identity's would drive it ever farther out. This one is zero only where a descent step leads outwards. The limits
-    are given no gradient. Reverse mode only.
+    The true gradient is zero beyond the limits, so that a policy whose output is saturated never learns. That of the
+    identity drives a saturated output ever further out. This one is zero only where a descent step leads outwards.
+    The limits have no gradient. Reverse mode only.
 
-    Good values: for the output of a policy without an output function. Breaks when: the loss is maximised instead of
-    minimised (negate it).
+    Good values: for the output of a policy without an output activation. Breaks when: the loss is maximized instead of
+    minimized (negate it).
+
+    Args:
+        x: The command, any shape.
+        low, high: The limits.
     """
     return jnp.clip(x, low, high)
 
 
-def _saturate_forward(x, low, high):
-    return saturate(x, low, high), (x, jnp.asarray(low, x.dtype), jnp.asarray(high, x.dtype))
+def _clip_forward(x, low, high):
+    return straight_through_clip(x, low, high), (x, jnp.asarray(low, x.dtype), jnp.asarray(high, x.dtype))
 
 
-def _saturate_backward(kept, slope):
-    x, low, high = kept
-    outwards = ((x > high) & (slope < 0)) | ((x < low) & (slope > 0))
-    return jnp.where(outwards, 0.0, slope), jnp.zeros_like(low), jnp.zeros_like(high)
+def _clip_backward(residuals, cotangent):
+    x, low, high = residuals
+    outwards = ((x > high) & (cotangent < 0)) | ((x < low) & (cotangent > 0))
+    return jnp.where(outwards, 0.0, cotangent), jnp.zeros_like(low), jnp.zeros_like(high)
 
 
-saturate.defvjp(_saturate_forward, _saturate_backward)
+straight_through_clip.defvjp(_clip_forward, _clip_backward)
 
 
-def sign(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """1 where `x` is above zero and -1 elsewhere, with the gradient of the identity within +-1 (straight-through).
+def straight_through_sign(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """1 where `x` is above zero and -1 elsewhere, with the gradient of the identity within +-1.
 
-    For actuators that know only full left and full right: the simulation then runs as the machine will, and the
-    network still learns. Beyond +-1 the gradient passes only inwards (`saturate`). Reverse mode only.
+    For actuators that know only full left and full right: the simulation runs as the machine will, and the policy
+    still learns. Beyond +-1 the gradient passes only inwards, as in `straight_through_clip`. Reverse mode only.
 
     Source: Y. Bengio, N. Leonard, A. Courville, Estimating or propagating gradients through stochastic neurons for
     conditional computation (2013), arXiv:1308.3432, section 4.
     """
-    soft = saturate(x, -1.0, 1.0)
+    soft = straight_through_clip(x, -1.0, 1.0)
     hard = jnp.where(x > 0, jnp.ones_like(x), -jnp.ones_like(x))
-    # The value is the hard one, the derivative that of the soft one.
+    # The value is the hard sign, the derivative that of the clipped input.
     return soft + jax.lax.stop_gradient(hard - soft)

@@ -22,7 +22,7 @@ _LENGTHS = struct.Struct("<II")
 _DAMAGED = "Take another copy of the file, or start anew without it"
 
 
-class Contents(NamedTuple):
+class CheckpointContents(NamedTuple):
     """What a file holds: the versions of `format`, `diffsim`, `jax` and `optax` that wrote it, its leaves by path."""
 
     versions: dict[str, Any]
@@ -37,7 +37,7 @@ def save(path: str | Path, tree: PyTree) -> None:
     the same path at the same time.
 
     Raises InputError for a path that cannot be a regular file, as that of a folder, a device or a pipe, and for leaves
-    that cannot be told apart or are no numbers; WorkFailed if the disk is full or refuses; the old file is then as it
+    that cannot be told apart or are no numbers; RunError if the disk is full or refuses; the old file is then as it
     was.
     """
     check_writable(Path(path))
@@ -60,7 +60,7 @@ def load(path: str | Path, like: PyTree) -> PyTree:
     return fill(path, read(path), like)
 
 
-def fill(path: str | Path, contents: Contents, like: PyTree) -> PyTree:
+def fill(path: str | Path, contents: CheckpointContents, like: PyTree) -> PyTree:
     """The tree built like `like` from what `read` found; raises InputError if they do not fit."""
     wrong = misfits(contents, like)
     if wrong:
@@ -72,7 +72,7 @@ def fill(path: str | Path, contents: Contents, like: PyTree) -> PyTree:
     return jax.tree_util.tree_map_with_path(new, like)
 
 
-def read(path: str | Path) -> Contents:
+def read(path: str | Path) -> CheckpointContents:
     """All that a file holds, by path and without a tree to compare; raises InputError if any of it is damaged."""
     return parse(path, read_bytes(path))
 
@@ -89,7 +89,7 @@ def read_bytes(path: str | Path) -> bytes:
         raise InputError(f"{path} cannot be read: {error.strerror}; give the path of a checkpoint") from error
 
 
-def parse(path: str | Path, data: bytes) -> Contents:
+def parse(path: str | Path, data: bytes) -> CheckpointContents:
     """All that the bytes of a file hold; raises InputError, which names the `path`, if any of it is damaged."""
     header, offset = _header(path, data)
     leaves = {}
@@ -105,7 +105,7 @@ def parse(path: str | Path, data: bytes) -> Contents:
         leaves[entry.name], offset = Leaf(value, entry.key), end
     if offset != len(data):
         raise InputError(f"{path} is damaged: {len(data) - offset} bytes follow the last leaf. {_DAMAGED}")
-    return Contents(header.versions, leaves)
+    return CheckpointContents(header.versions, leaves)
 
 
 def _header(path, data: bytes) -> tuple[Header, int]:
@@ -123,7 +123,7 @@ def _header(path, data: bytes) -> tuple[Header, int]:
     return read_header(path, text), start + length
 
 
-def misfits(contents: Contents, like: PyTree) -> list[str]:
+def misfits(contents: CheckpointContents, like: PyTree) -> list[str]:
     """What keeps a file from filling a tree, a phrase for each leaf: missing, unknown, or of another kind."""
     wanted = named(like)
     wrong = [f"{path} is missing" for path in wanted if path not in contents.leaves]

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from .._errors import InputError, WorkFailed
+from .._errors import InputError, RunError
 
 PARTIAL = ".partial"  # what the name of a file ends in while it is written
 LONGEST = 255 - len(PARTIAL)  # bytes of a file's name that a system takes, with room for that end
@@ -17,7 +17,7 @@ def write_whole(path: str | Path, write: Callable[[BinaryIO], object]) -> Path:
     """Returns the path, where what `write(file)` wrote now is: all of it, or what was there before.
 
     A pipe or a device, such as /dev/stdout, is written to as it is. Two processes must not write to the same path at
-    the same time. Raises InputError for a path that cannot be written, WorkFailed if the disk is full or refuses.
+    the same time. Raises InputError for a path that cannot be written, RunError if the disk is full or refuses.
     """
     path = Path(path)
     check_writable(path)
@@ -33,7 +33,7 @@ def write_whole(path: str | Path, write: Callable[[BinaryIO], object]) -> Path:
         raise
     except OSError as error:
         reason = error.strerror or error
-        raise WorkFailed(f"{path} was not saved: {reason}. What was there before is as it was") from error
+        raise RunError(f"{path} was not saved: {reason}. What was there before is as it was") from error
     return path
 
 

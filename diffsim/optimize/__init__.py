@@ -1,1 +1,1 @@
-"""Parameters that fit: least squares, minimization, bounds, several starts, evolution, multiple shooting."""
+"""Parameters that fit: least squares, minimization, bounds, multistart, evolution, multiple shooting."""

@@ -1,6 +1,5 @@
-"""The compiled part of a fit by optimistix: iterations within bounds, up to an end that has a name."""
+"""The compiled loop of a fit by optimistix: iterations within bounds, and a status that says how they ended."""
 
-import enum
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,140 +16,146 @@ from .._jax.traced_function import Traced
 from .._types import Count, Flag, Model, Vector
 from ..autodiff.forward_mode import forward_mode
 from ..parameters import constrain, unconstrain
-from ..train.bounds import limits
-from .active_set import Place, Problem, distances, near, settle
+from ..train.bounds import flat_bounds
+from .active_set import FlatProblem, Iterate, bound_distances, near_bound, update_active_set
+from .status import FitStatus
 
 Solver = optx.AbstractLeastSquaresSolver | optx.AbstractMinimiser
 
-FEW = 10  # parameters whose tangents travel along with the residuals
-ENOUGH = 10  # iterations without a lower loss that tell of no progress, if the solver has not ended before
-STILL = 2  # accepted steps in a row that leave a sum of squares as it is: then all is over
-SHARE = 1e-3  # of a solver's rtol: a relative change of the sum of squares below it is none
-LEVEL = 1e-6  # of the loss: the change that a slope may make, per unit or share of its parameter, where all is over
+FEW_PARAMETERS = 10  # up to here the tangents of all parameters are computed along with the residuals
+MIN_ITERATIONS_WITHOUT_PROGRESS = 10  # so many iterations without a lower loss are reported as no progress
+MAX_STAGNANT = 2  # so many accepted steps in a row that leave a sum of squares as it is end a fit
+STAGNATION = 1e-3  # of a solver's rtol: a smaller relative change of the sum of squares counts as none
+# A minimizer ends where each derivative times max(parameter, 1) is below this share of the loss.
+FLAT = 1e-6
 
 
-class FitStatus(enum.IntEnum):
-    """How one fit ended. Up to AT_BOUND it is a minimum, as far as the solver's tolerances tell."""
-
-    CONVERGED = 0
-    AT_BOUND = 1
-    STEP_LIMIT = 2
-    NON_FINITE = 3
-    NO_PROGRESS = 4
-
-    @property
-    def explanation(self) -> str:
-        """What the status means and what to do about it."""
-        return _EXPLANATIONS[self]
-
-
-_EXPLANATIONS = (
-    "converged to the solver's tolerances, within the bounds",
-    "converged, with a parameter on its bound, beyond which the loss would fall further",
-    "step limit: the solver did not come to its tolerances; raise steps, or scale the residuals",
-    "non-finite: the loss of the starting model, or of a step that the solver took, is not finite; start elsewhere",
-    "no progress: no step lowered the loss; the start is a minimum, or the derivatives there are wrong",
-)
-
-
-class End(NamedTuple):
-    """Where a fit came to: the trained parameters within their bounds, the loss of each iteration, and how it ended.
-
-    The losses after the last iteration are NaN.
-    """
+class FitResult(NamedTuple):
+    """The trained parameters within their bounds, the loss of each iteration (NaN after the last), and the status."""
 
     trained: Model
     losses: Float[Array, " steps"]
     status: Count
 
 
-class _Loop(NamedTuple):
-    """What an iteration changes: the place, the arrays of the solver's state, iterations made and their losses.
+class _LoopState(NamedTuple):
+    """What an iteration changes.
 
-    `still` counts the accepted steps, up to now, that have not changed a sum of squares.
+    Attributes:
+        iterate: The parameters.
+        solver_state: The arrays of the solver's state.
+        number: The number of iterations made.
+        losses: Their losses.
+        ended: Whether the fit has ended.
+        stagnant: The number of accepted steps in a row, up to now, that have not changed a sum of squares.
     """
 
-    place: Place
-    state: Any
+    iterate: Iterate
+    solver_state: Any
     number: Count
     losses: Float[Array, " steps"]
-    over: Flag
-    still: Count
+    ended: Flag
+    stagnant: Count
 
-    def healthy(self) -> Flag:
+    def is_healthy(self) -> Flag:
         """Whether the last loss is finite."""
         return (self.number == 0) | jnp.isfinite(self.losses[self.number - 1])
 
 
-class _Engine(NamedTuple):
-    """What an iteration is made with: `first` is the solver's state before all, `gaps` the bounds' distances then."""
+class _Iteration(NamedTuple):
+    """An iteration of a solver within bounds.
 
-    problem: Problem
+    Attributes:
+        problem: The problem that is solved.
+        solver: The optimistix solver.
+        first_state: The solver's state before the first iteration.
+        first_distances: The distances from the bounds then.
+    """
+
+    problem: FlatProblem
     solver: Any
-    first: Any
-    gaps: Array
+    first_state: Any
+    first_distances: Array
 
-    def fresh(self, z: Vector):
-        """The solver's state, arrays only, for a beginning at `z`: all else in it is empty."""
-        return _arrays(eqx.tree_at(lambda state: state.y_eval, self.first, z))
+    def restarted_at(self, z: Vector):
+        """The arrays of the solver's state for a start at `z`: nothing else in it depends on the start."""
+        return _arrays(eqx.tree_at(lambda state: state.y_eval, self.first_state, z))
 
-    def step(self, loop: _Loop) -> _Loop:
-        """The loop after one iteration."""
-        place, problem = loop.place, self.problem
-        state = eqx.combine(loop.state, eqx.filter(self.first, eqx.is_array, inverse=True))
-        z, state, _ = self.solver.step(problem.function, place.z, place, {}, state, frozenset())
-        over, _ = self.solver.terminate(problem.function, z, place, {}, state, frozenset())
+    def step(self, loop: _LoopState) -> _LoopState:
+        """The loop's state after one iteration."""
+        iterate, problem = loop.iterate, self.problem
+        state = eqx.combine(loop.solver_state, eqx.filter(self.first_state, eqx.is_array, inverse=True))
+        z, state, _ = self.solver.step(problem.objective, iterate.z, iterate, {}, state, frozenset())
+        converged, _ = self.solver.terminate(problem.objective, z, iterate, {}, state, frozenset())
         loss = state.f_info.as_min()
-        refused, astray = _stalled(problem, self.solver, place, z, state)
-        state = _choose(astray, self.fresh(z), _arrays(state))
-        place = place._replace(z=jnp.where(jnp.isfinite(loss) & ~place.held, z, place.z))
+        stalled, misled = _stalled(problem, self.solver, iterate, z, state)
+        state = _choose(misled, self.restarted_at(z), _arrays(state))
+        iterate = iterate._replace(z=jnp.where(jnp.isfinite(loss) & ~iterate.active, z, iterate.z))
         losses = loop.losses.at[loop.number].set(loss)
-        still = _standing_still(problem, self.solver, loop, z, loss)
-        after = _Loop(place, state, loop.number + 1, losses, over | refused | (still >= STILL), still)
-        if not problem.bounds:
+        stagnant = _count_stagnant(problem, self.solver, loop, z, loss)
+        ended = converged | stalled | (stagnant >= MAX_STAGNANT)
+        after = _LoopState(iterate, state, loop.number + 1, losses, ended, stagnant)
+        if not problem.has_bounds:
             return after
-        due = after.over | jnp.any(near(problem, place, self.gaps))
-        return lax.cond(due, self.settled, lambda loop: loop, after)
+        is_due = after.ended | jnp.any(near_bound(problem, iterate, self.first_distances))
+        return lax.cond(is_due, self.with_active_set, lambda loop: loop, after)
 
-    def settled(self, loop: _Loop) -> _Loop:
-        """The loop with parameters set on their bounds, or let go, and the solver begun anew if there are any."""
-        place, anew = settle(self.problem, loop.place, self.gaps, loop.over)
-        state = _choose(anew, self.fresh(place.z), loop.state)
-        still = jnp.where(anew, 0, loop.still)
-        return loop._replace(place=place, state=state, over=loop.over & ~anew, still=still)
+    def with_active_set(self, loop: _LoopState) -> _LoopState:
+        """The loop's state with the active set updated, and the solver restarted if it has changed."""
+        iterate, changed = update_active_set(self.problem, loop.iterate, self.first_distances, loop.ended)
+        state = _choose(changed, self.restarted_at(iterate.z), loop.solver_state)
+        stagnant = jnp.where(changed, 0, loop.stagnant)
+        return loop._replace(iterate=iterate, solver_state=state, ended=loop.ended & ~changed, stagnant=stagnant)
 
 
 @eqx.filter_jit
-def iterate(function, solver: Solver, trained: Model, fixed: Model, data, steps: int, active) -> End:
-    """The end of a fit of `function(model, data)` from free parameters; with `active` false nothing but its start."""
-    problem, start = _problem(function, solver, trained, fixed, data)
-    shape = jax.eval_shape(problem.function, start.z, start)[0]
-    first = solver.init(problem.function, start.z, start, {}, shape, None, frozenset())
-    engine = _Engine(problem, solver, first, distances(problem, problem.bounded(start.z)))
+def run_iterations(function, solver: Solver, trained: Model, fixed: Model, data, steps: int, active) -> FitResult:
+    """The result of a fit of `function(model, data)`.
+
+    Args:
+        function: Residuals for a least-squares solver, a loss for a minimizer.
+        solver: An optimistix solver.
+        trained: The parameters that train, without bounds.
+        fixed: The rest of the model.
+        data: The second argument of `function`.
+        steps: The greatest number of iterations.
+        active: Whether to iterate at all: a call with False compiles and returns the start.
+    """
+    problem, start = _flat_problem(function, solver, trained, fixed, data)
+    shape = jax.eval_shape(problem.objective, start.z, start)[0]
+    first = solver.init(problem.objective, start.z, start, {}, shape, None, frozenset())
+    iteration = _Iteration(problem, solver, first, bound_distances(problem, problem.bounded(start.z)))
     losses = jnp.full(steps, jnp.nan, jax.eval_shape(first.f_info.as_min).dtype)
-    going = lambda loop: (loop.number < steps) & ~loop.over & loop.healthy()
-    loop = lax.while_loop(going, engine.step, _Loop(start, _arrays(first), jnp.array(0), losses, ~active, jnp.array(0)))
-    done = jnp.where(jnp.any(loop.place.held), FitStatus.AT_BOUND, FitStatus.CONVERGED)
-    status = jnp.where(loop.healthy(), jnp.where(loop.over, done, FitStatus.STEP_LIMIT), FitStatus.NON_FINITE)
-    status = jnp.where(_no_progress(problem, loop) & loop.healthy(), FitStatus.NO_PROGRESS, status)
-    return End(ravel_pytree(trained)[1](problem.at(loop.place)), loop.losses, status)
+    is_running = lambda loop: (loop.number < steps) & ~loop.ended & loop.is_healthy()
+    loop = _LoopState(start, _arrays(first), jnp.array(0), losses, ~active, jnp.array(0))
+    loop = lax.while_loop(is_running, iteration.step, loop)
+    result = ravel_pytree(trained)[1](problem.parameters(loop.iterate))
+    return FitResult(result, loop.losses, _status(problem, loop))
 
 
-def _problem(function, solver: Solver, trained: Model, fixed: Model, data) -> tuple[Problem, Place]:
-    """The fit in flat numbers, and where it starts."""
+def _status(problem: FlatProblem, loop: _LoopState) -> Count:
+    """The FitStatus at the end of the loop."""
+    converged = jnp.where(jnp.any(loop.iterate.active), FitStatus.AT_BOUND, FitStatus.CONVERGED)
+    healthy = loop.is_healthy()
+    status = jnp.where(healthy, jnp.where(loop.ended, converged, FitStatus.STEP_LIMIT), FitStatus.NON_FINITE)
+    return jnp.where(_no_progress(problem, loop) & healthy, FitStatus.NO_PROGRESS, status)
+
+
+def _flat_problem(function, solver: Solver, trained: Model, fixed: Model, data) -> tuple[FlatProblem, Iterate]:
+    """The fit in flat vectors, and the iterate that it starts from."""
     z, unravel = ravel_pytree(trained)
     squares = isinstance(solver, optx.AbstractLeastSquaresSolver)
     arrays, static = eqx.partition((function, fixed, data), eqx.is_array)
 
-    def once(x, arrays):
+    def of_arrays(x, arrays):
         function, fixed, data = eqx.combine(arrays, static)
         return function(eqx.combine(unravel(x), fixed), data)
 
     # The solver asks for values in several places; a jit, even one that is inlined, lets them share one trace.
-    traced = jax.jit(once, inline=True)
+    traced = jax.jit(of_arrays, inline=True)
     value = lambda x: traced(x, arrays)
-    if squares and z.size <= FEW:
-        # The solver linearises; through a simulation that takes several copies of it, and this one.
+    if squares and z.size <= FEW_PARAMETERS:
+        # Otherwise the solver linearizes the simulation, which compiles several more copies of it.
         value = forward_mode(value)
     if not isinstance(solver, (optx.AbstractGaussNewton, optx.AbstractQuasiNewton, optx.AbstractGradientDescent)):
         raise InputError(
@@ -160,47 +165,48 @@ def _problem(function, solver: Solver, trained: Model, fixed: Model, data) -> tu
         raise InputError(f"the loss has shape {shape}; it must be one number")
     bounded = lambda z: ravel_pytree(constrain(unravel(z)))[0]
     free = lambda x: ravel_pytree(unconstrain(unravel(x)))[0]
-    low, high = limits(trained)
-    start = Place(z, jnp.zeros(z.shape, bool), z, *(2 * [jnp.zeros(z.shape, int)]))
-    return Problem(value, bounded, free, squares, low.astype(z.dtype), high.astype(z.dtype)), start
+    low, high = flat_bounds(trained)
+    start = Iterate(z, jnp.zeros(z.shape, bool), z, *(2 * [jnp.zeros(z.shape, int)]))
+    return FlatProblem(value, bounded, free, squares, low.astype(z.dtype), high.astype(z.dtype)), start
 
 
-def _stalled(problem: Problem, solver, place: Place, z: Vector, state) -> tuple[Flag, Flag]:
-    """Whether all is over, and whether the solver is astray, its step refused and the next below the tolerances.
+def _stalled(problem: FlatProblem, solver, iterate: Iterate, z: Vector, state) -> tuple[Flag, Flag]:
+    """Whether the fit has ended, and whether the solver is misled, by a refused step with the next one negligible.
 
-    Near a minimum roundings refuse every step. Damped least squares go down the slope at last, so that this is the end;
-    a minimiser whose memory has led it astray is to forget it and begin anew, unless its slope is as good as zero.
+    Near a minimum rounding makes every step be refused. Damped least squares end up in steepest descent, so that a
+    refused step is the end. A minimizer may be misled by its approximate Hessian: it discards that and restarts, unless
+    its gradient is negligible too.
     """
     tolerance = solver.atol + solver.rtol * jnp.abs(z)
-    refused = jnp.all(z == place.z) & jnp.all(jnp.abs(state.y_eval - z) <= tolerance) & ~state.first_step
+    refused = jnp.all(z == iterate.z) & jnp.all(jnp.abs(state.y_eval - z) <= tolerance) & ~state.first_step
     if problem.squares:
         return refused, jnp.array(False)
-    slope, value = jnp.abs(state.f_info.grad), jnp.abs(state.f_info.f)
-    level = (slope * jnp.maximum(jnp.abs(z), 1.0) <= LEVEL * value) | (slope <= tolerance)
-    return refused & jnp.all(level), refused & ~jnp.all(level)
+    gradient, value = jnp.abs(state.f_info.grad), jnp.abs(state.f_info.f)
+    is_flat = (gradient * jnp.maximum(jnp.abs(z), 1.0) <= FLAT * value) | (gradient <= tolerance)
+    return refused & jnp.all(is_flat), refused & ~jnp.all(is_flat)
 
 
-def _standing_still(problem: Problem, solver, loop: _Loop, z: Vector, loss) -> Count:
-    """How many accepted steps in a row, this one included, have lowered a sum of squares by next to nothing."""
+def _count_stagnant(problem: FlatProblem, solver, loop: _LoopState, z: Vector, loss) -> Count:
+    """The number of accepted steps in a row, this one included, that have not lowered a sum of squares noticeably."""
     if not problem.squares:
-        return loop.still
+        return loop.stagnant
     before = loop.losses[jnp.maximum(loop.number - 1, 0)]
-    rtol = max(SHARE * solver.rtol, 4 * float(jnp.finfo(loss.dtype).eps))
-    accepted = jnp.any(z != loop.place.z) & (loop.number > 0)
-    return jnp.where(accepted, jnp.where(before - loss <= rtol * loss, loop.still + 1, 0), loop.still)
+    rtol = max(STAGNATION * solver.rtol, 4 * float(jnp.finfo(loss.dtype).eps))
+    accepted = jnp.any(z != loop.iterate.z) & (loop.number > 0)
+    return jnp.where(accepted, jnp.where(before - loss <= rtol * loss, loop.stagnant + 1, 0), loop.stagnant)
 
 
-def _no_progress(problem: Problem, loop: _Loop) -> Flag:
-    """Whether no iteration came below the first loss, which is that of the start, though it was not zero."""
-    lowered = jnp.any(loop.losses < loop.losses[0]) | jnp.any(loop.place.held)
-    least = problem.squares & (loop.losses[0] == 0)
-    return ~lowered & ~least & (loop.over | (loop.number >= ENOUGH))
+def _no_progress(problem: FlatProblem, loop: _LoopState) -> Flag:
+    """Whether no iteration was below the first loss, that of the start, and that was not zero."""
+    lowered = jnp.any(loop.losses < loop.losses[0]) | jnp.any(loop.iterate.active)
+    is_least = problem.squares & (loop.losses[0] == 0)
+    return ~lowered & ~is_least & (loop.ended | (loop.number >= MIN_ITERATIONS_WITHOUT_PROGRESS))
 
 
-def as_it_is(function: Callable, model: Model, data: PyTree) -> Callable:
-    """`function(model, data)` as a traced program, with what it closes over now.
+def traced_now(function: Callable, model: Model, data: PyTree) -> Callable:
+    """`function(model, data)` as a traced program with the present values of what it closes over.
 
-    A compiled fit is otherwise found again by the function's identity, with the values of the first call.
+    Otherwise a compiled fit is found in the cache by the function's identity, with the values of the first call.
     """
     return Traced.of(function, model, data)
 

@@ -1,4 +1,4 @@
-"""Second-order fits on the same model and parameters: Levenberg-Marquardt, Gauss-Newton, BFGS and their kin."""
+"""Least squares and minimization by second-order methods: Levenberg-Marquardt, Gauss-Newton, BFGS and variants."""
 
 import time
 from collections.abc import Callable
@@ -13,15 +13,17 @@ from jaxtyping import Array, Float, PyTree
 
 from .._errors import InputError
 from .._types import Model, Scalar
-from ..parameters import at_bound, parameters, unconstrain
+from ..parameters import at_bound, parameters, partition, unconstrain
 from ..train.data import non_finite_in
 from ..train.diagnosis import Finding, blame_data, diagnose_stuck
-from ..train.fit import FitFailed, History, on_host, parts
-from ..train.progress import Progress
-from .iterations import End, FitStatus, Solver, as_it_is, iterate, with_rtol
+from ..train.history import FitError, History
+from ..train.progress import ProgressBar
+from ..train.validate import check_on_host
+from .iterations import FitResult, Solver, run_iterations, traced_now, with_rtol
+from .status import FitStatus
 
-# The trust region grows after steps that do three quarters of what the linear model says (Nocedal and Wright, Numerical
-# Optimization, Springer 2006, algorithm 4.1), not 99 hundredths: near a bound that is several times faster.
+# The trust region grows after steps that do three quarters of what the linear model predicts (Nocedal and Wright,
+# Numerical Optimization, Springer 2006, algorithm 4.1), not 99 hundredths: near a bound that is several times faster.
 LEVENBERG_MARQUARDT = eqx.tree_at(
     lambda solver: solver.search,
     optx.LevenbergMarquardt(rtol=1e-9, atol=1e-12),
@@ -38,30 +40,45 @@ def fit_least_squares(
     solver: Solver = LEVENBERG_MARQUARDT,
     steps: int = 100,
     rtol: float | None = None,
-    train: PyTree[bool] | None = None,
+    filter_spec: PyTree[bool] | None = None,
     progress: bool = True,
 ) -> tuple[Model, History]:
-    """The model after at most `steps` iterations on `sum(residuals(model, data)**2) / 2`, and its history.
-
-    `solver` is any optimistix least-squares solver or minimiser; `train` and bounds are as in `fit`. A parameter whose
-    optimum lies on its bound ends there exactly, and `history.at_bound` names it. All iterations run in one compiled
-    call, which is kept for the same `residuals`, `solver` and shapes. The history's loss is `sum(residuals**2) / 2`
-    after each iteration, NaN after convergence; `history.message` says how the fit ended.
+    """The model that minimizes `sum(residuals(model, data)**2) / 2`, and the history of that loss.
 
     A fit has converged when a step changes parameters and residuals by less than the tolerances of `solver`, or when
-    two steps in a row lower the loss by a share of less than `rtol / 1000`. `rtol` takes the place of that of `solver`
-    (1e-9) and changes its absolute tolerance by the same factor. Good values: 1e-6 for residuals of an adaptive solve.
+    two steps in a row lower the loss by a share of less than `rtol / 1000`. A parameter whose optimum lies on its bound
+    ends there exactly, and `history.at_bound` names it. If no step lowers the loss, the status is "no_progress" and the
+    message names a likely cause: data that are not finite, or a derivative that finite differences contradict. All
+    iterations run in one compiled call, which is cached for the same `residuals`, `solver` and shapes.
 
-    If no step lowers the loss, the status is "no_progress" and the message names a likely cause: data that are not
-    finite, or a derivative that finite differences contradict, by the path of its parameter.
+        residuals = lambda cart, seen: simulate(cart) - seen
+        cart, history = ds.fit_least_squares(residuals, Cart(), seen)
+        print(history.message, ds.posterior(residuals, cart, seen))
 
-    Raises InputError if nothing trains, for an `rtol` outside (0, 1) and within `jit`, `vmap` and `grad`, FitFailed if
-    the residuals of the first model are not finite; a later step that makes them so is rejected by the solver.
+    Args:
+        residuals: `residuals(model, data)`, an array or a tree of arrays.
+        model: The model to start from.
+        data: The second argument of `residuals`.
+        solver: An optimistix least-squares solver or minimizer.
+        steps: The greatest number of iterations.
+        rtol: The relative tolerance in place of that of `solver` (1e-9 by default); the absolute tolerance changes by
+            the same factor. Good values: 1e-6 for residuals of an adaptive solve.
+        filter_spec: The parameters that train, as `trainable` and `frozen` return them; by default all.
+        progress: Whether to show progress on stderr.
+
+    Returns:
+        The fitted model, and a history with the loss after each iteration (NaN after convergence) and a message.
+
+    Raises:
+        InputError: If nothing trains, for an `rtol` outside (0, 1), and within `jit`, `vmap` or `grad`.
+        FitError: If the residuals of the first model are not finite. A later step to such residuals is rejected by the
+            solver.
     """
-    return _fit(as_needed(residuals, solver), model, data, with_rtol(solver, rtol), steps, train, progress)
+    objective = objective_for(residuals, solver)
+    return _fit(objective, model, data, with_rtol(solver, rtol), steps, filter_spec, progress)
 
 
-def minimise(
+def minimize(
     loss: Callable[[Model, Any], Scalar],
     model: Model,
     data: PyTree = None,
@@ -69,21 +86,34 @@ def minimise(
     solver: optx.AbstractMinimiser = LBFGS,
     steps: int = 200,
     rtol: float | None = None,
-    train: PyTree[bool] | None = None,
+    filter_spec: PyTree[bool] | None = None,
     progress: bool = True,
 ) -> tuple[Model, History]:
-    """The model after at most `steps` iterations on `loss(model, data)`, one number, and its history.
+    """The model that minimizes `loss(model, data)`, and the history of the loss.
 
-    `solver` is any quasi-Newton minimiser of optimistix, such as `optimistix.BFGS`; all else is as in
-    `fit_least_squares`. The whole of `data` is used at each step: for batches drawn anew, see `fit`.
+    Every iteration uses all of `data`; for batches that change from step to step, see `fit`.
+
+    Args:
+        loss: `loss(model, data)`, a scalar.
+        model: The model to start from.
+        data: The second argument of `loss`.
+        solver: A quasi-Newton minimizer of optimistix, such as `optimistix.BFGS`.
+        steps, rtol, filter_spec, progress: As in `fit_least_squares`.
+
+    Returns:
+        As `fit_least_squares`.
+
+    Raises:
+        InputError: As in `fit_least_squares`, and for a least-squares solver.
+        FitError: If the loss of the first model is not finite.
     """
     if isinstance(solver, optx.AbstractLeastSquaresSolver):
         raise InputError(f"{type(solver).__name__} needs residuals, not a loss: use fit_least_squares")
-    return _fit(loss, model, data, with_rtol(solver, rtol), steps, train, progress)
+    return _fit(loss, model, data, with_rtol(solver, rtol), steps, filter_spec, progress)
 
 
 class SumOfSquares(eqx.Module):
-    """Half the sum of the squares of some residuals: what a minimiser needs of them."""
+    """Half the sum of the squares of residuals: the loss that a minimizer needs."""
 
     residuals: Callable
 
@@ -92,40 +122,41 @@ class SumOfSquares(eqx.Module):
         return jnp.sum(jnp.stack([0.5 * jnp.sum(r**2) for r in leaves]))
 
 
-def as_needed(residuals: Callable, solver: Solver) -> Callable:
-    """The residuals, or half the sum of their squares if the solver minimises."""
+def objective_for(residuals: Callable, solver: Solver) -> Callable:
+    """The residuals for a least-squares solver, half the sum of their squares for a minimizer."""
     return SumOfSquares(residuals) if isinstance(solver, optx.AbstractMinimiser) else residuals
 
 
-def _fit(function, model, data, solver: Solver, steps: int, train, progress: bool) -> tuple[Model, History]:
-    on_host("a fit", model, data)
-    start, fixed = parts(model, train)
+def _fit(given, model, data, solver: Solver, steps: int, filter_spec, progress: bool) -> tuple[Model, History]:
+    check_on_host("a fit", model, data)
+    start, fixed = partition(model, filter_spec)
     trained = unconstrain(start)
-    given, function = function, as_it_is(function, model, data)
-    with Progress(steps, progress) as bar:
+    function = traced_now(given, model, data)
+    with ProgressBar(steps, progress) as bar:
         began = time.perf_counter()
-        # An idle call compiles and changes nothing, so that the two times can be told apart.
+        # A call without iterations compiles and changes nothing, so that the times of compiling and fitting are
+        # separate.
         with bar.compiling(getattr(given, "residuals", given)):
-            jax.block_until_ready(iterate(function, solver, trained, fixed, data, steps, jnp.array(False)))
+            jax.block_until_ready(run_iterations(function, solver, trained, fixed, data, steps, jnp.array(False)))
         compiled = time.perf_counter()
-        end = iterate(function, solver, trained, fixed, data, steps, jnp.array(True))
-        losses = np.asarray(end.losses)
+        result = run_iterations(function, solver, trained, fixed, data, steps, jnp.array(True))
+        losses = np.asarray(result.losses)
         seconds = time.perf_counter() - compiled
         done = int(np.sum(np.isfinite(losses)))
         if done:
             bar.show(done, losses[done - 1], last=True)
-        names = tuple(at_bound(end.trained, width=0.0))
+        names = tuple(at_bound(result.trained, width=0.0))
         history = History(losses, seconds, compiled - began, at_bound=names)
-        if done == 0 or end.status == FitStatus.NON_FINITE:
-            _fail(function, model, eqx.combine(end.trained, fixed), data, solver, history, done)
-        status, message = _ending(function, start, fixed, data, solver, end, done)
+        if done == 0 or result.status == FitStatus.NON_FINITE:
+            _raise_fit_error(function, model, eqx.combine(result.trained, fixed), data, solver, history, done)
+        status, message = _ending(function, start, fixed, data, solver, result, done)
         bar.say(message)
-    return eqx.combine(end.trained, fixed), history._replace(status=status.name.lower(), message=message)
+    return eqx.combine(result.trained, fixed), history._replace(status=status.name.lower(), message=message)
 
 
-def _ending(function, start, fixed, data, solver: Solver, end: End, done: int) -> tuple[FitStatus, str]:
+def _ending(function, start, fixed, data, solver: Solver, result: FitResult, done: int) -> tuple[FitStatus, str]:
     """How a fit ended, and a sentence that says so, with a likely cause if no step lowered the loss."""
-    status, count = FitStatus(int(end.status)), f"{done} of {len(end.losses)} iterations"
+    status, count = FitStatus(int(result.status)), f"{done} of {len(result.losses)} iterations"
     squares = not isinstance(solver, optx.AbstractMinimiser)
     if status == FitStatus.NO_PROGRESS:
         finding, cause = diagnose_stuck(function, start, fixed, data, squares=squares)
@@ -135,10 +166,10 @@ def _ending(function, start, fixed, data, solver: Solver, end: End, done: int) -
         return status, f"no progress: no step lowered the loss in {count}; {cause}"
     if status == FitStatus.STEP_LIMIT:
         return status, f"ended after {count}, before the tolerances were met; more steps may lower the loss further"
-    on = at_bound(end.trained, width=0.0)
-    message = f"converged after {count}" + (f", with {', '.join(on)} on a bound" if on else "")
-    if stuck := [path for path in _unmoved(start, end.trained) if path not in on]:
-        finding, cause = diagnose_stuck(function, end.trained, fixed, data, squares=squares, paths=stuck)
+    active = at_bound(result.trained, width=0.0)
+    message = f"converged after {count}" + (f", with {', '.join(active)} on a bound" if active else "")
+    if stuck := [path for path in _unmoved(start, result.trained) if path not in active]:
+        finding, cause = diagnose_stuck(function, result.trained, fixed, data, squares=squares, paths=stuck)
         if finding == Finding.DERIVATIVE:
             return FitStatus.NO_PROGRESS, f"no progress in {', '.join(stuck)} after {count}: {cause}"
         message += f"; {cause}" if finding == Finding.INDEPENDENT else ""
@@ -146,17 +177,17 @@ def _ending(function, start, fixed, data, solver: Solver, end: End, done: int) -
 
 
 def _unmoved(start: Model, end: Model) -> list[str]:
-    """Paths of the parameters that are, but for rounding, where they started."""
+    """Paths of the parameters that are, up to rounding, where they started."""
     before, after = parameters(start), parameters(end)
     same = lambda a, b: np.allclose(a, b, rtol=10 * float(jnp.finfo(a.dtype).eps), atol=0)
     return [path for path, entry in after.items() if same(np.asarray(before[path].value), np.asarray(entry.value))]
 
 
-def _fail(function, model: Model, fitted: Model, data, solver: Solver, history: History, done: int):
-    """Raises FitFailed for a loss that is not finite; names data that make it so."""
-    what, are = ("loss", "is") if isinstance(solver, optx.AbstractMinimiser) else ("residuals", "are")
+def _raise_fit_error(function, model: Model, fitted: Model, data, solver: Solver, history: History, done: int):
+    """Raises FitError for a loss that is not finite; names data that make it so."""
+    name, are = ("loss", "is") if isinstance(solver, optx.AbstractMinimiser) else ("residuals", "are")
     if done == 0:
         cause = blame_data(function, model, data, "data") or "start elsewhere"
-        raise FitFailed(f"the {what} of the starting model {are} not finite: {cause}", model, history)
-    where = f"the {what} {are} not finite after iteration {done} of {len(history.loss)}"
-    raise FitFailed(f"{where}. The last healthy model is kept; try a solver that damps its steps", fitted, history)
+        raise FitError(f"the {name} of the starting model {are} not finite: {cause}", model, history)
+    where = f"the {name} {are} not finite after iteration {done} of {len(history.loss)}"
+    raise FitError(f"{where}. The last healthy model is kept; try a solver that damps its steps", fitted, history)

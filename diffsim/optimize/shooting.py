@@ -1,7 +1,7 @@
-"""Long and oscillating data: fits over a horizon that grows, and multiple shooting.
+"""Fits to long and oscillating data: a horizon that grows, and multiple shooting.
 
-A simulation that runs out of step with its data, by half a turn or more, has a loss with a minimum at each frequency
-that hides the next. Over a short time there is one minimum only, and it leads to the one of the whole.
+A simulation that is out of phase with its data by half a turn or more has a loss with many local minima, one for each
+turn. Over a short time the loss has one minimum, which leads to that of all data.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,8 +17,8 @@ from .._errors import InputError
 from .._trees import common_length
 from .._types import Model, State
 from ..parameters import trainable
-from ..train.bounds import on_bound
-from ..train.fit import History
+from ..train.bounds import is_at_bound
+from ..train.history import History
 from .least_squares import fit_least_squares
 
 
@@ -27,133 +27,155 @@ def fit_growing(
 ) -> tuple[Model, History]:
     """The model fitted to the first times, then to more and more of them; and the history of the last fit.
 
-    Every array of `residuals(model, data)` has a leading axis of times; each of the increasing `lengths` is how many
-    of them count. `options` are those of `fit_least_squares`. All lengths share one compiled call, which computes all
-    residuals.
+    All fits share one compiled call, which computes all residuals.
 
-    Raises InputError for lengths that do not increase from 1 up.
+    Good values: the first length covers less than half a turn of the phase error, each next one is about 1.5 times the
+    one before.
 
-    Good values: the first covers less than half a turn of the error of phase, each about 1.5 times the one before.
+    Args:
+        residuals: `residuals(model, data)`, arrays with a leading axis of times.
+        model: The model to start from.
+        data: The second argument of `residuals`.
+        lengths: The numbers of times that count in each fit, increasing.
+        **options: Arguments of `fit_least_squares`.
+
+    Raises:
+        InputError: For lengths that do not increase from 1 up.
     """
     if not lengths or lengths[0] < 1 or np.any(np.diff(lengths) <= 0):
         raise InputError(f"lengths={list(lengths)}: give numbers of times that increase, from 1 up")
-    first, fitted = _First(residuals), model
+    first_residuals, fitted = _FirstResiduals(residuals), model
     for length in lengths:
         start = _off_bounds(fitted, model)
-        fitted, history = fit_least_squares(first, start, (jnp.array(length), data), **options)
+        fitted, history = fit_least_squares(first_residuals, start, (jnp.array(length), data), **options)
     return fitted, history
 
 
 def _off_bounds(fitted: Model, first: Model) -> Model:
     """A fitted model to start from again: parameters that ended on a bound have their first values."""
-    return jax.tree.map(lambda new, old, on: jnp.where(on, old, new), fitted, first, on_bound(fitted))
+    return jax.tree.map(lambda new, old, at_bound: jnp.where(at_bound, old, new), fitted, first, is_at_bound(fitted))
 
 
-class _First(eqx.Module):
-    """Residuals of which only the first so many count."""
+class _FirstResiduals(eqx.Module):
+    """Residuals of which only those of the first times count; the others are zero."""
 
     residuals: Callable
 
-    def __call__(self, model: Model, counted: tuple) -> PyTree:
-        length, data = counted
-        early = lambda r: jnp.arange(r.shape[0]).reshape(-1, *[1] * (r.ndim - 1)) < length
-        return jax.tree.map(lambda r: jnp.where(early(r), r, 0.0), self.residuals(model, data))
+    def __call__(self, model: Model, length_and_data: tuple) -> PyTree:
+        length, data = length_and_data
+        counts = lambda r: jnp.arange(r.shape[0]).reshape(-1, *[1] * (r.ndim - 1)) < length
+        return jax.tree.map(lambda r: jnp.where(counts(r), r, 0.0), self.residuals(model, data))
 
 
-class Experiment(NamedTuple):
-    """What was measured and how to simulate it.
+class ShootingProblem(NamedTuple):
+    """How to simulate and observe a system, from any initial state.
 
-    `simulate(model, y0, ts)` gives the states at the times `ts`, the first being `y0`; `start(model)` is the state at
-    the first time of all; `observe(states)` is what a measurement would be, an array with a leading axis of times.
+    Attributes:
+        simulate: `simulate(model, y0, ts)`, the states at the times `ts`, the first being `y0`.
+        initial_state: `initial_state(model)`, the state at the first time of all.
+        observe: `observe(states)`, the predicted observations, an array with a leading axis of times.
     """
 
     simulate: Callable[[Model, State, Array], State]
-    start: Callable[[Model], State]
+    initial_state: Callable[[Model], State]
     observe: Callable[[State], Array]
 
 
 class _Shot(NamedTuple):
-    """What multiple shooting trains: the model, and the states that segments after the first begin with."""
+    """What multiple shooting trains: the model, and the initial states of the segments after the first."""
 
     model: Model
     nodes: State
 
 
 def fit_multiple_shooting(
-    experiment: Experiment,
+    problem: ShootingProblem,
     model: Model,
     ts: Float[Array, " times"],
-    seen: Float[Array, "times ..."],
+    observations: Float[Array, "times ..."],
     nodes: State,
     *,
     weights: Sequence[float] = (0.1, 1.0, 10.0),
-    train: PyTree[bool] | None = None,
+    filter_spec: PyTree[bool] | None = None,
     **options: Any,
 ) -> tuple[Model, History]:
-    """The model fitted by multiple shooting and then, from there, by single shooting; and the last fit's history.
+    """The model fitted by multiple shooting and from there by single shooting; and the history of the last fit.
 
-    The times are cut into segments of equal length. Each begins with a state of its own, `nodes` (a guess, each leaf
-    with a leading axis of segments - 1), and the jumps between them are residuals too, times each of the growing
-    `weights` in turn. NaN in `seen` is a gap. `options` are those of `fit_least_squares`; `start` and the bounds are
-    in the model, as ever.
+    The times are divided into segments of equal length. Each segment starts from a state of its own, and the jumps
+    between the segments are residuals too.
 
-    Raises InputError if the times do not divide into one more segment than there are nodes, or differ from `seen`.
+    Good values: segments of less than half a turn; weights of about the noise of an observation over that of the
+    state.
 
-    Good values: segments of less than half a turn; weights of about the measurement's noise over what the state's is.
+    Args:
+        problem: The simulation and the observation.
+        model: The model to start from.
+        ts: The times, shape (times,).
+        observations: What was observed, with a leading axis of times; NaN where there is none.
+        nodes: A guess of the initial states of the segments after the first, each leaf with a leading axis of
+            segments - 1.
+        weights: The factors on the jumps, growing, one fit for each.
+        filter_spec: The parameters that train; by default all.
+        **options: Other arguments of `fit_least_squares`.
+
+    Raises:
+        InputError: If the segments do not divide the times equally, or `ts` and `observations` differ in length.
 
     Source: H. G. Bock, in Modelling of Chemical Reaction Systems, Springer 1981, 102.
     """
     segments = (common_length(nodes, "nodes") or 0) + 1
-    if np.shape(seen)[0] != np.shape(ts)[0]:
-        raise InputError(f"ts has {np.shape(ts)[0]} times, seen has {np.shape(seen)[0]}: give one measurement for each")
+    if len(observations) != len(ts):
+        counts = f"ts has {len(ts)} times, observations has {len(observations)}"
+        raise InputError(f"{counts}: give one observation for each")
     if (len(ts) - 1) % segments:
         raise InputError(f"{len(ts)} times make {len(ts) - 1} steps, which {segments} segments do not divide")
     shot = _Shot(model, nodes)
-    chosen = _Shot(trainable(model) if train is None else train, jax.tree.map(lambda _: True, nodes))
-    jumps, fitted = _Segments(experiment), shot
+    model_spec = trainable(model) if filter_spec is None else filter_spec
+    shot_spec = _Shot(model_spec, jax.tree.map(lambda _: True, nodes))
+    residuals, fitted = _SegmentResiduals(problem), shot
     for weight in weights:
-        data = (*_cut(ts, seen, segments), jnp.array(float(weight)))
-        fitted, _ = fit_least_squares(jumps, _off_bounds(fitted, shot), data, train=chosen, **options)
-    start, data = _off_bounds(fitted.model, model), (jnp.asarray(ts), jnp.asarray(seen))
-    return fit_least_squares(_Whole(experiment), start, data, train=train, **options)
+        data = (*_divide(ts, observations, segments), jnp.array(float(weight)))
+        fitted, _ = fit_least_squares(residuals, _off_bounds(fitted, shot), data, filter_spec=shot_spec, **options)
+    start, data = _off_bounds(fitted.model, model), (jnp.asarray(ts), jnp.asarray(observations))
+    return fit_least_squares(_SingleShootingResiduals(problem), start, data, filter_spec=filter_spec, **options)
 
 
-def _cut(ts, seen, segments: int) -> tuple[Array, Array]:
-    """Times and measurements by segment, each with the first ones of the next."""
+def _divide(ts, observations, segments: int) -> tuple[Array, Array]:
+    """Times and observations by segment, each with the first ones of the next segment."""
     size = (len(ts) - 1) // segments
     rows = np.arange(segments)[:, None] * size + np.arange(size + 1)[None]
-    return jnp.asarray(ts)[rows], jnp.asarray(seen)[rows]
+    return jnp.asarray(ts)[rows], jnp.asarray(observations)[rows]
 
 
-class _Segments(eqx.Module):
-    """Residuals of all segments, and the jumps between them."""
+class _SegmentResiduals(eqx.Module):
+    """The residuals of all segments, and the jumps between them."""
 
-    experiment: Experiment
+    problem: ShootingProblem
 
     def __call__(self, shot: _Shot, data: tuple) -> tuple:
-        ts, seen, weight = data
-        simulate, start, observe = self.experiment
-        first = start(shot.model)
+        ts, observations, weight = data
+        simulate, initial_state, observe = self.problem
+        first = initial_state(shot.model)
         starts = jax.tree.map(lambda a, b: jnp.concatenate([jnp.asarray(a)[None], b]), first, shot.nodes)
         states = jax.vmap(simulate, in_axes=(None, 0, 0))(shot.model, starts, ts)
         jumps = jax.tree.map(lambda y, node: weight * (y[:-1, -1] - node), states, shot.nodes)
-        apart = _measured(jax.vmap(observe)(states), seen)
+        residuals = _masked_difference(jax.vmap(observe)(states), observations)
         # A time that two segments share counts once.
-        return apart[:, 1:], apart[0, 0], jumps
+        return residuals[:, 1:], residuals[0, 0], jumps
 
 
-class _Whole(eqx.Module):
-    """Residuals of the whole, simulated in one go."""
+class _SingleShootingResiduals(eqx.Module):
+    """The residuals of one simulation over all times."""
 
-    experiment: Experiment
+    problem: ShootingProblem
 
     def __call__(self, model: Model, data: tuple) -> Array:
-        ts, seen = data
-        simulate, start, observe = self.experiment
-        return _measured(observe(simulate(model, start(model), ts)), seen)
+        ts, observations = data
+        simulate, initial_state, observe = self.problem
+        return _masked_difference(observe(simulate(model, initial_state(model), ts)), observations)
 
 
-def _measured(predicted: Array, seen: Array) -> Array:
-    """Differences where there is a measurement, and zero where there is none."""
-    there = jnp.isfinite(seen)
-    return jnp.where(there, predicted - jnp.where(there, seen, 0.0), 0.0)
+def _masked_difference(predicted: Array, observations: Array) -> Array:
+    """Predicted minus observed, and zero where nothing was observed."""
+    observed = jnp.isfinite(observations)
+    return jnp.where(observed, predicted - jnp.where(observed, observations, 0.0), 0.0)

@@ -1,1 +1,1 @@
-"""Learning: fits of any model, and networks that respect limits."""
+"""Training: the loop over optimizer steps and what it needs."""

@@ -8,16 +8,16 @@ from .._types import Model
 from ..parameters import parameters
 
 
-def limits(model: Model) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-    """The least and the greatest value allowed of each entry of a model, in the order of `ravel_pytree`."""
+def flat_bounds(model: Model) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """The lower and upper bound of each entry of a model, in the order of `ravel_pytree`."""
     entries = parameters(model).values()
     sides = ([np.full(np.shape(entry.value), entry.bounds[side]).ravel() for entry in entries] for side in (0, 1))
     low, high = (np.concatenate([np.zeros(0), *side]) for side in sides)
     return low, high
 
 
-def on_bound(model: Model) -> PyTree[Bool[Array, "..."]]:
-    """Where the parameters of a model lie exactly on a bound; false for all its other leaves."""
+def is_at_bound(model: Model) -> PyTree[Bool[Array, "..."]]:
+    """A tree that tells which entries of the parameters lie exactly on a bound; False for all other leaves."""
     known = parameters(model)
 
     def leaf(path, x):

@@ -1,79 +1,32 @@
-"""Training: one call for any model, loss, optimiser and data."""
+"""Training: one call for any model, loss, optimizer and data."""
 
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.core import Tracer
 from jaxtyping import Float, PyTree
 
-from .._errors import InputError, WorkFailed
-from .._jax.traced_function import is_traced
+from .._errors import InputError, RunError
 from .._types import Model
-from ..parameters import parameters, python_numbers, trainable, unconstrain
-from .compiled_steps import State
+from ..parameters import parameters, partition, unconstrain
+from .compiled_steps import TrainState
 from .data import non_finite_in
 from .diagnosis import Finding, blame_data, diagnose_stuck
-from .host_loop import Task
-from .options import TO_THE_END, Checkpoint, Moment, NonFinite, Stopping
-from .progress import Progress
-from .sharding import Group
-from .snapshot import Keeper, Snapshot, origin
+from .history import FitError, History
+from .host_loop import FitLoop
+from .options import NO_EARLY_STOPPING, Checkpoint, EarlyStopping, FitProgress, NonFinite
+from .progress import ProgressBar
+from .sharding import DeviceGroup
+from .snapshot import Checkpointer, Snapshot, fingerprint
+from .validate import check_on_host, check_optimizer, number_of_steps
 
-ENOUGH = 10  # losses none of which is below the first that tell of no progress
-
-
-class History(NamedTuple):
-    """What a fit went through: the loss of each step, and the wall times in seconds of stepping and of compiling.
-
-    `dropped` counts the steps that were not finite and left out, `validation` has the validation loss after each
-    compiled call, and `stopped` tells what ended the fit before its batches did: "minutes", "patience" or nothing.
-    `at_bound` has the paths of the parameters that a least-squares fit or a minimiser left on a bound. `status` is the
-    name of their `FitStatus` in small letters, and "no_progress" for any fit of which no step lowered the loss;
-    `message` says in words how the fit ended, and what keeps it from moving.
-    """
-
-    loss: Float[np.ndarray, " steps"]
-    seconds: float
-    compile_seconds: float
-    dropped: int = 0
-    validation: Float[np.ndarray, " calls"] | None = None
-    stopped: str = ""
-    at_bound: tuple[str, ...] = ()
-    status: str = ""
-    message: str = ""
-
-    @property
-    def last_loss(self) -> float:
-        """The last loss that is finite; NaN if there is none."""
-        finite = self.loss[np.isfinite(self.loss)]
-        return float(finite[-1]) if len(finite) else float("nan")
-
-    def __repr__(self) -> str:
-        """The first and the last loss, the number of steps, the times, and how the fit ended."""
-        if not isinstance(self.loss, np.ndarray):
-            return tuple.__repr__(self)
-        made = int(np.sum(~np.isnan(self.loss)))
-        first = f"{self.loss[0]:.4g} -> " if made > 1 else ""
-        parts = [f"loss {first}{self.last_loss:.4g} in {made} of {len(self.loss)} steps"]
-        parts += [f"{self.seconds:.3g} s (and {self.compile_seconds:.3g} s of compiling)"]
-        parts += [f"{self.dropped} steps dropped"] if self.dropped else []
-        parts += [f"at its bound: {', '.join(self.at_bound)}"] if self.at_bound else []
-        return f"History({'; '.join([*parts, *([self.message] if self.message else [])])})"
-
-
-class FitFailed(WorkFailed):
-    """A fit that met a loss or gradient that is not finite; it keeps the last healthy `model` and the `history`."""
-
-    def __init__(self, message: str, model: Model, history: History):
-        super().__init__(message)
-        self.model, self.history = model, history
+MIN_STEPS_WITHOUT_PROGRESS = 10  # so many losses, none of them below the first, are reported as no progress
 
 
 def fit(
@@ -82,125 +35,148 @@ def fit(
     optimizer: optax.GradientTransformation,
     batches: PyTree,
     *,
-    train: PyTree[bool] | None = None,
+    filter_spec: PyTree[bool] | None = None,
     steps_per_call: int = 50,
     progress: bool = True,
     checkpoint: str | Path | Checkpoint | None = None,
     non_finite: str | NonFinite = "stop",
-    stopping: Stopping = TO_THE_END,
-    watch: Callable[[Moment], None] | None = None,
+    early_stopping: EarlyStopping = NO_EARLY_STOPPING,
+    callback: Callable[[FitProgress], None] | None = None,
     devices: Sequence | None = None,
 ) -> tuple[Model, History]:
-    """The model after one optimiser step for each batch, and the history of the loss.
+    """The model after one optimizer step for each batch, and the history of the loss.
 
-    `loss(model, batch)` is a scalar; `batches` is a tree of arrays whose leading axis counts the steps (a stack of
-    keys, of minibatches, of targets). `train` chooses the parameters as `trainable` and `frozen` do, by default all.
-    Parameters with bounds are trained through a transform that keeps them inside.
+    Parameters with bounds are trained through a transform that keeps them inside. The compiled program is cached: the
+    same `loss`, `optimizer` and shapes do not compile again. If no loss is below the first, the history's status is
+    "no_progress" and its message names a likely cause.
 
-    `steps_per_call` steps run in one compiled call, and the host reads a call's losses while the next one runs. The
-    compiled call is kept: the same `loss`, `optimizer` and shapes do not compile twice. Progress goes to stderr.
+        loss = lambda model, x: jnp.mean((model(x) - target(x)) ** 2)
+        batches = jax.random.uniform(jax.random.key(0), (1000, 32))  # 1000 steps on 32 points each
+        model, history = ds.fit(loss, model, optax.adam(1e-3), batches)
 
-    A fit with a `checkpoint` goes on from the file if there is one: stopped at any moment and called again with the
-    same arguments, on the same machine and versions, it ends with the same bits as if it had never stopped. A file of
-    other arguments is refused, and kept; only `loss` cannot be compared. `non_finite` is what becomes of a step whose
-    loss or gradient is not finite, `stopping` may end the fit early, and `watch` is called between compiled calls.
+    Args:
+        loss: `loss(model, batch)`, a scalar.
+        model: The model to start from.
+        optimizer: An optimizer of optax.
+        batches: A tree of arrays whose leading axis counts the steps: a stack of keys, of minibatches, of targets.
+        filter_spec: The parameters that train, as `trainable` and `frozen` return them; by default all.
+        steps_per_call: The number of steps of a compiled call. The host reads the losses of a call while the next one
+            runs, so that 50 steps hide its work for small models; validation, callback and checkpoints happen between
+            the calls.
+        progress: Whether to show progress on stderr.
+        checkpoint: The file in which the fit is saved, and how often. If the file exists, the fit resumes from it:
+            interrupted at any time and called again with the same arguments, on the same machine and versions, it
+            returns the same bits as if it had never stopped. A file of a fit with other arguments is refused and left
+            as it is; only `loss` cannot be compared.
+        non_finite: What to do with a step whose loss or gradient is not finite.
+        early_stopping: When to end before the last batch.
+        callback: Called with a `FitProgress` after each compiled call.
+        devices: Devices that share every batch, such as `jax.devices()`, each with an equal part along the second axis
+            of `batches`. The loss and gradient of a step are the means over the parts, which is right for a `loss`
+            that is a mean over the items of its batch. All processes of `jax.distributed` make the same call with all
+            of the batches; process 0 alone reads and writes files, shows progress and calls `callback`. A checkpoint
+            may be resumed with another number of devices, with the same numbers up to rounding.
 
-    With `devices`, such as `jax.devices()`, each takes an equal part of every batch, along the second axis of
-    `batches`, and the loss and gradient of a step are the means over the parts: right for a `loss` that is a mean over
-    the items of its batch. All processes of `jax.distributed` make the same call, with all of the batches; process 0
-    alone reads and writes files, shows progress and calls `watch`. A checkpoint goes on with any number of devices,
-    with the same numbers but for rounding.
+    Returns:
+        The trained model, with a validation loss the best one, and the history.
 
-    If no loss comes below the first, the history's status is "no_progress", and its message names a likely cause.
-
-    Raises InputError for batches of unequal length, for an `optimizer` that is none of optax, as a number, within
-    `jit`, `vmap` and `grad` (fits run on the host), for a loss that is no scalar, if nothing trains, for a checkpoint
-    of other arguments and for devices that cannot share a batch equally, FitFailed at the first loss or gradient that
-    is not finite, or at the limit of `non_finite`, and WorkFailed if another process is lost.
+    Raises:
+        InputError: For batches of unequal length, an `optimizer` that is not one of optax, a loss that is not a
+            scalar, nothing to train, a checkpoint of other arguments, devices that cannot share a batch equally, and
+            within `jit`, `vmap` or `grad`, since fits run on the host.
+        FitError: At the first loss or gradient that is not finite, or at the limit of `non_finite`.
+        RunError: If another process is lost.
     """
-    on_host("fit", model, batches)
+    check_on_host("fit", model, batches)
     check_optimizer(optimizer)
     began = time.monotonic()
     policy = NonFinite(non_finite) if isinstance(non_finite, str) else non_finite
-    steps = _count(batches)
+    steps = number_of_steps(batches)
     if steps_per_call < 1:
         raise InputError(f"steps_per_call={steps_per_call}: a call makes at least one step")
-    trained, fixed = parts(model, train)
+    trained, fixed = partition(model, filter_spec)
     trained = unconstrain(trained)
-    group = Group.of(devices, batches)
-    task = Task(loss, optimizer, fixed, batches, steps, min(steps_per_call, steps), policy, stopping, group)
-    snapshot = task.start(State(trained, optimizer.init(trained), jnp.array(0), jnp.array(True)))
-    keeper = Keeper(checkpoint, group)
-    if keeper.options is not None:
-        of_fit = origin(steps, task.size, model, batches, optimizer, snapshot.state)
-        snapshot = keeper.resume(snapshot._replace(origin=of_fit), policy)
-    with Progress(steps, progress and group.leads) as bar:
+    group = DeviceGroup.of(devices, batches)
+    steps_per_call = min(steps_per_call, steps)
+    loop = FitLoop(loss, optimizer, fixed, batches, steps, steps_per_call, policy, early_stopping, group)
+    snapshot = loop.initial_snapshot(TrainState(trained, optimizer.init(trained), jnp.array(0), jnp.array(True)))
+    checkpointer = Checkpointer(checkpoint, group)
+    if checkpointer.options is not None:
+        own = fingerprint(steps, steps_per_call, model, batches, optimizer, snapshot.state)
+        snapshot = checkpointer.resume(snapshot._replace(fingerprint=own), policy)
+    with ProgressBar(steps, progress and group.is_leader) as bar:
         with bar.compiling(loss):
-            snapshot, compiling = task.warm(snapshot)
-        keeper.save(snapshot)
-        deadline = np.inf if stopping.minutes is None else began + 60 * stopping.minutes
-        snapshot, stopped = _run(task, snapshot, keeper, bar, watch if group.leads else None, deadline)
+            snapshot, compile_seconds = loop.compile(snapshot)
+        checkpointer.save(snapshot)
+        deadline = np.inf if early_stopping.minutes is None else began + 60 * early_stopping.minutes
+        snapshot, stopped = _run(loop, snapshot, checkpointer, bar, callback if group.is_leader else None, deadline)
         if stopped:
             bar.show(snapshot.done, snapshot.losses[snapshot.done - 1], last=True)
-        status, message = _ending(task, model, train, snapshot, stopped)
+        status, message = _ending(loop, model, filter_spec, snapshot, stopped)
         bar.say(message)
-    healthy = bool(snapshot.state.healthy)
-    losses = snapshot.losses[: snapshot.done] if healthy else snapshot.losses
-    validation = None if snapshot.best is None else snapshot.validation[: -(-snapshot.done // task.size)]
-    history = History(losses, snapshot.seconds, compiling, int(np.sum(snapshot.dropped)), validation, stopped)
-    history = history._replace(status=status, message=message)
-    if not healthy:
-        _fail(task, model, train, snapshot.state, history)
-    keeper.save(snapshot)
+    history = _history(loop, snapshot, compile_seconds, stopped)._replace(status=status, message=message)
+    if not bool(snapshot.state.healthy):
+        _raise_fit_error(loop, model, filter_spec, snapshot.state, history)
+    checkpointer.save(snapshot)
     best = snapshot.best
-    return task.model(best.trained if best is not None and best.call else snapshot.state.trained), history
+    return loop.model(best.trained if best is not None and best.call else snapshot.state.trained), history
 
 
-def _run(task: Task, snapshot: Snapshot, keeper: Keeper, bar: Progress, watch, deadline: float):
-    """The snapshot at the end of a fit, and what ended it before its batches did."""
+def _run(loop: FitLoop, snapshot: Snapshot, checkpointer: Checkpointer, bar: ProgressBar, callback, deadline: float):
+    """The snapshot at the end of a fit, and what ended it before its last batch."""
     began = time.perf_counter() - snapshot.seconds
     try:
-        for call in task.calls(snapshot):
-            new = task.after(snapshot, call)
+        for result in loop.run_calls(snapshot):
+            new = loop.snapshot_after(snapshot, result)
             new = new._replace(seconds=time.perf_counter() - began)
             healthy = bool(new.state.healthy)
-            made = new.done if healthy else int(new.state.step)
-            if made:
-                bar.show(made, new.losses[made - 1], last=not healthy)
+            steps_made = new.done if healthy else int(new.state.step)
+            if steps_made:
+                bar.show(steps_made, new.losses[steps_made - 1], last=not healthy)
             if not healthy:
                 return new, ""
-            if watch is not None:
-                watch(task.moment(snapshot.done, new))
+            if callback is not None:
+                callback(loop.progress(snapshot.done, new))
             snapshot = new
-            if task.over(snapshot) or (deadline < np.inf and task.group.agree(time.monotonic() > deadline)):
+            if loop.is_finished(snapshot):
                 break
-            keeper.offer(snapshot)
+            if deadline < np.inf and loop.group.broadcast(time.monotonic() > deadline):
+                break
+            checkpointer.save_if_due(snapshot)
     except KeyboardInterrupt:
-        keeper.interrupted(snapshot)
+        checkpointer.save_interrupted(snapshot)
         raise
     except jax.errors.JaxRuntimeError as error:
-        if not task.group.several:
+        if not loop.group.spans_processes:
             raise
-        keeper.save(snapshot)
-        where = f"at step {snapshot.done} of {task.steps}"
-        raise WorkFailed(f"another process was lost {where}: start all again with the same call") from error
-    if task.out_of_patience(snapshot):
+        checkpointer.save(snapshot)
+        where = f"at step {snapshot.done} of {loop.steps}"
+        raise RunError(f"another process was lost {where}: start all again with the same call") from error
+    if loop.is_out_of_patience(snapshot):
         return snapshot, "patience"
-    return snapshot, "" if snapshot.done == task.steps else "minutes"
+    return snapshot, "" if snapshot.done == loop.steps else "minutes"
 
 
-def _ending(task: Task, model: Model, train, snapshot: Snapshot, stopped: str) -> tuple[str, str]:
-    """The status of a fit and a sentence, both empty unless something is to be said of how it ended."""
-    message = f"stopped by {stopped} after {snapshot.done} of {task.steps} steps" if stopped else ""
+def _history(loop: FitLoop, snapshot: Snapshot, compile_seconds: float, stopped: str) -> History:
+    """The history of a fit up to a snapshot."""
+    losses = snapshot.losses[: snapshot.done] if bool(snapshot.state.healthy) else snapshot.losses
+    validation = None if snapshot.best is None else snapshot.validation[: loop.number_of_calls(snapshot.done)]
+    return History(losses, snapshot.seconds, compile_seconds, int(np.sum(snapshot.dropped)), validation, stopped)
+
+
+def _ending(loop: FitLoop, model: Model, filter_spec, snapshot: Snapshot, stopped: str) -> tuple[str, str]:
+    """The status of a fit and a sentence about how it ended, both empty if there is nothing to say."""
+    message = f"stopped by {stopped} after {snapshot.done} of {loop.steps} steps" if stopped else ""
     losses = snapshot.losses[: snapshot.done][~snapshot.dropped[: snapshot.done]]
-    same = len(losses) > 1 and np.all(losses == losses[0])
-    if not bool(snapshot.state.healthy) or np.any(losses < losses[:1]) or not (same or len(losses) >= ENOUGH):
+    constant = len(losses) > 1 and np.all(losses == losses[0])
+    long_enough = constant or len(losses) >= MIN_STEPS_WITHOUT_PROGRESS
+    if not bool(snapshot.state.healthy) or np.any(losses < losses[:1]) or not long_enough:
         return "", message
-    if task.group.several:
+    if loop.group.spans_processes:
         return "no_progress", f"no progress: no loss of {len(losses)} steps is below the first"
-    trained, fixed = parts(model, train)
-    batch = jax.tree.map(lambda leaf: leaf[0], task.batches)
-    finding, cause = diagnose_stuck(task.loss, trained, fixed, batch, squares=False)
+    trained, fixed = partition(model, filter_spec)
+    batch = jax.tree.map(lambda leaf: leaf[0], loop.batches)
+    finding, cause = diagnose_stuck(loop.loss, trained, fixed, batch, squares=False)
     if finding == Finding.MINIMUM:
         return "converged", f"no loss of {len(losses)} steps is below the first, {losses[0]:.4g}: {cause}"
     if finding == Finding.ROUGH:
@@ -209,75 +185,31 @@ def _ending(task: Task, model: Model, train, snapshot: Snapshot, stopped: str) -
     return "no_progress", f"no progress: no loss of {len(losses)} steps is below the first, {losses[0]:.4g}; {cause}"
 
 
-def _fail(task: Task, start: Model, train, state: State, history: History):
-    """Raises FitFailed, naming the first parameter whose gradient is not finite at the step that failed."""
-    step, model = int(state.step), task.model(state.trained)
-    batch = jax.tree.map(lambda leaf: leaf[step], task.batches)
-    gradient = eqx.filter_grad(task.loss)(model, batch)
+def _raise_fit_error(loop: FitLoop, start: Model, filter_spec, state: TrainState, history: History):
+    """Raises FitError, naming the first parameter whose gradient is not finite at the step that failed."""
+    step, model = int(state.step), loop.model(state.trained)
+    batch = jax.tree.map(lambda leaf: leaf[step], loop.batches)
+    gradient = eqx.filter_grad(loop.loss)(model, batch)
     bad = [path for path, entry in parameters(gradient).items() if not np.all(np.isfinite(entry.value))]
     where = f"; the gradient of {bad[0]} is not finite there" if bad else ""
-    dropped = f", the last of {task.policy.limit} in a row that are not finite" if task.policy.policy != "stop" else ""
-    value = float(task.loss(model, batch))
+    dropped = f", the last of {loop.policy.limit} in a row that are not finite" if loop.policy.policy != "stop" else ""
+    value = float(loop.loss(model, batch))
     cure = "try a smaller learning rate, or a loss that masks failed trajectories by their status"
-    if not task.group.several:
-        value_and_gradient = lambda model, batch: eqx.filter_value_and_grad(task.loss)(model, batch)
+    if not loop.group.spans_processes:
+        value_and_gradient = lambda model, batch: eqx.filter_value_and_grad(loop.loss)(model, batch)
         cure = blame_data(value_and_gradient, model, batch, "the batch") or cure
-    if not (task.group.several or bad or non_finite_in(batch, "the batch")):
-        cure = _wrong(task, start, train, cure)
-    raise FitFailed(
-        f"loss {value:g} at step {step} of {task.steps}{dropped}{where}. The last healthy model is kept; {cure}",
+    if not (loop.group.spans_processes or bad or non_finite_in(batch, "the batch")):
+        cure = _wrong_derivative(loop, start, filter_spec) or cure
+    raise FitError(
+        f"loss {value:g} at step {step} of {loop.steps}{dropped}{where}. The last healthy model is kept; {cure}",
         model,
         history,
     )
 
 
-def _wrong(task: Task, start: Model, train, otherwise: str) -> str:
-    """The derivative of the starting model that finite differences contradict, or another phrase if there is none."""
-    trained, fixed = parts(start, train)
-    batch = jax.tree.map(lambda leaf: leaf[0], task.batches)
-    finding, cause = diagnose_stuck(task.loss, trained, fixed, batch, squares=False)
-    return cause if finding == Finding.DERIVATIVE else otherwise
-
-
-def parts(model: Model, train: PyTree[bool] | None) -> tuple[Model, Model]:
-    """What trains of a model, and the rest; raises InputError if nothing trains.
-
-    Without `train`, a Python float in a plain container raises too: it would be left out without a word.
-    """
-    numbers = python_numbers(model) if not parameters(model) else python_numbers(model, modules=False)
-    if numbers and train is None:
-        path, value = next(iter(numbers.items()))
-        named = f"{path or 'the model'}={value:g} is a Python number, which does not train"
-        raise InputError(f"{named}: make it an array, as jnp.array({value!r}), or choose what trains with train=")
-    trained, fixed = eqx.partition(model, trainable(model) if train is None else train)
-    if not parameters(trained):
-        raise InputError("nothing to train: the model has no real array, or `train` chooses none")
-    return trained, fixed
-
-
-def on_host(what: str, *trees: PyTree) -> None:
-    """Raises InputError, in which `what` is the name of a fit, if it is called from within a transformed function."""
-    if is_traced() or any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(trees)):
-        raise InputError(
-            f"{what} was called within jit, vmap or grad: fits run on the host. Call it outside; "
-            "fit_many runs many fits side by side in one compiled call"
-        )
-
-
-def check_optimizer(optimizer: Any) -> None:
-    """Raises InputError for what is no optimizer, as a learning rate, a schedule or one that was not called."""
-    if hasattr(optimizer, "init") and hasattr(optimizer, "update"):
-        return
-    if isinstance(optimizer, int | float) or eqx.is_array(optimizer):
-        raise InputError(f"optimizer={optimizer} is a number: give an optimizer, such as optax.adam({optimizer})")
-    name = getattr(optimizer, "__name__", type(optimizer).__name__)
-    raise InputError(f"optimizer={name} is no optimizer: give one of optax with its learning rate, as optax.adam(1e-3)")
-
-
-def _count(batches) -> int:
-    """The number of steps: the common length of the leading axes."""
-    lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(batches)}
-    if len(lengths) != 1 or lengths & {(), (0,)}:
-        found = ", ".join(sorted(str(length[0]) if length else "none" for length in lengths))
-        raise InputError(f"batches have leading axes of lengths {found}: give one common number of steps")
-    return next(iter(lengths))[0]
+def _wrong_derivative(loop: FitLoop, start: Model, filter_spec) -> str:
+    """A phrase that names the derivative of the starting model that finite differences contradict, if there is one."""
+    trained, fixed = partition(start, filter_spec)
+    batch = jax.tree.map(lambda leaf: leaf[0], loop.batches)
+    finding, cause = diagnose_stuck(loop.loss, trained, fixed, batch, squares=False)
+    return cause if finding == Finding.DERIVATIVE else ""

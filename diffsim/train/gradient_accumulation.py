@@ -1,4 +1,4 @@
-"""Losses over many trajectories: in blocks that fit the caches, with the gradient taken inside each block."""
+"""Mean losses over many trajectories: in blocks that fit the caches, with the gradient accumulated block by block."""
 
 from collections.abc import Callable, Sequence
 
@@ -12,31 +12,39 @@ from jaxtyping import Array, Float
 from .._errors import InputError
 from .._trees import common_length
 from .._types import Model, Scalar
-from .sharding import AXIS, ROWS, WHOLE, on_each
+from .sharding import AXIS, REPLICATED, ROWS, on_each_device
 
 
-def in_blocks(loss: Callable, *, size: int = 64, devices: Sequence | None = None) -> Callable:
-    """The mean of `loss(model, item)` over a batch, as a function of (model, items) that is fast and small.
+def batched_mean(loss: Callable, *, batch_size: int = 64, devices: Sequence | None = None) -> Callable:
+    """The mean of `loss(model, item)` over many items, as a function of (model, items), in blocks of `batch_size`.
 
-    `items` is a tree of arrays whose leading axis counts the items. `size` of them at a time are mapped together, and
-    the gradient in the model is taken there and then: the memory is that of one block, and a block's states stay in
-    the caches. The result does not depend on `size`, but for rounding. Trajectories that take long hold up their
-    block: `cost` (shape (items,), for instance steps taken before) puts like with like.
+    The items of a block are mapped together, and the gradient with respect to the model is taken block by block. So
+    the memory is that of one block, whose states stay in the caches. The result does not depend on `batch_size` but
+    for rounding. The gradient with respect to the items is zero. Reverse mode, `jit` and `vmap` work; forward mode
+    does not.
 
-    With several `devices` the blocks are dealt to them in turn and run at the same time, and the sums are added up at
-    the end. A CPU counts as one device, whose cores share little of a block's work; to use them all, say
-    `jax.config.update("jax_num_cpu_devices", cores)` before anything else and pass `devices=jax.devices("cpu")`.
+    Good values: 16 to 256 for small states on a CPU, all items on a GPU; for a solve, `max_steps` not far above the
+    steps that it takes, since each block allocates a record of that length.
 
-    The gradient in `items` is not provided (zero). Reverse mode, `jit` and `vmap` work; forward mode does not.
-    Raises InputError for an empty batch, arrays that do not count the same items, or an empty list of devices.
+    Args:
+        loss: The loss of one item, a scalar.
+        batch_size: The number of items of a block. 64 small states fit the caches of a CPU.
+        devices: Devices that share the blocks, dealt in turn and run at the same time. A CPU counts as one device; to
+            use all its cores, call `jax.config.update("jax_num_cpu_devices", cores)` before any other function of JAX
+            and pass `devices=jax.devices("cpu")`.
 
-    Good values: 16 to 256 for small states on a CPU, the whole batch on a GPU; `max_steps` of a solve not far above
-    what it takes, for each block clears a record of that length.
+    Returns:
+        A function `mean(model, items, cost=None)`. `items` is a tree of arrays whose leading axis counts the items.
+        `cost`, shape (items,), sorts them, so that those that take equally long share a block: a block lasts as long
+        as its slowest item. The number of steps of an earlier solve is a good cost.
+
+    Raises:
+        InputError: For a batch size below 1, an empty list of devices, no items, and arrays of unequal length.
     """
-    if size < 1:
-        raise InputError(f"size={size}: a block holds at least one item")
+    if batch_size < 1:
+        raise InputError(f"batch_size={batch_size}: give at least one item")
     if devices is not None and not len(devices):
-        raise InputError("devices is empty: name at least one, or None for the one at hand")
+        raise InputError("devices is empty: name at least one, or None for the default device")
 
     def mean(model: Model, items, cost: Float[Array, " items"] | None = None) -> Scalar:
         count = common_length(items, "items")
@@ -47,66 +55,66 @@ def in_blocks(loss: Callable, *, size: int = 64, devices: Sequence | None = None
             items = jax.tree.map(lambda rows: rows[order], items)
         trained, fixed = eqx.partition(model, eqx.is_inexact_array)
         arrays, static = eqx.partition(fixed, eqx.is_array)
-        one = lambda trained, arrays, item: loss(eqx.combine(trained, arrays, static), item)
-        return _blocked(one, min(size, count), count, devices, trained, arrays, items)
+        item_loss = lambda trained, arrays, item: loss(eqx.combine(trained, arrays, static), item)
+        return _mean_over_blocks(item_loss, min(batch_size, count), count, devices, trained, arrays, items)
 
     return mean
 
 
-def _blocked(loss: Callable, size: int, count: int, devices, trained, arrays, items) -> Scalar:
-    """The mean over blocks of `size` items, the last ones filled up with items that do not count."""
+def _mean_over_blocks(loss: Callable, size: int, count: int, devices, trained, arrays, items) -> Scalar:
+    """The mean over blocks of `size` items, the last ones padded with items of weight zero."""
     blocks = -(-count // size)
     if devices is not None:
         blocks = -(-blocks // len(devices)) * len(devices)
 
     def split(rows):
-        filler = jnp.broadcast_to(rows[:1], (blocks * size - count, *rows.shape[1:]))
-        return jnp.concatenate([rows, filler]).reshape(blocks, size, *rows.shape[1:])
+        padding = jnp.broadcast_to(rows[:1], (blocks * size - count, *rows.shape[1:]))
+        return jnp.concatenate([rows, padding]).reshape(blocks, size, *rows.shape[1:])
 
-    def in_rows(items):
+    def in_blocks(items):
         weights = jnp.where(jnp.arange(blocks * size) < count, 1 / count, 0.0)
         return jax.tree.map(split, items), weights.reshape(blocks, size)
 
-    def of_block(trained, arrays, block):
+    def block_loss(trained, arrays, block):
         items, weights = block
         losses = jax.vmap(loss, in_axes=(None, None, 0))(trained, arrays, items)
-        # Not a product alone: a filler whose loss is not finite must not count either.
+        # Not a product alone: padding whose loss is not finite must not count either.
         return jnp.sum(jnp.where(weights > 0, losses * weights, 0.0))
 
-    def summed(each):
-        """The sum over all blocks of what `each` gives for one of them."""
+    def sum_over_blocks(function):
+        """The sum over all blocks of `function` of one of them."""
 
-        def over(trained, arrays, rows):
-            first = jax.eval_shape(each, trained, arrays, jax.tree.map(lambda x: x[0], rows))
-            start = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), first)
-            add = lambda sums, block: (jax.tree.map(jnp.add, sums, each(trained, arrays, block)), None)
-            return lax.scan(add, start, rows)[0]
+        def total(trained, arrays, rows):
+            shapes = jax.eval_shape(function, trained, arrays, jax.tree.map(lambda x: x[0], rows))
+            zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+            add = lambda sums, block: (jax.tree.map(jnp.add, sums, function(trained, arrays, block)), None)
+            return lax.scan(add, zeros, rows)[0]
 
-        return over if devices is None else _dealt(over, devices, blocks)
+        return total if devices is None else _on_devices(total, devices, blocks)
 
     @jax.custom_vjp
-    def total(trained, arrays, items):
-        return summed(of_block)(trained, arrays, in_rows(items))
+    def mean(trained, arrays, items):
+        return sum_over_blocks(block_loss)(trained, arrays, in_blocks(items))
 
     def forward(trained, arrays, items):
-        return summed(jax.value_and_grad(of_block))(trained, arrays, in_rows(items))
+        return sum_over_blocks(jax.value_and_grad(block_loss))(trained, arrays, in_blocks(items))
 
-    def backward(gradient, bar):
-        return jax.tree.map(lambda g: bar * g, gradient), None, None
+    def backward(gradient, cotangent):
+        return jax.tree.map(lambda g: cotangent * g, gradient), None, None
 
-    total.defvjp(forward, backward)
-    return total(trained, arrays, items)
+    mean.defvjp(forward, backward)
+    return mean(trained, arrays, items)
 
 
-def _dealt(over: Callable, devices: Sequence, blocks: int) -> Callable:
-    """`over` rows of blocks, dealt to the devices like cards, so that blocks that cost alike go to different ones."""
+def _on_devices(total: Callable, devices: Sequence, blocks: int) -> Callable:
+    """The sum `total` over blocks that are dealt to the devices in turn, so that costly neighbors are spread out."""
 
-    def share(trained, arrays, rows):
-        return lax.psum(over(trained, arrays, rows), AXIS)
+    def device_share(trained, arrays, rows):
+        return lax.psum(total(trained, arrays, rows), AXIS)
 
-    def dealt(trained, arrays, rows):
+    def all_blocks(trained, arrays, rows):
         order = np.arange(blocks).reshape(-1, len(devices)).T.ravel()
         rows = jax.tree.map(lambda x: x[order], rows)
-        return on_each(share, devices, (WHOLE, WHOLE, ROWS))(trained, arrays, rows)
+        return on_each_device(device_share, devices, (REPLICATED, REPLICATED, ROWS))(trained, arrays, rows)
 
-    return dealt
+    return all_blocks

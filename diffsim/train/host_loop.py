@@ -1,4 +1,4 @@
-"""One fit as its compiled calls: what to run, what comes of each call, and when there is no more to do."""
+"""The host side of a fit: the compiled calls to make, the result of each, and when to stop."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -16,28 +16,35 @@ from jaxtyping import Array, PyTree
 from .._errors import InputError
 from .._types import Model
 from ..parameters import constrain
-from .compiled_steps import Guard, State, many_steps, program, validate
-from .options import Moment, NonFinite, Stopping
-from .sharding import ITEMS, Group, local
-from .snapshot import Best, Snapshot
+from .compiled_steps import NonFiniteState, TrainState, run_steps, split_program, validation_loss
+from .options import EarlyStopping, FitProgress, NonFinite
+from .sharding import ITEMS, DeviceGroup, to_default_device
+from .snapshot import BestModel, Snapshot
 
 
-class Call(NamedTuple):
-    """What a compiled call leaves; its arrays may still be under way. `dropped` is None where none can be."""
+class CallResult(NamedTuple):
+    """The result of a compiled call, whose arrays may still be computed. `dropped` is None under the policy "stop"."""
 
     done: int
-    state: State
-    guard: Guard | None
+    state: TrainState
+    non_finite: NonFiniteState | None
     losses: Array
     dropped: Array | None
     validation: Array | None
 
 
 @dataclass(frozen=True)
-class Task:
-    """What a fit is to do, in parts: `steps` in all, `size` of them in a call, `fixed` is what does not train.
+class FitLoop:
+    """A fit as a sequence of compiled calls.
 
-    `group` has the devices that share the batches.
+    Attributes:
+        loss, optimizer, batches: As in `fit`.
+        fixed: The part of the model that does not train.
+        steps: The number of steps of the fit.
+        steps_per_call: The number of steps of a compiled call.
+        policy: What to do with steps that are not finite.
+        early_stopping: When to stop early.
+        group: The devices that share the batches.
     """
 
     loss: Callable
@@ -45,107 +52,116 @@ class Task:
     fixed: Model
     batches: PyTree
     steps: int
-    size: int
+    steps_per_call: int
     policy: NonFinite
-    stopping: Stopping
-    group: Group
+    early_stopping: EarlyStopping
+    group: DeviceGroup
 
     def __post_init__(self):
-        if self.stopping.patience is not None and self.stopping.validation is None:
-            raise InputError("patience needs a validation loss: give stopping=Stopping(validation=..., patience=...)")
+        if self.early_stopping.patience is not None and self.early_stopping.validation is None:
+            cure = "give early_stopping=EarlyStopping(validation=..., patience=...)"
+            raise InputError(f"patience needs a validation loss: {cure}")
 
     @cached_property
     def program(self):
-        """What to compile, and the arrays to call it with."""
-        found, arrays = program(self.loss, self.optimizer, self.fixed, self.policy.rule(), self.group.devices)
-        return found, self.group.put(arrays)
+        """The program to compile, and the arrays to call it with."""
+        rule = self.policy.rule()
+        program, arrays = split_program(self.loss, self.optimizer, self.fixed, rule, self.group.devices)
+        return program, self.group.put(arrays)
 
     @cached_property
-    def placed(self) -> tuple[Model, PyTree]:
-        """The fixed parts and the batches where the steps need them, of the batches those that are device arrays."""
+    def inputs(self) -> tuple[Model, PyTree]:
+        """The fixed parameters and the batches; those of the batches that are device arrays lie on the devices."""
         arrays, others = eqx.partition(self.batches, lambda leaf: isinstance(leaf, jax.Array))
-        if self.group.devices is not None and self.steps % self.size:
+        if self.group.devices is not None and self.steps % self.steps_per_call:
             # The last call is as long as the others; its batches beyond the last are not used.
-            rows = np.minimum(np.arange(-(-self.steps // self.size) * self.size), self.steps - 1)
+            rows = np.minimum(np.arange(self.number_of_calls(self.steps) * self.steps_per_call), self.steps - 1)
             arrays = jax.tree.map(lambda leaf: leaf[rows], arrays)
         return self.group.put(self.fixed), eqx.combine(self.group.put(arrays, ITEMS), others)
 
-    def start(self, state: State) -> Snapshot:
+    def number_of_calls(self, steps: int) -> int:
+        """How many calls so many steps take."""
+        return -(-steps // self.steps_per_call)
+
+    def initial_snapshot(self, state: TrainState) -> Snapshot:
         """The snapshot before the first step."""
-        best = None if self.stopping.validation is None else Best(state.trained, float("inf"), 0)
-        losses, calls = np.full(self.steps, np.nan), np.full(-(-self.steps // self.size), np.nan)
+        best = None if self.early_stopping.validation is None else BestModel(state.trained, float("inf"), 0)
+        losses, validation = np.full(self.steps, np.nan), np.full(self.number_of_calls(self.steps), np.nan)
         dropped = np.zeros(self.steps, bool)
-        return Snapshot(None, state, self.policy.guard(state), best, 0, 0.0, losses, dropped, calls)
+        return Snapshot(None, state, self.policy.state(state), best, 0, 0.0, losses, dropped, validation)
 
     def model(self, trained: Model) -> Model:
-        """The whole model, its parameters within their bounds."""
-        return eqx.combine(constrain(local(trained)), self.fixed)
+        """The model, its parameters within their bounds."""
+        return eqx.combine(constrain(to_default_device(trained)), self.fixed)
 
-    def warm(self, snapshot: Snapshot) -> tuple[Snapshot, float]:
+    def compile(self, snapshot: Snapshot) -> tuple[Snapshot, float]:
         """The snapshot with losses of the loss's own dtype, and the seconds that compiling took."""
-        if self.over(snapshot):
+        if self.is_finished(snapshot):
             return snapshot, 0.0
         began = time.perf_counter()
-        # An idle call compiles and changes nothing, so that the two times can be told apart.
-        state, guard = self.group.put((snapshot.state, snapshot.guard))
-        call = jax.block_until_ready(self._call(state, guard, 0, 0))
+        # A call of no steps compiles and changes nothing, so that the times of compiling and stepping are separate.
+        state, non_finite = self.group.put((snapshot.state, snapshot.non_finite))
+        result = jax.block_until_ready(self._start_call(state, non_finite, 0, 0))
         seconds = time.perf_counter() - began
-        if call.validation is not None and np.shape(call.validation):
-            raise InputError(f"the validation loss has shape {np.shape(call.validation)}; it must be one number")
-        return (
-            snapshot if snapshot.done else snapshot._replace(losses=snapshot.losses.astype(call.losses.dtype))
-        ), seconds
+        if result.validation is not None and np.shape(result.validation):
+            raise InputError(f"the validation loss has shape {np.shape(result.validation)}; it must be one number")
+        if not snapshot.done:
+            snapshot = snapshot._replace(losses=snapshot.losses.astype(result.losses.dtype))
+        return snapshot, seconds
 
-    def calls(self, snapshot: Snapshot) -> Iterator[Call]:
-        """The calls from a snapshot on, each given once the next one has been started."""
-        waiting, (state, guard) = None, self.group.put((snapshot.state, snapshot.guard))
-        for first in range(snapshot.done, 0 if self.over(snapshot) else self.steps, self.size):
-            call = self._call(state, guard, first, min(self.size, self.steps - first))
-            state, guard = call.state, call.guard
-            if waiting is not None:
-                yield waiting
-            waiting = call
-        if waiting is not None:
-            yield waiting
+    def run_calls(self, snapshot: Snapshot) -> Iterator[CallResult]:
+        """The results of the calls from a snapshot on, each after the next call has been started.
 
-    def _call(self, state: State, guard: Guard | None, first: int, count: int) -> Call:
-        fixed, batches = self.placed
-        chunk = self.group.put(batches_from(batches, first, self.size), ITEMS)
+        So the devices compute while the host reads the losses.
+        """
+        previous, (state, non_finite) = None, self.group.put((snapshot.state, snapshot.non_finite))
+        stop = 0 if self.is_finished(snapshot) else self.steps
+        for first in range(snapshot.done, stop, self.steps_per_call):
+            result = self._start_call(state, non_finite, first, min(self.steps_per_call, self.steps - first))
+            state, non_finite = result.state, result.non_finite
+            if previous is not None:
+                yield previous
+            previous = result
+        if previous is not None:
+            yield previous
+
+    def _start_call(self, state: TrainState, non_finite: NonFiniteState | None, first: int, count: int) -> CallResult:
+        fixed, batches = self.inputs
+        chunk = self.group.put(batches_from(batches, first, self.steps_per_call), ITEMS)
         program, arrays = self.program
-        after, outputs = many_steps(program, arrays, state, guard, chunk, np.int32(count))
-        check = self.stopping.validation
-        value = None if check is None else validate(check, after[0].trained, fixed)
-        return Call(first + count, after[0], after[1], outputs[0], outputs[1], value)
+        (state, non_finite), (losses, dropped) = run_steps(program, arrays, state, non_finite, chunk, np.int32(count))
+        validation = self.early_stopping.validation
+        value = None if validation is None else validation_loss(validation, state.trained, fixed)
+        return CallResult(first + count, state, non_finite, losses, dropped, value)
 
-    def after(self, snapshot: Snapshot, call: Call) -> Snapshot:
-        """The snapshot after a call, which is waited for."""
+    def snapshot_after(self, snapshot: Snapshot, result: CallResult) -> Snapshot:
+        """The snapshot after a call; waits for its result."""
         first, best = snapshot.done, snapshot.best
-        snapshot.losses[first : call.done] = np.asarray(call.losses)[: call.done - first]
-        if call.dropped is not None:
-            snapshot.dropped[first : call.done] = np.asarray(call.dropped)[: call.done - first]
-        if best is not None and call.validation is not None:
-            number, value = -(-call.done // self.size), float(call.validation)
+        snapshot.losses[first : result.done] = np.asarray(result.losses)[: result.done - first]
+        if result.dropped is not None:
+            snapshot.dropped[first : result.done] = np.asarray(result.dropped)[: result.done - first]
+        if best is not None and result.validation is not None:
+            number, value = self.number_of_calls(result.done), float(result.validation)
             snapshot.validation[number - 1] = value
-            best = Best(call.state.trained, value, number) if value < best.value else best
-        new = {"state": call.state, "guard": call.guard, "best": best, "done": call.done}
-        return snapshot._replace(**new)
+            best = BestModel(result.state.trained, value, number) if value < best.loss else best
+        return snapshot._replace(state=result.state, non_finite=result.non_finite, best=best, done=result.done)
 
-    def moment(self, first: int, snapshot: Snapshot) -> Moment:
-        """What is shown of the call that made the steps from `first` on."""
-        made = slice(first, snapshot.done)
-        value = None if snapshot.best is None else float(snapshot.validation[-(-snapshot.done // self.size) - 1])
+    def progress(self, first: int, snapshot: Snapshot) -> FitProgress:
+        """What the callback is passed after the call that made the steps from `first` on."""
+        rows = slice(first, snapshot.done)
+        value = None if snapshot.best is None else float(snapshot.validation[self.number_of_calls(snapshot.done) - 1])
         model = lambda: self.model(snapshot.state.trained)
-        return Moment(snapshot.done, snapshot.losses[made].copy(), snapshot.dropped[made].copy(), value, model)
+        return FitProgress(snapshot.done, snapshot.losses[rows].copy(), snapshot.dropped[rows].copy(), value, model)
 
-    def over(self, snapshot: Snapshot) -> bool:
-        """Whether all steps are made or patience is at its end."""
-        return snapshot.done == self.steps or self.out_of_patience(snapshot)
+    def is_finished(self, snapshot: Snapshot) -> bool:
+        """Whether all steps are made or the patience is exhausted."""
+        return snapshot.done == self.steps or self.is_out_of_patience(snapshot)
 
-    def out_of_patience(self, snapshot: Snapshot) -> bool:
-        """Whether the validation loss has not become less for as many calls as patience lasts."""
-        if snapshot.best is None or self.stopping.patience is None:
+    def is_out_of_patience(self, snapshot: Snapshot) -> bool:
+        """Whether the validation loss has not decreased for as many calls as `patience` says."""
+        if snapshot.best is None or self.early_stopping.patience is None:
             return False
-        return -(-snapshot.done // self.size) - snapshot.best.call >= self.stopping.patience
+        return self.number_of_calls(snapshot.done) - snapshot.best.call >= self.early_stopping.patience
 
 
 def batches_from(batches: PyTree, first: int, size: int) -> PyTree:

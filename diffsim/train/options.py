@@ -1,4 +1,4 @@
-"""What a fit may be told beside its loss, model, optimiser and data: when to save, to go on, to stop."""
+"""The options of a fit: when to save, what to do with steps that are not finite, when to stop, what to report."""
 
 import json
 from collections.abc import Callable
@@ -12,14 +12,20 @@ from jaxtyping import Array, Bool, Float
 from .._errors import InputError
 from .._types import Model, Scalar
 from ..io.files import write_text
-from .compiled_steps import Guard, Rule, State
+from .compiled_steps import NonFiniteRule, NonFiniteState, TrainState
 
 
 class Checkpoint(NamedTuple):
-    """The file a fit is saved in, and how often: after so many seconds or so many compiled calls, whichever is first.
+    """The file in which a fit is saved, and how often.
 
-    A fit is saved between calls; its start, its end and its last call before Ctrl-C in any case. Good values: a
-    hundred times what saving takes, which is milliseconds for a small model.
+    A fit is saved between compiled calls, when one of the two intervals has passed; in any case at its start, at its
+    end, and after its last call before Ctrl-C. Good values: a hundred times what saving takes, which is milliseconds
+    for a small model.
+
+    Attributes:
+        path: The file.
+        seconds: The wall time between two savings.
+        calls: The number of compiled calls between two savings; None for no such limit.
     """
 
     path: str | Path
@@ -28,11 +34,15 @@ class Checkpoint(NamedTuple):
 
 
 class NonFinite(NamedTuple):
-    """What a fit does at a loss or gradient that is not finite; with `limit` such steps in a row it fails.
+    """What a fit does at a loss or gradient that is not finite.
 
-    "stop" fails at the first. "skip" drops the batch and keeps the state. "shrink" drops the batch, goes back to the
-    state before the last step and multiplies the steps that follow by `factor`, which fades away over `recover` good
-    steps: for a loss that fails where the last step led, and not because of one batch.
+    Attributes:
+        policy: "stop" fails at the first such step. "skip" drops the batch and keeps the state. "shrink" drops the
+            batch, returns to the state before the last step and multiplies the following updates by `factor`: for a
+            loss that fails where the last step led, and not because of one batch.
+        limit: The number of such steps in a row at which "skip" and "shrink" fail.
+        factor: For "shrink", between 0 and 1.
+        recover: For "shrink", the number of good steps over which the factor grows back to 1.
     """
 
     policy: str = "stop"
@@ -40,29 +50,33 @@ class NonFinite(NamedTuple):
     factor: float = 0.5
     recover: int = 20
 
-    def rule(self) -> Rule | None:
-        """The rule of the guarded steps, None for "stop"; raises InputError for values that make no sense."""
+    def rule(self) -> NonFiniteRule | None:
+        """The rule of the guarded steps, None for "stop"; raises InputError for values out of range."""
         if self.policy not in ("stop", "skip", "shrink"):
             raise InputError(f"non_finite={self.policy!r}: choose stop, skip or shrink")
         if self.limit < 1 or self.recover < 1 or not 0 < self.factor < 1:
             raise InputError(f"{self}: limit and recover are at least 1, factor lies between 0 and 1")
-        return None if self.policy == "stop" else Rule(self.limit, self.factor, self.factor ** (-1 / self.recover))
+        if self.policy == "stop":
+            return None
+        return NonFiniteRule(self.limit, self.factor, self.factor ** (-1 / self.recover))
 
-    def guard(self, state: State, row: int = 0) -> Guard | None:
-        """What the policy remembers at a state that `row` bad steps have led to; None for "stop"."""
+    def state(self, train_state: TrainState, bad_in_a_row: int = 0) -> NonFiniteState | None:
+        """What the policy remembers at a state that so many bad steps in a row have led to; None for "stop"."""
         if self.policy == "stop":
             return None
         if self.policy == "skip":
-            return Guard(jnp.array(row))
-        return Guard(jnp.array(row), jnp.ones(()), (state.trained, state.memory))
+            return NonFiniteState(jnp.array(bad_in_a_row))
+        return NonFiniteState(jnp.array(bad_in_a_row), jnp.ones(()), (train_state.trained, train_state.opt_state))
 
 
-class Stopping(NamedTuple):
-    """When a fit ends before its batches do.
+class EarlyStopping(NamedTuple):
+    """When a fit ends before all batches are used.
 
-    `minutes` of wall time, compiling included, counted anew when a fit is resumed. `validation(model)` is a scalar,
-    taken after each compiled call; the fit then returns the model with the least one, and after `patience` calls
-    without a lesser one it stops. NaN is never less; if it is all there is, the last model is returned.
+    Attributes:
+        minutes: The limit of wall time, including compilation. A fit that is resumed has all of it again.
+        validation: `validation(model)`, a scalar that is computed after each compiled call. The fit then returns the
+            model with the least value. NaN is never less; if there is nothing else, the last model is returned.
+        patience: The number of compiled calls without a lesser validation loss after which the fit stops.
     """
 
     minutes: float | None = None
@@ -70,14 +84,18 @@ class Stopping(NamedTuple):
     patience: int | None = None
 
 
-TO_THE_END = Stopping()
+NO_EARLY_STOPPING = EarlyStopping()
 
 
-class Moment(NamedTuple):
-    """What a fit shows between two compiled calls: steps made, and the losses of the call that made the last of them.
+class FitProgress(NamedTuple):
+    """What a fit passes to its callback after each compiled call.
 
-    `dropped` tells which of these steps were not finite and left out, `validation` is the validation loss, if there
-    is one, and `model()` gives the model.
+    Attributes:
+        step: The number of steps made.
+        losses: The losses of the steps of this call.
+        dropped: Which of these steps were not finite and left out.
+        validation: The validation loss, if there is one.
+        model: A function without arguments that returns the model; called only if needed, since it takes time.
     """
 
     step: int
@@ -88,36 +106,39 @@ class Moment(NamedTuple):
 
 
 class MetricsFile:
-    """A watcher of a fit that appends one JSON object for each compiled call to a file.
+    """A callback of a fit that appends one JSON object for each compiled call to a file.
 
-    Its entries are the `step` reached, the `loss` of the last step and the `mean` of the call's, the number `dropped`
-    and the `validation` loss; numbers that are not finite become null. Lines of steps that are yet to come are taken
-    out first: those of a fit that was killed after its last checkpoint, or all lines if it starts anew.
+    Its entries are the number of the last `step`, the `loss` of that step, the `mean` loss of the call, the number of
+    steps `dropped` and the `validation` loss. Numbers that are not finite become null. Lines of later steps are removed
+    first: those that a fit wrote after its last checkpoint before it was killed, or all lines if the fit starts again.
+
+    Args:
+        path: The file.
     """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        self.begun = False
+        self.is_truncated = False
 
-    def __call__(self, moment: Moment) -> None:
-        if not self.begun:
-            self._cut(moment.step - len(moment.losses))
-        values = {"step": moment.step, "loss": moment.losses[-1], "mean": np.mean(moment.losses)}
-        values |= {"dropped": int(np.sum(moment.dropped)), "validation": moment.validation}
-        line = {name: _plain(value) for name, value in values.items()}
+    def __call__(self, progress: FitProgress) -> None:
+        if not self.is_truncated:
+            self._truncate(progress.step - len(progress.losses))
+        values = {"step": progress.step, "loss": progress.losses[-1], "mean": np.mean(progress.losses)}
+        values |= {"dropped": int(np.sum(progress.dropped)), "validation": progress.validation}
+        line = {name: _json_number(value) for name, value in values.items()}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
-        self.begun = True
+        self.is_truncated = True
 
-    def _cut(self, first: int) -> None:
-        """Leaves the whole lines of steps up to `first`."""
+    def _truncate(self, last_step: int) -> None:
+        """Removes lines of steps after `last_step` and a line that is cut short."""
         lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True) if self.path.exists() else []
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= first]
-        write_text(self.path, "".join(kept))
+        valid = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= last_step]
+        write_text(self.path, "".join(valid))
 
 
-def _plain(value: Array | np.ndarray | float | int | None):
-    """A number for JSON."""
+def _json_number(value: Array | np.ndarray | float | int | None):
+    """A number for JSON, null if it is not finite."""
     if value is None or isinstance(value, int):
         return value
     return float(value) if np.isfinite(value) else None

@@ -10,22 +10,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 _SECONDS_BETWEEN_LINES = 5.0
 
 
-class _Activity(ProgressColumn):
-    """What a fit is at: its loss or, with the seconds since it began, what compiles."""
+class _ActivityColumn(ProgressColumn):
+    """What a fit does before its first step, and for how long: what it compiles."""
 
     def render(self, task) -> Text:
-        return Text(f"{task.fields['doing']}, {task.elapsed or 0:.0f} s" if task.fields["doing"] else "")
+        return Text(f"{task.fields['activity']}, {task.elapsed or 0:.0f} s" if task.fields["activity"] else "")
 
 
-class Progress:
-    """A context that shows how far a loop of `total` steps has come and its latest loss; silent if not `shown`."""
+class ProgressBar:
+    """A context that shows how many of `total` steps are made and the latest loss; silent if not `shown`."""
 
     def __init__(self, total: int, shown: bool = True):
         self.total, self.shown = total, shown
@@ -38,42 +37,43 @@ class Progress:
                 BarColumn(),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[loss]}"),
-                _Activity(),
+                _ActivityColumn(),
                 TimeRemainingColumn(),
             )
-            self.bar = Bar(*columns, console=Console(stderr=True))
-            self.task = self.bar.add_task("fit", total=self.total, loss="", doing="")
+            self.bar = Progress(*columns, console=Console(stderr=True))
+            self.task = self.bar.add_task("fit", total=self.total, loss="", activity="")
             self.bar.start()
         return self
 
     @contextmanager
     def compiling(self, function: Callable) -> Iterator[None]:
-        """A context that tells what is compiled, and for how long: without a terminal, once and only if it takes long.
+        """A context that shows what is compiled and for how long; without a terminal once, and only if it takes long.
 
-        `function` is what the user knows it by.
+        Args:
+            function: The user's function, by whose name the program is known.
         """
-        with _without_collection(), self._telling(f"compiling {title(function)}"):
+        with _without_garbage_collection(), self._showing(f"compiling {title(function)}"):
             yield
 
     @contextmanager
-    def _telling(self, what: str) -> Iterator[None]:
+    def _showing(self, activity: str) -> Iterator[None]:
         if self.bar is not None:
-            self.bar.update(self.task, doing=what)
+            self.bar.update(self.task, activity=activity)
             yield
-            self.bar.reset(self.task, loss="", doing="")
+            self.bar.reset(self.task, loss="", activity="")
             return
-        line = f"{what}, {_SECONDS_BETWEEN_LINES:.0f} s so far"
-        late = threading.Timer(_SECONDS_BETWEEN_LINES, lambda: print(line, file=sys.stderr, flush=True))
-        late.daemon = True
+        line = f"{activity}, {_SECONDS_BETWEEN_LINES:.0f} s so far"
+        timer = threading.Timer(_SECONDS_BETWEEN_LINES, lambda: print(line, file=sys.stderr, flush=True))
+        timer.daemon = True
         if self.shown:
-            late.start()
+            timer.start()
         try:
             yield
         finally:
-            late.cancel()
+            timer.cancel()
 
     def show(self, step: int, loss: float, *, last: bool = False) -> None:
-        """Tell that `step` steps are done and what the loss was; `last`, that there are no more."""
+        """Shows the number of steps made and the loss of the last one; `last` says that no more follow."""
         if self.bar is not None:
             self.bar.update(self.task, completed=step, loss=f"loss {loss:.4g}")
         elif self.shown and (last or step == self.total or time.monotonic() - self.last_line > _SECONDS_BETWEEN_LINES):
@@ -81,7 +81,7 @@ class Progress:
             self.last_line = time.monotonic()
 
     def say(self, message: str) -> None:
-        """Show a line on stderr, such as how a fit ended."""
+        """Shows a line on stderr, such as how a fit ended."""
         if self.bar is not None:
             self.bar.console.print(message, markup=False, highlight=False)
         elif self.shown:
@@ -93,14 +93,14 @@ class Progress:
 
 
 @contextmanager
-def _without_collection() -> Iterator[None]:
-    """A context without garbage collection: tracing makes objects and keeps them, through which it goes in vain."""
-    collecting = gc.isenabled()
+def _without_garbage_collection() -> Iterator[None]:
+    """A context without garbage collection, which while tracing visits many new objects and frees none of them."""
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if collecting:
+        if was_enabled:
             gc.enable()
 
 

@@ -1,4 +1,4 @@
-"""Devices and processes that share the work: one program on each, its own loops, and sums where they meet."""
+"""Devices and processes that share a fit: one program on each, with its own loops and reductions over all."""
 
 import socket
 import time
@@ -14,28 +14,29 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
-from .._errors import InputError, WorkFailed
+from .._errors import InputError, RunError
 
 AXIS = "devices"
-WHOLE, ITEMS, ROWS = PartitionSpec(), PartitionSpec(None, AXIS), PartitionSpec(AXIS)
+# Not divided; divided along the second axis, that of the items of a batch; divided along the first axis.
+REPLICATED, ITEMS, ROWS = PartitionSpec(), PartitionSpec(None, AXIS), PartitionSpec(AXIS)
 
 
-def on_each(function: Callable, devices: Sequence, in_specs: tuple) -> Callable:
-    """`function` run on each device with its part of the arguments, what it gives being the same on all of them."""
+def on_each_device(function: Callable, devices: Sequence, in_specs: tuple) -> Callable:
+    """`function` run on each device with its part of the arguments; its result must be the same on all of them."""
     mesh = Mesh(np.asarray(devices), (AXIS,))
-    # A solve's loops end with their trajectories, so each device runs its own.
-    return jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=WHOLE, check_vma=False)
+    # Not a sharded jit: the loops of a solve end with their trajectories, so each device runs loops of its own.
+    return jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=REPLICATED, check_vma=False)
 
 
 @dataclass(frozen=True)
-class Group:
+class DeviceGroup:
     """The devices that share the batches of a fit; None for a fit on the default device."""
 
     devices: tuple | None
 
     @classmethod
-    def of(cls, devices: Sequence | None, batches: PyTree) -> "Group":
-        """The group of some devices; raises InputError if they cannot share these batches equally."""
+    def of(cls, devices: Sequence | None, batches: PyTree) -> "DeviceGroup":
+        """The group of these devices; raises InputError if they cannot share the batches equally."""
         if devices is None:
             return cls(None)
         if not any(device.process_index == jax.process_index() for device in devices):
@@ -53,49 +54,49 @@ class Group:
         return Mesh(np.asarray(self.devices), (AXIS,))
 
     @property
-    def leads(self) -> bool:
-        """Whether this process is the one that writes files and shows progress."""
+    def is_leader(self) -> bool:
+        """Whether this process is the one that reads and writes files and shows progress."""
         return self.devices is None or jax.process_index() == min(device.process_index for device in self.devices)
 
     @property
-    def several(self) -> bool:
+    def spans_processes(self) -> bool:
         """Whether the devices belong to several processes."""
         return self.devices is not None and len({device.process_index for device in self.devices}) > 1
 
-    def put(self, tree: PyTree, spec: PartitionSpec = WHOLE) -> PyTree:
-        """The arrays of a tree on the devices, whole or in parts; each process has all of them and puts its own."""
+    def put(self, tree: PyTree, spec: PartitionSpec = REPLICATED) -> PyTree:
+        """A tree with its arrays on the devices, replicated or divided; each process has all and puts its own."""
         if self.devices is None:
             return tree
-        where = NamedSharding(self.mesh, spec)
+        sharding = NamedSharding(self.mesh, spec)
 
         def one(leaf):
-            if not isinstance(leaf, jax.Array | np.ndarray) or getattr(leaf, "sharding", None) == where:
+            if not isinstance(leaf, jax.Array | np.ndarray) or getattr(leaf, "sharding", None) == sharding:
                 return leaf
-            if not self.several:
-                return jax.device_put(leaf, where)
+            if not self.spans_processes:
+                return jax.device_put(leaf, sharding)
             if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
                 return jr.wrap_key_data(one(jr.key_data(leaf)), impl=jr.key_impl(leaf))
             array = np.asarray(leaf)
-            return jax.make_array_from_callback(array.shape, where, lambda index: array[index])
+            return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
         return jax.tree.map(one, tree)
 
-    def agree(self, value: np.ndarray | bool) -> np.ndarray:
+    def broadcast(self, value: np.ndarray | bool) -> np.ndarray:
         """The leader's value, in all processes."""
-        return multihost_utils.broadcast_one_to_all(np.asarray(value)) if self.several else np.asarray(value)
+        return multihost_utils.broadcast_one_to_all(np.asarray(value)) if self.spans_processes else np.asarray(value)
 
     def read(self, read: Callable[[], bytes | None]) -> bytes | None:
-        """What the leader reads, in all processes, whether or not they see its files."""
-        if not self.several:
+        """The bytes that the leader reads, in all processes, whether or not they can see its files."""
+        if not self.spans_processes:
             return read()
-        data = read() if self.leads else None
-        size = int(self.agree(np.array(-1 if data is None else len(data))))
-        own = np.zeros(max(size, 0), np.uint8) if data is None else np.frombuffer(data, np.uint8)
-        return None if size < 0 else self.agree(own).tobytes()
+        data = read() if self.is_leader else None
+        size = int(self.broadcast(np.array(-1 if data is None else len(data))))
+        buffer = np.zeros(max(size, 0), np.uint8) if data is None else np.frombuffer(data, np.uint8)
+        return None if size < 0 else self.broadcast(buffer).tobytes()
 
 
-def local(tree: PyTree) -> PyTree:
-    """A tree whose arrays that lie whole on many devices are taken to the default one."""
+def to_default_device(tree: PyTree) -> PyTree:
+    """A tree whose arrays that are replicated over many devices are copied to the default one."""
 
     def one(leaf):
         if not isinstance(leaf, jax.Array) or len(leaf.sharding.device_set) == 1:
@@ -108,14 +109,20 @@ def local(tree: PyTree) -> PyTree:
 
 
 def join_processes(address: str, count: int, index: int, *, seconds: int = 60) -> None:
-    """Makes this process number `index` of `count` that work together; number 0 listens at `address`, "host:port".
+    """Joins this process to others that work together on a fit.
 
-    It calls `jax.distributed.initialize` with bounded times: after `seconds` a process gives up waiting for others to
-    come, or to be heard of. Call it before anything else is asked of JAX. On clusters that JAX knows, as SLURM and
-    Cloud TPU, `jax.distributed.initialize()` finds all this out by itself.
+    It calls `jax.distributed.initialize` with bounded times. Call it before any other function of JAX. On clusters
+    that JAX knows, such as SLURM and Cloud TPU, `jax.distributed.initialize()` finds all arguments by itself.
 
-    Raises InputError for an address or a number that makes no sense and for a port in use, WorkFailed if nobody
-    listens at the address.
+    Args:
+        address: Where process 0 listens, "host:port".
+        count: The number of processes.
+        index: The number of this process, from 0.
+        seconds: The time in seconds after which a process stops waiting for the others, to start or to respond.
+
+    Raises:
+        InputError: For an address or an index out of range, and for a port in use.
+        RunError: If nobody listens at the address.
     """
     host, _, port = address.rpartition(":")
     if not (host and port.isdecimal() and 0 < int(port) < 65536):
@@ -125,9 +132,9 @@ def join_processes(address: str, count: int, index: int, *, seconds: int = 60) -
     if index == 0:
         _check_free(int(port))
     else:
-        _await(host, int(port), seconds)
-    limits = ("initialization_timeout", "heartbeat_timeout_seconds", "shutdown_timeout_seconds")
-    jax.distributed.initialize(address, count, index, **dict.fromkeys(limits, seconds))
+        _wait_for_listener(host, int(port), seconds)
+    timeouts = ("initialization_timeout", "heartbeat_timeout_seconds", "shutdown_timeout_seconds")
+    jax.distributed.initialize(address, count, index, **dict.fromkeys(timeouts, seconds))
 
 
 def _check_free(port: int) -> None:
@@ -140,8 +147,8 @@ def _check_free(port: int) -> None:
             raise InputError(f"port {port} cannot be used: {error.strerror}; give another to all processes") from error
 
 
-def _await(host: str, port: int, seconds: float) -> None:
-    """Waits until somebody listens; raises WorkFailed if nobody does in so many seconds."""
+def _wait_for_listener(host: str, port: int, seconds: float) -> None:
+    """Waits until somebody listens; raises RunError if nobody does within `seconds`."""
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -149,5 +156,5 @@ def _await(host: str, port: int, seconds: float) -> None:
             return
         except OSError as error:
             if time.monotonic() > deadline:
-                raise WorkFailed(f"process 0 does not listen at {host}:{port} after {seconds:g} s: {error}") from error
+                raise RunError(f"process 0 does not listen at {host}:{port} after {seconds:g} s: {error}") from error
             time.sleep(0.1)

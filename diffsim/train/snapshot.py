@@ -1,4 +1,4 @@
-"""Fits that outlive their process: what is saved of one, when, and whether a file belongs to the fit at hand."""
+"""Fits that survive their process: what is saved of a fit, when, and whether a file belongs to the fit at hand."""
 
 import re
 import sys
@@ -13,18 +13,18 @@ from jaxtyping import Bool, Float, PyTree
 
 from .._errors import InputError
 from .._types import Model
-from ..io.checkpoint import Contents, fill, misfits, parse, read_bytes, save, versions
+from ..io.checkpoint import CheckpointContents, fill, misfits, parse, read_bytes, save, versions
 from ..io.checkpoint_leaves import named, to_file
 from ..io.files import partial_of
-from .compiled_steps import Guard, State
+from .compiled_steps import NonFiniteState, TrainState
 from .options import Checkpoint, NonFinite
-from .sharding import Group, local
+from .sharding import DeviceGroup, to_default_device
 
 
-class Origin(NamedTuple):
-    """What makes two fits the same: the number of steps in all and in a call, and checksums of what they start from.
+class Fingerprint(NamedTuple):
+    """What makes two fits the same: the number of steps, the steps of a call, and checksums of what they start from.
 
-    The loss is a function and is not compared; nor is the optimiser after an update of jax or optax.
+    The loss is a function and is not compared; nor is the optimizer after an update of jax or optax.
     """
 
     steps: int
@@ -34,24 +34,33 @@ class Origin(NamedTuple):
     optimizer: int
 
 
-class Best(NamedTuple):
-    """The trained parameters with the least validation loss, that loss, and after which call it was."""
+class BestModel(NamedTuple):
+    """The trained parameters with the least validation loss, that loss, and the number of the call that led there."""
 
     trained: Model
-    value: float
+    loss: float
     call: int
 
 
 class Snapshot(NamedTuple):
-    """All that a fit is between two compiled calls, and all that its checkpoint holds.
+    """The complete state of a fit between two compiled calls, which is what its checkpoint holds.
 
-    `losses` and `dropped` have an entry for each step, `validation` for each call; `done` of the steps are made.
+    Attributes:
+        fingerprint: What identifies the fit; None for a fit without a checkpoint.
+        state: The state of the training.
+        non_finite: What the policy for steps that are not finite remembers.
+        best: The best model by the validation loss, if there is one.
+        done: The number of steps made.
+        seconds: The wall time of these steps.
+        losses: The loss of each step, NaN for those not made.
+        dropped: Which steps were dropped.
+        validation: The validation loss after each call, NaN for those not made.
     """
 
-    origin: Origin | None
-    state: State
-    guard: Guard | None
-    best: Best | None
+    fingerprint: Fingerprint | None
+    state: TrainState
+    non_finite: NonFiniteState | None
+    best: BestModel | None
     done: int
     seconds: float
     losses: Float[np.ndarray, " steps"]
@@ -62,16 +71,19 @@ class Snapshot(NamedTuple):
 _WORDS = {"model": "starting model", "batches": "set of batches", "optimizer": "optimizer"}
 
 
-def origin(steps: int, size: int, model: Model, batches: PyTree, optimizer, state: State) -> Origin:
-    """What the fit of these arguments is recognised by."""
-    program = jax.make_jaxpr(optimizer.update)(state.trained, state.memory, state.trained)
+def fingerprint(
+    steps: int, steps_per_call: int, model: Model, batches: PyTree, optimizer, state: TrainState
+) -> Fingerprint:
+    """The fingerprint of a fit with these arguments."""
+    program = jax.make_jaxpr(optimizer.update)(state.trained, state.opt_state, state.trained)
     # Addresses of functions differ from one process to the next.
     text = re.sub(r"0x[0-9a-f]+", "", str(program)).encode()
-    return Origin(steps, size, _sum(model), _sum(batches), crc32(text, _sum(program.consts)))
+    optimizer_checksum = crc32(text, _checksum(program.consts))
+    return Fingerprint(steps, steps_per_call, _checksum(model), _checksum(batches), optimizer_checksum)
 
 
-def _sum(tree: PyTree) -> int:
-    """A checksum of all arrays, keys and numbers of a tree, their paths and kinds."""
+def _checksum(tree: PyTree) -> int:
+    """A checksum of all arrays, keys and numbers of a tree, with their paths and types."""
     total = 0
     for path, leaf in named(tree).items():
         value, key = to_file(path, leaf)
@@ -80,13 +92,13 @@ def _sum(tree: PyTree) -> int:
     return total
 
 
-class Keeper:
-    """Saves the snapshots of a fit when they are due, and finds the one to go on from; does nothing without options.
+class Checkpointer:
+    """Saves the snapshots of a fit when they are due, and reads the one to resume from; inactive without options.
 
-    Of the processes of a group the leader reads and writes.
+    Of several processes the leader of the group reads and writes.
     """
 
-    def __init__(self, options: str | Path | Checkpoint | None, group: Group):
+    def __init__(self, options: str | Path | Checkpoint | None, group: DeviceGroup):
         self.options = Checkpoint(options) if isinstance(options, str | Path) else options
         self.group = group
         self.saved_at, self.calls = time.monotonic(), 0
@@ -95,34 +107,34 @@ class Keeper:
     def resume(self, start: Snapshot, policy: NonFinite) -> Snapshot:
         """The snapshot in the file, or `start` if there is no file yet.
 
-        Raises InputError, and leaves the file alone, if it is damaged or of a fit with other arguments.
+        Raises InputError, and leaves the file as it is, if it is damaged or of a fit with other arguments.
         """
         if self.options is None:
             return start
         path = Path(self.options.path)
-        if self.group.leads:
-            partial_of(path).unlink(missing_ok=True)  # what a killed fit left half written
+        if self.group.is_leader:
+            partial_of(path).unlink(missing_ok=True)  # half written by a fit that was killed
         data = self.group.read(lambda: read_bytes(path) if path.exists() else None)
         if data is None:
             return start
         contents = parse(path, data)
-        # What "shrink" remembers starts anew if the fit went by another policy before.
-        kept = any(path.startswith("guard.") for path in contents.leaves)
-        like = start._replace(guard=start.guard if kept else None)
-        _check(self.options.path, contents, like)
+        # A fit that had another policy before has saved nothing that "shrink" could remember.
+        has_memory = any(leaf.startswith("non_finite.") for leaf in contents.leaves)
+        like = start._replace(non_finite=start.non_finite if has_memory else None)
+        _check_fingerprint(self.options.path, contents, like)
         losses = contents.leaves["losses"].value
         snapshot = fill(self.options.path, contents, like._replace(losses=losses))
         if losses.shape != start.losses.shape or not 0 <= snapshot.done <= len(losses):
-            raise InputError(f"{path} holds no fit of {len(start.losses)} steps: give another path, or start anew")
+            raise InputError(f"{path} holds no fit of {len(start.losses)} steps: give another path for a new fit")
         self.saved_step = snapshot.done
-        if snapshot.guard is None:
+        if snapshot.non_finite is None:
             good = np.flatnonzero(~snapshot.dropped[: snapshot.done])
-            row = snapshot.done - 1 - good[-1] if len(good) else snapshot.done
-            snapshot = snapshot._replace(guard=policy.guard(snapshot.state, int(row)))
+            bad_in_a_row = snapshot.done - 1 - good[-1] if len(good) else snapshot.done
+            snapshot = snapshot._replace(non_finite=policy.state(snapshot.state, int(bad_in_a_row)))
         return snapshot
 
-    def offer(self, snapshot: Snapshot) -> None:
-        """Saves a snapshot if it is time to."""
+    def save_if_due(self, snapshot: Snapshot) -> None:
+        """Saves a snapshot if one of the intervals of the options has passed."""
         if self.options is None:
             return
         self.calls += 1
@@ -132,39 +144,45 @@ class Keeper:
 
     def save(self, snapshot: Snapshot) -> None:
         """Saves a snapshot, unless it is in the file."""
-        if self.options is None or snapshot.done == self.saved_step or not self.group.leads:
+        if self.options is None or snapshot.done == self.saved_step or not self.group.is_leader:
             return
-        guard = snapshot.guard if snapshot.guard is not None and snapshot.guard.scale is not None else None
-        save(self.options.path, local(snapshot._replace(guard=guard)))
+        memory = snapshot.non_finite
+        if memory is not None and memory.scale is None:
+            memory = None  # the number of bad steps in a row follows from `dropped`
+        save(self.options.path, to_default_device(snapshot._replace(non_finite=memory)))
         self.saved_at, self.calls, self.saved_step = time.monotonic(), 0, snapshot.done
 
-    def interrupted(self, snapshot: Snapshot) -> None:
-        """Saves the snapshot of a fit that the keyboard interrupts, and says on stderr how to go on."""
-        if self.options is not None and self.group.leads:
+    def save_interrupted(self, snapshot: Snapshot) -> None:
+        """Saves the snapshot of a fit that the keyboard interrupts, and says on stderr how to resume."""
+        if self.options is not None and self.group.is_leader:
             self.save(snapshot)
             where = f"step {snapshot.done} of {len(snapshot.losses)} is saved in {self.options.path}"
-            print(f"interrupted: {where}; the same call goes on from there", file=sys.stderr, flush=True)
+            print(f"interrupted: {where}; the same call resumes from there", file=sys.stderr, flush=True)
 
 
-def _check(path, contents: Contents, like: Snapshot) -> None:
+def _check_fingerprint(path, contents: CheckpointContents, like: Snapshot) -> None:
     """Raises InputError that says in what the fit in a file differs from the one at hand."""
-    of_fit = {"losses", *(f"origin.{name}" for name in Origin._fields)}
-    sizes = {name: leaf.value.size for name, leaf in contents.leaves.items() if name.startswith("origin.")}
-    if not of_fit <= contents.leaves.keys() or set(sizes.values()) != {1} or like.origin is None:
+    required = {"losses", *(f"fingerprint.{name}" for name in Fingerprint._fields)}
+    sizes = {name: leaf.value.size for name, leaf in contents.leaves.items() if name.startswith("fingerprint.")}
+    if not required <= contents.leaves.keys() or set(sizes.values()) != {1} or like.fingerprint is None:
         raise InputError(f"{path} holds no fit: give another path, or load it with `load`")
-    found = {name: contents.leaves[f"origin.{name}"].value.item() for name in Origin._fields}
-    here = like.origin._asdict()
+    saved = {name: contents.leaves[f"fingerprint.{name}"].value.item() for name in Fingerprint._fields}
+    here = like.fingerprint._asdict()
     now = versions()
     changed = [
         f"{name} {contents.versions[name]}, here {now[name]}" for name in now if contents.versions[name] != now[name]
     ]
     if changed:
-        here["optimizer"] = found["optimizer"]
+        here["optimizer"] = saved["optimizer"]
         print(f"{path} was saved by {'; '.join(changed)}: the rest may differ in rounding", file=sys.stderr, flush=True)
-    counts = [f"{name} is {found[name]}, here {here[name]}" for name in Origin._fields[:2] if found[name] != here[name]]
-    others = [f"another {word}" for name, word in _WORDS.items() if found[name] != here[name]]
+    counts = [
+        f"{name} is {saved[name]}, here {here[name]}"
+        for name in ("steps", "steps_per_call")
+        if saved[name] != here[name]
+    ]
+    others = [f"another {word}" for name, word in _WORDS.items() if saved[name] != here[name]]
     leaves = [] if counts else misfits(contents, like._replace(losses=contents.leaves["losses"].value))
     wrong = counts + others + leaves[:4]
     if wrong:
-        cure = "Give the arguments it was begun with, or another path for a new fit"
+        cure = "Give the arguments it was started with, or another path for a new fit"
         raise InputError(f"{path} is of another fit: {'; '.join(wrong)}. {cure}")

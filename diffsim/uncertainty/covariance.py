@@ -1,4 +1,4 @@
-"""Covariances of fitted parameters: by Gauss-Newton of a least-squares fit, by Laplace of any likelihood."""
+"""Posteriors of fitted parameters: by Gauss-Newton for a least-squares fit, by Laplace for any likelihood."""
 
 from collections.abc import Callable
 
@@ -6,76 +6,91 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, PyTree
 
-from .._errors import InputError, WorkFailed
+from .._errors import InputError, RunError
+from .._jax.tracers import is_tracer
 from .._types import Model, Vector
 from ..autodiff.jacobian import value_and_jacobian
-from ..train.bounds import on_bound
+from ..parameters import partition
+from ..train.bounds import is_at_bound
 from ..train.data import non_finite_in
-from ..train.fit import parts
-from .posterior import Belief, scale_of
+from .posterior import Posterior, parameter_scale
 
 
-def belief(
+def posterior(
     residuals: Callable,
     model: Model,
     data: PyTree = None,
     *,
     noise: float | None = None,
     measurements: int | None = None,
-    train: PyTree[bool] | None = None,
-) -> Belief:
-    """What a least-squares fit says of its parameters: covariance = noise^2 (J^T J)^-1, J the residuals' Jacobian.
+    filter_spec: PyTree[bool] | None = None,
+) -> Posterior:
+    """The normal posterior of the parameters of a least-squares fit, with a flat prior and independent residuals.
 
-    `model` is the fitted one, `train` what was fitted. Residuals are taken for independent, with standard deviation
-    `noise`; without it that is estimated as sqrt(sum(residuals^2) / (measurements - free parameters)). Parameters on
-    a bound are taken for known. Directions of relative change whose singular value is below about 1e-6 of the greatest
-    are flat. Works under `jit` and `vmap` (`eqx.filter_vmap`); too few measurements then give a noise of NaN.
+        covariance = noise^2 (J^T J)^-1,  J the Jacobian of the residuals
 
-    A residual counts as missing, and not as a measurement, if it is exactly zero and so is its derivative by every
-    trained parameter. That is what a mask leaves, as `jnp.where(jnp.isnan(seen), 0.0, predicted - seen)` or a weight
-    of zero. A residual that is zero by chance has a derivative and counts. If a measurement equals its prediction
-    exactly and depends on no trained parameter, give the number of `measurements` yourself. It matters for the estimate
-    of the noise alone.
+    Parameters on a bound are taken as known. Directions of relative change whose singular value is below about 1e-6 of
+    the greatest are flat: the data do not determine them. Works under `jit` and `vmap` (`eqx.filter_vmap`); too few
+    measurements then give a noise of NaN.
 
-    Raises InputError if the noise is to be estimated and there are no more measurements than free parameters, and for
-    residuals that are not finite.
+    A residual counts as missing, not as a measurement, if it is exactly zero and so is its derivative by every trained
+    parameter. That is what a mask leaves, as `jnp.where(jnp.isnan(seen), 0.0, predicted - seen)` or a weight of zero;
+    a residual that is zero by chance has a derivative and counts. It matters for the estimate of the noise alone.
+
+        residuals = lambda cart, seen: simulate(cart) - seen
+        posterior = ds.posterior(residuals, cart, seen)
+        low, high = posterior.credible_intervals(0.9)
+
+    Args:
+        residuals: `residuals(model, data)`, an array or a tree of arrays.
+        model: The fitted model.
+        data: The second argument of `residuals`.
+        noise: The standard deviation of a residual, in its unit. By default it is estimated, as
+            sqrt(sum(residuals^2) / (measurements - free parameters)).
+        measurements: The number of measurements; by default counted as described above. Give it if a measurement
+            equals its prediction exactly and depends on no trained parameter.
+        filter_spec: The parameters that were fitted; by default all.
+
+    Raises:
+        InputError: If the noise is to be estimated from no more measurements than free parameters, and for residuals
+            that are not finite.
 
     Source: G. A. F. Seber, C. J. Wild, Nonlinear Regression, Wiley 1989, sections 2.1 and 5.1.
     """
-    trained, fixed = parts(model, train)
+    trained, fixed = partition(model, filter_spec)
     x, unravel = ravel_pytree(trained)
-    flat = lambda x: ravel_pytree(residuals(eqx.combine(unravel(x), fixed), data))[0]
-    r, jacobian = value_and_jacobian(flat, x)
+    flat_residuals = lambda x: ravel_pytree(residuals(eqx.combine(unravel(x), fixed), data))[0]
+    r, jacobian = value_and_jacobian(flat_residuals, x)
     _check_finite(r, data)
-    counted = jnp.sum(measured(r, jacobian)) if measurements is None else measurements
-    held = ravel_pytree(on_bound(trained))[0]
-    scaled = jacobian @ jnp.diag(jnp.where(held, 0.0, scale_of(x)))
-    # Rows of zeros, for there to be as many directions as parameters; those held are directions of their own.
-    rows = jnp.concatenate([scaled, jnp.diag(held * jnp.linalg.norm(scaled))])
-    _, singular, directions = jnp.linalg.svd(rows, full_matrices=False)
-    open_ = singular <= _narrow(x) * jnp.max(singular)
-    free = x.size - jnp.sum(held) - jnp.sum(open_)
+    count = jnp.sum(is_measurement(r, jacobian)) if measurements is None else measurements
+    at_bound = ravel_pytree(is_at_bound(trained))[0]
+    scaled = jacobian @ jnp.diag(jnp.where(at_bound, 0.0, parameter_scale(x)))
+    # A row for each parameter on a bound makes it a direction of its own; the rows of zeros make the number of
+    # directions that of the parameters.
+    rows = jnp.concatenate([scaled, jnp.diag(at_bound * jnp.linalg.norm(scaled))])
+    _, singular_values, directions = jnp.linalg.svd(rows, full_matrices=False)
+    flat = singular_values <= _rounding_limit(x) * jnp.max(singular_values)
+    free = x.size - jnp.sum(at_bound) - jnp.sum(flat)
     if noise is None:
-        _check_count(counted, free, r.size, x.size)
-        freedom = counted - free
-        spread = jnp.where(freedom > 0, jnp.sqrt(jnp.sum(r**2) / jnp.maximum(freedom, 1)), jnp.nan)
+        _check_count(count, free, r.size, x.size)
+        degrees = count - free
+        noise_std = jnp.where(degrees > 0, jnp.sqrt(jnp.sum(r**2) / jnp.maximum(degrees, 1)), jnp.nan)
     else:
-        freedom, spread = jnp.inf, jnp.asarray(noise, x.dtype)
-    return _assemble(trained, fixed, directions, singular / spread, open_, held, spread, freedom)
+        degrees, noise_std = jnp.inf, jnp.asarray(noise, x.dtype)
+    return _assemble(trained, fixed, directions, singular_values / noise_std, flat, at_bound, noise_std, degrees)
 
 
-def measured(r: Vector, jacobian: Float[Array, "residuals n"]) -> Bool[Array, " residuals"]:
-    """Which residuals are measurements: all but those that are zero and whose derivatives (their rows) are all zero."""
+def is_measurement(r: Vector, jacobian: Float[Array, "residuals n"]) -> Bool[Array, " residuals"]:
+    """Which residuals are measurements: all but those that are zero with a row of zeros in the Jacobian."""
     return (r != 0) | jnp.any(jacobian != 0, axis=1)
 
 
 def _check_finite(r: Vector, data: PyTree) -> None:
     """Raises InputError for concrete residuals that are not finite; names the data that are not."""
-    if isinstance(r, Tracer) or bool(jnp.all(jnp.isfinite(r))):
+    if is_tracer(r) or bool(jnp.all(jnp.isfinite(r))):
         return
     bad = np.flatnonzero(~np.isfinite(r))
     where = f"{len(bad)} of {r.size} residuals are not finite, the first is number {bad[0]}"
@@ -83,49 +98,61 @@ def _check_finite(r: Vector, data: PyTree) -> None:
     raise InputError("; ".join([where, *non_finite_in(data, "data"), cure]))
 
 
-def _check_count(counted, free, residuals: int, numbers: int) -> None:
+def _check_count(measurements, free, residuals: int, numbers: int) -> None:
     """Raises InputError if there are too few measurements to estimate the noise, as far as that is known."""
     cure = "give noise=, measure more, or train less"
-    if isinstance(counted, Tracer) or isinstance(free, Tracer):
+    if is_tracer(measurements) or is_tracer(free):
         if residuals <= numbers:
-            raise InputError(f"{residuals} residuals cannot tell the noise beside {numbers} parameters: {cure}")
-    elif int(counted) <= int(free):
-        missing = residuals - int(counted)
+            raise InputError(f"{residuals} residuals cannot determine the noise and {numbers} parameters: {cure}")
+    elif int(measurements) <= int(free):
+        missing = residuals - int(measurements)
         gaps = f" ({missing} of {residuals} are masked)" if missing > 0 else ""
-        raise InputError(f"{int(counted)} residuals{gaps} cannot tell the noise beside {int(free)} parameters: {cure}")
+        counts = f"{int(measurements)} residuals{gaps} cannot determine the noise and {int(free)} parameters"
+        raise InputError(f"{counts}: {cure}")
 
 
-def laplace(loss: Callable, model: Model, data: PyTree = None, *, train: PyTree[bool] | None = None) -> Belief:
-    """What a minimum of a negative log-likelihood says of its parameters: covariance = the inverse of its Hessian.
+def laplace_posterior(
+    loss: Callable, model: Model, data: PyTree = None, *, filter_spec: PyTree[bool] | None = None
+) -> Posterior:
+    """The normal posterior at the minimum of a negative log-likelihood: covariance = the inverse of its Hessian.
 
-    `loss(model, data)` is the negative logarithm of a likelihood or posterior density at its minimum; `noise` is then
-    1 and means nothing. All else is as in `belief`.
+    Args:
+        loss: `loss(model, data)`, the negative logarithm of a likelihood or of a posterior density.
+        model: The model at its minimum.
+        data: The second argument of `loss`.
+        filter_spec: The parameters that were fitted; by default all.
 
-    Raises WorkFailed if the loss falls along some direction of second order: the model is then not at its minimum.
+    Returns:
+        The posterior; its `noise` is 1 and has no meaning.
+
+    Raises:
+        RunError: If the loss has negative curvature in some direction: the model is then not at its minimum.
     """
-    trained, fixed = parts(model, train)
+    trained, fixed = partition(model, filter_spec)
     x, unravel = ravel_pytree(trained)
-    held = ravel_pytree(on_bound(trained))[0]
-    scale = jnp.diag(jnp.where(held, 0.0, scale_of(x)))
+    at_bound = ravel_pytree(is_at_bound(trained))[0]
+    scale = jnp.diag(jnp.where(at_bound, 0.0, parameter_scale(x)))
     hessian = jax.hessian(lambda x: loss(eqx.combine(unravel(x), fixed), data))(x)
     scaled = scale @ hessian @ scale
-    # Those held are directions of their own.
-    values, directions = jnp.linalg.eigh(scaled + jnp.diag(held * jnp.linalg.norm(scaled)))
-    if not isinstance(values, Tracer) and float(values[0]) < -1e-6 * float(values[-1]):
-        raise WorkFailed("the loss curves downwards at this model: it is no minimum; fit it first, to tight tolerances")
-    singular = jnp.sqrt(jnp.maximum(values, 0.0))
-    open_ = singular <= _narrow(x) * jnp.max(singular)
-    one, freedom = jnp.ones((), x.dtype), jnp.asarray(jnp.inf, x.dtype)
-    return _assemble(trained, fixed, directions.T, singular, open_, held, one, freedom)
+    # Parameters on a bound are directions of their own.
+    eigenvalues, directions = jnp.linalg.eigh(scaled + jnp.diag(at_bound * jnp.linalg.norm(scaled)))
+    if not is_tracer(eigenvalues) and float(eigenvalues[0]) < -1e-6 * float(eigenvalues[-1]):
+        raise RunError("the loss curves downwards at this model: it is no minimum; fit it first, to tight tolerances")
+    singular_values = jnp.sqrt(jnp.maximum(eigenvalues, 0.0))
+    flat = singular_values <= _rounding_limit(x) * jnp.max(singular_values)
+    noise, degrees = jnp.ones((), x.dtype), jnp.asarray(jnp.inf, x.dtype)
+    return _assemble(trained, fixed, directions.T, singular_values, flat, at_bound, noise, degrees)
 
 
-def _assemble(trained, fixed, directions, singular, flat, held, noise, freedom) -> Belief:
-    weights = jnp.where(flat | (singular == 0), 0.0, 1 / jnp.where(singular == 0, 1.0, singular))
-    scale = jnp.where(held, 0.0, scale_of(ravel_pytree(trained)[0]))
+def _assemble(trained, fixed, directions, singular_values, flat, at_bound, noise, degrees_of_freedom) -> Posterior:
+    is_zero = singular_values == 0
+    weights = jnp.where(flat | is_zero, 0.0, 1 / jnp.where(is_zero, 1.0, singular_values))
+    scale = jnp.where(at_bound, 0.0, parameter_scale(ravel_pytree(trained)[0]))
     root = jnp.diag(scale) @ directions.T @ jnp.diag(weights)
-    return Belief(trained, fixed, root @ root.T, directions, flat, held, noise, jnp.asarray(freedom))
+    covariance = root @ root.T
+    return Posterior(trained, fixed, covariance, directions, flat, at_bound, noise, jnp.asarray(degrees_of_freedom))
 
 
-def _narrow(x: Vector) -> float:
-    """The ratio of singular values that roundings of the Jacobian leave in doubt."""
+def _rounding_limit(x: Vector) -> float:
+    """The ratio of singular values that rounding of the Jacobian leaves uncertain."""
     return float(jnp.finfo(x.dtype).eps) ** 0.4

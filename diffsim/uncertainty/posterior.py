@@ -1,4 +1,4 @@
-"""From a fit to what one may believe of it: covariances, intervals, prediction bands, and directions left open."""
+"""The normal posterior of fitted parameters: standard deviations, credible intervals and bands, flat directions."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,19 +7,19 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float
 
 from .._errors import InputError
+from .._jax.tracers import is_tracer
 from .._types import Model, Scalar, Vector
 from ..autodiff.jacobian import value_and_jacobian
 from ..parameters import constrain, parameters, unconstrain
-from ..train.bounds import limits
+from ..train.bounds import flat_bounds
 
 
-class Row(NamedTuple):
-    """What is believed of one number of a model: value, unit, standard deviation, interval, and a remark."""
+class ParameterSummary(NamedTuple):
+    """One number of a model: its value, unit, standard deviation, credible interval, and a remark."""
 
     path: str
     value: float
@@ -30,8 +30,8 @@ class Row(NamedTuple):
     remark: str
 
 
-class Band(NamedTuple):
-    """A prediction with its standard deviation and the ends of its band, all of the prediction's shape."""
+class CredibleBand(NamedTuple):
+    """A prediction with its standard deviation and the ends of its credible interval, all of the prediction's shape."""
 
     value: Array
     std: Array
@@ -39,13 +39,20 @@ class Band(NamedTuple):
     high: Array
 
 
-class Belief(eqx.Module):
+class Posterior(eqx.Module):
     """A normal distribution of a model's trained parameters about their fitted values, in physical units.
 
-    `covariance` (n, n) holds for what the data determine: it is zero in the rows of parameters on a bound (`held`),
-    which are taken for known, and along the `flat` of the scaled directions (its rows; `flat` tells which). `noise`
-    is the standard deviation of a residual, `freedom` the degrees of freedom it was estimated with (measurements less
-    free parameters; missing measurements do not count), infinite if it was given.
+    Attributes:
+        trained: The trained parameters, n numbers.
+        fixed: The rest of the model.
+        covariance: The covariance of what the data determine. It is zero in the rows of parameters on a bound, which
+            are taken as known, and along the flat directions.
+        directions: The principal directions of relative change, one in each row.
+        flat: Which directions the data do not determine.
+        at_bound: Which parameters are on a bound.
+        noise: The standard deviation of a residual.
+        degrees_of_freedom: With which the noise was estimated: the number of measurements, without missing ones, less
+            that of free parameters. Infinite if the noise was given.
     """
 
     trained: Model
@@ -53,57 +60,68 @@ class Belief(eqx.Module):
     covariance: Float[Array, "n n"]
     directions: Float[Array, "n n"]
     flat: Bool[Array, " n"]
-    held: Bool[Array, " n"]
+    at_bound: Bool[Array, " n"]
     noise: Scalar
-    freedom: Scalar
+    degrees_of_freedom: Scalar
 
     def __repr__(self) -> str:
-        """A line for each number, as `slope = 2.01 +- 0.04 m/s`, and one for the noise; of many beliefs the shapes."""
-        numbers = (self.covariance, self.directions, self.flat, self.held, self.noise, self.freedom)
-        if not all(eqx.is_array(x) and not isinstance(x, Tracer) for x in numbers) or self.flat.ndim != 1:
+        """A line for each number, as `slope = 2.01 +- 0.04 m/s`, and one for the noise; within `vmap` the shapes."""
+        numbers = (self.covariance, self.directions, self.flat, self.at_bound, self.noise, self.degrees_of_freedom)
+        if not all(eqx.is_array(x) and not is_tracer(x) for x in numbers) or self.flat.ndim != 1:
             return super().__repr__()
-        rows = self.rows()
+        rows = self.summary()
         width = max(len(row.path) for row in rows)
-        lines = [f"{row.path:{width}} = {_number(row)} {row.unit}".rstrip() for row in rows]
+        lines = [f"{row.path:{width}} = {_value_and_std(row)} {row.unit}".rstrip() for row in rows]
         lines = [line + (f"  ({row.remark})" if row.remark else "") for line, row in zip(lines, rows, strict=True)]
-        known = bool(np.isinf(self.freedom))
-        return "\n".join([*lines, f"noise = {float(self.noise):.3g}" + _origin(known, self.freedom)])
+        degrees = float(self.degrees_of_freedom)
+        origin = "given" if np.isinf(degrees) else f"{degrees:g} degrees of freedom"
+        return "\n".join([*lines, f"noise = {float(self.noise):.3g} ({origin})"])
 
     def std(self) -> Vector:
-        """Standard deviations, infinite where a flat direction takes part, NaN on a bound."""
-        spread = jnp.sqrt(jnp.diagonal(self.covariance))
-        part = jnp.any(self.flat[:, None] & (jnp.abs(self.directions) > 1e-3), axis=0)
-        return jnp.where(self.held, jnp.nan, jnp.where(part, jnp.inf, spread))
+        """Standard deviations: infinite where a flat direction takes part, NaN on a bound."""
+        std = jnp.sqrt(jnp.diagonal(self.covariance))
+        in_flat = jnp.any(self.flat[:, None] & (jnp.abs(self.directions) > 1e-3), axis=0)
+        return jnp.where(self.at_bound, jnp.nan, jnp.where(in_flat, jnp.inf, std))
 
     def correlation(self) -> Float[Array, "n n"]:
-        """Correlations of the parameters; NaN in the rows of those on a bound."""
-        spread = jnp.sqrt(jnp.diagonal(self.covariance))
-        return self.covariance / (spread[:, None] * spread[None])
+        """The correlation matrix of the parameters; NaN in the rows of those on a bound."""
+        std = jnp.sqrt(jnp.diagonal(self.covariance))
+        return self.covariance / (std[:, None] * std[None])
 
-    def quantile(self, level: float) -> np.ndarray:
-        """How many standard deviations a two-sided interval of this level reaches: Student's, for its freedom."""
+    def critical_value(self, level: float) -> np.ndarray:
+        """Half the width of a two-sided interval of this level, in standard deviations.
+
+        That is a quantile of Student's distribution, of the normal one if the noise was given.
+        """
         if not 0 < level < 1:
             raise InputError(f"level={level:g}: give a share between 0 and 1, such as 0.9")
         from scipy.special import ndtri, stdtrit
 
-        freedom = np.asarray(self.freedom)
-        finite = np.where(np.isinf(freedom), 1.0, np.maximum(freedom, 1.0))
-        return np.where(np.isinf(freedom), ndtri((1 + level) / 2), stdtrit(finite, (1 + level) / 2))
+        degrees = np.asarray(self.degrees_of_freedom)
+        finite = np.where(np.isinf(degrees), 1.0, np.maximum(degrees, 1.0))
+        return np.where(np.isinf(degrees), ndtri((1 + level) / 2), stdtrit(finite, (1 + level) / 2))
 
-    def intervals(self, level: float = 0.9) -> tuple[Vector, Vector]:
-        """The ends of each parameter's interval, symmetric before the bounds' transform and so never beyond them."""
+    def credible_intervals(self, level: float = 0.9) -> tuple[Vector, Vector]:
+        """The lower and upper ends of each parameter's interval.
+
+        The intervals are symmetric before the transform of the bounds, and so never reach beyond the bounds.
+
+        Args:
+            level: The probability of the interval.
+        """
         x, unravel = ravel_pytree(self.trained)
-        low, high = limits(self.trained)
-        middle = jnp.where(self.held, ravel_pytree(_middle(self.trained))[0], x)
-        z, flat = ravel_pytree(unconstrain(unravel(middle)))
-        bounded = lambda z: ravel_pytree(constrain(flat(z)))[0]
-        slope = jax.jvp(bounded, (z,), (jnp.ones_like(z),))[1]
-        reach = self.quantile(level) * self.std() / slope
-        down, up = (bounded(z + side * jnp.where(jnp.isinf(reach), 0.0, reach)) for side in (-1, 1))
-        return jnp.where(jnp.isinf(reach), low, down), jnp.where(jnp.isinf(reach), high, up)
+        low, high = flat_bounds(self.trained)
+        inside = jnp.where(self.at_bound, ravel_pytree(_within_bounds(self.trained))[0], x)
+        z, unravel_z = ravel_pytree(unconstrain(unravel(inside)))
+        bounded = lambda z: ravel_pytree(constrain(unravel_z(z)))[0]
+        derivative = jax.jvp(bounded, (z,), (jnp.ones_like(z),))[1]
+        half_width = self.critical_value(level) * self.std() / derivative
+        is_open = jnp.isinf(half_width)
+        lower, upper = (bounded(z + side * jnp.where(is_open, 0.0, half_width)) for side in (-1, 1))
+        return jnp.where(is_open, low, lower), jnp.where(is_open, high, upper)
 
     def flat_directions(self) -> list[dict[str, float]]:
-        """The directions in which the data say nothing: relative changes by path, in as few parameters as can be."""
+        """The directions that the data do not determine: relative changes by path, in as few parameters as possible."""
         basis = np.array(self.directions)[np.asarray(self.flat)]
         for number, direction in enumerate(basis):
             pivot = int(np.argmax(np.abs(direction)))
@@ -111,41 +129,60 @@ class Belief(eqx.Module):
             for other in range(len(basis)):
                 if other != number:
                     basis[other] -= basis[other, pivot] * direction
-        every = names(self.trained)
-        return [{n: float(w) for n, w in zip(every, row, strict=True) if abs(w) > 1e-3} for row in basis]
+        names = entry_names(self.trained)
+        return [{name: float(w) for name, w in zip(names, row, strict=True) if abs(w) > 1e-3} for row in basis]
 
-    def rows(self, level: float = 0.9) -> list[Row]:
-        """A row for each trained number, for tables."""
+    def summary(self, level: float = 0.9) -> list[ParameterSummary]:
+        """A row for each trained number, for tables.
+
+        Args:
+            level: The probability of the credible intervals.
+        """
         x = ravel_pytree(self.trained)[0]
-        columns = [np.asarray(c, float) for c in (x, self.std(), *self.intervals(level))]
+        columns = [np.asarray(column, float) for column in (x, self.std(), *self.credible_intervals(level))]
         units = [entry.unit for entry in parameters(self.trained).values() for _ in range(entry.value.size)]
-        remarks = np.where(self.held, "at its bound", np.where(np.isinf(columns[1]), "not determined", ""))
-        every = zip(names(self.trained), units, remarks, *columns, strict=True)
-        return [Row(name, float(x), unit, float(s), float(a), float(b), str(r)) for name, unit, r, x, s, a, b in every]
+        remarks = np.where(self.at_bound, "at its bound", np.where(np.isinf(columns[1]), "not determined", ""))
+        rows = zip(entry_names(self.trained), units, remarks, *columns, strict=True)
+        return [
+            ParameterSummary(path, float(value), unit, float(std), float(low), float(high), str(remark))
+            for path, unit, remark, value, std, low, high in rows
+        ]
 
-    def spread(self, function: Callable[[Model], Array]) -> tuple[Array, Array]:
-        """The value of `function(model)` and its standard deviation, to first order (the delta method).
+    def delta_method(self, function: Callable[[Model], Array]) -> tuple[Array, Array]:
+        """The value of `function(model)` and its standard deviation to first order.
 
-        It is infinite where the value changes along a flat direction. Works under `jit` and `vmap`.
+        The standard deviation is infinite where the value changes along a flat direction. Works under `jit` and `vmap`.
+
+        Args:
+            function: A prediction of a model, of any shape.
         """
         x, unravel = ravel_pytree(self.trained)
         predict = lambda x: function(eqx.combine(unravel(x), self.fixed))
-        value, slopes = value_and_jacobian(predict, x)
-        variance = jnp.sum((slopes @ self.covariance) * slopes, axis=-1)
-        scaled = slopes @ jnp.diag(scale_of(x))
-        open_ = jnp.max(jnp.abs(scaled @ (self.directions.T * self.flat[None])), axis=-1)
-        return value, jnp.where(open_ > 1e-6 * jnp.linalg.norm(scaled, axis=-1), jnp.inf, jnp.sqrt(variance))
+        value, jacobian = value_and_jacobian(predict, x)
+        variance = jnp.sum((jacobian @ self.covariance) * jacobian, axis=-1)
+        scaled = jacobian @ jnp.diag(parameter_scale(x))
+        along_flat = jnp.max(jnp.abs(scaled @ (self.directions.T * self.flat[None])), axis=-1)
+        is_open = along_flat > 1e-6 * jnp.linalg.norm(scaled, axis=-1)
+        return value, jnp.where(is_open, jnp.inf, jnp.sqrt(variance))
 
-    def band(self, function: Callable[[Model], Array], level: float = 0.9, *, observed: bool = False) -> Band:
-        """The band of `function(model)`, of any shape, at this level; `observed` adds the noise of one observation."""
-        value, std = self.spread(function)
-        std = jnp.sqrt(std**2 + self.noise**2) if observed else std
-        reach = self.quantile(level) * std
-        return Band(value, std, value - reach, value + reach)
+    def credible_band(
+        self, function: Callable[[Model], Array], level: float = 0.9, *, include_noise: bool = False
+    ) -> CredibleBand:
+        """The pointwise credible band of `function(model)`, by the delta method.
+
+        Args:
+            function: A prediction of a model, of any shape.
+            level: The probability of each interval.
+            include_noise: Whether the band is that of a new observation, whose noise it then includes.
+        """
+        value, std = self.delta_method(function)
+        std = jnp.sqrt(std**2 + self.noise**2) if include_noise else std
+        half_width = self.critical_value(level) * std
+        return CredibleBand(value, std, value - half_width, value + half_width)
 
 
-def _number(row: Row) -> str:
-    """A value with its standard deviation, to two digits of that."""
+def _value_and_std(row: ParameterSummary) -> str:
+    """A value with its standard deviation, to two digits of the latter."""
     if not 0 < row.std < np.inf:
         return f"{row.value:.6g}"
     digits = 1 - int(np.floor(np.log10(row.std)))
@@ -154,23 +191,20 @@ def _number(row: Row) -> str:
     return f"{row.value:.6g} +- {row.std:.2g}"
 
 
-def _origin(known: bool, freedom) -> str:
-    return " (given)" if known else f" ({float(freedom):g} degrees of freedom)"
-
-
-def names(trained: Model) -> list[str]:
+def entry_names(trained: Model) -> list[str]:
     """A name for each number of a model, in the order of `ravel_pytree`: its path, with an index in an array."""
-    found = []
-    for path, entry in parameters(trained).items():
-        found += [path + (str(list(index)) if index else "") for index in np.ndindex(entry.value.shape)]
-    return found
+    return [
+        path + (str(list(index)) if index else "")
+        for path, entry in parameters(trained).items()
+        for index in np.ndindex(entry.value.shape)
+    ]
 
 
-def scale_of(x: Vector) -> Vector:
-    """The size by which a parameter's changes are measured: its own, or 1 at zero."""
+def parameter_scale(x: Vector) -> Vector:
+    """The size by which a parameter's relative changes are measured: its own, or 1 at zero."""
     return jnp.where(x == 0, 1.0, jnp.abs(x))
 
 
-def _middle(trained: Model) -> Model:
-    """A model within the bounds, to stand for parameters on them."""
+def _within_bounds(trained: Model) -> Model:
+    """A model within the bounds, whose values replace those of parameters on a bound."""
     return constrain(jax.tree.map(jnp.zeros_like, trained))

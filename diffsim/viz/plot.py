@@ -19,7 +19,7 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike
 
 from diffsim._errors import InputError
-from diffsim.control.gradient_growth import Growth
+from diffsim.control.gradient_growth import GradientGrowth
 from diffsim.io.files import write_whole
 from diffsim.viz.animation import PALETTE, Extent, Shape, bounds, colour
 from diffsim.viz.animation import Animation as Animation
@@ -96,13 +96,13 @@ def seed_curves(losses: ArrayLike, xlabel: str = "update", ylabel: str = "loss")
     return curves(steps, levels, xlabel, ylabel, log="y", dashed=("worst seed", "best seed"))
 
 
-def gradient_growth(growths: Mapping[str, Growth], dt: float) -> Figure:
+def gradient_growth(growths: Mapping[str, GradientGrowth], dt: float) -> Figure:
     """Returns the growth of the derivative of a step's cost in the first state against the step's time.
 
     `growths` are what `control.gradient_growth` measured, by name; a step takes `dt` seconds.
     """
     lengths = next(iter(growths.values())).lengths
-    norms = {name: growth.in_start / growth.in_start[0] for name, growth in growths.items()}
+    norms = {name: growth.norm_initial_state / growth.norm_initial_state[0] for name, growth in growths.items()}
     return curves(dt * lengths, norms, "time of the step (s)", "growth of the derivative", log="xy")
 
 

@@ -7,15 +7,15 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from diffsim.uncertainty.posterior import Band
-from diffsim.uncertainty.profile_likelihood import Profile
+from diffsim.uncertainty.posterior import CredibleBand
+from diffsim.uncertainty.profile_likelihood import ProfileLikelihood
 from diffsim.viz.animation import PALETTE
 
 _STYLE = Path(__file__).with_name("plot.mplstyle")
 
 
 def fit_band(
-    x: ArrayLike, seen: ArrayLike, band: Band, noise: float, xlabel: str, ylabel: str, *, level: float = 0.9
+    x: ArrayLike, seen: ArrayLike, band: CredibleBand, noise: float, xlabel: str, ylabel: str, *, level: float = 0.9
 ) -> Figure:
     """Returns measurements (points,) with a model's band for one observation, and below them the residuals.
 
@@ -37,7 +37,7 @@ def fit_band(
     return figure
 
 
-def profile_curve(found: Profile, std: float, reach: float, xlabel: str) -> Figure:
+def profile_curve(found: ProfileLikelihood, std: float, reach: float, xlabel: str) -> Figure:
     """Returns a profile of the likelihood beside that of the linear model, a line.
 
     `std` is the linear standard deviation, `reach` how many of these the interval's ends are away.

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import diffsim as ds
-from diffsim.train.progress import Progress, title
+from diffsim.train.progress import ProgressBar, title
 
 # A fit and a solve: what diffrax and equinox put into a program must not keep it from being found.
 TWICE = """
@@ -89,7 +89,7 @@ def test_a_fresh_function_each_call_is_told_from_other_arguments():
 def test_a_compilation_is_told_once_without_a_terminal_and_only_if_it_takes_long(capfd, monkeypatch):
     monkeypatch.setattr("diffsim.train.progress._SECONDS_BETWEEN_LINES", 0.05)
     for shown, seconds in ((True, 0.2), (True, 0.0), (False, 0.2)):
-        with Progress(3, shown) as bar, bar.compiling(title):
+        with ProgressBar(3, shown) as bar, bar.compiling(title):
             time.sleep(seconds)
         said = capfd.readouterr().err
         assert said == ("compiling progress.title, 0 s so far\n" if shown and seconds else "")
@@ -98,7 +98,7 @@ def test_a_compilation_is_told_once_without_a_terminal_and_only_if_it_takes_long
 def test_a_terminal_sees_what_compiles_for_how_long(capfd, monkeypatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     monkeypatch.setenv("FORCE_COLOR", "1")
-    with Progress(3) as bar:
+    with ProgressBar(3) as bar:
         with bar.compiling(title):
             time.sleep(0.3)
         bar.show(1, 0.5)

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from diffsim._errors import WorkFailed
+from diffsim._errors import RunError
 from diffsim.app import cli, config, parse
 from diffsim.io.json_encoding import plain, show
 
@@ -20,12 +20,12 @@ SCENARIO = '''
 """How far does a cannon shoot?"""
 import time
 from diffsim.app import cli
-from diffsim._errors import InputError, WorkFailed
+from diffsim._errors import InputError, RunError
 
 def throw(*, wind: float = 0.0, outcome: str = "fine") -> dict:
     """The range of one shot."""
     if outcome == "failed":
-        raise WorkFailed("the ball never\\nlanded; try a shorter sling")
+        raise RunError("the ball never\\nlanded; try a shorter sling")
     if outcome == "bad":
         raise InputError("outcome = bad; use fine")
     if outcome == "missing":
@@ -79,7 +79,7 @@ def sweep(table: Path, out: Path, *, gradients: bool = False, by_row: bool = Fal
 def aim(*, distance: float, fail: bool = False) -> None:
     """The release that reaches a distance."""
     if fail:
-        raise WorkFailed(f"nothing reaches {distance} m")
+        raise RunError(f"nothing reaches {distance} m")
 
 
 @pytest.fixture
@@ -429,7 +429,7 @@ def resumable(*, seed: cli.Seed = 0, run: cli.ResumableRun) -> dict:
     for step in range(2):
         fails = Path("fails").read_text() if Path("fails").exists() else ""
         if fails == str(step):
-            raise WorkFailed("broken off")
+            raise RunError("broken off")
         run.metric(step=step, again=Path("again").exists())
     return {}
 

@@ -39,7 +39,7 @@ import diffsim as ds
 from diffsim.image import pretrained
 from diffsim.image.training import train_chain
 from diffsim.systems.trebuchet import aim
-from diffsim.optimize.iterations import iterate
+from diffsim.optimize.iterations import run_iterations
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 Case = tuple[str, Callable, tuple]
@@ -101,7 +101,7 @@ def training_steps(short: bool) -> Iterator[Case]:
     which = ds.trainable(model, "layers")
     rng, count = np.random.default_rng(0), 16 if short else 512
     targets = jnp.asarray(np.column_stack([rng.uniform(20, 60, count), rng.normal(size=count)]))
-    step = lambda t, targets: iterate(
+    step = lambda t, targets: run_iterations(
         trebuchet.misses, trebuchet.OPTIMIZER, t, eqx.filter(model, which, inverse=True), targets, 1, jnp.array(True)
     )
     yield f"trebuchet, Levenberg-Marquardt, {count} targets", step, (eqx.filter(model, which), targets)

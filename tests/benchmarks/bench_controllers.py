@@ -104,12 +104,12 @@ def first_solved(seed: int) -> int | None:
     """
     weights, starts, resets = jr.split(jr.key(seed), 3)
     policy = scenario.network(weights)
-    batches = control.draw_starts(starts, EPISODES, 1, scenario.NEAR, scenario.NEAR)
+    batches = control.sample_initial_states(starts, EPISODES, 1, scenario.NEAR, scenario.NEAR)
     resets = cartpole.START * jr.uniform(resets, (100, 4), minval=-1.0, maxval=1.0)
     which, loss, count = ds.trainable(policy, "layers"), scenario.loss_over(EPISODE), 0
     for batch in batches:
         count += int(taken(policy, batch[0]))
-        policy, _ = ds.fit(loss, policy, OPTIMIZER, batch[None], train=which, progress=False)
+        policy, _ = ds.fit(loss, policy, OPTIMIZER, batch[None], filter_spec=which, progress=False)
         # The simulation, which costs a thousandth, tells when it is worth asking the real environment.
         if score(policy, resets) >= SOLVED and scenario.judge(policy, scenario.TEST).mean() >= SOLVED:
             return count

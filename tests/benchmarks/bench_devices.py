@@ -40,7 +40,7 @@ def work(case: str, devices: int, count: int, index: int, port: int) -> dict:
     from jax.flatten_util import ravel_pytree
 
     loss, model, batches = trebuchet(ITEMS[case]) if "trebuchet" in case else controller(ITEMS[case])
-    options = {"train": ds.trainable(model, "layers"), "steps_per_call": PER_CALL, "progress": False}
+    options = {"filter_spec": ds.trainable(model, "layers"), "steps_per_call": PER_CALL, "progress": False}
     optimizer, seconds = optax.adam(1e-3), []
     for _ in range(5):
         shared = jax.devices() if len(jax.devices()) > 1 else None
@@ -56,7 +56,7 @@ def controller(items: int):
     import jax.random as jr
 
     weights, starts = jr.split(jr.key(0))
-    drawn = cartpole.control.draw_starts(starts, STEPS, items, cartpole.NEAR, cartpole.WIDE)
+    drawn = cartpole.control.sample_initial_states(starts, STEPS, items, cartpole.NEAR, cartpole.WIDE)
     return cartpole.loss_over(cartpole.HORIZON), cartpole.network(weights), drawn
 
 

@@ -58,7 +58,7 @@ BASELINES = {
 def score(agent, name: str) -> float:
     """The mean return of an agent's best guesses in the real environment on resets 0 to 99."""
     act = lambda seen: agent.predict(seen.astype(np.float32), deterministic=True)[0]
-    return float(control.episodes([gymnasium.make(name) for _ in range(100)], range(100), act).mean())
+    return float(control.evaluate_episodes([gymnasium.make(name) for _ in range(100)], range(100), act).mean())
 
 
 def baseline(key: tuple[str, str], seed: int) -> tuple[float, int, float]:

@@ -43,7 +43,7 @@ def first_step(folder: str) -> dict:
     note = lambda event, seconds, **_: spent[PARTS[event]].append(seconds) if event in PARTS else None
     jax.monitoring.register_event_duration_secs_listener(note)
     began, wall = time.process_time(), time.perf_counter()
-    options = {"solver": trebuchet.OPTIMIZER, "steps": 1, "train": chosen, "progress": False}
+    options = {"solver": trebuchet.OPTIMIZER, "steps": 1, "filter_spec": chosen, "progress": False}
     ds.fit_least_squares(trebuchet.misses, model, targets, **options)
     seconds = {"CPU": time.process_time() - began, "wall": time.perf_counter() - wall}
     # A trace within a trace is told of by itself too: the longest is that of the whole.

@@ -67,7 +67,7 @@ def fit():
     model = ds.replace(Buck(), {"load": 12.0})
     chosen = ds.trainable(model, "load")
     residuals = lambda p, data: voltages(p) - data
-    print(ds.fit_least_squares(residuals, model, measured, train=chosen, steps=20)[0].load)
+    print(ds.fit_least_squares(residuals, model, measured, filter_spec=chosen, steps=20)[0].load)
 
 
 class Cart(eqx.Module):

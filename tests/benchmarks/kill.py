@@ -1,4 +1,4 @@
-"""Kills a fit with -9 at random moments and lets it go on: `python tests/benchmarks/kill.py [TIMES] [SEED]`.
+"""Kills a fit with -9 at random reports and lets it go on: `python tests/benchmarks/kill.py [TIMES] [SEED]`.
 
 The fit trains a small controller on typed keys, with a validation loss and a metrics file; every other time with
 batches that give NaN and the policy "shrink". It saves after every call, so that kills fall on saving as on
@@ -44,8 +44,8 @@ def train(folder: Path, policy: str) -> None:
         progress=False,
         checkpoint=ds.Checkpoint(folder / "fit.ckpt", seconds=0.0),
         non_finite=policy,
-        stopping=ds.Stopping(validation=validation),
-        watch=ds.MetricsFile(folder / "metrics.jsonl"),
+        early_stopping=ds.EarlyStopping(validation=validation),
+        callback=ds.MetricsFile(folder / "metrics.jsonl"),
     )
     ds.save(folder / "result", (model, history.loss, history.validation, history.dropped))
 

@@ -25,7 +25,7 @@ def main(seeds: int) -> None:
         data = jnp.asarray(scenario.draw_targets(chosen, 512, reaches))
         model = scenario.network(weights)
         train = ds.trainable(model, "layers")
-        options = {"solver": scenario.OPTIMIZER, "steps": 60, "train": train, "progress": False}
+        options = {"solver": scenario.OPTIMIZER, "steps": 60, "filter_spec": train, "progress": False}
         if seed == 0:
             ds.fit_least_squares(scenario.misses, model, data, **options)  # compiles
         cpu = time.process_time()

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 
 from diffsim import InputError
-from diffsim.control import Axis, Value, best_control, best_value, episodes
+from diffsim.control import GridAxis, ValueFunction, evaluate_episodes, greedy_control, value_iteration
 from diffsim.systems.pendulum import RATE, TORQUE, Rod, State, rod_cost, rod_step
 
-LINE = (Axis(-2.0, 2.0, 401),)
+LINE = (GridAxis(-2.0, 2.0, 401),)
 
 
 def test_values_between_points_are_interpolated():
-    axes = (Axis(0.0, 1.0, 3), Axis(0.0, 4.0, 4, periodic=True))
+    axes = (GridAxis(0.0, 1.0, 3), GridAxis(0.0, 4.0, 4, periodic=True))
     x, y = np.meshgrid(*(axis.points() for axis in axes), indexing="ij")
-    value = Value(jnp.asarray(2 * x + 3 * x * y), axes)
+    value = ValueFunction(jnp.asarray(2 * x + 3 * x * y), axes)
     exact = lambda x, y: 2 * x + 3 * x * y
     for place in ((0.2, 1.3), (1.0, 0.0), (0.75, 2.999)):
         np.testing.assert_allclose(value(jnp.array(place)), exact(*place), rtol=1e-12)
@@ -33,30 +33,30 @@ def test_a_cart_that_moves_at_most_a_tenth_a_step():
     """|x| falls by 0.1 a step: from 1 the least cost of 10 steps is 1.0 + 0.9 + ... + 0.1."""
     step = lambda s, u: (s[0] + u,)
     cost = lambda s, u: jnp.abs(s[0])
-    value = best_value(step, cost, LINE, [-0.1, 0.0, 0.1], 10)
+    value = value_iteration(step, cost, LINE, [-0.1, 0.0, 0.1], 10)
     np.testing.assert_allclose(value((jnp.array(1.0),)), 5.5, rtol=1e-12)
-    policy = best_control(step, cost, value, [-0.1, 0.0, 0.1])
+    policy = greedy_control(step, cost, value, [-0.1, 0.0, 0.1])
     assert [float(policy((jnp.array(x),))) for x in (1.0, -1.0, 0.0)] == [-0.1, 0.1, 0.0]
 
 
 @pytest.mark.slow
 def test_the_optimum_of_gymnasiums_pendulum():
     step, torques = partial(rod_step, Rod()), np.linspace(-TORQUE, TORQUE, 33)
-    axes = (Axis(-np.pi, np.pi, 400, periodic=True), Axis(-RATE, RATE, 401))
-    value = best_value(step, rod_cost, axes, torques, 200, make=State._make)
-    policy = jax.jit(jax.vmap(best_control(step, rod_cost, value, torques)))
+    axes = (GridAxis(-np.pi, np.pi, 400, periodic=True), GridAxis(-RATE, RATE, 401))
+    value = value_iteration(step, rod_cost, axes, torques, 200, make_state=State._make)
+    policy = jax.jit(jax.vmap(greedy_control(step, rod_cost, value, torques)))
     states = lambda seen: State(np.arctan2(seen[:, 1], seen[:, 0]).astype(float), seen[:, 2].astype(float))
     act = lambda seen: np.asarray(policy(states(seen)), np.float32)[:, None]
-    returns = episodes([gymnasium.make("Pendulum-v1") for _ in range(100)], range(100), act)
+    returns = evaluate_episodes([gymnasium.make("Pendulum-v1") for _ in range(100)], range(100), act)
     # -132.5 was achieved elsewhere with a finer search and -132.1 bounds it; this grid gives -132.97.
     assert -133.0 < returns.mean() < -132.1
 
 
 @pytest.mark.parametrize(
-    ("axes", "controls", "stages"),
-    [(LINE, [], 3), (LINE, [0.0], 0), ((), [0.0], 3), ((Axis(0.0, 1.0, 1),), [0.0], 3)],
-    ids=["controls", "stages", "axes", "points"],
+    ("axes", "controls", "horizon"),
+    [(LINE, [], 3), (LINE, [0.0], 0), ((), [0.0], 3), ((GridAxis(0.0, 1.0, 1),), [0.0], 3)],
+    ids=["controls", "horizon", "axes", "points"],
 )
-def test_bad_input_is_named(axes, controls, stages):
+def test_bad_input_is_named(axes, controls, horizon):
     with pytest.raises(InputError, match="give some of each, axes of 2 points"):
-        best_value(lambda s, u: s, lambda s, u: s[0], axes, controls, stages)
+        value_iteration(lambda s, u: s, lambda s, u: s[0], axes, controls, horizon)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from diffsim.control import episodes
+from diffsim.control import evaluate_episodes
 
 
 class Countdown:
@@ -19,5 +19,7 @@ class Countdown:
 
 
 def test_every_episode_runs_to_its_own_end():
-    returns = episodes([Countdown(), Countdown(), Countdown()], [3, 1, 5], lambda seen: seen[:, 0])
+    returns = evaluate_episodes(
+        [Countdown(), Countdown(), Countdown()], [3, 1, 5], lambda observations: observations[:, 0]
+    )
     np.testing.assert_array_equal(returns, [3 + 2 + 1, 1, 5 + 4 + 3 + 2 + 1])

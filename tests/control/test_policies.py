@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import diffsim as ds
-from diffsim.control import finite, mean_cost
+from diffsim.control import check_finite, mean_cost
 
 
 def policy(width=8):
@@ -29,13 +29,13 @@ def test_the_loss_is_the_mean_over_starts_and_steps_and_one_object():
 def test_a_policy_comes_back_as_it_was(tmp_path):
     trained = eqx.tree_at(lambda p: p.layers.layers[0].bias, policy(), jnp.arange(8.0))
     ds.save(tmp_path / "policy.ckpt", trained)
-    assert eqx.tree_equal(finite(ds.load(tmp_path / "policy.ckpt", policy())), trained)
+    assert eqx.tree_equal(check_finite(ds.load(tmp_path / "policy.ckpt", policy())), trained)
 
 
 def test_a_policy_that_is_not_finite_is_refused():
     bad = eqx.tree_at(lambda p: p.layers.layers[0].bias, policy(), jnp.full(8, jnp.nan))
     with pytest.raises(ds.InputError, match=r"layers.layers.0.bias' of the policy is not finite"):
-        finite(bad)
+        check_finite(bad)
 
 
 def test_a_network_of_another_size_is_refused(tmp_path):

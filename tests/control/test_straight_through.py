@@ -4,18 +4,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffsim.control import saturate, sign
+from diffsim.control import straight_through_clip, straight_through_sign
 
 
 def test_values():
     x = jnp.array([-3.0, -1.0, 0.0, 0.5, 2.0])
-    np.testing.assert_array_equal(saturate(x, -1.0, 1.0), [-1.0, -1.0, 0.0, 0.5, 1.0])
-    np.testing.assert_array_equal(sign(x), [-1.0, -1.0, -1.0, 1.0, 1.0])
-    np.testing.assert_array_equal(jax.jit(jax.vmap(lambda x: saturate(x, -2.0, 1.0)))(x), jnp.clip(x, -2.0, 1.0))
+    np.testing.assert_array_equal(straight_through_clip(x, -1.0, 1.0), [-1.0, -1.0, 0.0, 0.5, 1.0])
+    np.testing.assert_array_equal(straight_through_sign(x), [-1.0, -1.0, -1.0, 1.0, 1.0])
+    np.testing.assert_array_equal(
+        jax.jit(jax.vmap(lambda x: straight_through_clip(x, -2.0, 1.0)))(x), jnp.clip(x, -2.0, 1.0)
+    )
 
 
 def test_a_gradient_passes_inwards_only():
-    slope = lambda x, weight: jax.grad(lambda x: weight * saturate(x, -1.0, 1.0))(jnp.asarray(x))
+    slope = lambda x, weight: jax.grad(lambda x: weight * straight_through_clip(x, -1.0, 1.0))(jnp.asarray(x))
     # A descent step moves against the slope: beyond the upper limit it may lower x, not raise it.
     assert slope(2.0, 3.0) == 3.0
     assert slope(2.0, -3.0) == 0.0
@@ -26,10 +28,10 @@ def test_a_gradient_passes_inwards_only():
 
 
 def test_limits_as_arrays_carry_no_gradient():
-    bars = jax.grad(lambda x, low, high: jnp.sum(saturate(x, low, high)), argnums=(0, 1, 2))
+    cotangents = jax.grad(lambda x, low, high: jnp.sum(straight_through_clip(x, low, high)), argnums=(0, 1, 2))
     x, low, high = jnp.array([0.0, 5.0]), jnp.array([-1.0, -1.0]), jnp.array([1.0, 1.0])
-    np.testing.assert_array_equal(bars(x, low, high)[0], [1.0, 1.0])
-    np.testing.assert_array_equal(bars(x, low, high)[1:], np.zeros((2, 2)))
+    np.testing.assert_array_equal(cotangents(x, low, high)[0], [1.0, 1.0])
+    np.testing.assert_array_equal(cotangents(x, low, high)[1:], np.zeros((2, 2)))
 
 
 def test_descent_leaves_saturation_where_the_true_gradient_is_zero():
@@ -38,12 +40,12 @@ def test_descent_leaves_saturation_where_the_true_gradient_is_zero():
     assert jax.grad(miss(lambda x: jnp.clip(x, -1.0, 1.0)))(start) == 0.0
     x = start
     for _ in range(100):
-        x = x - 0.1 * jax.grad(miss(lambda x: saturate(x, -1.0, 1.0)))(x)
+        x = x - 0.1 * jax.grad(miss(lambda x: straight_through_clip(x, -1.0, 1.0)))(x)
     np.testing.assert_allclose(x, 0.5, atol=1e-3)
 
 
 def test_the_sign_has_the_gradient_of_the_identity():
-    slope = jax.grad(lambda x: -3.0 * sign(x))
+    slope = jax.grad(lambda x: -3.0 * straight_through_sign(x))
     assert slope(jnp.array(0.4)) == -3.0
     assert slope(jnp.array(-0.4)) == -3.0
     assert slope(jnp.array(1.5)) == 0.0

@@ -74,7 +74,7 @@ def test_a_chain_trains_through_all_stages(chain):
     target = image.Chain(**chain.stages).replace(balance=image.WhiteBalance(black=0.02, red=1.3, blue=0.8))(MOSAIC)
     loss = lambda c, _: jnp.mean((c(MOSAIC) - target) ** 2)
     train = ds.trainable(chain, "stages.balance")
-    trained, history = ds.fit(loss, chain, optax.adam(0.05), jnp.zeros(60), train=train, progress=False)
+    trained, history = ds.fit(loss, chain, optax.adam(0.05), jnp.zeros(60), filter_spec=train, progress=False)
     assert history.loss[-1] < 0.02 * history.loss[0]
     assert float(trained.stages["balance"].red) == pytest.approx(1.3, abs=0.1)
 

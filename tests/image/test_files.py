@@ -102,7 +102,7 @@ def test_bad_writes_are_named_and_leave_nothing(tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(png, "encode", fail)
-    with pytest.raises(ds.WorkFailed, match=r"a\.png was not saved: disk full"):
+    with pytest.raises(ds.RunError, match=r"a\.png was not saved: disk full"):
         image.write_picture(tmp_path / "a.png", good, 16)
     assert [path.name for path in tmp_path.iterdir()] == ["folder.png"]
 

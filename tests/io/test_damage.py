@@ -188,7 +188,7 @@ def test_a_full_disk_leaves_the_old_file(path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
     try:
-        with pytest.raises(ds.WorkFailed, match=r"state\.ckpt was not saved: .*What was there before is as it was"):
+        with pytest.raises(ds.RunError, match=r"state\.ckpt was not saved: .*What was there before is as it was"):
             ds.save(path, large)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -207,7 +207,7 @@ def test_a_disk_that_fails_late_leaves_the_old_file(path, monkeypatch, call):
 
     with monkeypatch.context() as patch:
         patch.setattr("os.fsync" if call == "fsync" else "pathlib.Path.replace", fail)
-        with pytest.raises(ds.WorkFailed, match="No space left on device"):
+        with pytest.raises(ds.RunError, match="No space left on device"):
             ds.save(path, {"a": 2.0})
     assert ds.load(path, {"a": 0.0}) == {"a": 1.0}
     assert os.listdir(path.parent) == [path.name]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from diffsim._errors import InputError, WorkFailed
+from diffsim._errors import InputError, RunError
 from diffsim.io import idx, measurements
 from diffsim.io.files import check_path, check_writable, clear_partial, write_text, write_whole
 from diffsim.viz import plot
@@ -47,7 +47,7 @@ def test_a_pipe_is_written_to_and_stays_one(tmp_path):
     assert os.read(reader, 99) == b"text"
     os.close(reader)
     assert pipe.is_fifo()
-    with pytest.raises(WorkFailed, match="/dev/full was not saved: No space left"):
+    with pytest.raises(RunError, match="/dev/full was not saved: No space left"):
         write_text("/dev/full", "text")
 
 

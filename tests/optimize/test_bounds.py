@@ -1,4 +1,4 @@
-"""Optima on bounds: found to the last digits by every solver, named, and let go where they are inside."""
+"""Optima on bounds: reached to the last digits by every solver, named, and released where they are inside."""
 
 import equinox as eqx
 import jax
@@ -48,9 +48,9 @@ def test_optima_of_random_problems_are_those_of_scipy(name):
     data, optima = problems(count)
     function = SumOfSquares(residuals) if isinstance(solver, optx.AbstractMinimiser) else residuals
     starts = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count,)), Four())
-    fits = ds.fit_many(function, starts, data, each=True, solver=solver, steps=300)
-    found = np.stack(jax.tree.leaves(fits.models), axis=1)
-    good = np.max(np.abs(found - optima), axis=1) < 1e-6
+    fits = ds.fit_many(function, starts, data, separate_data=True, solver=solver, steps=300)
+    fitted = np.stack(jax.tree.leaves(fits.models), axis=1)
+    good = np.max(np.abs(fitted - optima), axis=1) < 1e-6
     assert good.sum() >= 198
     assert np.all(np.asarray(fits.status)[~good] == ds.FitStatus.STEP_LIMIT)
     on = np.any(np.abs(optima - [[-1, 0, 0.25, 9]]) < 1e-9, axis=1) | (np.abs(optima[:, 0] - 1) < 1e-9)
@@ -78,22 +78,22 @@ def line(model, seen):
 )
 def test_a_parameter_at_its_bound_is_there_exactly_and_named(name, true, stuck):
     seen = true[0] * X + true[1] + 0.1 * jnp.sin(9 * X)
-    found, history = ds.fit_least_squares(line, Line(), seen, solver=SOLVERS[name], progress=False)
+    fitted, history = ds.fit_least_squares(line, Line(), seen, solver=SOLVERS[name], progress=False)
     matrix = np.stack([X, np.ones(20)], axis=1)
     optimum = lsq_linear(matrix, seen, ([-5, 0], [5, np.inf]), tol=1e-14).x
-    np.testing.assert_allclose((found.slope, found.offset), optimum, atol=1e-6)
-    assert history.at_bound == tuple(ds.at_bound(found, width=0.0)) == stuck
+    np.testing.assert_allclose((fitted.slope, fitted.offset), optimum, atol=1e-6)
+    assert history.at_bound == tuple(ds.at_bound(fitted, width=0.0)) == stuck
     assert np.isnan(history.loss[-1])
 
 
 @pytest.mark.parametrize("name", SOLVERS)
 def test_an_optimum_close_to_a_bound_is_not_taken_for_one_on_it(name):
     seen = 4.9999 * X + 1e-4
-    found, history = ds.fit_least_squares(line, Line(), seen, solver=SOLVERS[name], progress=False)
-    # Residuals vanish at the optimum, so that least squares converge quadratically; a minimiser sees a slope that the
+    fitted, history = ds.fit_least_squares(line, Line(), seen, solver=SOLVERS[name], progress=False)
+    # Residuals vanish at the optimum, so that least squares converge quadratically; a minimizer sees a slope that the
     # transform has made a hundred times smaller.
     accuracy = 1e-5 if isinstance(SOLVERS[name], optx.AbstractMinimiser) else 1e-9
-    np.testing.assert_allclose((found.slope, found.offset), (4.9999, 1e-4), atol=accuracy)
+    np.testing.assert_allclose((fitted.slope, fitted.offset), (4.9999, 1e-4), atol=accuracy)
     assert history.at_bound == ()
 
 
@@ -101,8 +101,8 @@ def test_an_optimum_close_to_a_bound_is_not_taken_for_one_on_it(name):
 def test_a_start_close_to_the_wrong_bound_comes_back(name):
     seen = 2.0 * X + 0.5
     start = Line(slope=-4.999, offset=1e-3)
-    found, history = ds.fit_least_squares(line, start, seen, solver=SOLVERS[name], steps=300, progress=False)
-    np.testing.assert_allclose((found.slope, found.offset), (2.0, 0.5), rtol=1e-6)
+    fitted, history = ds.fit_least_squares(line, start, seen, solver=SOLVERS[name], steps=300, progress=False)
+    np.testing.assert_allclose((fitted.slope, fitted.offset), (2.0, 0.5), rtol=1e-6)
     assert history.at_bound == ()
 
 
@@ -114,23 +114,23 @@ def test_a_loss_is_minimised_as_its_closed_form_says():
         y: Scalar = param(1.0, "")
 
     rosenbrock = lambda p, _: 100 * (p.y - p.x**2) ** 2 + (1 - p.x) ** 2
-    found, history = ds.minimise(rosenbrock, Point(), progress=False)
-    np.testing.assert_allclose((found.x, found.y), (0.5, 0.25), atol=1e-6)
+    fitted, history = ds.minimize(rosenbrock, Point(), progress=False)
+    np.testing.assert_allclose((fitted.x, fitted.y), (0.5, 0.25), atol=1e-6)
     assert history.at_bound == ("x",)
     assert history.loss[np.isfinite(history.loss)][-1] == pytest.approx(0.25, rel=1e-9)
 
 
 def test_a_second_minimisation_does_not_compile_again():
     other, twice = Line(slope=3.0), 2 * X
-    minimise = ds.count_compilations(
-        lambda model, x: ds.minimise(
+    minimize = ds.count_compilations(
+        lambda model, x: ds.minimize(
             lambda model, seen: jnp.sum(line(model, seen) ** 2), model, x, steps=3, progress=False
         )
     )
-    minimise(Line(), X)
-    assert minimise.count == 1
-    minimise(other, twice)
-    assert minimise.count == 1
+    minimize(Line(), X)
+    assert minimize.count == 1
+    minimize(other, twice)
+    assert minimize.count == 1
 
 
 def test_float32_settles_on_its_bounds_too():
@@ -142,23 +142,23 @@ def test_float32_settles_on_its_bounds_too():
     with jax.enable_x64(False):
         x = X.astype(jnp.float32)
         residuals = lambda model, seen: model.slope * x + model.offset - seen
-        found, history = ds.fit_least_squares(residuals, Single(), 7 * x - 1, solver=solver, progress=False)
-    assert found.slope.dtype == jnp.float32
-    assert (float(found.slope), float(found.offset)) == (5.0, 0.0)
+        fitted, history = ds.fit_least_squares(residuals, Single(), 7 * x - 1, solver=solver, progress=False)
+    assert fitted.slope.dtype == jnp.float32
+    assert (float(fitted.slope), float(fitted.offset)) == (5.0, 0.0)
     assert history.at_bound == ("slope", "offset")
 
 
 def test_what_cannot_be_fitted_is_named():
     with pytest.raises(InputError, match=r"the loss has shape \(20,\); it must be one number"):
-        ds.minimise(line, Line(), X, progress=False)
+        ds.minimize(line, Line(), X, progress=False)
     with pytest.raises(InputError, match="LevenbergMarquardt needs residuals, not a loss: use fit_least_squares"):
-        ds.minimise(line, Line(), X, solver=ds.LEVENBERG_MARQUARDT, progress=False)
+        ds.minimize(line, Line(), X, solver=ds.LEVENBERG_MARQUARDT, progress=False)
     with pytest.raises(InputError, match="solver NelderMead: give one of optimistix that follows slopes"):
         ds.fit_least_squares(line, Line(), X, solver=optx.NelderMead(1e-6, 1e-6), progress=False)
     with pytest.raises(InputError, match="nothing to train"):
-        ds.fit_least_squares(line, Line(), X, train=ds.frozen(Line(), "*"), progress=False)
-    with pytest.raises(ds.FitFailed, match="the loss of the starting model is not finite: start elsewhere"):
-        ds.minimise(lambda m, d: m.slope * jnp.nan, Line(), progress=False)
+        ds.fit_least_squares(line, Line(), X, filter_spec=ds.frozen(Line(), "*"), progress=False)
+    with pytest.raises(ds.FitError, match="the loss of the starting model is not finite: start elsewhere"):
+        ds.minimize(lambda m, d: m.slope * jnp.nan, Line(), progress=False)
 
 
 def test_a_solver_without_damping_that_loses_its_way_keeps_the_last_healthy_model():
@@ -167,6 +167,6 @@ def test_a_solver_without_damping_that_loses_its_way_keeps_the_last_healthy_mode
 
     # Gauss-Newton's first step from 3 leads beyond the root of the square root's range.
     leaving = lambda model, _: jnp.stack([jnp.sqrt(model.x) * 10.0 - 1.0])
-    with pytest.raises(ds.FitFailed, match=r"the residuals are not finite after iteration 1 of 100") as failure:
+    with pytest.raises(ds.FitError, match=r"the residuals are not finite after iteration 1 of 100") as failure:
         ds.fit_least_squares(leaving, Root(), solver=optx.GaussNewton(1e-9, 1e-12), progress=False)
     assert failure.value.model.x == 3.0

@@ -25,15 +25,15 @@ def stairs(point, _):
     return jnp.round(value * 1e9) / 1e9 + 0 * point.z
 
 
-def test_a_loss_without_slopes_is_minimised():
+def test_a_loss_without_slopes_is_minimized():
     """3 of 3 seeds; the steps of the loss leave the minimum known to some 1e-4."""
     for seed in range(3):
         train = ds.trainable(Point(), "x", "y")
-        found, history = ds.fit_cma_es(stairs, Point(), generations=300, seed=seed, train=train, progress=False)
-        np.testing.assert_allclose((found.x, found.y), (1.0, 1.0), atol=1e-3)
-        assert found.z == 3.0
+        fitted, history = ds.fit_cma_es(stairs, Point(), generations=300, seed=seed, filter_spec=train, progress=False)
+        np.testing.assert_allclose((fitted.x, fitted.y), (1.0, 1.0), atol=1e-3)
+        assert fitted.z == 3.0
         assert np.min(history.loss) < 1e-8
-        assert float(stairs(found, None)) == np.min(history.loss)
+        assert float(stairs(fitted, None)) == np.min(history.loss)
 
 
 def test_the_same_seed_gives_the_same_fit():
@@ -44,9 +44,9 @@ def test_the_same_seed_gives_the_same_fit():
 
 def test_losses_that_are_not_finite_count_as_the_greatest():
     partly = lambda point, data: jnp.where(point.x < 0, jnp.nan, stairs(point, data))
-    found, _ = ds.fit_cma_es(partly, Point(x=0.1), generations=200, progress=False)
-    np.testing.assert_allclose((found.x, found.y), (1.0, 1.0), atol=1e-2)
-    with pytest.raises(ds.FitFailed, match="no model of the first generation has a finite loss: start elsewhere"):
+    fitted, _ = ds.fit_cma_es(partly, Point(x=0.1), generations=200, progress=False)
+    np.testing.assert_allclose((fitted.x, fitted.y), (1.0, 1.0), atol=1e-2)
+    with pytest.raises(ds.FitError, match="no model of the first generation has a finite loss: start elsewhere"):
         ds.fit_cma_es(lambda point, _: point.x * jnp.nan, Point(), progress=False)
 
 
@@ -57,7 +57,7 @@ def test_a_missing_package_names_its_extra(monkeypatch):
 
 
 def test_bad_numbers_are_named():
-    with pytest.raises(InputError, match=r"generations=0, spread=0\.5: give at least 1"):
+    with pytest.raises(InputError, match=r"generations=0, sigma=0\.5: give at least 1"):
         ds.fit_cma_es(stairs, Point(), generations=0)
     with pytest.raises(InputError, match="nothing to train"):
-        ds.fit_cma_es(stairs, Point(), train=ds.frozen(Point(), "*"))
+        ds.fit_cma_es(stairs, Point(), filter_spec=ds.frozen(Point(), "*"))

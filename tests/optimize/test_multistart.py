@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import diffsim as ds
-from diffsim import InputError, Scalar, WorkFailed, param
+from diffsim import InputError, RunError, Scalar, param
 
 
 class Wave(eqx.Module):
@@ -35,9 +35,9 @@ def test_the_best_of_many_starts_is_the_global_optimum():
         fits = ds.fit_many(residuals, starts, SEEN)
         right = np.abs(fits.models.omega - 5.0) < 1e-6
         assert 1 <= right.sum() < 32
-        found = fits.best()
-        np.testing.assert_allclose((found.omega, found.decay, found.offset), (5.0, 0.05, 0.3), rtol=1e-8)
-        assert found.name == "wave"
+        fitted = fits.best()
+        np.testing.assert_allclose((fitted.omega, fitted.decay, fitted.offset), (5.0, 0.05, 0.3), rtol=1e-8)
+        assert fitted.name == "wave"
         assert sum(fits.counts().values()) == 32
 
 
@@ -45,7 +45,7 @@ def test_the_best_of_many_starts_is_the_global_optimum():
 def test_each_fit_is_that_of_one_alone():
     starts = ds.draw_models(Wave(), 8, key=jax.random.key(1))
     noisy = SEEN[None] + 0.1 * jax.random.normal(jax.random.key(2), (8, 200))
-    fits = ds.fit_many(residuals, starts, noisy, each=True, steps=40)
+    fits = ds.fit_many(residuals, starts, noisy, separate_data=True, steps=40)
     for number in (0, 5):
         start = jax.tree.map(lambda leaf: leaf[number], starts)
         alone, history = ds.fit_least_squares(residuals, start, noisy[number], steps=40, progress=False)
@@ -59,40 +59,40 @@ def test_each_fit_is_that_of_one_alone():
 def test_statuses_tell_failures_and_bounds_apart():
     data = jnp.stack([SEEN, jnp.full(200, jnp.nan), jnp.exp(0.02 * TS) * jnp.cos(5 * TS)])
     starts = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (3,)), Wave(omega=4.9))
-    fits = ds.fit_many(residuals, starts, data, each=True, steps=400)
+    fits = ds.fit_many(residuals, starts, data, separate_data=True, steps=400)
     status = [ds.FitStatus(int(s)) for s in fits.status]
     assert status == [ds.FitStatus.CONVERGED, ds.FitStatus.NON_FINITE, ds.FitStatus.AT_BOUND]
     assert fits.at_bound() == {"decay": 1}
     assert "start elsewhere" in status[1].explanation
     assert float(fits.best().offset) == pytest.approx(0.3, rel=1e-8)
-    short = ds.fit_many(residuals, starts, data, each=True, steps=2)
+    short = ds.fit_many(residuals, starts, data, separate_data=True, steps=2)
     assert ds.FitStatus(int(short.status[0])) is ds.FitStatus.STEP_LIMIT
 
 
 def test_without_a_finite_loss_there_is_no_best():
     starts = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (2,)), Wave())
     fits = ds.fit_many(residuals, starts, jnp.full(200, jnp.nan))
-    with pytest.raises(WorkFailed, match=r"none of 2 fits has a finite loss .*'non_finite': 2.*: start them elsewhere"):
+    with pytest.raises(RunError, match=r"none of 2 fits has a finite loss .*'non_finite': 2.*: start them elsewhere"):
         fits.best()
 
 
 def test_drawn_models_are_within_bounds_and_leave_what_does_not_train():
     start = Wave(offset=2.0)
-    drawn = ds.draw_models(start, 500, key=jax.random.key(0), train=ds.frozen(start, "offset"), spread=0.5)
+    drawn = ds.draw_models(start, 500, key=jax.random.key(0), filter_spec=ds.frozen(start, "offset"), std=0.5)
     assert np.all((drawn.omega > 0.1) & (drawn.omega < 12.0))
     # Uniform from 0.1 to 12: the mean's standard error is 0.15.
     assert float(jnp.mean(drawn.omega)) == pytest.approx(6.05, abs=0.45)
     # Log-normal about 0.1: the logarithm's standard error is 0.02.
     assert float(jnp.mean(jnp.log(drawn.decay))) == pytest.approx(np.log(0.1), abs=0.07)
     assert np.all(np.asarray(drawn.offset) == 2.0)
-    fits = ds.fit_many(residuals, drawn, SEEN, train=ds.frozen(start, "offset"), steps=3)
+    fits = ds.fit_many(residuals, drawn, SEEN, filter_spec=ds.frozen(start, "offset"), steps=3)
     assert np.all(np.asarray(fits.models.offset) == 2.0)
 
 
 def test_leading_axes_must_agree():
     starts = ds.draw_models(Wave(), 3, key=jax.random.key(0))
-    with pytest.raises(InputError, match=r"models \(and data, if each has its own\) must have one leading axis"):
-        ds.fit_many(residuals, starts, jnp.zeros((4, 200)), each=True)
+    with pytest.raises(InputError, match=r"models \(and data, if each fit has its own\) must have one leading axis"):
+        ds.fit_many(residuals, starts, jnp.zeros((4, 200)), separate_data=True)
     with pytest.raises(InputError, match="count=0: draw at least one model"):
         ds.draw_models(Wave(), 0, key=jax.random.key(0))
 

@@ -32,7 +32,7 @@ def simulate(p, y0, ts):
     return Motion(x, -p.decay * x + fade * p.omega * (b * c - y0.x * s))
 
 
-EXPERIMENT = ds.Experiment(simulate, lambda p: Motion(p.x, p.v), lambda s: s.x)
+PROBLEM = ds.ShootingProblem(simulate, lambda p: Motion(p.x, p.v), lambda s: s.x)
 TS = jnp.linspace(0.0, 40.0, 401)
 TRUE = Oscillator(omega=4.0, decay=0.01, x=1.2, v=0.3)
 CLEAN = simulate(TRUE, Motion(TRUE.x, TRUE.v), TS).x
@@ -51,9 +51,9 @@ def case(seed):
     return seen, Oscillator(omega=wrong, x=float(seen[0]))
 
 
-def right(found):
+def right(fitted):
     """Whether a fit is the true motion: its frequency is known to 1e-4, the next minimum is 0.1 away."""
-    return abs(float(found.omega) - 4.0) < 5e-3
+    return abs(float(fitted.omega) - 4.0) < 5e-3
 
 
 LENGTHS = [8, 12, 18, 27, 40, 60, 90, 140, 220, 401]
@@ -68,14 +68,14 @@ def guessed(seen):
 @pytest.mark.slow
 def test_a_bad_frequency_needs_more_than_single_shooting():
     """Of six seeds single shooting finds at most one, the other two ways all."""
-    found = {"single": 0, "growing": 0, "multiple": 0}
+    successes = {"single": 0, "growing": 0, "multiple": 0}
     for seed in range(6):
         seen, start = case(seed)
-        found["single"] += right(ds.fit_least_squares(residuals, start, seen, **QUIET)[0])
-        found["growing"] += right(ds.fit_growing(residuals, start, seen, lengths=LENGTHS, **QUIET)[0])
-        found["multiple"] += right(ds.fit_multiple_shooting(EXPERIMENT, start, TS, seen, guessed(seen), **QUIET)[0])
-    assert found["growing"] == found["multiple"] == 6
-    assert found["single"] <= 1
+        successes["single"] += right(ds.fit_least_squares(residuals, start, seen, **QUIET)[0])
+        successes["growing"] += right(ds.fit_growing(residuals, start, seen, lengths=LENGTHS, **QUIET)[0])
+        successes["multiple"] += right(ds.fit_multiple_shooting(PROBLEM, start, TS, seen, guessed(seen), **QUIET)[0])
+    assert successes["growing"] == successes["multiple"] == 6
+    assert successes["single"] <= 1
 
 
 @pytest.mark.slow
@@ -83,11 +83,11 @@ def test_both_ways_end_in_the_optimum_of_the_whole():
     seen, start = case(3)
     best, _ = ds.fit_least_squares(residuals, TRUE, seen, **QUIET)
     growing, _ = ds.fit_growing(residuals, start, seen, lengths=LENGTHS, **QUIET)
-    multiple, history = ds.fit_multiple_shooting(EXPERIMENT, start, TS, seen, guessed(seen), **QUIET)
-    for found in (growing, multiple):
+    multiple, history = ds.fit_multiple_shooting(PROBLEM, start, TS, seen, guessed(seen), **QUIET)
+    for fitted in (growing, multiple):
         for name in ("omega", "decay", "x", "v"):
             # The solver's tolerance of 1e-9, in parameters of order one.
-            assert float(getattr(found, name)) == pytest.approx(float(getattr(best, name)), abs=1e-6)
+            assert float(getattr(fitted, name)) == pytest.approx(float(getattr(best, name)), abs=1e-6)
     last = history.loss[np.isfinite(history.loss)][-1]
     assert last == pytest.approx(0.5 * float(jnp.sum(residuals(multiple, seen) ** 2)), rel=1e-9)
 
@@ -97,29 +97,29 @@ def test_gaps_in_the_measurements_do_not_count():
     seen, start = case(1)
     holes = jnp.where((jnp.arange(401) % 7 == 3) | ((TS > 20) & (TS < 22)), jnp.nan, seen)
     nodes = guessed(CLEAN)
-    found, _ = ds.fit_multiple_shooting(EXPERIMENT, start, TS, holes, nodes, **QUIET)
-    assert right(found)
+    fitted, _ = ds.fit_multiple_shooting(PROBLEM, start, TS, holes, nodes, **QUIET)
+    assert right(fitted)
     there = np.isfinite(holes)
-    kept = lambda p, seen: residuals(p, 0.0)[there] - seen[there]
-    alone, _ = ds.fit_least_squares(kept, found, holes, **QUIET)
-    assert float(found.omega) == pytest.approx(float(alone.omega), abs=1e-8)
+    observed = lambda p, seen: residuals(p, 0.0)[there] - seen[there]
+    alone, _ = ds.fit_least_squares(observed, fitted, holes, **QUIET)
+    assert float(fitted.omega) == pytest.approx(float(alone.omega), abs=1e-8)
 
 
 @pytest.mark.slow
 def test_what_does_not_train_stays():
     seen, start = case(2)
-    found, _ = ds.fit_multiple_shooting(
-        EXPERIMENT, start, TS, seen, guessed(seen), train=ds.frozen(start, "decay"), **QUIET
+    fitted, _ = ds.fit_multiple_shooting(
+        PROBLEM, start, TS, seen, guessed(seen), filter_spec=ds.frozen(start, "decay"), **QUIET
     )
-    assert float(found.decay) == 0.05
+    assert float(fitted.decay) == 0.05
 
 
 def test_bad_input_is_named():
     seen, start = case(0)
     with pytest.raises(InputError, match=r"lengths=\[8, 8\]: give numbers of times that increase"):
         ds.fit_growing(residuals, start, seen, lengths=[8, 8])
-    with pytest.raises(InputError, match="ts has 401 times, seen has 400: give one measurement for each"):
-        ds.fit_multiple_shooting(EXPERIMENT, start, TS, seen[:-1], guessed(seen))
+    with pytest.raises(InputError, match="ts has 401 times, observations has 400: give one observation for each"):
+        ds.fit_multiple_shooting(PROBLEM, start, TS, seen[:-1], guessed(seen))
     nodes = Motion(jnp.zeros(6), jnp.zeros(6))
     with pytest.raises(InputError, match="401 times make 400 steps, which 7 segments do not divide"):
-        ds.fit_multiple_shooting(EXPERIMENT, start, TS, seen, nodes)
+        ds.fit_multiple_shooting(PROBLEM, start, TS, seen, nodes)

@@ -1,6 +1,6 @@
 """One process of a fit that many devices share: `python sharing.py FOLDER DEVICES COUNT INDEX PORT [TASK]`.
 
-Saves what it comes to as FOLDER/result-INDEX. The task "stop" breaks the fit off in all processes, "die" kills the last
+Saves its result as FOLDER/result-INDEX. The task "stop" interrupts the fit in all processes, "die" kills the last
 process in the middle of it, "minutes" has no time.
 """
 
@@ -28,9 +28,9 @@ def main(folder: str, devices: str, count: str, index: str, port: str, task: str
             os._exit(9)
         return loss(model, jax.tree.map(lambda leaf: leaf[0], batches))
 
-    def watch(moment):
-        metrics(moment)
-        if task == "stop" and moment.step >= 6:
+    def callback(progress):
+        metrics(progress)
+        if task == "stop" and progress.step >= 6:
             os._exit(7)
 
     metrics = ds.MetricsFile(path / "metrics.jsonl")
@@ -42,8 +42,8 @@ def main(folder: str, devices: str, count: str, index: str, port: str, task: str
         steps_per_call=3,
         devices=jax.devices() if task != "one" else None,
         checkpoint=ds.Checkpoint(path / "fit.ckpt", seconds=0.0),
-        stopping=ds.Stopping(validation=validation, minutes=0.0 if task == "minutes" else None),
-        watch=watch,
+        early_stopping=ds.EarlyStopping(validation=validation, minutes=0.0 if task == "minutes" else None),
+        callback=callback,
     )
     ds.save(path / f"result-{index}", (model, history.loss, history.validation))
 

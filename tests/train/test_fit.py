@@ -11,7 +11,7 @@ import pytest
 
 from diffsim import (
     BoundedMLP,
-    FitFailed,
+    FitError,
     InputError,
     Scalar,
     count_compilations,
@@ -49,8 +49,8 @@ QUIET = {"progress": False}
 def test_the_time_of_a_fit_is_that_of_its_calls():
     def slow(line, batch):
         wait = lambda value: (time.sleep(0.01), value)[1]
-        held = jax.pure_callback(wait, jax.ShapeDtypeStruct((), float), jax.lax.stop_gradient(line.slope))
-        return squares(line, batch) + 0.0 * held
+        delayed = jax.pure_callback(wait, jax.ShapeDtypeStruct((), float), jax.lax.stop_gradient(line.slope))
+        return squares(line, batch) + 0.0 * delayed
 
     _, history = fit(slow, Line(), optax.sgd(0.01), repeated(20), steps_per_call=20, **QUIET)
     assert history.seconds >= 0.2
@@ -90,18 +90,18 @@ def test_bounds_are_kept():
 )
 def test_what_is_frozen_stays_to_the_bit(choose):
     start = Line(slope=5.0)
-    line, _ = fit(squares, start, optax.adamw(0.1, weight_decay=0.1), repeated(5), train=choose(start), **QUIET)
+    line, _ = fit(squares, start, optax.adamw(0.1, weight_decay=0.1), repeated(5), filter_spec=choose(start), **QUIET)
     assert line.slope == 5.0
     assert line.offset != 0.0
 
 
 def test_the_last_call_makes_only_the_steps_that_are_left():
-    whole, one = fit(squares, Line(), optax.adam(0.1), repeated(13), steps_per_call=13, **QUIET)
-    parts, many = fit(squares, Line(), optax.adam(0.1), repeated(13), steps_per_call=5, **QUIET)
+    in_one_call, one = fit(squares, Line(), optax.adam(0.1), repeated(13), steps_per_call=13, **QUIET)
+    in_several, many = fit(squares, Line(), optax.adam(0.1), repeated(13), steps_per_call=5, **QUIET)
     assert many.loss.shape == (13,)
     # The same steps in programs of other length.
     np.testing.assert_allclose(many.loss, one.loss, rtol=1e-12)
-    np.testing.assert_allclose(jax.tree.leaves(parts), jax.tree.leaves(whole), rtol=1e-12)
+    np.testing.assert_allclose(jax.tree.leaves(in_several), jax.tree.leaves(in_one_call), rtol=1e-12)
 
 
 def test_each_batch_is_used_once_and_in_order():
@@ -139,7 +139,7 @@ def test_a_failure_names_the_parameter_whose_gradient_is_not_finite():
     message = (
         r"loss \d\.\d+ at step 0 of 12; the gradient of offset is not finite there\. The last healthy model is kept"
     )
-    with pytest.raises(FitFailed, match=message) as failure:
+    with pytest.raises(FitError, match=message) as failure:
         fit(breaking, Line(offset=-1.0), optax.adam(0.1), repeated(12), **QUIET)
     assert failure.value.model.offset == -1.0
 
@@ -149,7 +149,7 @@ def test_a_failed_fit_keeps_the_model_before_the_failure():
         return squares(line, batch[0]) * jnp.where(batch[1], jnp.nan, 1.0)
 
     flags = jnp.arange(12) == 7
-    with pytest.raises(FitFailed, match=r"loss nan at step 7 of 12") as failure:
+    with pytest.raises(FitError, match=r"loss nan at step 7 of 12") as failure:
         fit(breaking, Line(), optax.adam(0.1), (repeated(12), flags), steps_per_call=5, **QUIET)
     healthy, _ = fit(squares, Line(), optax.adam(0.1), repeated(7), **QUIET)
     # The same seven steps.
@@ -174,7 +174,7 @@ def test_batches_need_one_length(batches):
         ),
         (lambda line, _: (line.slope, 1.0), {}, "the loss is .*: it must be one real number"),
         (lambda line, _: line.slope > 0, {}, "the loss is .*bool.*: it must be one real number"),
-        (squares, {"train": frozen(Line(), "*")}, "nothing to train"),
+        (squares, {"filter_spec": frozen(Line(), "*")}, "nothing to train"),
         (squares, {"steps_per_call": 0}, "steps_per_call=0"),
     ],
 )
@@ -212,9 +212,9 @@ def deviation(model, seen):
 
 def test_least_squares_recover_an_oscillation():
     seen = jax.vmap(TRUE)(TS)
-    found, history = fit_least_squares(deviation, Oscillation(), seen, **QUIET)
+    fitted, history = fit_least_squares(deviation, Oscillation(), seen, **QUIET)
     # No noise: convergence is quadratic down to the solver's 1e-9 of a step, whose square is rounding.
-    np.testing.assert_allclose(jax.tree.leaves(found), jax.tree.leaves(TRUE), rtol=1e-8)
+    np.testing.assert_allclose(jax.tree.leaves(fitted), jax.tree.leaves(TRUE), rtol=1e-8)
     finite = np.isfinite(history.loss)
     assert 0 < finite.sum() < 100
     assert not np.any(finite[finite.sum() :])
@@ -237,15 +237,15 @@ def test_a_second_fit_of_least_squares_does_not_compile_again():
 def test_least_squares_stay_within_bounds_and_leave_the_rest():
     seen = jax.vmap(Oscillation(amplitude=9.99, omega=2.0))(TS) * 1.2
     start = Oscillation()
-    found, _ = fit_least_squares(deviation, start, seen, train=frozen(start, "phase"), steps=60, **QUIET)
-    assert 0.0 <= found.amplitude <= 10.0
-    assert 0.5 <= found.omega <= 4.0
-    assert found.decay >= 0.0
-    assert found.phase == 0.0
+    fitted, _ = fit_least_squares(deviation, start, seen, filter_spec=frozen(start, "phase"), steps=60, **QUIET)
+    assert 0.0 <= fitted.amplitude <= 10.0
+    assert 0.5 <= fitted.omega <= 4.0
+    assert fitted.decay >= 0.0
+    assert fitted.phase == 0.0
 
 
 def test_least_squares_need_a_finite_start():
-    with pytest.raises(FitFailed, match=r"the residuals of the starting model are not finite: start elsewhere"):
+    with pytest.raises(FitError, match=r"the residuals of the starting model are not finite: start elsewhere"):
         fit_least_squares(lambda model, seen: deviation(model, seen) / 0.0, Oscillation(), jnp.zeros(40), **QUIET)
 
 

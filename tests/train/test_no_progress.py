@@ -1,4 +1,4 @@
-"""Fits that do not move say so, and what keeps them: wrong derivatives by parameter, and data that are not finite."""
+"""Fits that do not move say so, and why: wrong derivatives by parameter, and data that are not finite."""
 
 import re
 
@@ -58,7 +58,7 @@ def run(verb, function, model=MODEL, seen=SEEN):
         return ds.fit_least_squares(function, model, seen, **QUIET)
     loss = lambda model, seen: jnp.mean(function(model, seen) ** 2)
     if verb == "loss":
-        return ds.minimise(loss, model, seen, **QUIET)
+        return ds.minimize(loss, model, seen, **QUIET)
     return ds.fit(loss, model, optax.sgd(0.01), jnp.broadcast_to(seen, (12, 20)), **QUIET)
 
 
@@ -68,7 +68,7 @@ def test_the_cause_is_named(verb, function):
     # From here the slope alone makes the loss rise.
     model = {**MODEL, "offset": jnp.array(0.5)} if function is turned and verb == "fit" else MODEL
     if (verb, function) == ("fit", wild_slope):
-        with pytest.raises(ds.FitFailed, match=CAUSES[function]):
+        with pytest.raises(ds.FitError, match=CAUSES[function]):
             run(verb, function, model)
         return
     fitted, history = run(verb, function, model)
@@ -120,18 +120,18 @@ def test_data_that_are_not_finite_are_named_before_all_else():
     seen = SEEN.at[3].set(jnp.nan)
     named = lambda model, data: line(model, data["seen"])
     message = r"starting model are not finite: data\['seen'\] holds NaN in row 3 \(1 of 20 numbers\): leave them out"
-    with pytest.raises(ds.FitFailed, match=message):
+    with pytest.raises(ds.FitError, match=message):
         ds.fit_least_squares(named, MODEL, {"seen": seen}, **QUIET)
     loss = lambda model, seen: jnp.mean(line(model, seen) ** 2)
     batches = jnp.broadcast_to(SEEN, (4, 20)).at[2, 5].set(jnp.nan)
-    with pytest.raises(ds.FitFailed, match=r"loss nan at step 2 of 4.*; the batch holds NaN in row 5") as failure:
+    with pytest.raises(ds.FitError, match=r"loss nan at step 2 of 4.*; the batch holds NaN in row 5") as failure:
         ds.fit(loss, MODEL, optax.sgd(0.01), batches, **QUIET)
     assert "learning rate" not in str(failure.value)
 
 
 def test_data_are_not_blamed_for_what_a_model_does():
     masked = lambda model, seen: jnp.where(jnp.isnan(seen), 0.0, line(model, jnp.nan_to_num(seen))) / 0.0
-    with pytest.raises(ds.FitFailed, match="of the starting model are not finite: start elsewhere"):
+    with pytest.raises(ds.FitError, match="of the starting model are not finite: start elsewhere"):
         ds.fit_least_squares(masked, MODEL, SEEN.at[3].set(jnp.nan), **QUIET)
 
 
@@ -154,7 +154,7 @@ def test_a_tolerance_ends_a_fit_earlier():
     counts = []
     loss = lambda model, seen: jnp.sum(curved(model, seen) ** 2)
     for rtol in (1e-2, None):
-        for verb, function in ((ds.fit_least_squares, curved), (ds.minimise, loss)):
+        for verb, function in ((ds.fit_least_squares, curved), (ds.minimize, loss)):
             _, history = verb(function, MODEL, SEEN, rtol=rtol, **QUIET)
             assert history.status == "converged"
             counts.append(int(np.isfinite(history.loss).sum()))

@@ -1,4 +1,4 @@
-"""Steps that are not finite: dropped or taken back by the named policy, counted, and the end of a fit at the limit."""
+"""Steps that are not finite: dropped or reverted by the named policy, counted, and the end of a fit at the limit."""
 
 import equinox as eqx
 import jax
@@ -101,7 +101,7 @@ def test_shrink_finds_a_way_past_a_cliff_that_skip_does_not():
     # The rate ends below 2 / 300, and it has been below the 2 that is stable for a hundred steps.
     assert model == pytest.approx(1.0, abs=1e-6)
     assert history.dropped > 0
-    with pytest.raises(ds.FitFailed, match="loss nan at step 10 of 300, the last of 10 in a row"):
+    with pytest.raises(ds.FitError, match="loss nan at step 10 of 300, the last of 10 in a row"):
         fit(np.zeros(300), "skip", loss, falling, jnp.array(3.0))
 
 
@@ -113,7 +113,7 @@ def test_the_limit_ends_a_fit_and_names_the_parameter(policy):
         r"loss \d\.\d+ at step 43 of 90, the last of 4 in a row that are not finite; "
         r"the gradient of offset is not finite there\. The last healthy model is kept"
     )
-    with pytest.raises(ds.FitFailed, match=message) as failure:
+    with pytest.raises(ds.FitError, match=message) as failure:
         fit(bad, ds.NonFinite(policy, limit=4))
     expected, _ = fit(bad[: 40 if policy == "skip" else 39], "stop")
     np.testing.assert_allclose(leaves(failure.value.model), leaves(expected), rtol=1e-12)
@@ -125,13 +125,13 @@ def test_the_limit_counts_steps_in_a_row_across_calls():
     bad = np.array(([0] + [1] * 3) * 30)
     _, history = fit(bad, ds.NonFinite("skip", limit=4))
     assert history.dropped == 90
-    with pytest.raises(ds.FitFailed, match="at step 31 of 120, the last of 3 in a row"):
+    with pytest.raises(ds.FitError, match="at step 31 of 120, the last of 3 in a row"):
         fit(np.array([0] * 29 + [1] * 3 + [0] * 88), ds.NonFinite("skip", limit=3))
 
 
 def test_an_update_that_is_not_finite_is_dropped():
     huge = optax.chain(optax.scale(1e300), optax.scale(1e300))
-    with pytest.raises(ds.FitFailed) as failure:
+    with pytest.raises(ds.FitError) as failure:
         fit(np.zeros(30, int), "skip", optimizer=huge)
     assert np.all(np.isfinite(leaves(failure.value.model)))
 

@@ -1,4 +1,4 @@
-"""Fits that are stopped and go on: the same bits as without the stop, and no other fit's checkpoint is touched."""
+"""Fits that are stopped and resumed: the same bits as without the stop, and no other checkpoint is touched."""
 
 import os
 import re
@@ -41,13 +41,13 @@ class Stop(Exception): ...
 
 
 def stop_at(step):
-    """A watcher that breaks off a fit, before it is saved, once so many steps are made."""
+    """A callback that interrupts a fit, before it is saved, once so many steps are made."""
 
-    def watch(moment):
-        if moment.step >= step:
+    def callback(progress):
+        if progress.step >= step:
             raise Stop
 
-    return watch
+    return callback
 
 
 def arrays(model):
@@ -73,15 +73,15 @@ def path(tmp_path):
 @pytest.mark.parametrize("step", [1, 8, 21, 40])
 def test_a_fit_that_broke_off_ends_with_the_same_bits(path, step):
     with pytest.raises(Stop):
-        fit(path, watch=stop_at(step))
+        fit(path, callback=stop_at(step))
     steps = []
-    found = fit(path, watch=lambda moment: steps.append(moment.step))
-    assert_same(found, fit(None))
-    # It went on from the call that broke off, and no earlier.
+    resumed = fit(path, callback=lambda progress: steps.append(progress.step))
+    assert_same(resumed, fit(None))
+    # It resumed from the call that was interrupted, and no earlier.
     assert steps == [s for s in (7, 14, 21, 28, 35, 40) if s >= step]
     # Once it has ended, it ends at once.
-    again = fit(path, watch=stop_at(0))
-    assert_same(again, found)
+    again = fit(path, callback=stop_at(0))
+    assert_same(again, resumed)
     assert again[1].compile_seconds == 0.0
 
 
@@ -95,7 +95,7 @@ def test_what_is_random_or_frozen_in_a_model_resumes_too(path):
             return self.weight * x[0] + self.weak * jr.normal(self.key)
 
     with pytest.raises(Stop):
-        fit(path, Noisy(), watch=stop_at(20))
+        fit(path, Noisy(), callback=stop_at(20))
     assert_same(fit(path, Noisy()), fit(None, Noisy()))
 
 
@@ -107,9 +107,9 @@ OTHERS = {
     "shape": ({"model": network(width=5)}, r"weight has shape \(4, 2\), expected \(5, 2\)"),
     "rate": ({"optimizer": optax.adam(2e-2)}, r"another optimizer"),
     "schedule": ({"optimizer": optax.adam(optax.cosine_decay_schedule(1e-2, 41))}, r"another optimizer"),
-    "memory": ({"optimizer": optax.sgd(1e-2)}, r"another optimizer; state\.memory\..*mu.* is unknown"),
-    "frozen": ({"train": ds.trainable(network(), "*.weight")}, r"bias is unknown"),
-    "validation": ({"stopping": ds.Stopping(validation=lambda m: loss(m, KEYS[0]))}, r"best.* is missing"),
+    "opt_state": ({"optimizer": optax.sgd(1e-2)}, r"another optimizer; state\.opt_state\..*mu.* is unknown"),
+    "frozen": ({"filter_spec": ds.trainable(network(), "*.weight")}, r"bias is unknown"),
+    "validation": ({"early_stopping": ds.EarlyStopping(validation=lambda m: loss(m, KEYS[0]))}, r"best.* is missing"),
 }
 
 
@@ -117,7 +117,7 @@ OTHERS = {
 def test_the_checkpoint_of_another_fit_is_refused_and_kept(path, case):
     options, message = OTHERS[case]
     with pytest.raises(Stop):
-        fit(path, watch=stop_at(20))
+        fit(path, callback=stop_at(20))
     before = path.read_bytes()
     with pytest.raises(ds.InputError, match=rf"is of another fit: .*{message}.* or another path for a new fit"):
         fit(path, **options)
@@ -139,7 +139,7 @@ def test_a_file_that_is_no_fit_or_damaged_is_refused_and_kept(path):
 
 def test_a_checkpoint_of_another_jax_goes_on_with_a_word(path, monkeypatch, capfd):
     with pytest.raises(Stop):
-        fit(path, watch=stop_at(20))
+        fit(path, callback=stop_at(20))
     real = ds.io.checkpoint.versions()
     monkeypatch.setattr("diffsim.train.snapshot.versions", lambda: real | {"jax": "99.0"})
     fit(path)
@@ -157,15 +157,15 @@ def test_how_often_a_fit_is_saved(path, monkeypatch):
 
 
 def test_a_full_disk_stops_the_fit_and_keeps_the_last_checkpoint(path, monkeypatch):
-    def fill(moment):
-        if moment.step == 14:
+    def fill(progress):
+        if progress.step == 14:
             monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
 
-    with pytest.raises(ds.WorkFailed, match=r"fit\.ckpt was not saved: No space left on device"):
-        fit(path, watch=fill)
+    with pytest.raises(ds.RunError, match=r"fit\.ckpt was not saved: No space left on device"):
+        fit(path, callback=fill)
     monkeypatch.undo()
     steps = []
-    assert_same(fit(path, watch=lambda moment: steps.append(moment.step)), fit(None))
+    assert_same(fit(path, callback=lambda progress: steps.append(progress.step)), fit(None))
     assert steps[0] == 14
 
 
@@ -181,7 +181,7 @@ def test_a_failed_fit_leaves_the_last_healthy_checkpoint_and_can_go_on_by_anothe
 
     saved = ds.Checkpoint(path, seconds=0.0)
     for _ in range(2):
-        with pytest.raises(ds.FitFailed, match="loss nan at step 23 of 40"):
+        with pytest.raises(ds.FitError, match="loss nan at step 23 of 40"):
             run("stop", saved)
     model, history = run("skip", saved)
     assert history.dropped == 1

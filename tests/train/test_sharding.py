@@ -1,4 +1,4 @@
-"""Fits that devices and processes share: the numbers of one device, files from one process, ends in bounded time."""
+"""Fits shared by devices and processes: the numbers of one device, files from one process, ends in bounded time."""
 
 import os
 import shutil
@@ -45,8 +45,8 @@ def share(folder, devices, count, *task, codes=None):
     finally:
         for process in processes:
             process.kill()
-    found = [process.returncode for process in processes]
-    assert found == (codes or [0] * count), f"{found}: {said[0][-2000:]}"
+    exit_codes = [process.returncode for process in processes]
+    assert exit_codes == (codes or [0] * count), f"{exit_codes}: {said[0][-2000:]}"
     return said
 
 
@@ -56,10 +56,10 @@ def result(folder, index=0):
 
 def assert_equal(folder, other, index=0):
     """The results of two fits, their losses and parameters, are the same but for rounding."""
-    found, expected = result(folder, index), result(other)
-    assert found.keys() == expected.keys()
+    actual, expected = result(folder, index), result(other)
+    assert actual.keys() == expected.keys()
     for name, leaf in expected.items():
-        np.testing.assert_allclose(found[name].value, leaf.value, rtol=1e-12, atol=1e-13, err_msg=name)
+        np.testing.assert_allclose(actual[name].value, leaf.value, rtol=1e-12, atol=1e-13, err_msg=name)
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +138,7 @@ def test_processes_that_cannot_meet_say_why():
         with pytest.raises(ds.InputError, match=f"port {port} cannot be used: .*; give another to all processes"):
             ds.join_processes(f"127.0.0.1:{port}", 2, 0)
     began = time.monotonic()
-    with pytest.raises(ds.WorkFailed, match=r"process 0 does not listen at 127\.0\.0\.1:\d+ after 1 s"):
+    with pytest.raises(ds.RunError, match=r"process 0 does not listen at 127\.0\.0\.1:\d+ after 1 s"):
         ds.join_processes(f"127.0.0.1:{free_port()}", 2, 1, seconds=1)
     assert time.monotonic() - began < 10
     with pytest.raises(ds.InputError, match="give HOST:PORT"):

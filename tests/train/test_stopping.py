@@ -1,4 +1,4 @@
-"""Ends before the last batch, and what a fit shows on its way: validation, patience, minutes, metrics, Ctrl-C."""
+"""Ends before the last batch, and what a fit reports: validation, patience, minutes, metrics, Ctrl-C."""
 
 import json
 import os
@@ -27,7 +27,7 @@ def fit(steps=100, **options):
 
 
 def test_the_model_with_the_least_validation_loss_is_returned():
-    model, history = fit(stopping=ds.Stopping(validation=lambda x: (x - 42.0) ** 2))
+    model, history = fit(early_stopping=ds.EarlyStopping(validation=lambda x: (x - 42.0) ** 2))
     assert model == 40.0
     assert np.array_equal(history.validation, (np.arange(10.0, 101.0, 10.0) - 42.0) ** 2)
     assert history.loss.shape == (100,)
@@ -35,7 +35,7 @@ def test_the_model_with_the_least_validation_loss_is_returned():
 
 
 def test_patience_ends_a_fit():
-    model, history = fit(stopping=ds.Stopping(validation=lambda x: (x - 42.0) ** 2, patience=3))
+    model, history = fit(early_stopping=ds.EarlyStopping(validation=lambda x: (x - 42.0) ** 2, patience=3))
     assert model == 40.0
     assert np.array_equal(history.loss, -np.arange(70.0))
     assert history.validation.shape == (7,)
@@ -44,58 +44,58 @@ def test_patience_ends_a_fit():
 
 def test_nan_is_never_an_improvement():
     validation = lambda x: jnp.where(x > 35.0, jnp.nan, 100.0 - x)
-    model, history = fit(stopping=ds.Stopping(validation=validation, patience=4))
+    model, history = fit(early_stopping=ds.EarlyStopping(validation=validation, patience=4))
     assert model == 30.0
     assert np.isnan(history.validation[3:]).all()
     assert history.loss.shape == (70,)
-    _, history = fit(stopping=ds.Stopping(validation=lambda x: x * jnp.nan, patience=4))
+    _, history = fit(early_stopping=ds.EarlyStopping(validation=lambda x: x * jnp.nan, patience=4))
     assert history.loss.shape == (40,)
 
 
 def test_a_fit_that_lost_its_patience_does_not_go_on(tmp_path):
-    stopping = ds.Stopping(validation=lambda x: (x - 42.0) ** 2, patience=3)
-    first = fit(stopping=stopping, checkpoint=tmp_path / "fit.ckpt")
+    early_stopping = ds.EarlyStopping(validation=lambda x: (x - 42.0) ** 2, patience=3)
+    first = fit(early_stopping=early_stopping, checkpoint=tmp_path / "fit.ckpt")
     seen = []
-    again = fit(stopping=stopping, checkpoint=tmp_path / "fit.ckpt", watch=seen.append)
+    again = fit(early_stopping=early_stopping, checkpoint=tmp_path / "fit.ckpt", callback=seen.append)
     assert seen == []
     assert again[0] == first[0] == 40.0
     assert again[1].stopped == "patience"
 
 
 @pytest.mark.parametrize(
-    ("stopping", "message"),
+    ("early_stopping", "message"),
     [
-        (ds.Stopping(patience=3), "patience needs a validation loss"),
-        (ds.Stopping(validation=lambda x: x * jnp.ones(2)), r"the validation loss has shape \(2,\)"),
+        (ds.EarlyStopping(patience=3), "patience needs a validation loss"),
+        (ds.EarlyStopping(validation=lambda x: x * jnp.ones(2)), r"the validation loss has shape \(2,\)"),
     ],
 )
-def test_stopping_that_makes_no_sense(stopping, message):
+def test_stopping_that_makes_no_sense(early_stopping, message):
     with pytest.raises(ds.InputError, match=message):
-        fit(stopping=stopping)
+        fit(early_stopping=early_stopping)
 
 
 def test_minutes_end_a_fit_which_can_go_on(tmp_path):
     path = tmp_path / "fit.ckpt"
     slow = lambda _: time.sleep(0.02)
     began = time.monotonic()
-    model, history = fit(100_000, stopping=ds.Stopping(minutes=0.5 / 60), watch=slow, checkpoint=path)
+    model, history = fit(100_000, early_stopping=ds.EarlyStopping(minutes=0.5 / 60), callback=slow, checkpoint=path)
     # Half a second, and the call that was under way, saving and compiling.
     assert time.monotonic() - began < 10.0
     assert history.stopped == "minutes"
     assert 0 < len(history.loss) < 100_000
     assert model == len(history.loss)
-    more, history_2 = fit(100_000, stopping=ds.Stopping(minutes=0.5 / 60), watch=slow, checkpoint=path)
+    more, history_2 = fit(100_000, early_stopping=ds.EarlyStopping(minutes=0.5 / 60), callback=slow, checkpoint=path)
     assert more == len(history_2.loss) > len(history.loss)
     assert history_2.seconds > history.seconds
 
 
 def test_what_a_watcher_sees():
-    moments = []
-    fit(25, watch=lambda moment: moments.append((moment, moment.model())), non_finite="skip")
-    assert [moment.step for moment, _ in moments] == [10, 20, 25]
-    assert [float(model) for _, model in moments] == [10.0, 20.0, 25.0]
-    assert np.array_equal(np.concatenate([moment.losses for moment, _ in moments]), -np.arange(25.0))
-    assert all(moment.validation is None and not moment.dropped.any() for moment, _ in moments)
+    reports = []
+    fit(25, callback=lambda progress: reports.append((progress, progress.model())), non_finite="skip")
+    assert [progress.step for progress, _ in reports] == [10, 20, 25]
+    assert [float(model) for _, model in reports] == [10.0, 20.0, 25.0]
+    assert np.array_equal(np.concatenate([progress.losses for progress, _ in reports]), -np.arange(25.0))
+    assert all(progress.validation is None and not progress.dropped.any() for progress, _ in reports)
 
 
 def test_metrics_of_a_fit_that_broke_off_are_those_of_a_whole_one(tmp_path):
@@ -105,26 +105,26 @@ def test_metrics_of_a_fit_that_broke_off_are_those_of_a_whole_one(tmp_path):
     def run(name, end=100):
         metrics = ds.MetricsFile(tmp_path / f"{name}.jsonl")
 
-        def watch(moment):
-            metrics(moment)
-            if moment.step == end:
+        def callback(progress):
+            metrics(progress)
+            if progress.step == end:
                 raise Stop
 
         bad = jnp.arange(95) == 33
         loss = lambda x, bad: jnp.where(bad, jnp.nan, -x)
-        stopping = ds.Stopping(validation=lambda x: (x - 42.0) ** 2)
+        early_stopping = ds.EarlyStopping(validation=lambda x: (x - 42.0) ** 2)
         saved = ds.Checkpoint(tmp_path / f"{name}.ckpt", calls=2)
         options = {"steps_per_call": 10, "progress": False, "non_finite": "skip"}
-        ds.fit(loss, START, RATE, bad, watch=watch, stopping=stopping, checkpoint=saved, **options)
+        ds.fit(loss, START, RATE, bad, callback=callback, early_stopping=early_stopping, checkpoint=saved, **options)
 
-    run("whole")
+    run("complete")
     with pytest.raises(Stop):
         run("cut", end=60)
     # A line that a crash has cut, after one that lies beyond the last checkpoint.
     with (tmp_path / "cut.jsonl").open("a") as file:
         file.write('{"step": 70, "lo')
     run("cut")
-    text = (tmp_path / "whole.jsonl").read_text()
+    text = (tmp_path / "complete.jsonl").read_text()
     assert (tmp_path / "cut.jsonl").read_text() == text
     lines = [json.loads(line) for line in text.splitlines()]
     assert [line["step"] for line in lines] == [10, 20, 30, 40, 50, 60, 70, 80, 90, 95]
@@ -140,13 +140,13 @@ import diffsim as ds
 # A shell that starts its children in the background has them ignore the signal.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-def watch(moment):
-    print(moment.step, flush=True)
+def callback(progress):
+    print(progress.step, flush=True)
     time.sleep(0.01)
 
-checkpoint = ds.Checkpoint(sys.argv[1], seconds=1e9)
+saved = ds.Checkpoint(sys.argv[1], seconds=1e9)
 steps = jnp.zeros(int(sys.argv[2]))
-ds.fit(lambda x, _: -x, jnp.array(0.0), optax.sgd(1.0), steps, steps_per_call=10, checkpoint=checkpoint, watch=watch)
+ds.fit(lambda x, _: -x, jnp.array(0.0), optax.sgd(1.0), steps, steps_per_call=10, checkpoint=saved, callback=callback)
 """
 
 
@@ -163,7 +163,7 @@ def test_control_c_saves_and_says_how_to_go_on(tmp_path):
     assert process.returncode != 0
     assert "KeyboardInterrupt" in err
     step = int(ds.io.checkpoint.read(path).leaves["done"].value)
-    assert f"interrupted: step {step} of 1000000 is saved in {path}; the same call goes on from there" in err
+    assert f"interrupted: step {step} of 1000000 is saved in {path}; the same call resumes from there" in err
     # The last step shown is the one that is saved, or the one before it if the signal came as it was shown.
     shown = int(out.split()[-1]) if out.split() else 50
     assert step in (shown, shown - 10)

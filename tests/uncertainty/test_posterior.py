@@ -1,4 +1,4 @@
-"""From fits to beliefs: covariances against closed forms and SciPy, coverage, flat directions, bounds."""
+"""Posteriors of fits: covariances against closed forms and SciPy, coverage, flat directions, bounds."""
 
 import equinox as eqx
 import jax
@@ -10,7 +10,7 @@ from scipy import stats
 from scipy.optimize import curve_fit
 
 import diffsim as ds
-from diffsim import InputError, Scalar, WorkFailed, param
+from diffsim import InputError, RunError, Scalar, param
 
 X = jnp.linspace(-1.0, 2.0, 20)
 SEEN = 2.0 * X + 0.5 + 0.3 * jnp.sin(9 * X)
@@ -28,34 +28,34 @@ def line(model, seen):
 @pytest.fixture(scope="module")
 def fitted():
     model, _ = ds.fit_least_squares(line, Line(), SEEN, progress=False)
-    return model, ds.belief(line, model, SEEN)
+    return model, ds.posterior(line, model, SEEN)
 
 
 def test_linear_regression_has_its_closed_form(fitted):
-    model, found = fitted
+    model, posterior = fitted
     matrix = np.stack([X, np.ones(20)], axis=1)
     variance = np.sum(np.square(line(model, SEEN))) / 18
     closed = variance * np.linalg.inv(matrix.T @ matrix)
-    np.testing.assert_allclose(found.covariance, closed, rtol=1e-12)
-    np.testing.assert_allclose(found.std(), np.sqrt(np.diag(closed)), rtol=1e-12)
-    assert float(found.correlation()[0, 1]) == pytest.approx(closed[0, 1] / np.sqrt(np.prod(np.diag(closed))))
-    assert (float(found.freedom), float(found.noise)) == (18, pytest.approx(np.sqrt(variance)))
-    # The band of a line and of a new point beside it: the textbook's formulas.
+    np.testing.assert_allclose(posterior.covariance, closed, rtol=1e-12)
+    np.testing.assert_allclose(posterior.std(), np.sqrt(np.diag(closed)), rtol=1e-12)
+    assert float(posterior.correlation()[0, 1]) == pytest.approx(closed[0, 1] / np.sqrt(np.prod(np.diag(closed))))
+    assert (float(posterior.degrees_of_freedom), float(posterior.noise)) == (18, pytest.approx(np.sqrt(variance)))
+    # The band of a line and of a new point near it: the textbook's formulas.
     at = jnp.array([0.0, 3.0])
     predict = lambda model: model.slope * at + model.offset
     spread = np.sqrt(variance * (1 / 20 + (np.asarray(at) - X.mean()) ** 2 / np.sum((X - X.mean()) ** 2)))
     for observed, std in ((False, spread), (True, np.sqrt(spread**2 + variance))):
-        band = found.band(predict, 0.95, observed=observed)
+        band = posterior.credible_band(predict, 0.95, include_noise=observed)
         np.testing.assert_allclose(band.std, std, rtol=1e-12)
         np.testing.assert_allclose(band.high - band.value, stats.t(18).ppf(0.975) * std, rtol=1e-10)
         np.testing.assert_allclose(band.value - band.low, band.high - band.value, rtol=1e-10)
 
 
 def test_known_noise_takes_the_place_of_its_estimate(fitted):
-    found = ds.belief(line, fitted[0], SEEN, noise=0.5)
+    posterior = ds.posterior(line, fitted[0], SEEN, noise=0.5)
     matrix = np.stack([X, np.ones(20)], axis=1)
-    np.testing.assert_allclose(found.covariance, 0.25 * np.linalg.inv(matrix.T @ matrix), rtol=1e-12)
-    assert float(found.quantile(0.9)) == pytest.approx(stats.norm.ppf(0.95))
+    np.testing.assert_allclose(posterior.covariance, 0.25 * np.linalg.inv(matrix.T @ matrix), rtol=1e-12)
+    assert float(posterior.critical_value(0.9)) == pytest.approx(stats.norm.ppf(0.95))
 
 
 TS = jnp.linspace(0.0, 4.0, 40)
@@ -81,13 +81,13 @@ TRUE = Wave(amplitude=2.0, omega=2.0, decay=0.3, phase=0.4)
 def test_a_nonlinear_fit_has_the_covariance_of_scipy():
     seen = TRUE(TS) + 0.1 * jax.random.normal(jax.random.key(0), TS.shape)
     model, _ = ds.fit_least_squares(wave, Wave(), seen, progress=False)
-    found = ds.belief(wave, model, seen)
+    posterior = ds.posterior(wave, model, seen)
     form = lambda t, a, w, d, p: a * np.exp(-d * t) * np.cos(w * t + p)
     values, covariance = curve_fit(form, TS, seen, p0=[1.5, 1.8, 0.5, 0.0], xtol=1e-12, ftol=1e-12)
     np.testing.assert_allclose(jax.tree.leaves(model), values, rtol=1e-6)
     # SciPy's Jacobian is one of differences.
-    np.testing.assert_allclose(found.covariance, covariance, rtol=1e-3, atol=1e-6)
-    rows = {row.path: row for row in found.rows(0.9)}
+    np.testing.assert_allclose(posterior.covariance, covariance, rtol=1e-3, atol=1e-6)
+    rows = {row.path: row for row in posterior.summary(0.9)}
     assert rows["omega"].unit == "rad/s"
     assert rows["omega"].low < float(model.omega) < rows["omega"].high
     reach = stats.t(36).ppf(0.95) * rows["omega"].std
@@ -96,11 +96,11 @@ def test_a_nonlinear_fit_has_the_covariance_of_scipy():
 
 
 def test_the_hessian_of_a_likelihood_agrees_where_the_model_is_linear(fitted):
-    model, found = fitted
-    nll = lambda model, seen: jnp.sum(line(model, seen) ** 2) / (2 * found.noise**2)
-    np.testing.assert_allclose(ds.laplace(nll, model, SEEN).covariance, found.covariance, rtol=1e-10)
-    with pytest.raises(WorkFailed, match="the loss curves downwards at this model: it is no minimum"):
-        ds.laplace(lambda model, seen: -nll(model, seen), model, SEEN)
+    model, posterior = fitted
+    nll = lambda model, seen: jnp.sum(line(model, seen) ** 2) / (2 * posterior.noise**2)
+    np.testing.assert_allclose(ds.laplace_posterior(nll, model, SEEN).covariance, posterior.covariance, rtol=1e-10)
+    with pytest.raises(RunError, match="the loss curves downwards at this model: it is no minimum"):
+        ds.laplace_posterior(lambda model, seen: -nll(model, seen), model, SEEN)
 
 
 def test_the_laplace_approximation_of_a_rate_has_its_closed_form():
@@ -111,41 +111,41 @@ def test_the_laplace_approximation_of_a_rate_has_its_closed_form():
 
     counts = jnp.array([3.0, 5.0, 4.0, 7.0, 2.0])
     nll = lambda model, counts: jnp.sum(model.rate - counts * jnp.log(model.rate))
-    model, _ = ds.minimise(nll, Rate(), counts, progress=False)
+    model, _ = ds.minimize(nll, Rate(), counts, progress=False)
     assert float(model.rate) == pytest.approx(4.2, rel=1e-7)
-    assert float(ds.laplace(nll, model, counts).covariance[0, 0]) == pytest.approx(4.2 / 5, rel=1e-6)
+    assert float(ds.laplace_posterior(nll, model, counts).covariance[0, 0]) == pytest.approx(4.2 / 5, rel=1e-6)
 
 
-def many_beliefs(count, seed):
+def many_posteriors(count, seed):
     """Fits of the wave to so many noisy sets of data, and what is believed of each."""
     seen = TRUE(TS)[None] + 0.1 * jax.random.normal(jax.random.key(seed), (count, 40))
     starts = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count,)), Wave())
-    fits = ds.fit_many(wave, starts, seen, each=True)
+    fits = ds.fit_many(wave, starts, seen, separate_data=True)
     assert np.all(np.asarray(fits.status) == ds.FitStatus.CONVERGED)
 
     @eqx.filter_jit
     @eqx.filter_vmap
     def believe(model, seen):
-        found = ds.belief(wave, model, seen)
-        return found, found.spread(lambda model: model(TS))
+        posterior = ds.posterior(wave, model, seen)
+        return posterior, posterior.delta_method(lambda model: model(TS))
 
     return believe(fits.models, seen)
 
 
 def test_bands_and_intervals_cover_the_truth_as_often_as_they_say():
     """Of 90% bands over 200 fits 87 to 93% hold the truth; over 2,000 fits, 88.5 to 91.5%."""
-    found, (value, std) = many_beliefs(2000, 0)
-    reach = found.quantile(0.9)[:, None]
+    posterior, (value, std) = many_posteriors(2000, 0)
+    reach = posterior.critical_value(0.9)[:, None]
     inside = np.abs(value - TRUE(TS)[None]) <= reach * std
     assert 0.87 <= inside[:200].mean() <= 0.93
     assert 0.885 <= inside.mean() <= 0.915
-    values, truth = np.stack(jax.tree.leaves(found.trained), axis=1), np.array(jax.tree.leaves(TRUE))
-    stds = np.sqrt(np.asarray(jnp.diagonal(found.covariance, axis1=1, axis2=2)))
+    values, truth = np.stack(jax.tree.leaves(posterior.trained), axis=1), np.array(jax.tree.leaves(TRUE))
+    stds = np.sqrt(np.asarray(jnp.diagonal(posterior.covariance, axis1=1, axis2=2)))
     covered = np.abs(values - truth) <= reach * stds
     # The standard error of each of the four shares is 0.7%.
     assert np.all(np.abs(covered.mean(axis=0) - 0.9) < 0.02)
     # Residuals tell the noise: its square is chi-squared with 36 degrees of freedom.
-    assert float(np.mean(found.noise**2)) == pytest.approx(0.01, rel=0.02)
+    assert float(np.mean(posterior.noise**2)) == pytest.approx(0.01, rel=0.02)
 
 
 class Product(eqx.Module):
@@ -163,29 +163,29 @@ def product(model, seen):
 def test_a_direction_that_data_leave_open_is_named():
     """Only a b is seen: a may grow by as many percent as b falls. c is on its bound."""
     model = Product()
-    found = ds.belief(product, model, product(model, 0.0) + 0.1 * jnp.sin(5 * X))
-    (direction,) = found.flat_directions()
+    posterior = ds.posterior(product, model, product(model, 0.0) + 0.1 * jnp.sin(5 * X))
+    (direction,) = posterior.flat_directions()
     assert set(direction) == {"a", "b"}
     assert direction["a"] == pytest.approx(-direction["b"], rel=1e-6)
-    rows = {row.path: row for row in found.rows()}
+    rows = {row.path: row for row in posterior.summary()}
     assert [rows[name].remark for name in ("a", "b", "c", "gains[1]")] == [*2 * ["not determined"], "at its bound", ""]
     assert (rows["a"].low, rows["a"].high) == (-np.inf, np.inf)
     assert np.isnan(rows["c"].std)
     predict = lambda model: jnp.stack([model.a * model.b, model.a, model.gains[1]])
-    std = found.band(predict).std
+    std = posterior.credible_band(predict).std
     assert np.isfinite(std[0])
     assert np.isinf(std[1])
     # What is seen is known as well as if its parts were one parameter, and c as one that is fixed.
     matrix = jnp.stack([X, jnp.cos(X), jnp.cos(2 * X)], axis=1)
-    spread = np.sqrt(np.diag(np.linalg.inv(matrix.T @ matrix))) * float(found.noise)
+    spread = np.sqrt(np.diag(np.linalg.inv(matrix.T @ matrix))) * float(posterior.noise)
     np.testing.assert_allclose((std[0], std[2]), spread[[0, 2]], rtol=1e-9)
-    assert float(found.freedom) == 20 - 3
+    assert float(posterior.degrees_of_freedom) == 20 - 3
 
 
 def test_intervals_never_leave_the_bounds():
     model = Wave(amplitude=0.05, omega=2.0, decay=0.3, phase=0.4)
-    found = ds.belief(wave, model, model(TS) + 0.1 * jnp.sin(50 * TS))
-    low, high = found.intervals(0.99)
+    posterior = ds.posterior(wave, model, model(TS) + 0.1 * jnp.sin(50 * TS))
+    low, high = posterior.credible_intervals(0.99)
     assert np.all(low[:3] >= np.array([0.0, 0.5, 0.0]))
     assert np.all(high[:2] <= np.array([10.0, 4.0]))
     assert np.all(low < high)
@@ -193,16 +193,16 @@ def test_intervals_never_leave_the_bounds():
 
 def test_only_what_trains_is_believed(fitted):
     model, _ = fitted
-    found = ds.belief(line, model, SEEN, train=ds.trainable(model, "slope"))
-    assert [row.path for row in found.rows()] == ["slope"]
-    assert float(found.covariance[0, 0]) == pytest.approx(float(found.noise) ** 2 / float(jnp.sum(X**2)))
+    posterior = ds.posterior(line, model, SEEN, filter_spec=ds.trainable(model, "slope"))
+    assert [row.path for row in posterior.summary()] == ["slope"]
+    assert float(posterior.covariance[0, 0]) == pytest.approx(float(posterior.noise) ** 2 / float(jnp.sum(X**2)))
 
 
 def test_bad_input_is_named(fitted):
     two = lambda model, _: jnp.stack([model.slope, model.offset])
-    with pytest.raises(InputError, match="2 residuals cannot tell the noise beside 2 parameters: give noise="):
-        ds.belief(two, fitted[0])
+    with pytest.raises(InputError, match="2 residuals cannot determine the noise and 2 parameters: give noise="):
+        ds.posterior(two, fitted[0])
     with pytest.raises(InputError, match=r"level=90: give a share between 0 and 1"):
-        fitted[1].intervals(90)
+        fitted[1].credible_intervals(90)
     with pytest.raises(InputError, match="nothing to train"):
-        ds.belief(line, fitted[0], SEEN, train=ds.frozen(fitted[0], "*"))
+        ds.posterior(line, fitted[0], SEEN, filter_spec=ds.frozen(fitted[0], "*"))

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 import diffsim as ds
-from diffsim import InputError, Scalar, WorkFailed, param
+from diffsim import InputError, RunError, Scalar, param
 
 X = jnp.linspace(-1.0, 2.0, 20)
 SEEN = 2.0 * X + 0.5 + 0.3 * jnp.sin(9 * X)
@@ -24,15 +24,15 @@ def line(model, seen):
 
 def test_the_profile_of_a_line_is_its_students_interval():
     model, _ = ds.fit_least_squares(line, Line(), SEEN, progress=False)
-    found = ds.profile(line, model, SEEN, path="offset", level=0.95)
-    reach = stats.t(18).ppf(0.975) * float(ds.belief(line, model, SEEN).std()[1])
+    profile = ds.profile_likelihood(line, model, SEEN, path="offset", level=0.95)
+    reach = stats.t(18).ppf(0.975) * float(ds.posterior(line, model, SEEN).std()[1])
     # Narrowed down to 1e-4 of the distance.
-    assert found.high - found.value == pytest.approx(reach, rel=2e-4)
-    assert found.value - found.low == pytest.approx(reach, rel=2e-4)
-    assert found.open == (False, False)
+    assert profile.high - profile.value == pytest.approx(reach, rel=2e-4)
+    assert profile.value - profile.low == pytest.approx(reach, rel=2e-4)
+    assert profile.open == (False, False)
     # A straight line in standard deviations.
     slope = stats.t(18).ppf(0.975) / reach
-    np.testing.assert_allclose(found.points[:, 1], slope * (found.points[:, 0] - found.value), atol=1e-6)
+    np.testing.assert_allclose(profile.points[:, 1], slope * (profile.points[:, 0] - profile.value), atol=1e-6)
 
 
 class Decay(eqx.Module):
@@ -44,42 +44,42 @@ def test_a_curved_model_has_an_interval_that_is_not_symmetric():
     ts = jnp.linspace(0.0, 3.0, 15)
     residuals = lambda model, seen: jnp.exp(-model.rate * ts) - seen
     seen = jnp.exp(-2.0 * ts)
-    found = ds.profile(residuals, Decay(rate=2.0), seen, path="rate", noise=0.2)
-    for end in (found.low, found.high):
+    profile = ds.profile_likelihood(residuals, Decay(rate=2.0), seen, path="rate", noise=0.2)
+    for end in (profile.low, profile.high):
         excess = np.sum(np.square(residuals(Decay(rate=end), seen))) / 0.04
         assert excess == pytest.approx(stats.chi2(1).ppf(0.9), rel=3e-4)
-    assert found.high - 2.0 > 1.5 * (2.0 - found.low)
+    assert profile.high - 2.0 > 1.5 * (2.0 - profile.low)
 
 
 def test_ends_on_a_bound_or_at_infinity_are_open():
     model, _ = ds.fit_least_squares(line, Line(), 4.9 * X, progress=False)
-    wide = ds.profile(line, model, 4.9 * X, path="slope", noise=1.0)
+    wide = ds.profile_likelihood(line, model, 4.9 * X, path="slope", noise=1.0)
     assert (wide.high, wide.open) == (5.0, (False, True))
-    # On the bound itself, with the other parameter fitted anew.
+    # On the bound itself, with the other parameter fitted again.
     model, _ = ds.fit_least_squares(line, Line(), 6.0 * X, progress=False)
-    on = ds.profile(line, model, 6.0 * X, path="slope", noise=1.0)
+    on = ds.profile_likelihood(line, model, 6.0 * X, path="slope", noise=1.0)
     assert (on.value, on.high, on.open) == (5.0, 5.0, (False, True))
     assert on.low < 5.0
     nothing = lambda model, seen: line(eqx.tree_at(lambda m: m.offset, model, model.slope * 0), seen)
     model, _ = ds.fit_least_squares(nothing, Line(), SEEN, progress=False)
-    flat = ds.profile(nothing, model, SEEN, path="offset")
+    flat = ds.profile_likelihood(nothing, model, SEEN, path="offset")
     assert (flat.low, flat.high, flat.open) == (-np.inf, np.inf, (True, True))
 
 
 def test_others_on_their_bounds_are_fitted_again():
     model, history = ds.fit_least_squares(line, Line(), 6.0 * X, progress=False)
     assert history.at_bound == ("slope",)
-    found = ds.profile(line, model, 6.0 * X, path="offset", noise=1.0)
-    assert found.low < float(model.offset) < found.high
+    profile = ds.profile_likelihood(line, model, 6.0 * X, path="offset", noise=1.0)
+    assert profile.low < float(model.offset) < profile.high
 
 
 def test_a_better_fit_elsewhere_is_reported():
-    with pytest.raises(WorkFailed, match=r"offset=.* fits better .* than the model given .*: fit it again from there"):
-        ds.profile(line, Line(slope=2.0, offset=3.0), SEEN, path="offset", noise=0.1)
+    with pytest.raises(RunError, match=r"offset=.* fits better .* than the model given .*: fit it again from there"):
+        ds.profile_likelihood(line, Line(slope=2.0, offset=3.0), SEEN, path="offset", noise=0.1)
 
 
 def test_the_parameter_must_be_one_that_trains():
     with pytest.raises(InputError, match=r"path='gain': give one trained number, one of slope, offset"):
-        ds.profile(line, Line(), SEEN, path="gain")
+        ds.profile_likelihood(line, Line(), SEEN, path="gain")
     with pytest.raises(InputError, match=r"path='offset': give one trained number, one of slope"):
-        ds.profile(line, Line(), SEEN, path="offset", train=ds.trainable(Line(), "slope"))
+        ds.profile_likelihood(line, Line(), SEEN, path="offset", filter_spec=ds.trainable(Line(), "slope"))

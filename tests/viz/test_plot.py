@@ -13,10 +13,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
 from PIL import Image
 
-from diffsim._errors import InputError, WorkFailed
-from diffsim.control import Growth
-from diffsim.uncertainty.posterior import Band
-from diffsim.uncertainty.profile_likelihood import Profile
+from diffsim._errors import InputError, RunError
+from diffsim.control import GradientGrowth
+from diffsim.uncertainty.posterior import CredibleBand
+from diffsim.uncertainty.profile_likelihood import ProfileLikelihood
 from diffsim.viz import plot
 from diffsim.viz.animation import PALETTE, Animation, Disc, Polyline, bounds
 
@@ -51,7 +51,7 @@ def test_seed_curves_are_worst_median_and_best_at_each_step():
 
 
 def test_growth_of_gradients_starts_at_one():
-    grown = Growth(np.array([1, 4]), np.array([2.0, 8.0]), np.array([1.0, 1.0]), 4, 50.0)
+    grown = GradientGrowth(np.array([1, 4]), np.array([2.0, 8.0]), np.array([1.0, 1.0]), 4, 50.0)
     (line,) = plot.gradient_growth({"true": grown}, 0.5).axes[0].lines
     np.testing.assert_array_equal(line.get_xydata(), [[0.5, 1.0], [2.0, 4.0]])
 
@@ -206,7 +206,7 @@ def test_a_picture_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
         before = save(tmp_path / name).read_bytes()
         with monkeypatch.context() as patch:
             patch.setattr(os, "fsync", full_disk)
-            with pytest.raises(WorkFailed, match="was not saved: No space left on device"):
+            with pytest.raises(RunError, match="was not saved: No space left on device"):
                 save(tmp_path / name)
         assert (tmp_path / name).read_bytes() == before
     assert sorted(os.listdir(tmp_path)) == ["a.PNG", "a.gif", "a.svg"]
@@ -257,7 +257,7 @@ def test_pictures_stand_side_by_side_under_their_names():
 
 
 def test_a_band_holds_the_measurements_and_their_residuals():
-    band = Band(TIMES, 0.1 + 0 * TIMES, TIMES - 0.2, TIMES + 0.2)
+    band = CredibleBand(TIMES, 0.1 + 0 * TIMES, TIMES - 0.2, TIMES + 0.2)
     seen = np.where(TIMES > 0.85, np.nan, TIMES + 0.1)
     figure = plot.fit_band(TIMES, seen, band, 0.05, "time (s)", "angle (rad)", level=0.9)
     above, below = figure.axes
@@ -272,7 +272,7 @@ def test_a_band_holds_the_measurements_and_their_residuals():
 
 def test_a_profile_stands_beside_its_linear_one():
     points = np.array([[1.0, -2.0], [2.0, 0.0], [3.0, 1.5]])
-    figure = plot.profile_curve(Profile("x", 2.0, 1.0, 3.0, (False, False), points), 0.5, 1.7, "x (m)")
+    figure = plot.profile_curve(ProfileLikelihood("x", 2.0, 1.0, 3.0, (False, False), points), 0.5, 1.7, "x (m)")
     linear, found, *levels = figure.axes[0].lines
     np.testing.assert_array_equal(linear.get_ydata(), [-2.0, 0.0, 2.0])
     np.testing.assert_array_equal(found.get_xydata(), points)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffsim._errors import InputError, WorkFailed
+from diffsim._errors import InputError, RunError
 from diffsim.viz import report
 from diffsim.viz.report import Animation, Disc, Polyline, Report
 
@@ -124,7 +124,7 @@ def test_a_page_that_cannot_be_written_leaves_no_file(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full_disk)
-    with pytest.raises(WorkFailed, match=r"report\.html was not saved: No space left on device"):
+    with pytest.raises(RunError, match=r"report\.html was not saved: No space left on device"):
         Report("Throw").write(tmp_path / "report.html")
     assert list(tmp_path.iterdir()) == []
 

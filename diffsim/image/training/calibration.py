@@ -52,7 +52,7 @@ def recover(start: Chain, steps: int, *, key: PRNGKeyArray) -> tuple[Chain, floa
     camera = CAMERA._replace(tone=False, bits=None)
     data = (jax.vmap(lambda x: unprocess(x, camera=camera))(scenes), scenes)
     free = trainable(start, "stages.balance", "stages.color")
-    fitted, history = fit_least_squares(_residuals, start, data, steps=steps, train=free)
+    fitted, history = fit_least_squares(_residuals, start, data, steps=steps, filter_spec=free)
     return fitted, float(np.nanmin(history.loss))  # not a number where a step was rejected
 
 

@@ -58,7 +58,7 @@ def _alone(chain: Chain, name: str, loss, optimizer, steps: int, *, squares, key
     part, target = (_upto(chain, name), partial(own_target, name)) if own_targets else (chain, finished)
     model = (part, squares)
     free = trainable(model, f"0.stages.{name}")
-    (part, _), _ = fit_patches(partial(loss, target=target), model, optimizer, steps=steps, key=key, train=free)
+    (part, _), _ = fit_patches(partial(loss, target=target), model, optimizer, steps=steps, key=key, filter_spec=free)
     return chain.replace(**{name: part.stages[name]})
 
 

@@ -14,7 +14,8 @@ from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
 from ..._extras import extra
 from ...parameters import frozen
-from ...train.fit import History, fit
+from ...train.fit import fit
+from ...train.history import History
 from ..chain import Chain
 from ..demosaicing.bayer import mosaic
 from ..demosaicing.denoising_network import DenoisingDemosaic
@@ -129,7 +130,7 @@ def train(
         return chain, history
     model = (with_constants(chain, squares, key=first, checkpoint=saved("constants")), squares)
     free = frozen(model, "0.stages.balance", "0.stages.color")
-    (chain, _), history = learn(noisy_loss, model, orthogonal(steps), train=free)
+    (chain, _), history = learn(noisy_loss, model, orthogonal(steps), filter_spec=free)
     return chain, history
 
 
@@ -150,7 +151,7 @@ def with_constants(chain: Chain, squares: Array, *, key: PRNGKeyArray, checkpoin
     model = (chain.replace(demosaic=malvar), squares)
     free, optimizer = frozen(model, "0.stages.sharpen"), schedule(CONSTANTS, CONSTANTS_RATE)
     (trained, _), _ = fit_patches(
-        noise_free_loss, model, optimizer, steps=CONSTANTS, key=key, train=free, checkpoint=checkpoint
+        noise_free_loss, model, optimizer, steps=CONSTANTS, key=key, filter_spec=free, checkpoint=checkpoint
     )
     return trained.replace(demosaic=chain.stages["demosaic"])
 

@@ -1,4 +1,4 @@
-"""Missing measurements are no measurements: all that is said of a fit is as if the gaps were not in the data."""
+"""Missing measurements do not count: a fit with gaps in its data has the posterior of the data without them."""
 
 import equinox as eqx
 import jax
@@ -47,14 +47,17 @@ def test_a_fit_with_gaps_is_that_of_the_rest(residuals, kind):
         model = {name: jnp.array(value, kind) for name, value in MODEL.items()}
         gaps, rest = [(kind(x), kind(seen)) for x, seen in ((X, WITH_GAPS), (X[~GAPS], SEEN[~GAPS]))]
         fitted, _ = ds.fit_least_squares(residuals, model, gaps, progress=False)
-        found, plain = ds.belief(residuals, fitted, gaps), ds.belief(residuals, fitted, rest)
+        posterior, plain = ds.posterior(residuals, fitted, gaps), ds.posterior(residuals, fitted, rest)
         (slope, offset), covariance, noise, freedom = closed_form(X[~GAPS], SEEN[~GAPS])
         np.testing.assert_allclose((fitted["slope"], fitted["offset"]), (slope, offset), rtol=rtol)
-        np.testing.assert_allclose(found.covariance, covariance[::-1, ::-1], rtol=rtol)
-        assert float(found.noise) == pytest.approx(noise, rel=rtol)
-        assert int(found.freedom) == freedom
+        np.testing.assert_allclose(posterior.covariance, covariance[::-1, ::-1], rtol=rtol)
+        assert float(posterior.noise) == pytest.approx(noise, rel=rtol)
+        assert int(posterior.degrees_of_freedom) == freedom
         for observed in (False, True):
-            bands = [b.band(lambda m: m["slope"] * X.astype(kind), 0.9, observed=observed) for b in (found, plain)]
+            bands = [
+                b.credible_band(lambda m: m["slope"] * X.astype(kind), 0.9, include_noise=observed)
+                for b in (posterior, plain)
+            ]
             np.testing.assert_allclose(bands[0].high, bands[1].high, rtol=rtol, atol=rtol)
 
 
@@ -63,17 +66,17 @@ def test_a_profile_with_gaps_is_the_interval_of_the_rest(kind):
     with jax.enable_x64(kind is np.float64):
         values, covariance, _, freedom = closed_form(X[~GAPS], SEEN[~GAPS])
         model = dict(zip(("slope", "offset"), jnp.asarray(values, kind), strict=True))
-        found = ds.profile(by_where, model, (kind(X), kind(WITH_GAPS)), path="slope", level=0.9)
+        profile = ds.profile_likelihood(by_where, model, (kind(X), kind(WITH_GAPS)), path="slope", level=0.9)
         reach = stats.t(freedom).ppf(0.95) * np.sqrt(covariance[0, 0])
         # Narrowed down to 1e-4 of the distance; float32 resolves the difference of two losses to about 1e-3.
-        assert found.high - found.value == pytest.approx(reach, rel=2e-4 if kind is np.float64 else 3e-3)
+        assert profile.high - profile.value == pytest.approx(reach, rel=2e-4 if kind is np.float64 else 3e-3)
 
 
 def test_it_is_so_under_jit_and_vmap():
     data = (np.stack([X, X]), np.stack([WITH_GAPS, SEEN]))
     model = {"slope": jnp.array(2.0), "offset": jnp.array(0.5)}
-    found = eqx.filter_jit(jax.vmap(lambda data: ds.belief(by_where, model, data).freedom))(data)
-    np.testing.assert_array_equal(found, [13, 18])
+    degrees = eqx.filter_jit(jax.vmap(lambda data: ds.posterior(by_where, model, data).degrees_of_freedom))(data)
+    np.testing.assert_array_equal(degrees, [13, 18])
 
 
 class Line(eqx.Module):
@@ -85,9 +88,9 @@ def test_a_residual_that_is_zero_by_chance_is_a_measurement():
     x, model = jnp.array([-1.0, 0.0, 1.0, 2.0]), Line()
     line = lambda model, seen: model.slope * x + model.offset - seen
     seen = line(model, 0.0) + jnp.array([0.1, 0.0, -0.1, 0.0])
-    found = ds.belief(line, model, seen)
-    assert int(found.freedom) == 2
-    assert float(found.noise) == pytest.approx(0.1, rel=1e-12)
+    posterior = ds.posterior(line, model, seen)
+    assert int(posterior.degrees_of_freedom) == 2
+    assert float(posterior.noise) == pytest.approx(0.1, rel=1e-12)
 
 
 def test_the_count_of_measurements_may_be_given():
@@ -96,19 +99,19 @@ def test_the_count_of_measurements_may_be_given():
     through = lambda model, _: model["slope"] * x - seen
     slope = {"slope": jnp.sum(x * seen) / jnp.sum(x**2)}
     squares = float(jnp.sum(through(slope, None) ** 2))
-    assert float(ds.belief(through, slope).noise) == pytest.approx(np.sqrt(squares / 1))
-    assert float(ds.belief(through, slope, measurements=3).noise) == pytest.approx(np.sqrt(squares / 2))
+    assert float(ds.posterior(through, slope).noise) == pytest.approx(np.sqrt(squares / 1))
+    assert float(ds.posterior(through, slope, measurements=3).noise) == pytest.approx(np.sqrt(squares / 2))
 
 
-def test_too_few_measurements_beside_gaps_are_refused():
+def test_too_few_measurements_between_gaps_are_refused():
     seen = np.where(np.arange(20) < 2, SEEN, np.nan)
     model = {"slope": jnp.array(2.0), "offset": jnp.array(0.5)}
-    message = r"2 residuals \(18 of 20 are masked\) cannot tell the noise beside 2 parameters: give noise="
+    message = r"2 residuals \(18 of 20 are masked\) cannot determine the noise and 2 parameters: give noise="
     with pytest.raises(InputError, match=message):
-        ds.belief(by_where, model, (X, seen))
-    assert np.isfinite(ds.belief(by_where, model, (X, seen), noise=0.1).std()).all()
+        ds.posterior(by_where, model, (X, seen))
+    assert np.isfinite(ds.posterior(by_where, model, (X, seen), noise=0.1).std()).all()
     # Compiled code does not raise: the noise is not known.
-    assert np.isnan(jax.jit(lambda seen: ds.belief(by_where, model, (X, seen)).noise)(seen))
+    assert np.isnan(jax.jit(lambda seen: ds.posterior(by_where, model, (X, seen)).noise)(seen))
 
 
 def test_data_that_hold_nan_are_named():
@@ -116,4 +119,4 @@ def test_data_that_hold_nan_are_named():
     model = {"slope": jnp.array(2.0), "offset": jnp.array(0.5)}
     message = r"5 of 20 residuals are not finite, the first is number 0; data\['seen'\] holds NaN in row 0 \(5 of 20"
     with pytest.raises(InputError, match=message):
-        ds.belief(line, model, {"x": X, "seen": WITH_GAPS})
+        ds.posterior(line, model, {"x": X, "seen": WITH_GAPS})

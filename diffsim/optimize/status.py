@@ -1,0 +1,27 @@
+"""How a fit ended."""
+
+import enum
+
+
+class FitStatus(enum.IntEnum):
+    """How a fit ended. Up to AT_BOUND it is a minimum within the solver's tolerances."""
+
+    CONVERGED = 0
+    AT_BOUND = 1
+    STEP_LIMIT = 2
+    NON_FINITE = 3
+    NO_PROGRESS = 4
+
+    @property
+    def explanation(self) -> str:
+        """What the status means and what to do about it."""
+        return _EXPLANATIONS[self]
+
+
+_EXPLANATIONS = (
+    "converged to the solver's tolerances, within the bounds",
+    "converged, with a parameter on its bound, beyond which the loss would fall further",
+    "step limit: the solver did not reach its tolerances; raise steps, or scale the residuals",
+    "non-finite: the loss of the starting model, or of a step that the solver took, is not finite; start elsewhere",
+    "no progress: no step lowered the loss; the start is a minimum, or the derivatives there are wrong",
+)
