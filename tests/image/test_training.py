@@ -53,7 +53,7 @@ def test_constants_are_the_cameras_before_the_network_learns(chain, squares, see
 def test_one_by_one_takes_as_many_steps_as_all_together(chain, squares, steps, monkeypatch):
     counts = []
 
-    def fit(loss, model, optimizer, batches, *, train, devices, checkpoint=None):
+    def fit(loss, model, optimizer, batches, *, filter_spec, devices, checkpoint=None):
         counts.append(len(batches))
         return model, None
 

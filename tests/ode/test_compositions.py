@@ -17,9 +17,9 @@ spec.loader.exec_module(compositions)
 @pytest.mark.slow
 @pytest.mark.parametrize("first", [0, 1000])
 def test_some(first):
-    verdicts = compositions.survey(first, first + 6)
+    verdicts = compositions.survey(first, first + 4)
     assert all(text.startswith(("right", "refused")) for text in verdicts.values()), verdicts
-    assert len(verdicts) == 6
+    assert len(verdicts) == 4
 
 
 def test_the_cases_are_of_every_kind_and_most_are_to_be_right():

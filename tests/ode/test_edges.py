@@ -112,7 +112,7 @@ def test_a_failed_solve_has_no_derivative_unless_it_is_left_out():
         good, bad = end(k, 64), end(k, 2)
         return good.ys[-1] + jnp.where(bad.status == Status.FINISHED, bad.ys[-1], 0.0)
 
-    k, failed = jnp.array(3.0), lambda k: end(k, 2)[0][-1]
+    k, failed = jnp.array(3.0), lambda k: end(k, 2).ys[-1]
     assert all(np.isnan(x) for x in (failed(k), jax.grad(failed)(k), jax.jacfwd(failed)(k), jax.hessian(failed)(k)))
     # The default tolerance of 1e-6.
     for slope in (jax.grad(loss)(k), jax.jacfwd(loss)(k)):
@@ -253,7 +253,7 @@ def test_second_derivatives_of_loops_over_solves(kind, loop):
             lambda k: -jnp.log(k[1]) / k[0],
         ),
     }[kind]
-    rows = lambda k: k * jnp.array([[1.0], [1.1]])
+    rows = lambda k: k[None] * jnp.array([[1.0], [1.1]])
     total = {
         "map": lambda f: lambda k: jnp.sum(jax.lax.map(f, rows(k))),
         "scan": lambda f: lambda k: jax.lax.scan(lambda c, row: (c + f(row), None), 0.0, rows(k))[0],

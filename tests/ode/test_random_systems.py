@@ -29,8 +29,8 @@ def test_some(kind, seed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0])
 @pytest.mark.parametrize("kind", random_systems.KINDS)
 def test_many(kind, seed):
-    """2,100 systems in all; a solve may say that it failed, but rarely."""
+    """700 systems; `random_systems.py` searches any number. A solve may say that it failed, but rarely."""
     check(kind, seed, 100, 0.05)
