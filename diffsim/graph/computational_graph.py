@@ -105,8 +105,8 @@ def computational_graph(
         )
     values = program.run(inputs.leaves)
     dots = tangents(program, values, _seeds(f, args, inputs.leaves, direction))
-    bars, shares = adjoints(program, values, jnp.ones_like(values[program.results[0]]))
-    return Graph(tuple(_nodes(program, names, values, dots, bars, shares)))
+    cotangents, shares = adjoints(program, values, jnp.ones_like(values[program.results[0]]))
+    return Graph(tuple(_nodes(program, names, values, dots, cotangents, shares)))
 
 
 def _seeds(f, args, leaves, direction) -> list[Any]:
@@ -138,7 +138,7 @@ def _starred(f: Callable[..., Any], name: str) -> bool:
     return inspect.signature(f).parameters[name].kind == inspect.Parameter.VAR_POSITIONAL
 
 
-def _nodes(program: Program, inputs: list[str], values, dots, bars, shares) -> list[Node]:
+def _nodes(program: Program, inputs: list[str], values, dots, cotangents, shares) -> list[Node]:
     """The nodes of a program that has run; constants are not among them."""
     used = {slot for operation in program.operations for slot in operation.operands} | set(program.results)
     made = [slot for operation in program.operations for slot in operation.outputs if slot in used]
@@ -151,10 +151,15 @@ def _nodes(program: Program, inputs: list[str], values, dots, bars, shares) -> l
         output = next(slot for slot in operation.outputs if slot in used)
         child = names[output]
         for slot, share in zip(operation.operands, found, strict=True):
-            if share is not None and bars[output] is not None:
+            if share is not None and cotangents[output] is not None:
                 parts.setdefault(slot, []).append((child, np.asarray(share)))
     host = lambda x: None if x is None else np.asarray(x)
-    state = lambda slot: (np.asarray(values[slot]), host(dots[slot]), host(bars[slot]), tuple(parts.get(slot, ())))
+    state = lambda slot: (
+        np.asarray(values[slot]),
+        host(dots[slot]),
+        host(cotangents[slot]),
+        tuple(parts.get(slot, ())),
+    )
     nodes = [Node(names[slot], "input", (), *state(slot), "", "") for slot in program.inputs]
     for operation in program.operations:
         for number, slot in enumerate(operation.outputs):

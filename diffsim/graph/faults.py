@@ -70,20 +70,22 @@ def fault_of_adjoint(
 
     None where all adjoints are finite. Raises Stuck at an operation that jax cannot differentiate by itself.
     """
-    bars: dict[int, Any] = {}
+    cotangents: dict[int, Any] = {}
     for slot, seed in zip(program.results, seeds, strict=True):
-        bars[slot] = seed if slot not in bars or seed is None else bars[slot] + seed
+        cotangents[slot] = seed if slot not in cotangents or seed is None else cotangents[slot] + seed
     active = live_slots(program, values, [True] * len(program.inputs) if live is None else live)
     for operation in reversed(program.operations):
         given = [slot in active for slot in operation.operands]
-        if not any(given) or not any(s in active and bars.get(s) is not None for s in operation.outputs):
+        if not any(given) or not any(s in active and cotangents.get(s) is not None for s in operation.outputs):
             continue
         operands = [values[slot] for slot in operation.operands]
-        mine = [bars.get(s) if bars.get(s) is not None else jnp.zeros_like(values[s]) for s in operation.outputs]
+        mine = [
+            cotangents.get(s) if cotangents.get(s) is not None else jnp.zeros_like(values[s]) for s in operation.outputs
+        ]
         for slot, share in zip(operation.operands, pull(operation, operands, mine, given), strict=True):
             if share is not None:
-                bars[slot] = share if bars.get(slot) is None else bars[slot] + share
-                if not finite(bars[slot]):
+                cotangents[slot] = share if cotangents.get(slot) is None else cotangents[slot] + share
+                if not finite(cotangents[slot]):
                     return _deeper(operation, operands, mine, given, way)
     return None
 
@@ -107,19 +109,22 @@ def _scan(operation: Operation, operands, adjoints, live: Sequence[bool], way: W
     """The fault in the step of a scan, followed backwards, at which the adjoint of the carry stops being finite."""
     scan = scan_of(operation, operands)
     carried, given = len(scan.carry), len(scan.constants)
-    bars, rows = list(adjoints[:carried]), adjoints[carried:]
+    cotangents, rows = list(adjoints[:carried]), adjoints[carried:]
     body = replace(operation, call=lambda *x: tuple(scan.call(*x)), params={})
     walk = list(steps(operation, operands))
     moving = _moving_in_body(body, walk[0].inputs, list(live), given, carried) if walk else []
     for step in walk[::-1]:
-        seeds = [*bars, *(row[step.number] for row in rows)]
+        seeds = [*cotangents, *(row[step.number] for row in rows)]
         back = pull(body, step.inputs, seeds, moving)
         if not all(map(finite, back)):
             known = [seed if moves(x) else None for seed, x in zip(seeds, step.outputs, strict=True)]
             inside = step.program()
             return fault_of_adjoint(inside, inside.run(step.inputs), known, moving, way.into(operation, step))
         moved = back[given : given + carried]
-        bars = [jnp.zeros_like(x) if bar is None else bar for bar, x in zip(moved, scan.carry, strict=True)]
+        cotangents = [
+            jnp.zeros_like(x) if cotangent is None else cotangent
+            for cotangent, x in zip(moved, scan.carry, strict=True)
+        ]
     return None
 
 

@@ -142,22 +142,22 @@ def adjoints(program: Program, values: Sequence[Any], seed: Any) -> tuple[list[A
     reverse mode stops the adjoints: those before it are None.
     """
     live = live_slots(program, values, [True] * len(program.inputs))
-    bars: list[Any] = [jnp.zeros_like(v) if v is not None and moves(v) else None for v in values]
-    bars[program.results[0]] = seed
+    cotangents: list[Any] = [jnp.zeros_like(v) if v is not None and moves(v) else None for v in values]
+    cotangents[program.results[0]] = seed
     shares: list[list[Any]] = []
     for operation in reversed(program.operations):
         operands = [values[slot] for slot in operation.operands]
         given = [slot in live for slot in operation.operands]
-        known = all(bars[s] is not None or not moves(values[s]) for s in operation.outputs)
-        found = _shares(operation, operands, [bars[s] for s in operation.outputs], given) if known else None
+        known = all(cotangents[s] is not None or not moves(values[s]) for s in operation.outputs)
+        found = _shares(operation, operands, [cotangents[s] for s in operation.outputs], given) if known else None
         known, found = found is not None, found or [None] * len(operands)
         for number, slot in enumerate(operation.operands):
-            if found[number] is not None and bars[slot] is not None:
-                bars[slot] = bars[slot] + found[number]
+            if found[number] is not None and cotangents[slot] is not None:
+                cotangents[slot] = cotangents[slot] + found[number]
             elif given[number] and not known:
-                bars[slot] = None
+                cotangents[slot] = None
         shares.append(found)
-    return bars, shares[::-1]
+    return cotangents, shares[::-1]
 
 
 def _shares(operation: Operation, operands, adjoints, live: Sequence[bool]) -> list[Any] | None:

@@ -84,23 +84,23 @@ def _timed(stage: Callable[[Any], Any], x: Any) -> tuple[Any, float]:
 
 def _adjoints(stages: list[Callable[[Any], Any]], outputs: list[Any]) -> list[float | None]:
     """Norms of the result's derivative by the input and by every output, by vjp of one stage after the other."""
-    bar: Any = jnp.ones_like(outputs[-1])
+    cotangent: Any = jnp.ones_like(outputs[-1])
     norms: list[float | None] = [1.0]
     for stage, x in zip(stages[::-1], outputs[-2::-1], strict=True):
         moving, rest = eqx.partition(x, eqx.is_inexact_array)
 
         @eqx.filter_jit
-        def back(moving, rest, bar, stage=stage):
+        def back(moving, rest, cotangent, stage=stage):
             _, pull = jax.vjp(lambda m: eqx.filter(stage(eqx.combine(m, rest)), eqx.is_inexact_array), moving)
-            return pull(bar)[0]
+            return pull(cotangent)[0]
 
-        if bar is not None:
+        if cotangent is not None:
             try:
-                bar = back(moving, rest, bar)
+                cotangent = back(moving, rest, cotangent)
             except NO_RULE:
-                bar = None
-        squares = [float(np.sum(np.square(np.asarray(leaf, np.float64)))) for leaf in jax.tree.leaves(bar)]
-        norms.append(None if bar is None else float(np.sqrt(sum(squares))))
+                cotangent = None
+        squares = [float(np.sum(np.square(np.asarray(leaf, np.float64)))) for leaf in jax.tree.leaves(cotangent)]
+        norms.append(None if cotangent is None else float(np.sqrt(sum(squares))))
     return norms[::-1]
 
 

@@ -114,10 +114,10 @@ def _substituted(a: np.ndarray, jacobians: Float[Array, "stages n n"], forcing: 
         return [lax.scan(stage, jnp.zeros_like(inputs[0]), (places, lower, *residuals, *inputs))[0]]
 
     def backward(residuals, cotangents):
-        def stage(bars, rows):
+        def stage(cotangents, rows):
             i, lower, jacobian, q, r = rows
-            one = q @ _solved(r, row(bars, i), transpose=True)
-            return bars + lower[:, None] * (one @ jacobian)[None], one
+            one = q @ _solved(r, row(cotangents, i), transpose=True)
+            return cotangents + lower[:, None] * (one @ jacobian)[None], one
 
         return [lax.scan(stage, cotangents[0], (places, lower, *residuals), reverse=True)[1]]
 

@@ -1,4 +1,15 @@
-"""Derivatives carried over recorded steps: tangents forward, cotangents backward."""
+"""The discrete adjoint: derivatives carried over recorded steps, tangents forward and cotangents backward.
+
+With a step y_{n+1} = F(t_n, y_n, h_n, p), a tangent obeys
+
+    dy_{n+1} = (dF/dt) dt_n + (dF/dy) dy_n + (dF/dp) dp
+
+from the first step to the last, and the cotangents, from the last to the first,
+
+    lambda_n = lambda_{n+1} dF/dy,    mu += lambda_{n+1} dF/dp
+
+where mu, that of the parameters p, begins at zero. The sizes h_n of the steps are constants.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -111,12 +122,12 @@ def cotangents(steps: Steps, cotangents: list) -> list:
     """Cotangents of the live leaves from those of the end, and of the path if it is kept."""
     carry = tuple(cotangents[:2]), [jnp.zeros_like(x) for x in steps.values]
     over = _by_jacobians if steps.jacobians else _in_stretches if steps.record.stride > 1 else _one_by_one
-    start, bars = over(steps, cotangents[2:], carry)
-    for place, bar in zip((0, 1), start, strict=True):
+    start, leaf_cotangents = over(steps, cotangents[2:], carry)
+    for place, cotangent in zip((0, 1), start, strict=True):
         if place in steps.live:
             at = steps.live.index(place)
-            bars[at] = bars[at] + bar
-    return bars
+            leaf_cotangents[at] = leaf_cotangents[at] + cotangent
+    return leaf_cotangents
 
 
 def _pull(steps: Steps, path: list, i: Count, y: Vector, slopes: Slopes | None, carry):
@@ -127,16 +138,16 @@ def _pull(steps: Steps, path: list, i: Count, y: Vector, slopes: Slopes | None, 
     stride, jump = steps.record.stride, steps.jump(i)
 
     def pull(carry):
-        (bar_t, bar_y), bars = carry
+        (t_cotangent, y_cotangent), leaf_cotangents = carry
         _, transpose = jax.vjp(lambda t, y, live: steps.step(t, y, live, h, slopes, jump), t, y, steps.values)
-        bar_t, bar_y, more = transpose((bar_t, bar_y))
-        return (bar_t, bar_y), jax.tree.map(jnp.add, bars, more)
+        t_cotangent, y_cotangent, more = transpose((t_cotangent, y_cotangent))
+        return (t_cotangent, y_cotangent), jax.tree.map(jnp.add, leaf_cotangents, more)
 
     carry = steps.where_taken(h, pull, carry)
     if path:
-        (bar_t, bar_y), bars = carry
+        (t_cotangent, y_cotangent), leaf_cotangents = carry
         kept = jnp.where(i % stride == 0, row(path[1], i // stride), 0.0)
-        carry = (bar_t + row(path[0], i), bar_y + kept), bars
+        carry = (t_cotangent + row(path[0], i), y_cotangent + kept), leaf_cotangents
     return carry
 
 
@@ -190,13 +201,14 @@ def _chunk(steps: Steps, path: list, rows, carry):
     in_t, in_y, _ = jax.vmap(transpose)((jnp.zeros(basis.shape[:2], t.dtype), basis))
 
     def before(after, step):
-        bar_t, bar_y = after
+        t_cotangent, y_cotangent = after
         taken, in_t, in_y, more = step
-        bar_t, bar_y = bar_t + jnp.where(taken, bar_y @ in_t, 0.0), jnp.where(taken, bar_y @ in_y, bar_y)
-        return (bar_t + more[0], bar_y + more[1]), after
+        t_cotangent = t_cotangent + jnp.where(taken, y_cotangent @ in_t, 0.0)
+        y_cotangent = jnp.where(taken, y_cotangent @ in_y, y_cotangent)
+        return (t_cotangent + more[0], y_cotangent + more[1]), after
 
     more = tuple(jnp.where(rows >= 0, x[rows].T, 0.0).T for x in path) or (jnp.zeros_like(t), jnp.zeros_like(y))
-    ends, bars = carry
+    ends, leaf_cotangents = carry
     ends, after = lax.scan(before, ends, (taken, in_t.T, jnp.moveaxis(in_y, 0, 1), more), reverse=True)
     _, _, of_chunk = transpose(jax.tree.map(lambda x: jnp.where(taken, x.T, 0.0).T, after))
-    return ends, jax.tree.map(jnp.add, bars, of_chunk)
+    return ends, jax.tree.map(jnp.add, leaf_cotangents, of_chunk)

@@ -1,4 +1,8 @@
-"""The derivative of a solve's end: that of a fixed replay of the steps that were recorded."""
+"""The derivative of a solve's end: that of a fixed replay of the steps that were recorded.
+
+The solve itself is not differentiated. Its accepted steps y_{n+1} = F(t_n, y_n, h_n, p) are on the tape; with their
+sizes h_n constant they are a function of (t0, y0, p), whose derivative `discrete_adjoint` carries along the tape.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -57,45 +61,49 @@ def replay(
     leaves, tree = jax.tree.flatten(moving)
     # One number for a whole batch, so that its members are stepped together.
     record = record._replace(count=largest_of_batch(record.count))
-    held, held_tree = jax.tree.flatten((fixed, record, direction))
+    constants, constants_tree = jax.tree.flatten((fixed, record, direction))
     size = y0.size * y0.dtype.itemsize
-    small = (lambda loop: compile_small(loop, size)) if whole else (lambda loop: loop)
+    compiled = (lambda loop: compile_small(loop, size)) if whole else (lambda loop: loop)
 
-    def known(keep_path):
+    def recorded_end(keep_path):
+        """The function (leaves, constants, end) -> end, with the derivative of the replay in the leaves."""
+
         @custom_jvp
-        def identity(leaves, held, end):
+        def end_of(leaves, constants, end):
             return end
 
         def rule(primals, tangents):
-            leaves, held, end = primals
+            leaves, constants, end = primals
             live = [i for i, x in enumerate(tangents[0]) if not isinstance(x, SymbolicZero)]
-            fixed, record, direction = jax.tree.unflatten(held_tree, held)
-            # For derivatives of derivatives the value and the recorded states have derivatives too.
-            value = known(True)(leaves, held, End(end.t, end.y, record.t, record.y))
-            held = jax.tree.leaves((fixed, record._replace(t=value.path_t, y=value.path_y), direction))
+            fixed, record, direction = jax.tree.unflatten(constants_tree, constants)
+            # For derivatives of derivatives the end and the states on the tape have derivatives too.
+            value = recorded_end(True)(leaves, constants, End(end.t, end.y, record.t, record.y))
+            record = record._replace(t=value.path_t, y=value.path_y)
+            constants = jax.tree.leaves((fixed, record, direction))
 
             def steps(residuals):
-                fixed, record, direction = jax.tree.unflatten(held_tree, residuals[len(leaves) :])
+                fixed, record, direction = jax.tree.unflatten(constants_tree, residuals[len(leaves) :])
                 restore = lambda leaves: eqx.combine(jax.tree.unflatten(tree, leaves), fixed, static)
                 return Steps(residuals[: len(leaves)], live, restore, record, keep_path, jacobians, steady, direction)
 
-            tangent = _carried(steps, [*leaves, *held], [tangents[0][i] for i in live], small, jacobians)
+            inputs = [tangents[0][i] for i in live]
+            tangent = _carried(steps, [*leaves, *constants], inputs, compiled, jacobians)
             return value if keep_path else End(value.t, value.y), tangent
 
-        identity.defjvp(rule)
-        return identity
+        end_of.defjvp(rule)
+        return end_of
 
     path = (record.t, record.y) if keep_path else ()
-    end = known(keep_path)(leaves, held, End(t, y, *path))
+    end = recorded_end(keep_path)(leaves, constants, End(t, y, *path))
     if jumps is not None:
         return end
-    # Steps of fixed sizes begin as much later as the first: said so, whoever holds t0 fixed pays nothing for it.
+    # Steps of constant size begin as much later as the first. Where t0 is not differentiated this costs nothing.
     later = t0 - lax.stop_gradient(t0)
     return End(t + later, end.y, record.t + later if keep_path else None, end.path_y)
 
 
-def _carried(steps: Callable[[list], Steps], residuals: list, inputs: list, small: Callable, jacobians: bool) -> End:
-    """Tangents of the end from those of the live leaves, over the `steps` made from residuals; with its transpose."""
+def _carried(steps: Callable[[list], Steps], residuals: list, inputs: list, compiled: Callable, jacobians: bool) -> End:
+    """Tangents of the end from those of the live leaves, as a linear map with its transpose."""
     forward = lambda residuals, inputs: discrete_adjoint.tangents(steps(residuals), inputs)
-    backward = lambda residuals, bars: discrete_adjoint.cotangents(steps(residuals), bars)
-    return End(*linear_map(small(forward), backward if jacobians else small(backward), residuals, inputs))
+    backward = lambda residuals, cotangents: discrete_adjoint.cotangents(steps(residuals), cotangents)
+    return End(*linear_map(compiled(forward), backward if jacobians else compiled(backward), residuals, inputs))
