@@ -171,7 +171,7 @@ def write_report(run, policy, losses, growth, result) -> None:
     start = jnp.array([0.3, 0.1, 0.05, -0.1])
     balance = lambda s: ds.rollout(lambda s, _: step(MACHINE, s, policy(jnp.stack(s))), s, length=10)[0]
     stages = {f"to {0.2 * k:.1f} s": balance for k in range(1, 5)} | {"cost": lambda s: (s.angle / TILT) ** 2}
-    page.figure(plot.stages(ds.stage_graph(stages, State(*start))), "How much the last angle hangs on every state.")
+    page.figure(plot.stages(ds.stage_graph(stages, State(*start))), "How much the last angle depends on every state.")
     of_weights = lambda layers: jnp.mean(costs(eqx.tree_at(lambda m: m.layers, policy, layers), start, HORIZON))
     page.certificate(ds.check_gradients(of_weights, (policy.layers,), max_coordinates=2))
     page.write(run.folder / "report.html")

@@ -1,4 +1,4 @@
-"""Operations of our own: what JAX is to be told of a function that it shall not look into."""
+"""Operations of our own: registers with JAX a function that it must not look into."""
 
 import functools
 from collections.abc import Callable

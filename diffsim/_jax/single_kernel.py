@@ -30,7 +30,7 @@ def compile_whole(function: Callable) -> Callable:
         # Only the call is marked, not the calls within it.
         with set_xla_metadata(xla_cpu_small_call=None, inlineable=None):
             result = _using(args, function(*args))
-            # A number that hangs on every real array of the result, as do its derivatives.
+            # A number that depends on every real array of the result, as do its derivatives.
             return result, _sum_of_firsts([x for x in jax.tree.leaves(result) if eqx.is_inexact_array(x) and x.size])
 
     @jax.jit

@@ -96,7 +96,7 @@ def check_gradients(
     format) plus `atol`, in the units of the derivative, plus twice the error bar of the differences.
 
     `thorough` adds complex steps, the dot-product test and the other number format, at one compilation each.
-    `events` are crossings of events (`crossing`) on which the result hangs: their conditioning is remarked on.
+    `events` are event crossings (`crossing`) on which the result depends: a remark says how well conditioned each is.
 
     Verdicts: "agrees"; "disagrees"; "non-finite" (with the entry and the mode); "zero?" where a derivative is
     exactly 0 but the function does change; "inconclusive" where differences cannot tell, as at a kink, where a

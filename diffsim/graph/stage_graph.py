@@ -1,4 +1,4 @@
-"""The graph of a pipeline: what each named stage puts out, what it costs, and how much the result hangs on it."""
+"""The graph of a pipeline: what each named stage puts out, what it costs, and how much the result depends on it."""
 
 import time
 from collections.abc import Callable, Mapping

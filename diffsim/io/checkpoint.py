@@ -19,7 +19,7 @@ from .files import check_path, check_writable, write_whole
 MAGIC = b"diffsim state\r\n\x1a"
 # The length of the header in bytes, and the checksum of that length and the header.
 _LENGTHS = struct.Struct("<II")
-_DAMAGED = "Take another copy of the file, or start anew without it"
+_DAMAGED = "Take another copy of the file, or start again without it"
 
 
 class CheckpointContents(NamedTuple):

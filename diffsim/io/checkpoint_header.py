@@ -92,4 +92,6 @@ def _is_count(value: Any) -> bool:
 
 
 def _wrong(path: Any, what: str) -> InputError:
-    return InputError(f"{path}: its header is damaged: {what}. Take another copy of the file, or start anew without it")
+    return InputError(
+        f"{path}: its header is damaged: {what}. Take another copy of the file, or start again without it"
+    )

@@ -14,7 +14,7 @@ from .._jax.barrier import barrier
 from .._jax.custom_rule import custom_jvp
 from .._jax.tangents import freeze, moving_together
 from .._types import Count, Flag, Scalar
-from .events import Event, Sight, choose, crossed, extremum, functions, values
+from .events import Event, EventState, choose, crossed, extremum, functions, values
 from .runge_kutta import Point, Stepper
 
 _LOOKS = 8  # at dips between the ends of a step
@@ -38,12 +38,13 @@ class Stage(enum.IntEnum):
 class Search(NamedTuple):
     """Where the search within one step stands; times count from the start of the step.
 
-    No event has crossed up to `low`, where they showed `sight`. The next look is at `time`, or the event is there.
+    No event has crossed up to `low`, where they showed `event_state`. The next look is at `time`, where the event is if
+    it has been found.
     """
 
     stage: Count
     low: Scalar
-    sight: Sight
+    event_state: EventState
     time: Scalar
     high: Scalar  # the end of the bracket
     past: Bool[Array, " events"]  # the events that have crossed at `high`
@@ -54,28 +55,30 @@ class Search(NamedTuple):
     grazing: Flag
 
 
-def fresh(sight: Sight, h: Scalar) -> Search:
+def fresh(event_state: EventState, h: Scalar) -> Search:
     """The search at the start of a step, before the look at its end."""
-    nothing = jnp.zeros(sight.value.shape, bool)
+    nothing = jnp.zeros(event_state.value.shape, bool)
     none, zero = jnp.array(0), jnp.zeros_like(h)
-    size = jnp.abs(sight.value)
-    return Search(jnp.array(int(Stage.SWEEP)), zero, sight, h, h, nothing, size, none, none, zero, jnp.array(False))
+    size = jnp.abs(event_state.value)
+    return Search(
+        jnp.array(int(Stage.SWEEP)), zero, event_state, h, h, nothing, size, none, none, zero, jnp.array(False)
+    )
 
 
-def opening(sight: Sight, crosses: Bool[Array, " events"], h: Scalar) -> Search:
+def opening(event_state: EventState, crosses: Bool[Array, " events"], h: Scalar) -> Search:
     """The search at the start of a phase: over at once, with the first of the events, if any cross there."""
-    search = fresh(sight, h)
+    search = fresh(event_state, h)
     if not crosses.size:
         return search
     event = jnp.argmax(crosses)
     found = search._replace(
-        stage=jnp.array(int(Stage.FOUND)), time=jnp.zeros_like(h), event=event, rate=sight.rate[event]
+        stage=jnp.array(int(Stage.FOUND)), time=jnp.zeros_like(h), event=event, rate=event_state.rate[event]
     )
     return choose(jnp.any(crosses), found, search)
 
 
 @jax.jit
-def look(search: Search, here: Sight, h: Scalar, wanted: Float[Array, " events"]) -> Search:
+def look(search: Search, here: EventState, h: Scalar, wanted: Float[Array, " events"]) -> Search:
     """The search after a look at `search.time`, where the events show `here`.
 
     The step's length is `h`; crossings count from the sides `wanted`, from either where that is 0. Looks are made at
@@ -83,21 +86,21 @@ def look(search: Search, here: Sight, h: Scalar, wanted: Float[Array, " events"]
     in between, the dip is looked at first, so that a double crossing is seen.
     """
     size = jnp.maximum(search.size, jnp.abs(here.value))
-    side = search.sight.side
+    side = search.event_state.side
     sweeping = search.stage == Stage.SWEEP
     touches = sweeping & (jnp.abs(here.value) <= _TOUCH * size) & (jnp.abs(here.rate) * h <= _FLAT * size)
     crossing = crossed(side, jnp.where(touches, 0.0, here.value), wanted)
     dip, time_of_dip = _dip(search, here)
     dip &= sweeping & (search.looks < _LOOKS)
     closing = ~dip & (~sweeping | jnp.any(crossing))
-    # XLA otherwise computes all of them anew for each number of the search.
+    # XLA otherwise computes all of them again for each number of the search.
     dip, time_of_dip, closing, crossing = barrier(dip, time_of_dip, closing, crossing)
     bracket = _narrow(search._replace(size=size), here, crossing, h)
     clear = jnp.where(search.time < h, Stage.SWEEP, Stage.CLEAR)
     ahead = search._replace(
         stage=jnp.where(dip, Stage.SWEEP, clear),
         low=jnp.where(dip, search.low, search.time),
-        sight=choose(dip, search.sight, here),
+        event_state=choose(dip, search.event_state, here),
         time=jnp.where(dip, time_of_dip, h),
         size=size,
         looks=search.looks + 1,
@@ -105,16 +108,16 @@ def look(search: Search, here: Sight, h: Scalar, wanted: Float[Array, " events"]
     return choose(closing, bracket, ahead)
 
 
-def _dip(search: Search, here: Sight) -> tuple[Flag, Scalar]:
+def _dip(search: Search, here: EventState) -> tuple[Flag, Scalar]:
     """Whether an event dips towards zero, or beyond it, between `low` and the look at hand, and when first."""
-    before, width = search.sight, search.time - search.low
+    before, width = search.event_state, search.time - search.low
     fraction, value = extremum(before.side, before.value, before.rate, here.value, here.rate, width)
     scale = jnp.maximum(jnp.abs(before.value), jnp.abs(here.value))
     near = jnp.isfinite(value) & (before.side * value <= _NEAR * scale)
     return jnp.any(near), search.low + width * jnp.min(jnp.where(near, fraction, 1.0))
 
 
-def _narrow(search: Search, here: Sight, crossing, h: Scalar) -> Search:
+def _narrow(search: Search, here: EventState, crossing, h: Scalar) -> Search:
     """The bracket after a look within it or at its end: Newton's method, kept inside by bisection.
 
     Of the events that have crossed, the one with the earliest estimate is followed; of several at one time the first.
@@ -164,8 +167,8 @@ def event_point(
         left = jnp.where(found, lax.dynamic_index_in_dim(value, search.event, keepdims=False), end.t - t1)
         return (delay - (left - lax.stop_gradient(left)) / rate, end), None
 
-    delay, *begun = moving_together([jnp.where(found, direction * freeze(search.time), 0.0), *start])
-    (_, end), _ = lax.scan(newton, (delay, Point(*begun)), length=4)
+    delay, *start_values = moving_together([jnp.where(found, direction * freeze(search.time), 0.0), *start])
+    (_, end), _ = lax.scan(newton, (delay, Point(*start_values)), length=4)
     return end
 
 
@@ -179,14 +182,14 @@ def end_point(stepper: Stepper, point: Point, t1: Scalar) -> Point:
     fixed, static = eqx.partition(rest, eqx.is_array)
 
     @custom_jvp
-    def held(moving, fixed):
+    def constant_point(moving, fixed):
         return moving[1]
 
     def rule(primals, tangents):
         (_, in_point, in_t1), _ = tangents
         filled = lambda x, like: jnp.zeros_like(like) if isinstance(x, SymbolicZero) else x
         if isinstance(in_point.t, SymbolicZero) and isinstance(in_t1, SymbolicZero):
-            return held(*primals), jax.tree.map(filled, in_point, primals[0][1])
+            return constant_point(*primals), jax.tree.map(filled, in_point, primals[0][1])
 
         def on(moving):
             stepper, point, t1 = eqx.combine(moving, primals[1], static)
@@ -195,7 +198,7 @@ def end_point(stepper: Stepper, point: Point, t1: Scalar) -> Point:
 
         moving = primals[0]
         _, tangent = jax.jvp(on, (moving,), (jax.tree.map(filled, tangents[0], moving),))
-        return held(*primals), tangent
+        return constant_point(*primals), tangent
 
-    held.defjvp(rule)
-    return held(moving, fixed)
+    constant_point.defjvp(rule)
+    return constant_point(moving, fixed)

@@ -89,7 +89,7 @@ def traced_phases(phases: Sequence[Phase], t: Scalar, y, args: Args) -> tuple[tu
         return convert(args), args
 
 
-class Sight(NamedTuple):
+class EventState(NamedTuple):
     """What the events of a phase show at one point: their values, rates (per second of progress) and sides.
 
     A side is the sign an event has had since its last crossing, so that a point on the event has one too.
@@ -100,7 +100,7 @@ class Sight(NamedTuple):
     side: Float[Array, " events"]
 
 
-class Watch(NamedTuple):
+class LimitState(NamedTuple):
     """The limits of a phase at one point, their rates, and the least value of each so far."""
 
     value: Float[Array, " limits"]
@@ -154,7 +154,9 @@ class Past(NamedTuple):
         return cls(jnp.zeros(len(events), dtype), jnp.zeros(len(events), bool))
 
 
-def first_sight(events, start: Point, h: Scalar, args: Args, direction, past: Past) -> tuple[Sight, Bool[Array, "..."]]:
+def first_event_state(
+    events, start: Point, h: Scalar, args: Args, direction, past: Past
+) -> tuple[EventState, Bool[Array, "..."]]:
     """The events at the start of a phase, and which of them cross there and then.
 
     "At zero" means within sqrt(eps) of a step `h`. An event at zero that has just fired is on the side it is moving to,
@@ -170,30 +172,30 @@ def first_sight(events, start: Point, h: Scalar, args: Args, direction, past: Pa
     before = jnp.where(past.fired | (rate == 0), going, before)
     side = jnp.where(at_zero, before, jnp.sign(value))
     crosses = at_zero & (side * rate < 0) & crossed(side, value, wanted)
-    return Sight(value, rate, side), crosses
+    return EventState(value, rate, side), crosses
 
 
-def next_sight(events: tuple[Event, ...], point: Point, args: Args, direction) -> Sight:
+def next_event_state(events: tuple[Event, ...], point: Point, args: Args, direction) -> EventState:
     """The events at a later point."""
     value, rate = measure(functions(events), point, args)
     rate = direction * rate
-    return Sight(value, rate, jnp.where(value == 0, jnp.sign(rate), jnp.sign(value)))
+    return EventState(value, rate, jnp.where(value == 0, jnp.sign(rate), jnp.sign(value)))
 
 
-def first_watch(limits, start: Point, args: Args, direction) -> Watch:
+def first_limit_state(limits, start: Point, args: Args, direction) -> LimitState:
     """The limits at the start of a phase."""
     value, rate = measure(limits, start, args)
-    return Watch(value, direction * rate, value)
+    return LimitState(value, direction * rate, value)
 
 
-def next_watch(limits, before: Watch, point: Point, h: Scalar, args: Args, direction) -> Watch:
+def next_limit_state(limits, before: LimitState, point: Point, h: Scalar, args: Args, direction) -> LimitState:
     """The limits at a point a time `h` after the one `before`, with the dips between the two."""
     if not limits:
         return before
     value, rate = measure(limits, point, args)
     rate = direction * rate
     _, dip = extremum(1.0, before.value, before.rate, value, rate, h)
-    return Watch(value, rate, jnp.minimum(before.lowest, jnp.minimum(value, dip)))
+    return LimitState(value, rate, jnp.minimum(before.lowest, jnp.minimum(value, dip)))
 
 
 def extremum(sign, g0, r0, g1, r1, h):

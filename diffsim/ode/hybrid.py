@@ -163,7 +163,7 @@ class _Watched(NamedTuple):
 
 
 class _Before(NamedTuple):
-    """What a phase is told of the one before: the side of each function (0: not known), what fired, and the step."""
+    """What a phase needs from the one before: the side of each function (0: not known), what happened, and the step."""
 
     side: Float[Array, " functions"]
     phase: Count
@@ -190,7 +190,7 @@ def _rest(stage: _Stage):
 
 
 def _past(phases, watched: _Watched, index: int, before: _Before) -> Past:
-    """What the phase `index` is told of its events.
+    """The past of the events of the phase `index`.
 
     Where another phase watched the function that fired, its crossing is over.
     """
@@ -215,8 +215,8 @@ def _pass(phases, watched: _Watched, stage: _Stage, args, t1, ts, direction, opt
         )
         to = jnp.array([-1 if g.to is None else g.to for g in phase.events] or [-1])
         side = jnp.zeros_like(before.side).at[np.array(watched.numbers[index], int)].set(after.side)
-        told = _Before(side, stage.phase, arrival.event, after.h)
-        return arrival, jnp.where(arrival.event >= 0, to[arrival.event], -1), told
+        before = _Before(side, stage.phase, arrival.event, after.h)
+        return arrival, jnp.where(arrival.event >= 0, to[arrival.event], -1), before
 
     arrival, to, before = lax.switch(stage.phase, [lambda s, i=i: run(i, s) for i in range(len(phases))], stage)
     fired = arrival.event >= 0
@@ -231,8 +231,8 @@ def _pass(phases, watched: _Watched, stage: _Stage, args, t1, ts, direction, opt
     y = jax.tree.map(lambda new, old: jnp.where(fired, new, old), arrival.next_y, arrival.y)
     ys = stage.ys
     if ts is not None:
-        begun = direction * (ts - stage.t) >= 0
-        ys = jax.tree.map(lambda new, old: jnp.where(_rows(begun, new), new, old), arrival.ys, ys)
+        has_started = direction * (ts - stage.t) >= 0
+        ys = jax.tree.map(lambda new, old: jnp.where(_rows(has_started, new), new, old), arrival.ys, ys)
     status = jnp.where(failed, arrival.status, jnp.where(piled, Status.GRAZING, Status.FINISHED))
     phase = jnp.where(go_on, to, stage.phase)
     after = _Stage(arrival.t, y, phase, stage.num_events + fired, ~go_on, status, ys, before, pile)

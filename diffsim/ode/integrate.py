@@ -113,7 +113,7 @@ def solve(
     if adjoint is None and not isinstance(vector_field, dfx.AbstractTerm):
         adjoint = ReplayAdjoint()
     if isinstance(adjoint, ReplayAdjoint) and not isinstance(vector_field, dfx.AbstractTerm):
-        # A number that is not an array would be compiled for anew with each value.
+        # A number that is not an array would be compiled again for each value.
         dt0 = None if dt0 is None else jnp.asarray(dt0, dtype)
         options = {"solver": solver, "stepsize_controller": controller, "dt0": dt0, "max_steps": max_steps}
         options["memory"] = adjoint.memory

@@ -69,12 +69,12 @@ def over(
 
     def jump(t, y):
         tau = jumps[index]
-        still = lax.stop_gradient(tau)
-        before = still - direction * _BEFORE * _unit(still)
+        constant = lax.stop_gradient(tau)
+        before = constant - direction * _BEFORE * _unit(constant)
         start = stepper.point(before + (t - lax.stop_gradient(t)), y)
         delay = tau - t
         end, _ = stepper._replace(small=False).step(start, delay - lax.stop_gradient(delay))
-        return still + direction * _unit(still) + (tau - still), end.y
+        return constant + direction * _unit(constant) + (tau - constant), end.y
 
     t, y = lax.cond(index >= 0, jump, lambda t, y: (t, y), t, y)
     return stepper.point(t, y)

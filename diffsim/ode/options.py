@@ -13,7 +13,7 @@ from .._jax.tracers import is_tracer
 from .._types import Flag, Scalar
 
 _FINEST_DEFAULT = 8  # units of eps: the least relative tolerance that is chosen by default
-_APART = 4  # units of eps * |t|: nearer times are not told apart
+_SEPARATION = 4  # units of eps * |t|: nearer times cannot be distinguished
 
 
 def check_time(name: str, t, dtype) -> None:
@@ -47,7 +47,7 @@ def check_times(ts, dtype) -> tuple[float | None, Float[Array, " times"]]:
     if np.any(np.abs(rounded - steps) > 0.01 * np.abs(steps)):
         where = int(np.argmax(np.abs(rounded - steps) / np.abs(steps)))
         raise InputError(
-            f"ts[{where + 1}] - ts[{where}] = {steps[where]:g} cannot be told in {dtype} at a time of "
+            f"ts[{where + 1}] - ts[{where}] = {steps[where]:g} cannot be resolved in {dtype} at a time of "
             f"{values[where]:g}: count the times from the first, or use float64"
         )
     return direction, jnp.asarray(ts, dtype)
@@ -63,9 +63,11 @@ def direction_of(t0, t1) -> Scalar | float:
 
 
 def in_order(ts: Float[Array, " times"], direction) -> Flag:
-    """Whether times are finite, run in `direction`, and are far enough from each other to be told apart."""
-    apart = direction * jnp.diff(ts) > _APART * jnp.finfo(ts.dtype).eps * jnp.maximum(jnp.abs(ts[1:]), jnp.abs(ts[:-1]))
-    return jnp.all(jnp.isfinite(ts)) & jnp.all(apart)
+    """Whether times are finite, run in `direction`, and are far enough from each other to be distinguished."""
+    separate = direction * jnp.diff(ts) > _SEPARATION * jnp.finfo(ts.dtype).eps * jnp.maximum(
+        jnp.abs(ts[1:]), jnp.abs(ts[:-1])
+    )
+    return jnp.all(jnp.isfinite(ts)) & jnp.all(separate)
 
 
 def _check_method(solver, controller) -> None:
@@ -138,7 +140,7 @@ def check_options(controller, dt0, max_steps, dtype) -> None:
 def sensible(t0: Scalar, t1: Scalar, controller, dt0) -> Flag | None:
     """Whether times, tolerances and step size make sense; None where all of them are known, and have been checked."""
     flags = [jnp.isfinite(t) for t in (t0, t1) if is_tracer(t)]
-    finest = _APART * jnp.finfo(t0.dtype).eps * jnp.maximum(jnp.abs(t0), jnp.abs(t1))
+    finest = _SEPARATION * jnp.finfo(t0.dtype).eps * jnp.maximum(jnp.abs(t0), jnp.abs(t1))
     for name, value in _numbers(controller, dt0):
         if name == "dt0":
             flags.append((jnp.asarray(value) > finest) & jnp.isfinite(value) | (t0 == t1))

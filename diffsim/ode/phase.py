@@ -18,9 +18,9 @@ from .._jax.traced_function import Traced, is_traced
 from .._types import Args, Count, Flag, Scalar, State, Vector
 from ..autodiff.forward_mode import few_or_many
 from ..autodiff.undefined import defined
-from .adaptive_loop import March, advance, ahead, begin, rows
+from .adaptive_loop import LoopState, advance, ahead, begin, rows
 from .event_search import Stage, end_point, event_point
-from .events import Event, Past, Phase, check_phases, next_watch, traced_phases
+from .events import Event, Past, Phase, check_phases, next_limit_state, traced_phases
 from .jump_times import over, unwrapped
 from .options import check_options, check_time, chosen_controller, direction_of, sensible
 from .replay import End, replay
@@ -97,10 +97,10 @@ def integrate_phase(
     method are differentiated as the roots they are; but for "two_levels" their slopes are kept beside each state, and
     nothing is solved for again.
 
-    Status: EVENT_NOT_FOUND if the phase has events and `t1` came first, GRAZING if the event is only touched,
-    STEP_LIMIT, NON_FINITE (constant steps go on to `t1` none the less), INVALID_INPUT for times or step sizes that make
-    no sense. Raises InputError for an event that is not real, a field that does not return the structure of `y0`, and
-    times, steps and tolerances that make no sense where they are known.
+    Status: EVENT_NOT_FOUND if the phase has events and `t1` came first, GRAZING if an event's function only touches
+    zero, STEP_LIMIT, NON_FINITE (constant steps continue to `t1` all the same), INVALID_INPUT for times or step sizes
+    that make no sense. Raises InputError for an event that is not real, a field that does not return the structure of
+    `y0`, and times, steps and tolerances that make no sense where they are known.
     """
     check_phases((phase,))
     direction = direction_of(t0, t1)
@@ -183,14 +183,14 @@ def run_phase(
     controller = with_plain_norm(controller)
     problem = Problem(step, phase.events, phase.limits, controller, t1, dt0, max_steps, whole, direction, landings)
     problem = problem._replace(past=past, hint=hint)
-    march, end = _end(problem, t0, y0, mode, memory, ts is not None)
-    arrival = _arrive(phase, problem, unravel, march, end, ts, valid)
-    h = march.h if march.natural is None else jnp.maximum(march.h, march.natural)
-    return arrival, After(march.search.sight.side, freeze(h))
+    loop, end = _end(problem, t0, y0, mode, memory, ts is not None)
+    arrival = _arrive(phase, problem, unravel, loop, end, ts, valid)
+    h = loop.h if loop.natural is None else jnp.maximum(loop.h, loop.natural)
+    return arrival, After(loop.search.event_state.side, freeze(h))
 
 
 def _end(problem: Problem, t0: Scalar, y0: Vector, mode: Mode, memory: Memory, keep_path: bool):
-    """The March of a phase to a differentiable last point, and the End with the path to it."""
+    """The LoopState of a phase to a differentiable last point, and the End with the path to it."""
     forward = mode == "forward"
     stages = problem.stepper.number_of_stages
     stride, jacobians = plan(memory, y0, rows(problem), stages, keep_path=keep_path, whole=problem.whole)
@@ -205,10 +205,10 @@ def _end(problem: Problem, t0: Scalar, y0: Vector, mode: Mode, memory: Memory, k
 
     run = functools.partial(compile_small(run, y0.size * y0.dtype.itemsize) if problem.whole else run, arrays)
     if forward:
-        march = run(t0, y0)
-        path = (march.record.t, march.record.y) if march.record is not None else ()
-        return march, End(march.point.t, march.point.y, *path)
-    march = freeze(run(freeze(t0), freeze(y0)))
+        loop = run(t0, y0)
+        path = (loop.record.t, loop.record.y) if loop.record is not None else ()
+        return loop, End(loop.point.t, loop.point.y, *path)
+    loop = freeze(run(freeze(t0), freeze(y0)))
     options: dict[str, Any] = {
         "keep_path": keep_path,
         "jacobians": jacobians,
@@ -216,20 +216,20 @@ def _end(problem: Problem, t0: Scalar, y0: Vector, mode: Mode, memory: Memory, k
         "steady": steady(problem),
     }
     options |= {"jumps": problem.landings.jumps, "direction": problem.direction}
-    end = replay(problem.stepper, t0, y0, march.record, march.point.t, march.point.y, **options)
+    end = replay(problem.stepper, t0, y0, loop.record, loop.point.t, loop.point.y, **options)
     point = problem.stepper.point(end.t, end.y)
-    if march.jump is not None:
-        behind = jnp.where(ahead(problem, march), march.jump, -1)
+    if loop.jump is not None:
+        behind = jnp.where(ahead(problem, loop), loop.jump, -1)
         point = over(problem.stepper, end.t, end.y, problem.landings.jumps, behind, problem.direction)
-    return march._replace(point=point), end
+    return loop._replace(point=point), end
 
 
-def _arrive(phase, problem, unravel, march: March, last: End, ts, valid: Flag | None) -> PhaseResult:
-    """The arrival at the end of the march: at the event found, or at the point reached.
+def _arrive(phase, problem, unravel, loop: LoopState, last: End, ts, valid: Flag | None) -> PhaseResult:
+    """The arrival at the end of the loop: at the event found, or at the point reached.
 
     Nothing but a status if times and options are not `valid`; None says that they are.
     """
-    point, search, status = march.point, march.search, march.status
+    point, search, status = loop.point, loop.search, loop.status
     event = jnp.array(-1)
     next_y = unravel(point.y)
     if phase.events:
@@ -241,7 +241,7 @@ def _arrive(phase, problem, unravel, march: March, last: End, ts, valid: Flag | 
         next_y = defined(found, next_y)
         status = jnp.where(found & search.grazing, Status.GRAZING, status)
         status = jnp.where((status == Status.FINISHED) & ~found, Status.EVENT_NOT_FOUND, status)
-        # The points of the march were looked at when they were reached.
+        # The points of the loop were looked at when they were reached.
         status = jnp.where((status == Status.FINISHED) & ~all_finite(end), Status.NON_FINITE, status)
     else:
         end = end_point(problem.stepper, point, problem.t1)
@@ -250,12 +250,12 @@ def _arrive(phase, problem, unravel, march: March, last: End, ts, valid: Flag | 
         end = end._replace(t=t, y=y)
         status = jnp.where(valid, status, Status.INVALID_INPUT)
     ys = None
-    if ts is not None and march.record is not None:
-        ys = jax.vmap(unravel)(_states_at(problem, point, last, march.record, end.t, ts))
+    if ts is not None and loop.record is not None:
+        ys = jax.vmap(unravel)(_states_at(problem, point, last, loop.record, end.t, ts))
     here, direction = freeze(end), problem.direction
     h = direction * (here.t - freeze(point.t))
-    lowest = freeze(next_watch(phase.limits, march.watch, here, h, problem.stepper.args, direction).lowest)
-    return PhaseResult(end.t, unravel(end.y), next_y, event, status, march.attempts, lowest, ys)
+    lowest = freeze(next_limit_state(phase.limits, loop.limit_state, here, h, problem.stepper.args, direction).lowest)
+    return PhaseResult(end.t, unravel(end.y), next_y, event, status, loop.attempts, lowest, ys)
 
 
 def _reset(events: tuple[Event, ...], event, end: Point, unravel, args) -> State:
@@ -275,13 +275,13 @@ def _states_at(problem: Problem, point: Point, last: End, record: Record, t_end,
     row = jnp.searchsorted(lax.stop_gradient(times), lax.stop_gradient(direction * ts), side="right") - 1
 
     def state(row, t):
-        after, begun = direction * (t - point.t) >= 0, row >= 0
+        after, has_started = direction * (t - point.t) >= 0, row >= 0
         row = jnp.maximum(row, 0)
         start_t, start_y = path_t[row], path_y[row]
         if record.jump is not None:
             start_t, start_y, _ = over(stepper, start_t, start_y, jumps, record.jump[row], direction)
         start_t, start_y = jnp.where(after, point.t, start_t), jnp.where(after, point.y, start_y)
-        inside = (direction * (t_end - t) >= 0) & begun | (t == t_end)
+        inside = (direction * (t_end - t) >= 0) & has_started | (t == t_end)
         h = jnp.where(inside, t - start_t, 0.0)
         end, _ = stepper.step(stepper.point(start_t, start_y), h)
         # Constant steps go on from a state that is infinite.

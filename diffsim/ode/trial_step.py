@@ -60,7 +60,7 @@ def is_fixed(controller) -> bool:
     return isinstance(controller, dfx.ConstantStepSize | dfx.StepTo)
 
 
-class Attempt(NamedTuple):
+class TrialStep(NamedTuple):
     """The end of a step, and the verdict of the step size controller: whether it is accepted, and what is next."""
 
     end: Point
@@ -70,25 +70,27 @@ class Attempt(NamedTuple):
     controller: Any
 
 
-def attempt(problem: Problem, still: Problem, start: Point, time: Scalar, h: Scalar, controller) -> Attempt:
-    """The attempt at so much `time` of a step `h` from `start`; `still` is the problem held constant."""
-    time = still.direction * time
+def trial_step(problem: Problem, frozen: Problem, start: Point, time: Scalar, h: Scalar, controller) -> TrialStep:
+    """The attempt at so much `time` of a step `h` from `start`; `frozen` is the problem held constant."""
+    time = frozen.direction * time
     stages = problem.stepper.stages(start, time)
     end, error = problem.stepper.step(start, time, stages)
     # A step into a region where the field is undefined must be refused, not compared with NaN.
     error = jnp.where(jnp.isnan(error), jnp.inf, lax.stop_gradient(error))
-    return Attempt(
-        end, None if stages is None else stages.slopes, *_judge(still, freeze(start), freeze(end), h, error, controller)
+    return TrialStep(
+        end,
+        None if stages is None else stages.slopes,
+        *_judge(frozen, freeze(start), freeze(end), h, error, controller),
     )
 
 
-def _judge(still: Problem, here: Point, there: Point, h, error, controller):
+def _judge(frozen: Problem, here: Point, there: Point, h, error, controller):
     """The step size controller's verdict on a step, and the next step that it would take."""
-    steering, order = _rooted(still.controller, still.stepper.error_order)
+    steering, order = _rooted(frozen.controller, frozen.stepper.error_order)
     # For a controller time runs forward.
-    begun, ended = still.direction * here.t, still.direction * there.t
+    t_start, t_end = frozen.direction * here.t, frozen.direction * there.t
     accept, t0, t1, _, controller, _ = steering.adapt_step_size(
-        begun, ended, here.y, there.y, still.stepper.args, error, order, controller
+        t_start, t_end, here.y, there.y, frozen.stepper.args, error, order, controller
     )
     # A controller of constant steps answers with Python's True.
     return jnp.asarray(accept), freeze(jnp.asarray(t1 - t0, h.dtype)), controller

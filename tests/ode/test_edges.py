@@ -93,7 +93,7 @@ def test_a_final_time_that_is_none_is_refused(t1):
 
 
 def test_clock_times_in_single_precision_are_refused():
-    with pytest.raises(InputError, match=r"cannot be told in float32.*count the times from the first"):
+    with pytest.raises(InputError, match=r"cannot be resolved in float32.*count the times from the first"):
         integrate(lambda t, y, a: -y, jnp.float32(1.0), 1.7e9 + np.arange(5.0))
 
 

@@ -143,7 +143,7 @@ def _difference(a: Direction, b: Direction) -> Direction:
 
 def swing(t, s: Swing, p: Trebuchet) -> Swing:
     """Time derivative of the swing's state: the three equations solved by elimination of hanger and sling."""
-    # XLA otherwise computes all of them anew for each of the three, and the first of the three for the others.
+    # XLA otherwise computes all of them again for each of the three, and the first of the three for the others.
     m = _Terms(*barrier(*_terms(p, s)))
     arm = (m.b0 - m.a1 * m.b1 / m.I1 - m.a2 * m.b2 / m.I2) / (m.I0 - m.a1**2 / m.I1 - m.a2**2 / m.I2)
     (arm,) = barrier(arm)
