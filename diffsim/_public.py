@@ -8,7 +8,7 @@ from ._errors import InputError as InputError
 from ._errors import RunError as RunError
 from ._jax.compilation import cache_compilation as cache_compilation
 from ._jax.compilation import count_compilations as count_compilations
-from ._jax.single_kernel import compile_whole as compile_whole
+from ._jax.compile_whole import compile_whole as compile_whole
 from ._types import Scalar as Scalar
 from .autodiff.compare_modes import ModeComparison as ModeComparison
 from .autodiff.compare_modes import compare_modes as compare_modes

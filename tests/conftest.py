@@ -11,7 +11,7 @@ import jax
 import pytest
 
 from diffsim.app import cli
-from diffsim.app.signature import job_names
+from diffsim.app.script_stubs import job_names
 
 ROOT = Path(__file__).parent.parent
 CACHE = str(ROOT / ".cache" / "jax")

@@ -6,7 +6,7 @@ from jax.experimental.xla_metadata import set_xla_metadata
 from jax.interpreters import ad, mlir
 from jaxtyping import Array
 
-from .primitives import new_primitive
+from .new_primitive import new_primitive
 
 
 def barrier(*arrays: Array) -> list[Array]:

@@ -15,7 +15,7 @@ from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jax.interpreters import ad
 from jaxtyping import Array, PyTree
 
-from .primitives import new_primitive
+from .new_primitive import new_primitive
 
 
 class custom_jvp:  # named and used as `jax.custom_jvp`

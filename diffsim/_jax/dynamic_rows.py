@@ -12,7 +12,7 @@ from jax.interpreters import ad
 from jaxtyping import Array
 
 from .._types import Count
-from .primitives import new_primitive
+from .new_primitive import new_primitive
 
 
 def row(rows: Array, place: Count) -> Array:

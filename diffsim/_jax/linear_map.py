@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.interpreters import ad
 
 from .._errors import InputError
-from .primitives import new_primitive
+from .new_primitive import new_primitive
 
 
 def linear_map(forward: Callable, backward: Callable, residuals: list, inputs: list, *, plain: bool = False) -> list:

@@ -10,7 +10,7 @@ from jax.interpreters import mlir, partial_eval
 from jaxtyping import Array, PyTree
 
 from .linear_map import jvp_of_moving
-from .primitives import new_primitive
+from .new_primitive import new_primitive
 
 
 class Program(NamedTuple):

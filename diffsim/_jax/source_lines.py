@@ -14,7 +14,7 @@ from jax.extend import core
 
 _folder = lambda package: str(Path(inspect.getfile(package)).parent)
 _HERE = Path(__file__).parent.parent
-_TRACING = ("graph", "gradcheck", "_jax/traced_function.py", "_jax/program.py", "_jax/control_flow.py")
+_TRACING = ("graph", "gradcheck", "_jax/traced_function.py", "_jax/program.py", "_jax/step_into.py")
 
 COMPILER = (*map(_folder, (jax, eqx)), *(str(_HERE / part) for part in _TRACING))
 """Folders of code that only hands a function on."""

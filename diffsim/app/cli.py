@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from .._errors import InputError, RunError
 from ..io.json_encoding import plain, show
 from .run import ResumableRun, Run, new_run, resumed_run
-from .signature import stubs
+from .script_stubs import stubs
 from .streams import flush_or_discard, on_interrupt, without_write_errors
 from .values import (
     Count,

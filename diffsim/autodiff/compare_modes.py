@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 
 from .._errors import InputError
 from .._jax.compilable import is_plain, operations
-from .._jax.single_kernel import compile_whole
+from .._jax.compile_whole import compile_whole
 
 _MOST_TANGENTS = 256
 
@@ -67,7 +67,7 @@ def compare_modes(f: Callable, x, *args, rounds: int = 20) -> ModeComparison:
     value = lambda flat: f(unravel(flat), *args)
     out = jax.eval_shape(value, flat)
     if getattr(out, "shape", None) != () or not jnp.issubdtype(out.dtype, jnp.floating):
-        raise InputError(f"explain needs a function of one real number as its result; this one returns {out}")
+        raise InputError(f"compare_modes needs a function of one real number as its result; this one returns {out}")
     programs, ways = {"value": _compile(value, flat)}, []
     for name, function in _ways(value, flat).items():
         try:

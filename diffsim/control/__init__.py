@@ -10,7 +10,7 @@ from .gradient_growth import compare_gradient_growth as compare_gradient_growth
 from .gradient_growth import gradient_growth as gradient_growth
 from .gradient_growth import horizon_weights as horizon_weights
 from .initial_states import sample_initial_states as sample_initial_states
-from .policies import check_finite as check_finite
-from .policies import mean_cost as mean_cost
+from .policy_cost import check_finite as check_finite
+from .policy_cost import mean_cost as mean_cost
 from .straight_through import straight_through_clip as straight_through_clip
 from .straight_through import straight_through_sign as straight_through_sign

@@ -10,7 +10,7 @@ from jax.flatten_util import ravel_pytree
 
 from .._errors import InputError
 from .._types import Flag, Scalar, State, Vector
-from ..autodiff.undefined import defined
+from ..autodiff.nan_unless import defined
 from ..ode.solver_setup import stepper
 from ..ode.validate import check_field, check_state
 

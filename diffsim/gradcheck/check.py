@@ -11,7 +11,7 @@ import numpy as np
 from .._errors import InputError
 from ..autodiff.inputs import Inputs, scalar_format, split
 from ..autodiff.ridders import Sweep, ridders
-from .causes import SUSPECT, located
+from .attach_suspects import SUSPECT, located
 from .directional import along, differences, forward, reverse, steps_for, value_along, value_of
 from .directions import Probes, choose
 from .event_conditioning import Crossing

@@ -7,9 +7,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from .._jax.control_flow import inside_inputs, steps
 from .._jax.equations import all_equations, casts_coarser, casts_coarser_inside
 from .._jax.program import Operation, Program, Stuck, join, program_of, trace
+from .._jax.step_into import inside_inputs, steps
 from ..autodiff.inputs import Inputs
 from ..autodiff.ridders import directional_difference, natural_size
 from ..graph.operation_derivatives import live_slots, moves, pull

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .._jax.control_flow import Step, finite, scan_of, steps
 from .._jax.program import Operation, Place, Program, Stuck, join, program_of
+from .._jax.step_into import Step, finite, scan_of, steps
 from .operation_derivatives import FLOAT0, live_outputs, live_slots, moves, pull
 
 

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._errors import InputError
-from .._jax.control_flow import finite
 from .._jax.program import Stuck, program_of, trace
 from .._jax.source_lines import first_line
+from .._jax.step_into import finite
 from ..autodiff.inputs import Inputs, split
 from .faults import Fault, fault_of_adjoint, fault_of_value
 from .operation_derivatives import moves

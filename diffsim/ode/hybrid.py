@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 from .._errors import InputError
 from .._jax.traced_function import is_traced
 from .._types import Args, Count, Scalar, State
-from ..autodiff.undefined import defined
+from ..autodiff.nan_unless import defined
 from .events import Past, Phase, check_phases, traced_phases
 from .options import check_options, check_time, chosen_controller, direction_of
 from .phase import CONTROLLER, SOLVER, differentiated, run_phase

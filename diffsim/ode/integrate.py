@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from .._types import Args, Count, State
-from ..autodiff.undefined import defined
+from ..autodiff.nan_unless import defined
 from .events import Phase, traced_phases
 from .options import check_options, check_times, chosen_controller, direction_of, in_order
 from .phase import SOLVER, PhaseResult, run_phase

@@ -12,12 +12,12 @@ from jax import lax
 from jaxtyping import Array, Float, PyTree
 
 from .._errors import InputError
-from .._jax.single_kernel import compile_small
+from .._jax.compile_whole import compile_small
 from .._jax.tangents import forward_only, freeze
 from .._jax.traced_function import Traced, is_traced
 from .._types import Args, Count, Flag, Scalar, State, Vector
 from ..autodiff.forward_mode import few_or_many
-from ..autodiff.undefined import defined
+from ..autodiff.nan_unless import defined
 from .adaptive_loop import LoopState, advance, ahead, begin, rows
 from .event_search import Stage, end_point, event_point
 from .events import Event, Past, Phase, check_phases, next_limit_state, traced_phases

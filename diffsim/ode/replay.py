@@ -14,9 +14,9 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
 from .._jax.batch_reductions import largest_of_batch
+from .._jax.compile_whole import compile_small
 from .._jax.custom_rule import custom_jvp
 from .._jax.linear_map import linear_map
-from .._jax.single_kernel import compile_small
 from .._types import Scalar, Vector
 from . import discrete_adjoint
 from .discrete_adjoint import Steps

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from diffsim.app import cli
-from diffsim.app.signature import job_names, stubs
+from diffsim.app.script_stubs import job_names, stubs
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = {path.stem: path for path in sorted((ROOT / "scenarios").glob("*.py"))}

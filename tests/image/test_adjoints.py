@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from diffsim import image
-from diffsim._jax.custom_transpose import with_adjoint
+from diffsim._jax.custom_adjoint import with_adjoint
 from diffsim.image.ops import blockwise
 from diffsim.image.ops.piecewise_linear import curve
 from diffsim.image.stages import unsharp_mask

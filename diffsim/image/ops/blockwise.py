@@ -9,7 +9,7 @@ from jax import lax
 from jaxtyping import Array, Int
 
 from ..._jax.buffers import materialize, output_buffer
-from ..._jax.custom_transpose import Function, with_adjoint
+from ..._jax.custom_adjoint import Function, with_adjoint
 from ..values import check_floating
 from .tiling import not_repeated, tile_size, tile_starts
 

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from ..._jax.barrier import barrier
 from ..._jax.bilinear_primitive import bilinear, sum_batch
 from ..._jax.buffers import materialize
-from ..._jax.custom_transpose import with_adjoint
+from ..._jax.custom_adjoint import with_adjoint
 from ..values import check_floating
 from .tiling import for_each_tile, not_repeated, tile_size
 

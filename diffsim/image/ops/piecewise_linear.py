@@ -11,7 +11,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from ..._jax.buffers import materialize
-from ..._jax.custom_transpose import with_adjoint
+from ..._jax.custom_adjoint import with_adjoint
 from ..values import check_floating
 from .tiling import for_each_tile, not_repeated
 

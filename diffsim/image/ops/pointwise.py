@@ -14,7 +14,7 @@ from jax import lax
 from jaxtyping import Array
 
 from ..._jax.buffers import materialize, output_buffer
-from ..._jax.custom_transpose import Function, with_adjoint
+from ..._jax.custom_adjoint import Function, with_adjoint
 from ..values import check_floating
 from .tiling import for_each_tile, not_repeated
 

@@ -12,7 +12,7 @@ import numpy as np
 from jax import lax
 
 from ..._jax.buffers import materialize, output_buffer
-from ..._jax.custom_transpose import with_adjoint
+from ..._jax.custom_adjoint import with_adjoint
 from ..values import check_floating
 
 

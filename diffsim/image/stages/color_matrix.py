@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..._jax.buffers import materialize
-from ..._jax.custom_transpose import with_adjoint
+from ..._jax.custom_adjoint import with_adjoint
 from ...parameters import param
 from ..ops.pointwise import sum_rows
 from ..values import check_floating

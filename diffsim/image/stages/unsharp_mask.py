@@ -10,7 +10,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from ..._jax.buffers import materialize, output_buffer
-from ..._jax.custom_transpose import with_adjoint
+from ..._jax.custom_adjoint import with_adjoint
 from ..._types import Scalar
 from ...parameters import param
 from ..ops.correlate import stencil

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..._jax.buffers import materialize
-from ..._jax.custom_transpose import with_adjoint
+from ..._jax.custom_adjoint import with_adjoint
 from ..._types import Scalar
 from ...parameters import param
 from ..demosaicing.bayer import check_even

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from ..._types import Count, Scalar
 from ...autodiff.forward_mode import forward_mode
-from ...autodiff.undefined import defined
+from ...autodiff.nan_unless import defined
 from ...discrete.rollout import rollout
 from ...discrete.zero_order_hold import zero_order_hold
 from ...ode.events import Event, Phase

@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 
 from diffsim import compile_whole, integrate
-from diffsim._jax.single_kernel import compile_small
+from diffsim._jax.compile_whole import compile_small
 
 
 def loop(x, rows):
