@@ -55,7 +55,7 @@ def test_globals_and_closures_may_change(monkeypatch):
         np.testing.assert_allclose(ends(by_closure), np.exp(-2 * rate), rtol=1e-5)
 
 
-def test_guards_resets_and_limits_see_new_values():
+def test_events_resets_and_limits_see_new_values():
     """A fall from a height to a floor that moves, and on with a fraction of the speed."""
     numbers = {"floor": 0.0, "keep": 0.5}
     floor = Event(

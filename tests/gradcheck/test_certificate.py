@@ -31,7 +31,7 @@ def missing_saltation(x):
     return 0.9 * 9.81 * hit * (2.0 - hit) - 4.9 * (2.0 - hit) ** 2 + x[1]
 
 
-def boolean_guard(x):
+def boolean_event(x):
     return jnp.sum(jnp.where(x > 1.0, 2.0, 0.0))  # bug
 
 
@@ -129,7 +129,7 @@ def wrong_custom_vjp(x):
 BUGS = {
     frozen_factor: ("disagrees", "stop_gradient"),
     missing_saltation: ("zero?", "stop_gradient"),
-    boolean_guard: ("zero?", "gt"),
+    boolean_event: ("zero?", "gt"),
     mask_as_number: ("zero?", "gt"),
     integer_cast: ("zero?", "convert_element_type"),
     rounded: ("zero?", "round"),

@@ -26,7 +26,7 @@ def end(phase, y0=0.0, args=None, t1=10.0, **options):
 
 
 @pytest.mark.parametrize("heights", [(0.31, 0.37), (0.37, 0.31)])
-def test_the_earlier_of_two_guards_in_one_step_wins(heights):
+def test_the_earlier_of_two_events_in_one_step_wins(heights):
     found = end(Phase(line, (at(heights[0]), at(heights[1], "rising"))), dt0=1.0)
     assert found.status == Status.FINISHED
     assert found.event == heights.index(0.31)
@@ -35,7 +35,7 @@ def test_the_earlier_of_two_guards_in_one_step_wins(heights):
 
 
 @pytest.mark.parametrize("direction", ["both", "falling"])
-def test_a_guard_does_not_fire_again_at_its_own_restart(direction):
+def test_an_event_does_not_fire_again_at_its_own_restart(direction):
     # Thrown up from the ground with 3 m/s: it comes back at 2 v / g = 0.6 s.
     throw = Phase(
         lambda t, y, a: jnp.stack([y[1], -10.0 * jnp.ones_like(t)]), (Event(lambda t, y, a: y[0], direction),)
@@ -71,14 +71,14 @@ def test_a_ball_thrown_through_a_height_within_one_step(direction, sign):
     assert found.t == pytest.approx(1 + sign * np.sqrt(0.02), rel=1e-12)
 
 
-def test_a_touched_guard_grazes():
+def test_a_touched_event_grazes():
     found = end(throw_through(5.0, "both"), jnp.array([0.0, 10.0]))
     assert found.status == Status.GRAZING
     # Near a double root a rounding of 1e-16 moves the time by its square root.
     assert found.t == pytest.approx(1.0, abs=1e-6)
 
 
-def test_a_guard_that_is_not_met():
+def test_an_event_that_is_not_met():
     found = end(throw_through(5.1, "both"), jnp.array([0.0, 10.0]), t1=3.0)
     assert found.status == Status.EVENT_NOT_FOUND
     assert found.event == -1
@@ -171,7 +171,7 @@ def test_limits_report_the_lowest_value_even_within_a_step():
     ],
     ids=["boolean", "vector"],
 )
-def test_a_guard_is_one_real_number(event, message):
+def test_an_event_is_one_real_number(event, message):
     with pytest.raises(InputError, match=message):
         integrate_phase(Phase(line, (Event(event),)), 0.0, 0.0, t1=1.0)
     with pytest.raises(InputError, match=message):

@@ -204,7 +204,7 @@ def ball(t, s: Swing, p: Trebuchet) -> Flight:
     )
 
 
-def release_guard(t, s: Swing, p: Trebuchet) -> Scalar:
+def release_event(t, s: Swing, p: Trebuchet) -> Scalar:
     """The speed of the ball across the release direction, m/s; rises through zero at release."""
     b = ball(t, s, p)
     return b.vx * jnp.sin(p.angle) - b.vy * jnp.cos(p.angle)

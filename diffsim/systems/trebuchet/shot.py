@@ -33,7 +33,7 @@ _SLIDING = Phase(
 )
 _SWINGING = Phase(
     m.swing,
-    (Event(m.release_guard, "rising", m.ball),),
+    (Event(m.release_event, "rising", m.ball),),
     (m.swing_tension, m.clearance),
 )
 _FLYING = Phase(m.flight, (Event(lambda t, s, p: s.y, "falling"),))
