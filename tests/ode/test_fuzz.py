@@ -45,7 +45,7 @@ def close(own, theirs, precision):
 
 
 @pytest.mark.slow
-@settings(max_examples=6, deadline=None, derandomize=True)
+@settings(max_examples=4, deadline=None, derandomize=True)
 @given(
     solver=st.sampled_from(EXPLICIT + IMPLICIT),
     digits=st.floats(3.0, 8.0),
