@@ -33,4 +33,4 @@ def test_programs_of_a_script_are_counted(tmp_path):
     count = int(last.split()[-2])
     assert count == sum(line.lstrip()[:1].isdigit() and "jit(" in line for line in table)
     assert np.all(np.array(last.split()[1:4], float) >= 0)
-    assert any("many_steps" in line and "first_calls.py" in line for line in table)
+    assert any("run_steps" in line and "first_calls.py" in line for line in table)

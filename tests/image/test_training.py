@@ -76,7 +76,7 @@ def test_one_by_one_trains_every_stage(chain, squares, own_targets):
     before, after = ds.parameters(chain), ds.parameters(found)
     assert before.keys() == after.keys()
     stay = {name for name in before if np.array_equal(before[name].value, after[name].value)}
-    assert stay == {"stages.demosaic.level"}  # which is given, not learned
+    assert stay == {"stages.demosaic.noise_level"}  # which is given, not learned
 
 
 def test_what_the_camera_has_at_a_place_is_what_its_own_stage_makes_of_the_place_before(squares):
