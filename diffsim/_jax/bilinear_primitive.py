@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
+from jax.interpreters import ad
+
+from .new_primitive import new_primitive
 
 
 def _batched(function, second: int, first, other):
@@ -48,16 +50,13 @@ def bilinear(name: str, function, second: int, shape, to_first, to_second) -> Pr
         to_first: `to_first(cotangent, first, other)`, the cotangent of the first, which may bind such primitives.
         to_second: the same for the other.
     """
-    primitive = Primitive(name)
     batched = partial(_batched, function, second)
 
     def abstract(first, other):
         batch = first.shape[:-3] or other.shape[:-second]
         return ShapedArray((*batch, *shape(first.shape[-3:], other.shape[-second:])), jnp.result_type(first, other))
 
-    primitive.def_impl(jax.jit(batched))
-    primitive.def_abstract_eval(abstract)
-    mlir.register_lowering(primitive, mlir.lower_fun(batched, multiple_results=False))
+    batch = lambda args, axes: _batch_rule(primitive, second, args, axes)
+    primitive = new_primitive(name, batched, batch=batch, abstract=abstract, eager=jax.jit(batched))
     ad.defbilinear(primitive, to_first, to_second)
-    batching.primitive_batchers[primitive] = partial(_batch_rule, primitive, second)
     return primitive

@@ -10,9 +10,10 @@ from functools import partial, wraps
 import jax
 import jax.numpy as jnp
 from jax.core import ShapedArray
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
+from jax.interpreters import ad
 from jaxtyping import Array
+
+from .new_primitive import new_primitive
 
 Function = Callable[[Array, Array], Array]
 Adjoint = Callable[[Array, Array, Array], tuple[Array, Array]]
@@ -32,13 +33,15 @@ def with_adjoint(function: Function, adjoint: Adjoint, check: Callable[[Array], 
         return jax.jvp(function, (parameters, picture), tangents)[1]
 
     compiled = jax.jit(push)
-    primitive = Primitive(f"push_{function.__name__}")
-    primitive.def_impl(lambda *args, like: compiled(*args))
-    primitive.def_abstract_eval(lambda *args, like: like)
-    mlir.register_lowering(primitive, mlir.lower_fun(lambda *args, like: push(*args), multiple_results=False))
-    ad.primitive_jvps[primitive] = lambda primals, tangents, like: jax.jvp(push, primals, _solid(primals, tangents))
-    ad.primitive_transposes[primitive] = partial(_transpose, adjoint)
-    batching.primitive_batchers[primitive] = lambda args, axes, like: (jax.vmap(push, axes)(*args), 0)
+    primitive = new_primitive(
+        f"push_{function.__name__}",
+        lambda *args, like: push(*args),
+        jvp=lambda primals, tangents, like: jax.jvp(push, primals, _solid(primals, tangents)),
+        transpose=partial(_transpose, adjoint),
+        batch=lambda args, axes, like: (jax.vmap(push, axes)(*args), 0),
+        abstract=lambda *args, like: like,
+        eager=lambda *args, like: compiled(*args),
+    )
 
     @jax.custom_jvp
     @wraps(function)

@@ -11,8 +11,10 @@ import jax
 import jax.numpy as jnp
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
+from jax.interpreters import ad
 from jaxtyping import Array
+
+from .new_primitive import new_primitive
 
 Map = Callable[..., Array]
 Shape = Callable[..., tuple[int, ...]]
@@ -43,9 +45,6 @@ def _primitive(function: Map, shape: Shape) -> Primitive:
 
     arguments = inspect.signature(function).parameters.values()
     options = [argument.name for argument in arguments if argument.kind is argument.KEYWORD_ONLY]
-    primitive = Primitive(function.__name__)
-    primitive.def_impl(jax.jit(function, static_argnames=options))
-    primitive.def_abstract_eval(abstract)
-    mlir.register_lowering(primitive, mlir.lower_fun(function, multiple_results=False))
-    batching.primitive_batchers[primitive] = batch
+    eager = jax.jit(function, static_argnames=options)
+    primitive = new_primitive(function.__name__, function, batch=batch, abstract=abstract, eager=eager)
     return primitive

@@ -13,8 +13,8 @@ def new_primitive(
     name: str,
     function: Callable,
     *,
-    jvp: Callable,
     batch: Callable,
+    jvp: Callable | None = None,
     transpose: Callable | None = None,
     abstract: Callable | None = None,
     eager: Callable | None = None,
@@ -25,8 +25,9 @@ def new_primitive(
     Args:
         name: as programs show it.
         function: what is compiled.
-        jvp: `jvp(primals, tangents, **static)` gives value and tangent.
         batch: `batch(arguments, axes, **static)` gives the batched result and its axes.
+        jvp: `jvp(primals, tangents, **static)` gives value and tangent; None where `ad.deflinear2` or `ad.defbilinear`
+            gives the rules.
         transpose: `transpose(cotangents, *arguments, **static)`, of a linear function.
         abstract: shapes and types of the result, from those of the arguments; by default found by tracing.
         eager: what runs outside `jit`; by default `function`, operation by operation.
@@ -37,8 +38,9 @@ def new_primitive(
     primitive.def_impl(eager or function)
     primitive.def_abstract_eval(abstract or shapes_of(function))
     mlir.register_lowering(primitive, mlir.lower_fun(function, multiple_results=multiple_results))
-    ad.primitive_jvps[primitive] = jvp
     batching.primitive_batchers[primitive] = batch
+    if jvp is not None:
+        ad.primitive_jvps[primitive] = jvp
     if transpose is not None:
         ad.primitive_transposes[primitive] = transpose
     return primitive
