@@ -34,9 +34,9 @@ from .ode.hybrid import integrate_hybrid as integrate_hybrid
 from .ode.integrate import Solution as Solution
 from .ode.integrate import integrate as integrate
 from .ode.integrate import solve as solve
-from .ode.phase import PhaseResult as PhaseResult
 from .ode.phase import integrate_phase as integrate_phase
 from .ode.replay_adjoint import ReplayAdjoint as ReplayAdjoint
+from .ode.solve_phase import PhaseResult as PhaseResult
 from .ode.status import Status as Status
 from .ode.status import count_statuses as count_statuses
 from .ode.status import finished as finished

@@ -29,7 +29,7 @@ from .runge_kutta import Point
 from .stability_limit import Stability, after_attempt, after_step, at_start, start_of_attempt, watches
 from .status import Status
 from .tape import Record, write
-from .trial_step import Problem, TrialStep, all_finite, finest, fitted, health, steady, trial_step
+from .trial_step import Problem, TrialStep, all_finite, finest, fitted, health, trial_step
 
 _LOOKS = 128  # in search of events, beside the steps, for which a record has rows
 
@@ -50,9 +50,9 @@ class LoopState(NamedTuple):
     stability: Stability | None = None  # if steps are watched
 
 
-def rows(problem: Problem) -> int:
-    """How many attempts of a phase there may be to record."""
-    return problem.max_steps + (_LOOKS if problem.events else 0)
+def most_attempts(max_steps: int, has_events: bool) -> int:
+    """Returns how many attempts of a phase there may be to record."""
+    return max_steps + (_LOOKS if has_events else 0)
 
 
 def begin(problem: Problem, start: Point, record: Record | None) -> LoopState:
@@ -123,7 +123,7 @@ def advance(problem: Problem, loop: LoopState) -> LoopState:
     loop = loop._replace(point=Point(t, *moving_together(rest)))
     look = _one_look if problem.events else _one_step
     loop = _while_active(problem, lambda loop: look(problem, frozen, loop), loop)
-    if steady(problem):
+    if problem.execution.fixed_steps:
         # Whatever ceased to be finite has remained so.
         status = jnp.where(all_finite(freeze(loop.point)), loop.status, Status.NON_FINITE)
         loop = loop._replace(status=status)
@@ -136,7 +136,7 @@ def _while_active(problem: Problem, onward: Callable, loop: LoopState) -> LoopSt
     # One answer for a whole batch, or `vmap` would copy every record at every step.
     go_on = lambda loop: any_of_batch(_active(problem, loop))
     # JAX goes through a loop several times to differentiate and batch it, but through a call within it only once.
-    if not problem.stepper.small:
+    if not problem.stepper.written_out:
         return lax.while_loop(go_on, jax.jit(onward), loop)
     # Few numbers are carried one by one: put together and taken apart in every step they would go through memory.
     carry_over = lambda loop, function: loop._replace(point=Point(loop.point.t, *map(function, loop.point[1:])))
@@ -147,7 +147,7 @@ def _while_active(problem: Problem, onward: Callable, loop: LoopState) -> LoopSt
 def _active(problem: Problem, loop: LoopState) -> Flag:
     """Whether there are steps to take and looks to make."""
     active = ahead(problem, loop) & (loop.attempts < problem.max_steps)
-    if not steady(problem):
+    if not problem.execution.fixed_steps:
         active &= loop.status == Status.FINISHED
     if problem.events:
         active &= loop.search.stage != Stage.FOUND
@@ -168,7 +168,7 @@ def _outcome(frozen: Problem, whole: Flag, accept: Flag, clear: Flag | bool) -> 
     """That of an attempt that the controller accepts, or not, and that is `clear` of events, or not."""
     found = _Outcome(whole, whole & accept & clear, whole & (clear | ~accept))
     # XLA otherwise computes them again for each number that depends on them.
-    return found if steady(frozen) else _Outcome(*barrier(*found))
+    return found if frozen.execution.fixed_steps else _Outcome(*barrier(*found))
 
 
 def _one_step(problem: Problem, frozen: Problem, loop: LoopState) -> LoopState:
@@ -223,7 +223,7 @@ def _after(
     whole, taken, settled = outcome
     limit_state = next_limit_state(frozen.limits, loop.limit_state, there, h, frozen.stepper.args, frozen.direction)
     status = loop.status
-    if not steady(frozen):
+    if not frozen.execution.fixed_steps:
         status = health(tried.accept, (there, *seen), h, finest(frozen, start.t), status)
     record = loop.record
     if record is not None:

@@ -22,6 +22,7 @@ from .._jax.barrier import barrier
 from .._jax.dynamic_rows import put, row
 from .._types import Count, Scalar, Vector
 from .dirk import Slopes, Stages
+from .execution import Execution
 from .jump_times import over
 from .runge_kutta import Stepper
 from .tape import Record, put_some
@@ -40,8 +41,7 @@ class Steps(NamedTuple):
     restore: Callable
     record: Record
     keep_path: bool
-    jacobians: bool
-    steady: bool  # no step was refused, and one of size zero leaves its state as it is
+    execution: Execution
     direction: Scalar | float = 1.0
 
     def step(
@@ -67,7 +67,7 @@ class Steps(NamedTuple):
 
     def where_taken(self, h: Scalar, take: Callable, carry):
         """`take(carry)` for an attempt of size `h` that was not refused, else `carry`."""
-        return take(carry) if self.steady else lax.cond(h != 0, take, lambda carry: carry, carry)
+        return take(carry) if self.execution.fixed_steps else lax.cond(h != 0, take, lambda carry: carry, carry)
 
     @property
     def values(self) -> list:
@@ -121,7 +121,7 @@ def tangents(steps: Steps, inputs: list) -> list:
 def cotangents(steps: Steps, cotangents: list) -> list:
     """Cotangents of the live leaves from those of the end, and of the path if it is kept."""
     carry = tuple(cotangents[:2]), [jnp.zeros_like(x) for x in steps.values]
-    over = _by_jacobians if steps.jacobians else _in_stretches if steps.record.stride > 1 else _one_by_one
+    over = _by_jacobians if steps.execution.jacobians else _in_stretches if steps.record.stride > 1 else _one_by_one
     start, leaf_cotangents = over(steps, cotangents[2:], carry)
     for place, cotangent in zip((0, 1), start, strict=True):
         if place in steps.live:

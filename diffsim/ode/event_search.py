@@ -162,7 +162,7 @@ def event_point(
 
     def newton(carry, _):
         delay, _ = carry
-        end, _ = stepper._replace(small=False).step(start, delay)
+        end, _ = stepper._replace(written_out=False).step(start, delay)
         value = values(functions(events), end.t, end.y, stepper.args)
         left = jnp.where(found, lax.dynamic_index_in_dim(value, search.event, keepdims=False), end.t - t1)
         return (delay - (left - lax.stop_gradient(left)) / rate, end), None

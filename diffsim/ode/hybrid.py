@@ -15,10 +15,11 @@ from .._jax.traced_function import is_traced
 from .._types import Args, Count, Scalar, State
 from ..autodiff.nan_unless import defined
 from .events import Past, Phase, check_phases, traced_phases
+from .execution import is_fixed
 from .options import check_options, check_time, chosen_controller, direction_of
-from .phase import CONTROLLER, SOLVER, differentiated, run_phase
+from .phase import differentiated
+from .solve_phase import CONTROLLER, SOLVER, solve_phase
 from .status import Status
-from .trial_step import is_fixed
 from .validate import check_state
 
 
@@ -210,7 +211,7 @@ def _pass(phases, watched: _Watched, stage: _Stage, args, t1, ts, direction, opt
         phase, before = phases[index], stage.before
         past = _past(phases, watched, index, before) if phase.events else None
         hint = before.h if options.get("dt0") is None and not is_fixed(options["stepsize_controller"]) else None
-        arrival, after = run_phase(
+        arrival, after = solve_phase(
             phase, stage.t, stage.y, args, t1, ts, direction=direction, past=past, hint=hint, **options
         )
         to = jnp.array([-1 if g.to is None else g.to for g in phase.events] or [-1])

@@ -13,8 +13,8 @@ from .._types import Args, Count, State
 from ..autodiff.nan_unless import defined
 from .events import Phase, traced_phases
 from .options import check_options, check_times, chosen_controller, direction_of, in_order
-from .phase import SOLVER, PhaseResult, run_phase
 from .replay_adjoint import ReplayAdjoint
+from .solve_phase import SOLVER, PhaseResult, solve_phase
 from .status import Status, finished
 from .trial_step import all_finite
 from .validate import check_field, check_state
@@ -135,7 +135,7 @@ def _in_one_phase(phase, y0, ts, args, options, direction):
     between = ts[1:-1] if ts.shape[0] > 2 else None
     if direction is None:
         direction = direction_of(ts[0], ts[-1])
-    end, _ = run_phase(phase, ts[0], y0, args, ts[-1], between, direction=direction, **options)
+    end, _ = solve_phase(phase, ts[0], y0, args, ts[-1], between, direction=direction, **options)
     valid = in_order(ts, direction)
     status = jnp.where(valid, end.status, Status.INVALID_INPUT)
     return _in_order(y0, end._replace(status=status)), status, end.steps

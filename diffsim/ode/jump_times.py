@@ -73,7 +73,7 @@ def over(
         before = constant - direction * _BEFORE * _unit(constant)
         start = stepper.point(before + (t - lax.stop_gradient(t)), y)
         delay = tau - t
-        end, _ = stepper._replace(small=False).step(start, delay - lax.stop_gradient(delay))
+        end, _ = stepper._replace(written_out=False).step(start, delay - lax.stop_gradient(delay))
         return constant + direction * _unit(constant) + (tau - constant), end.y
 
     t, y = lax.cond(index >= 0, jump, lambda t, y: (t, y), t, y)

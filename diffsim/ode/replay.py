@@ -20,6 +20,7 @@ from .._jax.linear_map import linear_map
 from .._types import Scalar, Vector
 from . import discrete_adjoint
 from .discrete_adjoint import Steps
+from .execution import Execution
 from .runge_kutta import Stepper
 from .tape import Record
 
@@ -42,9 +43,7 @@ def replay(
     y: Vector,
     *,
     keep_path: bool,
-    jacobians: bool,
-    whole: bool,
-    steady: bool = False,
+    execution: Execution,
     jumps: Float[Array, " jumps"] | None = None,
     direction: Scalar | float = 1.0,
 ) -> End:
@@ -53,8 +52,7 @@ def replay(
     The values are those recorded, at no further cost. The derivative is that of the discrete solution with the
     sizes of its accepted steps held fixed: one loop over them forward for tangents, or backward for cotangents, in
     which a step is taken again from its recorded state; or its Jacobian, for many steps at once. Refused steps are
-    never differentiated; `steady` says that there are none. The derivative in the times of `jumps` is that of steps
-    which end there, wherever they are.
+    never differentiated. The derivative in the times of `jumps` is that of steps which end there, wherever they are.
     """
     moving, rest = eqx.partition((t0, y0, stepper, jumps), eqx.is_inexact_array)
     fixed, static = eqx.partition(rest, eqx.is_array)
@@ -63,7 +61,7 @@ def replay(
     record = record._replace(count=largest_of_batch(record.count))
     constants, constants_tree = jax.tree.flatten((fixed, record, direction))
     size = y0.size * y0.dtype.itemsize
-    compiled = (lambda loop: compile_small(loop, size)) if whole else (lambda loop: loop)
+    compiled = (lambda loop: compile_small(loop, size)) if execution.single_program else (lambda loop: loop)
 
     def recorded_end(keep_path):
         """The function (leaves, constants, end) -> end, with the derivative of the replay in the leaves."""
@@ -84,10 +82,10 @@ def replay(
             def steps(residuals):
                 fixed, record, direction = jax.tree.unflatten(constants_tree, residuals[len(leaves) :])
                 restore = lambda leaves: eqx.combine(jax.tree.unflatten(tree, leaves), fixed, static)
-                return Steps(residuals[: len(leaves)], live, restore, record, keep_path, jacobians, steady, direction)
+                return Steps(residuals[: len(leaves)], live, restore, record, keep_path, execution, direction)
 
             inputs = [tangents[0][i] for i in live]
-            tangent = _carried(steps, [*leaves, *constants], inputs, compiled, jacobians)
+            tangent = _carried(steps, [*leaves, *constants], inputs, compiled, execution.jacobians)
             return value if keep_path else End(value.t, value.y), tangent
 
         end_of.defjvp(rule)

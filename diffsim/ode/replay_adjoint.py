@@ -16,11 +16,12 @@ from .._jax.tangents import freeze
 from .._types import Scalar, Vector
 from .discrete_adjoint import with_slopes
 from .events import choose
+from .execution import choose_execution
 from .jump_times import unwrapped
 from .replay import replay
 from .saved_output import Path, as_dense, as_saved
 from .solver_setup import on_vectors, stepper
-from .tape import Memory, Record, blank, plan
+from .tape import Memory, Record, blank
 
 
 class ReplayAdjoint(dfx.AbstractAdjoint):
@@ -50,11 +51,14 @@ class ReplayAdjoint(dfx.AbstractAdjoint):
         terms = dfx.ODETerm(_explicit_field(terms, t0, init_state.y, args))
         saveat = _explicit_constants(saveat, t0, init_state.y, args)
         field = on_vectors(terms.vf, t0, y0, unravel, args)
-        steps = stepper(field, solver, stepsize_controller, t0, y0, args)
+        steps = stepper(field, solver, stepsize_controller, args)
         between = saveat.dense or any(sub.ts is not None or sub.steps for sub in _subs(saveat))
-        whole = steps.is_light(y0)
-        stride, jacobians = plan(self.memory, y0, max_steps, steps.number_of_stages, keep_path=between, whole=whole)
-        blank_record = _Kept(blank(y0, max_steps, stride), t0, jnp.zeros_like(t0), y0)
+        options = {"attempts": max_steps, "memory": self.memory, "keep_path": between}
+        execution = choose_execution(steps, t0, y0, stepsize_controller, **options)
+        # The rows behind a member's last step are blank, and no steps to take.
+        execution = execution._replace(fixed_steps=False)
+        steps = steps._replace(written_out=execution.written_out)
+        blank_record = _Kept(blank(y0, max_steps, execution.stride), t0, jnp.zeros_like(t0), y0)
         arrays = {"terms": terms, "saveat": saveat, "init_state": init_state, "args": args, "t0": t0, "t1": t1}
         arrays |= {"stepsize_controller": stepsize_controller, **{k: others[k] for k in ("dt0", "progress_meter")}}
         options = {"solver": solver, "event": None, "max_steps": max_steps}
@@ -62,7 +66,7 @@ class ReplayAdjoint(dfx.AbstractAdjoint):
         record = with_slopes(freeze(steps), freeze(kept.record))
         # The last step is taken apart from the record: it ends at `t1`, wherever that is.
         head = _without_last(record)
-        end = replay(steps, t0, y0, head, kept.t, kept.y, keep_path=between, jacobians=jacobians, whole=whole)
+        end = replay(steps, t0, y0, head, kept.t, kept.y, keep_path=between, execution=execution)
         h = jnp.where(state.tprev == t1, t1 - end.t, kept.h)
         return _with_derivatives(Path(steps, record, end, h, unravel), saveat, state, args), stats
 

@@ -16,8 +16,6 @@ from .._types import Args, Scalar, Vector
 from . import dirk
 from .dirk import Stages, Tableau
 
-_LIGHT = 16 * 2**10  # bytes of state and parameters up to which one core alone is faster
-
 
 class Point(NamedTuple):
     """A point of a trajectory: time, state, and the vector field there. Vectors are one vector inside a solve."""
@@ -28,17 +26,20 @@ class Point(NamedTuple):
 
 
 class Stepper(NamedTuple):
-    """A solver bound to one vector field."""
+    """A solver bound to one vector field; `written_out` says how explicit stages are computed (`Execution`)."""
 
     solver: dfx.AbstractSolver
     term: dfx.ODETerm
     args: Args
-    small: bool  # the field has so few operations that stages may be written out
-    plain: bool  # steps can be compiled whole
+    written_out: bool = False
 
     def slope(self, t: Scalar, y: Vector) -> Vector:
         """dy/dt."""
-        return jnp.stack(_slope_of_numbers(self, t, y)(t, entries(y))) if self.small else self.term.vf(t, y, self.args)
+        return (
+            jnp.stack(_slope_of_numbers(self, t, y)(t, entries(y)))
+            if self.written_out
+            else self.term.vf(t, y, self.args)
+        )
 
     def point(self, t: Scalar, y: Vector) -> Point:
         """The point at (t, y)."""
@@ -68,15 +69,10 @@ class Stepper(NamedTuple):
         if self.implicit:
             return _implicit(self, self.implicit, start, h, stages or self.stages(start, h))
         if isinstance(self.solver, dfx.AbstractERK):
-            return (_written_out if self.small else _explicit)(self, start, h)
+            return (_written_out if self.written_out else _explicit)(self, start, h)
         if isinstance(self.solver, dfx.Euler):
             return _euler(self, start, h)
         return _general(self, start, h)
-
-    def is_light(self, y: Vector) -> bool:
-        """Whether loops over steps are best compiled whole: plain arithmetic on few numbers."""
-        arrays = jax.tree.leaves(eqx.filter((y, self.term, self.args), eqx.is_array))
-        return self.plain and sum(x.size * x.dtype.itemsize for x in arrays) <= _LIGHT
 
     @property
     def error_order(self):

@@ -41,7 +41,7 @@ class Path(NamedTuple):
         start, h = self.start(row)
         stages = None if self.record.slopes is None else Stages(self.record.slopes[row])
         # Not written out: fast to compile.
-        end, _, info = self.stepper._replace(small=False).dense_step(start, h, stages)
+        end, _, info = self.stepper._replace(written_out=False).dense_step(start, h, stages)
         return start, end, info
 
     def rows(self, times: Float[Array, " times"]) -> Int[Array, " times"]:

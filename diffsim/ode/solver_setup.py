@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable
 
 import diffrax as dfx
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optimistix as optx
@@ -12,30 +11,23 @@ from jax.flatten_util import ravel_pytree
 
 from .._errors import InputError
 from .._jax.barrier import barrier
-from .._jax.compilable import is_plain, operations
-from .._jax.scalarize import can_be_written_out, entries
+from .._jax.scalarize import entries
 from .._jax.traced_function import Traced
 from .._types import Args, Scalar, State, Vector
 from .runge_kutta import Stepper
 
 _MANY = 1024  # numbers of a state
-_FEW = 16  # numbers in each array of a field that is written out
-_SMALL = 48  # operations of a field whose stages are written out one after the other
+_FEW = 16  # numbers of a state whose squares are added one by one
 
 
-def stepper(field: Callable, solver: dfx.AbstractSolver, controller, t0: Scalar, y0: Vector, args: Args) -> Stepper:
+def stepper(field: Callable, solver: dfx.AbstractSolver, controller, args: Args) -> Stepper:
     """`solver` for `field(t, y, args)`, set up so that `grad`, `jvp` and `vmap` go through its steps."""
     if isinstance(solver, dfx.AbstractImplicitSolver):
         solver = _with_tolerances(solver, controller)
     if isinstance(solver, dfx.AbstractRungeKutta):
         # Stages are differentiated by rules of our own: an ordinary loop over them is the fastest.
         solver = dataclasses.replace(solver, scan_kind="lax")
-    names = operations(field, t0, y0, args)
-    sizes = [x.size for x in jax.tree.leaves(eqx.filter((y0, args), eqx.is_array))]
-    explicit = isinstance(solver, dfx.AbstractERK | dfx.Euler)
-    small = explicit and len(names) <= _SMALL and max(sizes, default=0) <= _FEW and can_be_written_out(names)
-    plain = explicit and is_plain(names)
-    return Stepper(solver, dfx.ODETerm(field), args, small, plain)
+    return Stepper(solver, dfx.ODETerm(field), args)
 
 
 def on_vectors(field: Callable, t0: Scalar, y0: Vector, unravel: Callable, args: Args) -> Callable:

@@ -1,20 +1,17 @@
 """The record of a solve: which steps were attempted, and from which states."""
 
-import math
 from typing import Literal, NamedTuple, get_args
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from .._errors import InputError
 from .._jax.dynamic_rows import put
 from .._types import Count, Scalar, Vector
 from .dirk import Slopes
 
 Memory = Literal["auto", "states", "two_levels", "jacobians"]
-_CACHED = 16 * 2**20  # bytes: states beyond that leave the caches, and are kept at some steps only
+MEMORIES: tuple[str, ...] = get_args(Memory)
 _APART, _BESIDE = 32, 12  # rows of a record, modulo the first: with a power of two its arrays would meet in a cache
-_FEW = 8  # numbers of a state up to which all of a step's Jacobian costs little more than one product with it
 
 
 class Record(NamedTuple):
@@ -37,30 +34,6 @@ class Record(NamedTuple):
         """How many attempts there are to each state kept."""
         rows, kept = self.h.shape[0], self.y.shape[0]
         return 1 if kept == rows else rows // (kept - 1)
-
-
-class Plan(NamedTuple):
-    """How the derivative of a record is taken: attempts to each state kept, and whether by Jacobians."""
-
-    stride: int
-    jacobians: bool
-
-
-def plan(memory: Memory, like: Vector, rows: int, stages: int, *, keep_path: bool, whole: bool) -> Plan:
-    """The plan for so many attempts of states `like`, by the name of a policy, or chosen from bytes and steps.
-
-    Of an implicit method the slopes of so many `stages` are kept beside each state.
-
-    Raises InputError for a name that is none, or a policy that keeps too few states for a path.
-    """
-    if memory not in get_args(Memory):
-        raise InputError(f"memory={memory!r}: use one of {', '.join(get_args(Memory))}")
-    if memory == "two_levels" and keep_path:
-        raise InputError('memory="two_levels" keeps too few states for those at times in between: use "states"')
-    small = rows * (1 + stages) * like.size * like.dtype.itemsize <= _CACHED
-    if memory == "two_levels" or (memory == "auto" and not small and not keep_path):
-        return Plan(math.isqrt(rows), False)
-    return Plan(1, memory == "jacobians" or (memory == "auto" and not (whole or stages) and like.size <= _FEW))
 
 
 def blank(like: Vector, rows: int, stride: int = 1, stages: int = 0, jumps: bool = False) -> Record:

@@ -14,6 +14,7 @@ from .._jax.tangents import freeze
 from .._types import Flag, Scalar, State
 from .dirk import Slopes
 from .events import Event, Past
+from .execution import Execution
 from .jump_times import Landings, room
 from .runge_kutta import Point, Stepper
 from .status import Status
@@ -29,7 +30,7 @@ class Problem(NamedTuple):
     t1: Scalar
     dt0: Scalar | None
     max_steps: int
-    whole: bool  # compile its loops whole
+    execution: Execution
     direction: Scalar | float = 1.0  # in which time runs: -1.0 is backward
     landings: Landings = Landings(None, None)
     past: Past | None = None  # of the events, where it is known
@@ -48,16 +49,6 @@ def fitted(problem: Problem, t: Scalar, h: Scalar) -> Scalar:
     # The time after the step is rounded. What is left of the step after that is what the state must go.
     h = problem.direction * ((t + problem.direction * jnp.maximum(h, finest(problem, t))) - t)
     return jnp.minimum(h, left)
-
-
-def steady(problem: Problem) -> bool:
-    """Whether the steps are the same whatever becomes of the state: a batch then takes them together."""
-    return not problem.events and is_fixed(problem.controller)
-
-
-def is_fixed(controller) -> bool:
-    """Whether a step size controller takes steps that were prescribed."""
-    return isinstance(controller, dfx.ConstantStepSize | dfx.StepTo)
 
 
 class TrialStep(NamedTuple):

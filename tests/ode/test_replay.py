@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from diffsim import InputError, ReplayAdjoint, Scalar, integrate
-from diffsim.ode.tape import plan
+from diffsim.ode.execution import choose_execution
+from diffsim.ode.solver_setup import stepper
 
 
 class Pair(NamedTuple):
@@ -119,11 +120,21 @@ def test_the_memory_policy_changes_nothing(memory, solver):
 
 
 def test_two_levels_keep_the_root_of_the_number_of_states():
-    assert plan("two_levels", jnp.zeros(5), 512, 0, keep_path=False, whole=True) == (22, False)
-    assert plan("auto", jnp.zeros(5), 512, 0, keep_path=False, whole=True) == (1, False)
-    assert plan("auto", jnp.zeros(5), 512, 0, keep_path=False, whole=False) == (1, True)
-    assert plan("auto", jnp.zeros(5), 10**6, 0, keep_path=False, whole=True) == (1000, False)
-    assert plan("auto", jnp.zeros(5), 10**6, 0, keep_path=True, whole=True) == (1, False)
+    """And the rest of the decision table for a state of five numbers."""
+
+    def recorded(memory, attempts, field=lambda t, y, a: -y, keep_path=False):
+        bound = stepper(field, dfx.Tsit5(), PID[1e-6], None)
+        options = {"attempts": attempts, "memory": memory, "keep_path": keep_path}
+        chosen = choose_execution(bound, jnp.array(0.0), jnp.zeros(5), PID[1e-6], **options)
+        return chosen.single_program, chosen.stride, chosen.jacobians
+
+    looked_up = lambda t, y, a: -y[jnp.argsort(y)]  # no plain arithmetic
+    assert recorded("two_levels", 512) == (True, 22, False)
+    assert recorded("auto", 512) == (True, 1, False)
+    assert recorded("auto", 512, looked_up) == (False, 1, True)
+    assert recorded("states", 512, looked_up) == (False, 1, False)
+    assert recorded("auto", 10**6) == (True, 1000, False)
+    assert recorded("auto", 10**6, keep_path=True) == (True, 1, False)
 
 
 def test_policies_that_do_not_exist_or_cannot_serve_are_named():

@@ -16,7 +16,8 @@ from ...autodiff.nan_unless import defined
 from ...discrete.rollout import rollout
 from ...discrete.zero_order_hold import zero_order_hold
 from ...ode.events import Event, Phase
-from ...ode.phase import Mode, PhaseResult, integrate_phase
+from ...ode.phase import integrate_phase
+from ...ode.solve_phase import Mode, PhaseResult
 from ...ode.status import Status
 from ...parameters import replace
 from . import machine as m
