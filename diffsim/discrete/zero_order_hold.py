@@ -11,6 +11,7 @@ from jax.flatten_util import ravel_pytree
 from .._errors import InputError
 from .._types import Flag, Scalar, State, Vector
 from ..autodiff.nan_unless import defined
+from ..ode.execution import written_out
 from ..ode.solver_setup import stepper
 from ..ode.validate import check_field, check_state
 
@@ -77,7 +78,7 @@ def zero_order_hold(
     t, dt = jnp.asarray(t, y.dtype), jnp.asarray(dt, y.dtype) / steps
     check_field(vector_field, t, state, control)
     on_vectors = lambda t, y, control: ravel_pytree(vector_field(t, unravel(y), control))[0]
-    method = stepper(on_vectors, solver, None, t, y, control)
+    method = written_out(stepper(on_vectors, solver, None, control), t, y)
     point, errors = method.point(t, y), []
     for _ in range(steps):
         point, error = method.step(point, dt)

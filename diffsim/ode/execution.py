@@ -6,6 +6,7 @@ from typing import NamedTuple
 import diffrax as dfx
 import equinox as eqx
 import jax
+from jaxtyping import Array
 
 from .._errors import InputError
 from .._jax.compilable import is_plain, operations
@@ -66,22 +67,38 @@ def choose_execution(
         raise InputError(f"memory={memory!r}: use one of {', '.join(MEMORIES)}")
     if memory == "two_levels" and keep_path:
         raise InputError('memory="two_levels" keeps too few states for those at times in between: use "states"')
-    explicit = isinstance(stepper.solver, dfx.AbstractERK | dfx.Euler)
-    names = operations(stepper.term.vector_field, t0, y0, stepper.args)
-    arrays = jax.tree.leaves(eqx.filter((y0, stepper.term, stepper.args), eqx.is_array))
-    short = len(names) <= _SHORT and max(x.size for x in arrays) <= _FEW and can_be_written_out(names)
+    names, arrays = operations(stepper.term.vector_field, t0, y0, stepper.args), _arrays(stepper, y0)
     light = is_plain(names) and sum(x.size * x.dtype.itemsize for x in arrays) <= _LIGHT
-    single_program = explicit and light and not (forward or has_events or has_limits)
+    single_program = _is_explicit(stepper) and light and not (forward or has_events or has_limits)
     record = attempts * (1 + stepper.number_of_stages) * y0.size * y0.dtype.itemsize
     spread = memory == "two_levels" or (memory == "auto" and record > _CACHED and not keep_path)
     by_jacobians = not (single_program or stepper.number_of_stages) and y0.size <= _NARROW
     return Execution(
-        written_out=explicit and short and not (forward and has_events),
+        written_out=_can_write_out(stepper, names, arrays) and not (forward and has_events),
         single_program=single_program,
         fixed_steps=not has_events and is_fixed(controller),
         stride=math.isqrt(attempts) if spread else 1,
         jacobians=not spread and (memory == "jacobians" or (memory == "auto" and by_jacobians)),
     )
+
+
+def written_out(stepper: Stepper, t0: Scalar, y0: Vector) -> Stepper:
+    """Returns the stepper for a few steps without a loop, its stages written out where a solve would do so."""
+    names = operations(stepper.term.vector_field, t0, y0, stepper.args)
+    return stepper._replace(written_out=_can_write_out(stepper, names, _arrays(stepper, y0)))
+
+
+def _can_write_out(stepper: Stepper, names: list[str], arrays: list[Array]) -> bool:
+    short = len(names) <= _SHORT and max(x.size for x in arrays) <= _FEW
+    return _is_explicit(stepper) and short and can_be_written_out(names)
+
+
+def _is_explicit(stepper: Stepper) -> bool:
+    return isinstance(stepper.solver, dfx.AbstractERK | dfx.Euler)
+
+
+def _arrays(stepper: Stepper, y0: Vector) -> list[Array]:
+    return jax.tree.leaves(eqx.filter((y0, stepper.term, stepper.args), eqx.is_array))
 
 
 def is_fixed(controller) -> bool:
