@@ -38,6 +38,7 @@ from diffsim.io.files import write_text
 from diffsim.io.measurements import read_measurements, remarks
 from diffsim.systems.pendulum import Pendulum, State, pendulum
 from diffsim.systems.trebuchet import FAST, Trebuchet, throw
+from diffsim.uncertainty import Posterior, ProfileLikelihood
 from diffsim.viz import plot, report
 
 DATA = Path(__file__).with_name("data")
@@ -106,7 +107,7 @@ def fit_pendulum(
     lengths = np.unique(np.geomspace(max(len(ts) // 16, 6), len(ts), 7).astype(int)).tolist()
     options = {"filter_spec": ds.trainable(start, *FITTED), "progress": False}
     run.say(f"fitting {np.sum(np.isfinite(seen))} measurements, over {lengths} rows")
-    model, history = ds.fit_growing(deviations, start, (ts, seen), lengths=lengths, **options)
+    model, history = ds.optimize.fit_growing(deviations, start, (ts, seen), lengths=lengths, **options)
     # Gaps are left out by rows that NumPy chooses, so the times and the measurements are no arguments here.
     residuals = lambda model, _: measured(model, (ts, seen))
     found = ds.posterior(residuals, model, filter_spec=options["filter_spec"])
@@ -121,7 +122,7 @@ def fit_pendulum(
     return result
 
 
-def summary(found: ds.Posterior, history: ds.History) -> dict:
+def summary(found: Posterior, history: ds.train.History) -> dict:
     """Values, standard deviations and what is on a bound, for one line of output."""
     losses = history.loss[np.isfinite(history.loss)]
     rows = {row.path.split(".")[-1]: row for row in found.summary(LEVEL)}
@@ -133,7 +134,7 @@ def summary(found: ds.Posterior, history: ds.History) -> dict:
     return values | stds | rest
 
 
-def begin_page(title: str, data: Path, run: cli.Run, found: ds.Posterior, result: dict) -> report.Report:
+def begin_page(title: str, data: Path, run: cli.Run, found: Posterior, result: dict) -> report.Report:
     """A page with the settings, the origin of the data and the table of parameters."""
     said = remarks(data)
     page = report.Report(title, said[0] if said else f"Fitted to {data.name}")
@@ -149,9 +150,7 @@ def begin_page(title: str, data: Path, run: cli.Run, found: ds.Posterior, result
     return page
 
 
-def pendulum_pages(
-    page, run: cli.Run, model: Swing, found: ds.Posterior, friction: ds.ProfileLikelihood, ts, seen
-) -> None:
+def pendulum_pages(page, run: cli.Run, model: Swing, found: Posterior, friction: ProfileLikelihood, ts, seen) -> None:
     """Band, residuals, profile, what the data leave open, sensitivities and the certificate."""
     band = found.credible_band(lambda model: swing(model, ts), LEVEL, include_noise=True)
     picture = plot.fit_band(ts, seen, band, float(found.noise), "time (s)", "angle (rad)", level=LEVEL)
@@ -170,7 +169,7 @@ def pendulum_pages(
         )
     page.text("The numbers are relative changes that together leave every simulated angle as it is.")
     last = float(ts[-1])
-    parts = ds.sensitivities(
+    parts = ds.uncertainty.sensitivities(
         lambda m: swing(m, jnp.array([ts[0], last]))[-1], model, filter_spec=ds.trainable(model, *FITTED)
     )
     rows = [(name, float(value)) for name, value in parts.items()]

@@ -96,7 +96,7 @@ def fly(policy, start, parts: int = 1) -> tuple[Flight, Flight]:
     return ds.rollout(move, Flight(s, decide(policy, s), jnp.array(True)), length=STEPS)
 
 
-def land(last: Flight, **options) -> ds.PhaseResult:
+def land(last: Flight, **options) -> ds.ode.PhaseResult:
     """The touchdown after the last decision; EVENT_NOT_FOUND, and a state in the air, if the flight was too long."""
     return ds.integrate_phase(ds.Phase(field, (GROUND,)), 0.0, last.s, last.held, t1=DT, **options)
 
@@ -144,7 +144,7 @@ def measured(policy, starts) -> dict:
     best = jax.vmap(lambda start, end: best_ignition(MACHINE, State(*start), -end[4]).time)(high, down)
     ends, touched, straight = np.asarray(ends), np.asarray(ds.finished(status)), np.asarray(ds.finished(down_status))
     if not touched.any() or not straight.any():
-        raise ds.RunError(f"no flight of {len(starts)} touched down, {ds.count_statuses(status)}: train longer")
+        raise ds.RunError(f"no flight of {len(starts)} touched down, {ds.ode.count_statuses(status)}: train longer")
     soft = touched & np.all(np.abs(ends[:, :6]) < LIMITS, axis=1) & (ends[:, 6] > float(MACHINE.dry))
     fuel = np.asarray((high - down)[:, 6] / (MACHINE.thrust / MACHINE.exhaust * best))
     return {

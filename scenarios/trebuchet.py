@@ -77,7 +77,7 @@ def misses(model, targets):
     """Relative misses of the network on targets of shape (n, 2): distance (m), wind (m/s)."""
     controls = jax.vmap(model)(targets)
     # One throw after another: each takes just the steps it needs, which on a CPU beats a batch in lockstep.
-    ranges = ds.compile_whole(distances)(controls[:, 0], controls[:, 1], targets[:, 1])
+    ranges = ds.compilation.compile_whole(distances)(controls[:, 0], controls[:, 1], targets[:, 1])
     return ranges / targets[:, 0] - 1
 
 
@@ -143,7 +143,7 @@ def judge(model, targets) -> tuple[np.ndarray, np.ndarray]:
 def learn(model, data, steps: int, state: Path):
     """The aimer after its last iteration, and the history; kept in the file `state`, from which it is read if there."""
     if state.exists():
-        return ds.load(state, (model, ds.History(np.zeros(steps), 0.0, 0.0)))
+        return ds.load(state, (model, ds.train.History(np.zeros(steps), 0.0, 0.0)))
     options = {"solver": OPTIMIZER, "steps": steps, "filter_spec": ds.trainable(model, "layers")}
     model, history = ds.fit_least_squares(misses, model, data, **options)
     ds.save(state, (model, history))
@@ -222,7 +222,7 @@ def report_on(run, model, history, reaches, result) -> report.Report:
     return page
 
 
-def pipeline(model, target: float) -> ds.StageGraph:
+def pipeline(model, target: float) -> ds.graph.StageGraph:
     """The stages from one target to the loss, each with its output, cost, and the loss's derivative by it."""
     aim = jnp.array([target, 0.0])
     stages = {
@@ -246,7 +246,7 @@ def miss_map(model, reaches):
     return plot.field_map(distances, winds, values, "target (m)", "wind (m/s)", label, log=True, mask=beyond)
 
 
-def gradient_check() -> ds.GradientCheck:
+def gradient_check() -> ds.gradcheck.GradientCheck:
     """The evidence on the loss's gradient by an untrained network's weights; the solver's tolerance is felt at 1e-6."""
     model, targets = network(jr.key(0)), jnp.array([[60.0, 2.0], [50.0, -3.0], [80.0, 0.0], [45.0, 1.0]])
 
@@ -299,7 +299,7 @@ def throw_once(
     return {name: float(getattr(result, name)) for name in names} | {"status": status.name.lower()}
 
 
-aim_compiled = jax.jit(ds.compile_whole(lambda p, target: trebuchet.aim(p, target, *MASSES)))
+aim_compiled = jax.jit(ds.compilation.compile_whole(lambda p, target: trebuchet.aim(p, target, *MASSES)))
 
 
 def aim(*, distance: cli.Positive = 60.0, wind: cli.Finite = 0.0, angle: cli.Finite = 32.0) -> dict:

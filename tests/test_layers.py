@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "nn": BASE | {"parameters"},
     "mechanics": BASE,
     "autodiff": BASE | {"_jax"},
+    "compilation": {"_jax"},
     "io": BASE | {"parameters"},
     "graph": LOW,
     "gradcheck": LOW | {"graph"},

@@ -59,7 +59,7 @@ def test_measurements_are_written_whole_or_not_at_all(command, module_of, monkey
 def test_a_fit_that_ran_out_of_iterations_is_not_converged(count, converged, module_of):
     losses = np.where(np.arange(5) < count, 1.0, np.nan)
     posterior = SimpleNamespace(summary=lambda level: [], noise=0.1)
-    found = module_of("identify").summary(posterior, ds.History(losses, 0.0, 0.0))
+    found = module_of("identify").summary(posterior, ds.train.History(losses, 0.0, 0.0))
     assert found["converged"] is converged
 
 
@@ -83,7 +83,7 @@ def test_failed_throws_at_fresh_targets_are_counted(command, module_of, monkeypa
     trebuchet = module_of("trebuchet")
     misses = np.full(1000, 0.01)
     monkeypatch.setattr(trebuchet, "reach", lambda: (np.array([-20.0, 20.0]), np.array([100.0, 100.0])))
-    monkeypatch.setattr(trebuchet, "learn", lambda model, *_: (model, ds.History(np.ones(2), 0.0, 0.0)))
+    monkeypatch.setattr(trebuchet, "learn", lambda model, *_: (model, ds.train.History(np.ones(2), 0.0, 0.0)))
     monkeypatch.setattr(trebuchet, "judge", lambda model, test: (misses, None))
     monkeypatch.setattr(trebuchet, "report_on", lambda *_: report.Report("page", ""))
     misses[:3] = np.nan

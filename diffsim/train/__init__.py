@@ -1,1 +1,11 @@
 """Training: the loop over optimizer steps and what it needs."""
+
+from .gradient_accumulation import batched_mean as batched_mean
+from .history import FitError as FitError
+from .history import History as History
+from .options import Checkpoint as Checkpoint
+from .options import EarlyStopping as EarlyStopping
+from .options import FitProgress as FitProgress
+from .options import MetricsFile as MetricsFile
+from .options import NonFinite as NonFinite
+from .sharding import join_processes as join_processes

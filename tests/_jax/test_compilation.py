@@ -20,7 +20,7 @@ import diffsim as ds, jax, jax.numpy as jnp, optax
 misses, hits = [], []
 count = {"/jax/compilation_cache/cache_misses": misses, "/jax/compilation_cache/cache_hits": hits}
 jax.monitoring.register_event_listener(lambda event, **_: count.get(event, []).append(event))
-ds.cache_compilation(sys.argv[1])
+ds.compilation.cache_compilation(sys.argv[1])
 def loss(rate, start):
     return ds.integrate(lambda t, y, rate: -rate * y, start, jnp.array([0.0, 1.0]), rate, max_steps=32)[-1] ** 2
 ds.fit(loss, jnp.array(1.0), optax.adam(1e-2), jnp.ones(4), progress=False)
@@ -45,7 +45,7 @@ def test_a_second_process_compiles_nothing(tmp_path):
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ds.InputError, match=r"file cannot keep compiled programs: .*; give a folder to write in"):
-        ds.cache_compilation(tmp_path / "file")
+        ds.compilation.cache_compilation(tmp_path / "file")
 
 
 def test_the_argument_that_made_a_function_compile_again_is_named():
@@ -53,7 +53,7 @@ def test_the_argument_that_made_a_function_compile_again_is_named():
     def f(model, x, *, power=2):
         return jnp.sum(model["weight"]) * jnp.sum(x**power)
 
-    counted = ds.count_compilations(f)
+    counted = ds.compilation.count_compilations(f)
     small, model = np.ones(3), {"weight": jnp.ones(3)}
     for args, options in [
         ((model, small), {}),
@@ -80,7 +80,7 @@ def test_the_argument_that_made_a_function_compile_again_is_named():
 
 
 def test_a_fresh_function_each_call_is_told_from_other_arguments():
-    counted = ds.count_compilations(lambda x: jax.jit(lambda x: x + 1)(x))
+    counted = ds.compilation.count_compilations(lambda x: jax.jit(lambda x: x + 1)(x))
     counted(np.ones(3))
     counted(np.ones(3))
     assert counted.causes == ["first call", "the same arguments"]

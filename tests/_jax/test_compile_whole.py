@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from diffsim import compile_whole, integrate
+from diffsim import integrate
 from diffsim._jax.compile_whole import compile_small
+from diffsim.compilation import compile_whole
 
 
 def loop(x, rows):
@@ -86,7 +87,8 @@ def test_the_gradient_of_a_batch_is_compiled_whole_both_ways():
 UNUSED = """
 import jax, jax.numpy as jnp
 from jax import lax
-from diffsim import compile_whole, integrate
+from diffsim import integrate
+from diffsim.compilation import compile_whole
 
 def f(x, rows):
     body = lambda i, c: c + jnp.sin(c) + (0 * rows[i, 0].astype(int)).astype(float)
@@ -104,7 +106,8 @@ def test_an_argument_that_turns_out_unused_does_not_abort_the_process():
 DISCARDED = """
 import jax, jax.numpy as jnp
 from jax import lax
-from diffsim import compile_whole, integrate
+from diffsim import integrate
+from diffsim.compilation import compile_whole
 
 def f(x, rows, times, count):
     def body(k, carry):

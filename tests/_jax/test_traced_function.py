@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffsim import Event, Phase, count_compilations, integrate, integrate_hybrid, integrate_phase
+from diffsim import Event, Phase, integrate, integrate_hybrid, integrate_phase
 from diffsim._jax.source_lines import source_of
 from diffsim._jax.traced_function import Traced
+from diffsim.compilation import count_compilations
 
 TS = jnp.array([0.0, 1.0])
 RATE = 1.0

@@ -6,9 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffsim import InputError, compile_whole, forward_mode
+from diffsim import InputError, forward_mode
 from diffsim._jax.compilable import operations
 from diffsim.autodiff.forward_mode import few_or_many
+from diffsim.compilation import compile_whole
 
 
 def plain(model, x):

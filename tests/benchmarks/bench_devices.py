@@ -33,7 +33,7 @@ def work(case: str, devices: int, count: int, index: int, port: int) -> dict:
 
     jax.config.update("jax_num_cpu_devices", devices)
     if count > 1:
-        ds.join_processes(f"127.0.0.1:{port}", count, index, seconds=120)
+        ds.train.join_processes(f"127.0.0.1:{port}", count, index, seconds=120)
     jax.config.update("jax_enable_x64", True)
     import equinox as eqx
     import optax

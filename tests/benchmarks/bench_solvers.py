@@ -101,7 +101,7 @@ def posed(solver, controller, most):
 def blocks(solver, controller, most, devices=None):
     """The compiled mean over the batch by `batched_mean` of 128, which suit states of two numbers; sorted by steps."""
     each, steps = posed(solver, controller, most)
-    mean, starts = ds.batched_mean(each, batch_size=128, devices=devices), jnp.asarray(STARTS)
+    mean, starts = ds.train.batched_mean(each, batch_size=128, devices=devices), jnp.asarray(STARTS)
     cost = jax.jit(jax.vmap(steps))(starts)
     return compiled(jax.value_and_grad(lambda p: mean(p, starts, cost)), jnp.asarray(P))
 
@@ -173,7 +173,7 @@ def network() -> None:
         end, _ = ds.rollout(lambda y, _: control(policy, y), y, length=200)
         return jnp.mean(end**2)
 
-    dealt = ds.batched_mean(share, batch_size=128, devices=jax.devices())
+    dealt = ds.train.batched_mean(share, batch_size=128, devices=jax.devices())
     cases = {
         "diffsim rollout": flat(own),
         "... 2 devices": flat(lambda trained: dealt(trained, starts)),

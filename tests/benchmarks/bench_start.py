@@ -33,7 +33,7 @@ def first_step(folder: str) -> dict:
 
     import diffsim as ds
 
-    ds.cache_compilation(folder)
+    ds.compilation.cache_compilation(folder)
 
     draw = np.random.default_rng(0)
     targets = jnp.asarray(np.column_stack([draw.uniform(20.0, 60.0, 512), draw.normal(size=512)]))

@@ -61,14 +61,14 @@ def main():
     targets = jnp.asarray(np.column_stack([rng.uniform(20, 100, 1000), rng.normal(0, 5, 1000)]))
     aimed = scenario.shot(np.deg2rad(32.0), 40.0, -3.0), jnp.asarray(60.0)
     programs = {
-        "throw, value": (ds.compile_whole(range_of), (x,), 1),
-        "throw, value + 3 derivatives": (ds.compile_whole(value_and_slopes), (x,), 1),
+        "throw, value": (ds.compilation.compile_whole(range_of), (x,), 1),
+        "throw, value + 3 derivatives": (ds.compilation.compile_whole(value_and_slopes), (x,), 1),
         f"throws, value + 3 derivatives, batch {BATCH}": (
-            ds.compile_whole(lambda m: jax.lax.map(value_and_slopes, m)),
+            ds.compilation.compile_whole(lambda m: jax.lax.map(value_and_slopes, m)),
             (many,),
             BATCH,
         ),
-        "aim one target to 1e-7": (ds.compile_whole(lambda p, x: aim(p, x, *scenario.MASSES)), aimed, 1),
+        "aim one target to 1e-7": (ds.compilation.compile_whole(lambda p, x: aim(p, x, *scenario.MASSES)), aimed, 1),
         "network, batch 1,000": (lambda t: jax.vmap(model)(t), (targets,), 1000),
     }
     cases = {}

@@ -45,7 +45,7 @@ def train(folder: Path, policy: str) -> None:
         checkpoint=ds.Checkpoint(folder / "fit.ckpt", seconds=0.0),
         non_finite=policy,
         early_stopping=ds.EarlyStopping(validation=validation),
-        callback=ds.MetricsFile(folder / "metrics.jsonl"),
+        callback=ds.train.MetricsFile(folder / "metrics.jsonl"),
     )
     ds.save(folder / "result", (model, history.loss, history.validation, history.dropped))
 

@@ -62,7 +62,7 @@ def by_scan(field, y0, n):
         step = jax.checkpoint(lambda y, _: (rk4_step(field, y, p, T1 / n), None))
         return jnp.sum(lax.scan(step, y0, None, length=n)[0] ** 2)
 
-    return ds.compile_whole(jax.value_and_grad(loss))
+    return ds.compilation.compile_whole(jax.value_and_grad(loss))
 
 
 def by_diffrax(field, y0, solver, **options):

@@ -13,10 +13,10 @@ from diffsim import InputError, Scalar, param
 from diffsim.optimize.least_squares import SumOfSquares
 
 SOLVERS = {
-    "LM": ds.LEVENBERG_MARQUARDT,
+    "LM": ds.optimize.LEVENBERG_MARQUARDT,
     "dogleg": optx.Dogleg(rtol=1e-9, atol=1e-12),
     "BFGS": optx.BFGS(rtol=1e-9, atol=1e-12),
-    "L-BFGS": ds.LBFGS,
+    "L-BFGS": ds.optimize.LBFGS,
 }
 
 
@@ -48,14 +48,14 @@ def test_optima_of_random_problems_are_those_of_scipy(name):
     data, optima = problems(count)
     function = SumOfSquares(residuals) if isinstance(solver, optx.AbstractMinimiser) else residuals
     starts = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count,)), Four())
-    fits = ds.fit_many(function, starts, data, separate_data=True, solver=solver, steps=300)
+    fits = ds.optimize.fit_many(function, starts, data, separate_data=True, solver=solver, steps=300)
     fitted = np.stack(jax.tree.leaves(fits.models), axis=1)
     good = np.max(np.abs(fitted - optima), axis=1) < 1e-6
     assert good.sum() >= 198
-    assert np.all(np.asarray(fits.status)[~good] == ds.FitStatus.STEP_LIMIT)
+    assert np.all(np.asarray(fits.status)[~good] == ds.optimize.FitStatus.STEP_LIMIT)
     on = np.any(np.abs(optima - [[-1, 0, 0.25, 9]]) < 1e-9, axis=1) | (np.abs(optima[:, 0] - 1) < 1e-9)
     assert on.sum() > 100
-    assert np.array_equal(np.asarray(fits.status)[good] == ds.FitStatus.AT_BOUND, on[good])
+    assert np.array_equal(np.asarray(fits.status)[good] == ds.optimize.FitStatus.AT_BOUND, on[good])
 
 
 X = jnp.linspace(-1.0, 2.0, 20)
@@ -122,7 +122,7 @@ def test_a_loss_is_minimised_as_its_closed_form_says():
 
 def test_a_second_minimisation_does_not_compile_again():
     other, twice = Line(slope=3.0), 2 * X
-    minimize = ds.count_compilations(
+    minimize = ds.compilation.count_compilations(
         lambda model, x: ds.minimize(
             lambda model, seen: jnp.sum(line(model, seen) ** 2), model, x, steps=3, progress=False
         )
@@ -152,7 +152,7 @@ def test_what_cannot_be_fitted_is_named():
     with pytest.raises(InputError, match=r"the loss has shape \(20,\); it must be one number"):
         ds.minimize(line, Line(), X, progress=False)
     with pytest.raises(InputError, match="LevenbergMarquardt needs residuals, not a loss: use fit_least_squares"):
-        ds.minimize(line, Line(), X, solver=ds.LEVENBERG_MARQUARDT, progress=False)
+        ds.minimize(line, Line(), X, solver=ds.optimize.LEVENBERG_MARQUARDT, progress=False)
     with pytest.raises(InputError, match="solver NelderMead: give one of optimistix that follows slopes"):
         ds.fit_least_squares(line, Line(), X, solver=optx.NelderMead(1e-6, 1e-6), progress=False)
     with pytest.raises(InputError, match="nothing to train"):

@@ -29,7 +29,9 @@ def test_a_loss_without_slopes_is_minimized():
     """3 of 3 seeds; the steps of the loss leave the minimum known to some 1e-4."""
     for seed in range(3):
         train = ds.trainable(Point(), "x", "y")
-        fitted, history = ds.fit_cma_es(stairs, Point(), generations=300, seed=seed, filter_spec=train, progress=False)
+        fitted, history = ds.optimize.fit_cma_es(
+            stairs, Point(), generations=300, seed=seed, filter_spec=train, progress=False
+        )
         np.testing.assert_allclose((fitted.x, fitted.y), (1.0, 1.0), atol=1e-3)
         assert fitted.z == 3.0
         assert np.min(history.loss) < 1e-8
@@ -37,27 +39,27 @@ def test_a_loss_without_slopes_is_minimized():
 
 
 def test_the_same_seed_gives_the_same_fit():
-    fits = [ds.fit_cma_es(stairs, Point(), generations=5, seed=1, progress=False) for _ in range(2)]
+    fits = [ds.optimize.fit_cma_es(stairs, Point(), generations=5, seed=1, progress=False) for _ in range(2)]
     assert np.array_equal(fits[0][1].loss, fits[1][1].loss)
     assert eqx.tree_equal(fits[0][0], fits[1][0])
 
 
 def test_losses_that_are_not_finite_count_as_the_greatest():
     partly = lambda point, data: jnp.where(point.x < 0, jnp.nan, stairs(point, data))
-    fitted, _ = ds.fit_cma_es(partly, Point(x=0.1), generations=200, progress=False)
+    fitted, _ = ds.optimize.fit_cma_es(partly, Point(x=0.1), generations=200, progress=False)
     np.testing.assert_allclose((fitted.x, fitted.y), (1.0, 1.0), atol=1e-2)
     with pytest.raises(ds.FitError, match="no model of the first generation has a finite loss: start elsewhere"):
-        ds.fit_cma_es(lambda point, _: point.x * jnp.nan, Point(), progress=False)
+        ds.optimize.fit_cma_es(lambda point, _: point.x * jnp.nan, Point(), progress=False)
 
 
 def test_a_missing_package_names_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "cmaes", None)
     with pytest.raises(InputError, match=r"cmaes is not installed: pip install 'diffsim\[cmaes\]'"):
-        ds.fit_cma_es(stairs, Point())
+        ds.optimize.fit_cma_es(stairs, Point())
 
 
 def test_bad_numbers_are_named():
     with pytest.raises(InputError, match=r"generations=0, sigma=0\.5: give at least 1"):
-        ds.fit_cma_es(stairs, Point(), generations=0)
+        ds.optimize.fit_cma_es(stairs, Point(), generations=0)
     with pytest.raises(InputError, match="nothing to train"):
-        ds.fit_cma_es(stairs, Point(), filter_spec=ds.frozen(Point(), "*"))
+        ds.optimize.fit_cma_es(stairs, Point(), filter_spec=ds.frozen(Point(), "*"))

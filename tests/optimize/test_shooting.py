@@ -32,7 +32,7 @@ def simulate(p, y0, ts):
     return Motion(x, -p.decay * x + fade * p.omega * (b * c - y0.x * s))
 
 
-PROBLEM = ds.ShootingProblem(simulate, lambda p: Motion(p.x, p.v), lambda s: s.x)
+PROBLEM = ds.optimize.ShootingProblem(simulate, lambda p: Motion(p.x, p.v), lambda s: s.x)
 TS = jnp.linspace(0.0, 40.0, 401)
 TRUE = Oscillator(omega=4.0, decay=0.01, x=1.2, v=0.3)
 CLEAN = simulate(TRUE, Motion(TRUE.x, TRUE.v), TS).x
@@ -72,8 +72,10 @@ def test_a_bad_frequency_needs_more_than_single_shooting():
     for seed in range(6):
         seen, start = case(seed)
         successes["single"] += right(ds.fit_least_squares(residuals, start, seen, **QUIET)[0])
-        successes["growing"] += right(ds.fit_growing(residuals, start, seen, lengths=LENGTHS, **QUIET)[0])
-        successes["multiple"] += right(ds.fit_multiple_shooting(PROBLEM, start, TS, seen, guessed(seen), **QUIET)[0])
+        successes["growing"] += right(ds.optimize.fit_growing(residuals, start, seen, lengths=LENGTHS, **QUIET)[0])
+        successes["multiple"] += right(
+            ds.optimize.fit_multiple_shooting(PROBLEM, start, TS, seen, guessed(seen), **QUIET)[0]
+        )
     assert successes["growing"] == successes["multiple"] == 6
     assert successes["single"] <= 1
 
@@ -82,8 +84,8 @@ def test_a_bad_frequency_needs_more_than_single_shooting():
 def test_both_ways_end_in_the_optimum_of_the_whole():
     seen, start = case(3)
     best, _ = ds.fit_least_squares(residuals, TRUE, seen, **QUIET)
-    growing, _ = ds.fit_growing(residuals, start, seen, lengths=LENGTHS, **QUIET)
-    multiple, history = ds.fit_multiple_shooting(PROBLEM, start, TS, seen, guessed(seen), **QUIET)
+    growing, _ = ds.optimize.fit_growing(residuals, start, seen, lengths=LENGTHS, **QUIET)
+    multiple, history = ds.optimize.fit_multiple_shooting(PROBLEM, start, TS, seen, guessed(seen), **QUIET)
     for fitted in (growing, multiple):
         for name in ("omega", "decay", "x", "v"):
             # The solver's tolerance of 1e-9, in parameters of order one.
@@ -97,7 +99,7 @@ def test_gaps_in_the_measurements_do_not_count():
     seen, start = case(1)
     holes = jnp.where((jnp.arange(401) % 7 == 3) | ((TS > 20) & (TS < 22)), jnp.nan, seen)
     nodes = guessed(CLEAN)
-    fitted, _ = ds.fit_multiple_shooting(PROBLEM, start, TS, holes, nodes, **QUIET)
+    fitted, _ = ds.optimize.fit_multiple_shooting(PROBLEM, start, TS, holes, nodes, **QUIET)
     assert right(fitted)
     there = np.isfinite(holes)
     observed = lambda p, seen: residuals(p, 0.0)[there] - seen[there]
@@ -108,7 +110,7 @@ def test_gaps_in_the_measurements_do_not_count():
 @pytest.mark.slow
 def test_what_does_not_train_stays():
     seen, start = case(2)
-    fitted, _ = ds.fit_multiple_shooting(
+    fitted, _ = ds.optimize.fit_multiple_shooting(
         PROBLEM, start, TS, seen, guessed(seen), filter_spec=ds.frozen(start, "decay"), **QUIET
     )
     assert float(fitted.decay) == 0.05
@@ -117,9 +119,9 @@ def test_what_does_not_train_stays():
 def test_bad_input_is_named():
     seen, start = case(0)
     with pytest.raises(InputError, match=r"lengths=\[8, 8\]: give numbers of times that increase"):
-        ds.fit_growing(residuals, start, seen, lengths=[8, 8])
+        ds.optimize.fit_growing(residuals, start, seen, lengths=[8, 8])
     with pytest.raises(InputError, match="ts has 401 times, observations has 400: give one observation for each"):
-        ds.fit_multiple_shooting(PROBLEM, start, TS, seen[:-1], guessed(seen))
+        ds.optimize.fit_multiple_shooting(PROBLEM, start, TS, seen[:-1], guessed(seen))
     nodes = Motion(jnp.zeros(6), jnp.zeros(6))
     with pytest.raises(InputError, match="401 times make 400 steps, which 7 segments do not divide"):
-        ds.fit_multiple_shooting(PROBLEM, start, TS, seen, nodes)
+        ds.optimize.fit_multiple_shooting(PROBLEM, start, TS, seen, nodes)

@@ -17,7 +17,7 @@ def main(folder: str, devices: str, count: str, index: str, port: str, task: str
     import diffsim as ds
 
     if int(count) > 1:
-        ds.join_processes(f"127.0.0.1:{port}", int(count), int(index), seconds=20)
+        ds.train.join_processes(f"127.0.0.1:{port}", int(count), int(index), seconds=20)
     import optax
 
     loss, model, batches = problem()
@@ -33,7 +33,7 @@ def main(folder: str, devices: str, count: str, index: str, port: str, task: str
         if task == "stop" and progress.step >= 6:
             os._exit(7)
 
-    metrics = ds.MetricsFile(path / "metrics.jsonl")
+    metrics = ds.train.MetricsFile(path / "metrics.jsonl")
     model, history = ds.fit(
         loss,
         model,

@@ -14,7 +14,6 @@ from diffsim import (
     FitError,
     InputError,
     Scalar,
-    count_compilations,
     fit,
     fit_least_squares,
     frozen,
@@ -22,6 +21,7 @@ from diffsim import (
     parameters,
     trainable,
 )
+from diffsim.compilation import count_compilations
 
 
 class Line(eqx.Module):

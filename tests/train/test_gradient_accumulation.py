@@ -29,7 +29,7 @@ def test_value_and_gradient_are_those_of_the_plain_mean(model, size):
     plain = ds.trainable(model, "layers")
     trained, fixed = eqx.partition(model, plain)
     combine = eqx.combine
-    mean = ds.batched_mean(loss, batch_size=size)
+    mean = ds.train.batched_mean(loss, batch_size=size)
     blocked = jax.jit(jax.value_and_grad(lambda t: mean(combine(t, fixed), ITEMS)))
     simple = jax.jit(jax.value_and_grad(lambda t: jnp.mean(jax.vmap(lambda x: loss(combine(t, fixed), x))(ITEMS))))
     for actual, expected in zip(jax.tree.leaves(blocked(trained)), jax.tree.leaves(simple(trained)), strict=True):
@@ -38,14 +38,14 @@ def test_value_and_gradient_are_those_of_the_plain_mean(model, size):
 
 
 def test_cost_changes_the_order_alone(model):
-    mean = ds.batched_mean(loss, batch_size=4)
+    mean = ds.train.batched_mean(loss, batch_size=4)
     cost = jnp.abs(ITEMS[:, 0])
     np.testing.assert_allclose(mean(model, ITEMS, cost), mean(model, ITEMS), rtol=1e-13)
 
 
 def test_a_filler_that_is_not_finite_does_not_count():
     # The first item fills the last block up; its own loss counts once and the gradient stays finite.
-    mean = ds.batched_mean(lambda p, x: jnp.log(p * x), batch_size=2)
+    mean = ds.train.batched_mean(lambda p, x: jnp.log(p * x), batch_size=2)
     value, slope = jax.value_and_grad(mean)(jnp.array(2.0), jnp.array([1.0, 2.0, 3.0]))
     assert value == pytest.approx(np.mean(np.log([2.0, 4.0, 6.0])), rel=1e-14)
     assert slope == pytest.approx(0.5, rel=1e-14)
@@ -57,7 +57,7 @@ def test_solves_with_adaptive_steps_in_blocks():
         return ys[-1] ** 2
 
     starts = jnp.linspace(0.5, 2.0, 7)
-    value, slope = jax.jit(jax.value_and_grad(ds.batched_mean(end, batch_size=3)))(jnp.array(1.3), starts)
+    value, slope = jax.jit(jax.value_and_grad(ds.train.batched_mean(end, batch_size=3)))(jnp.array(1.3), starts)
     exact = np.mean(np.asarray(starts) ** 2) * np.exp(-2.6)
     # rtol 1e-6 over some steps.
     assert value == pytest.approx(exact, rel=1e-5)
@@ -66,8 +66,8 @@ def test_solves_with_adaptive_steps_in_blocks():
 
 def test_bad_input_is_named():
     with pytest.raises(ds.InputError, match="batch_size=0: give at least one item"):
-        ds.batched_mean(loss, batch_size=0)
-    mean = ds.batched_mean(lambda p, x: p, batch_size=2)
+        ds.train.batched_mean(loss, batch_size=0)
+    mean = ds.train.batched_mean(lambda p, x: p, batch_size=2)
     for items in (jnp.zeros((0, 2)), (jnp.ones(2), jnp.ones(3)), jnp.array(1.0), ()):
         with pytest.raises(ds.InputError, match=r"items (must have one leading axis of the same length|is empty)"):
             mean(jnp.array(1.0), items)
@@ -86,8 +86,9 @@ def end(rate, y0):
 
 starts, rate = jnp.linspace(0.5, 2.0, 23), jnp.array(1.3)
 for cost in (None, starts):
-    one = jax.jit(jax.value_and_grad(ds.batched_mean(end, batch_size=4)))(rate, starts, cost)
-    three = jax.jit(jax.value_and_grad(ds.batched_mean(end, batch_size=4, devices=jax.devices())))(rate, starts, cost)
+    mean = lambda **options: jax.jit(jax.value_and_grad(ds.train.batched_mean(end, batch_size=4, **options)))
+    one = mean()(rate, starts, cost)
+    three = mean(devices=jax.devices())(rate, starts, cost)
     # Another order of summation.
     np.testing.assert_allclose(three, one, rtol=1e-13)
 """
@@ -102,4 +103,4 @@ def test_several_devices_give_the_same():
 
 def test_an_empty_list_of_devices_is_named():
     with pytest.raises(ds.InputError, match="devices is empty"):
-        ds.batched_mean(loss, devices=[])
+        ds.train.batched_mean(loss, devices=[])

@@ -105,8 +105,8 @@ def test_a_start_at_the_minimum_has_converged(verb):
 
 def test_many_fits_say_which_did_not_move():
     starts = {"slope": jnp.array([1.0, 3.0]), "offset": jnp.zeros(2)}
-    assert ds.fit_many(constant, starts, SEEN).counts()["no_progress"] == 2
-    assert ds.fit_many(line, starts, SEEN).counts()["converged"] == 2
+    assert ds.optimize.fit_many(constant, starts, SEEN).counts()["no_progress"] == 2
+    assert ds.optimize.fit_many(line, starts, SEEN).counts()["converged"] == 2
 
 
 def test_a_learning_rate_that_is_too_large_is_named():

@@ -76,7 +76,7 @@ def test_a_policy_that_is_not_needed_changes_nothing(policy):
 
 def test_shrink_goes_back_and_makes_the_next_steps_smaller():
     """By hand, for a slope of 1 and gradient descent with rate 0.1: 0, -0.1, (bad: back to 0, halved), -0.05, ..."""
-    policy = ds.NonFinite("shrink", factor=0.5, recover=1)
+    policy = ds.train.NonFinite("shrink", factor=0.5, recover=1)
     loss = lambda x, bad: jnp.where(bad == 1, jnp.nan, x)
     for bad, expected in (
         ([0], -0.1),
@@ -114,7 +114,7 @@ def test_the_limit_ends_a_fit_and_names_the_parameter(policy):
         r"the gradient of offset is not finite there\. The last healthy model is kept"
     )
     with pytest.raises(ds.FitError, match=message) as failure:
-        fit(bad, ds.NonFinite(policy, limit=4))
+        fit(bad, ds.train.NonFinite(policy, limit=4))
     expected, _ = fit(bad[: 40 if policy == "skip" else 39], "stop")
     np.testing.assert_allclose(leaves(failure.value.model), leaves(expected), rtol=1e-12)
     assert failure.value.history.dropped == 4
@@ -123,10 +123,10 @@ def test_the_limit_ends_a_fit_and_names_the_parameter(policy):
 
 def test_the_limit_counts_steps_in_a_row_across_calls():
     bad = np.array(([0] + [1] * 3) * 30)
-    _, history = fit(bad, ds.NonFinite("skip", limit=4))
+    _, history = fit(bad, ds.train.NonFinite("skip", limit=4))
     assert history.dropped == 90
     with pytest.raises(ds.FitError, match="at step 31 of 120, the last of 3 in a row"):
-        fit(np.array([0] * 29 + [1] * 3 + [0] * 88), ds.NonFinite("skip", limit=3))
+        fit(np.array([0] * 29 + [1] * 3 + [0] * 88), ds.train.NonFinite("skip", limit=3))
 
 
 def test_an_update_that_is_not_finite_is_dropped():
@@ -140,8 +140,8 @@ def test_an_update_that_is_not_finite_is_dropped():
     ("policy", "message"),
     [
         ("ignore", "non_finite='ignore': choose stop, skip or shrink"),
-        (ds.NonFinite("skip", limit=0), "limit=0.*: limit and recover are at least 1"),
-        (ds.NonFinite("shrink", factor=1.0), r"factor=1\.0.*factor lies between 0 and 1"),
+        (ds.train.NonFinite("skip", limit=0), "limit=0.*: limit and recover are at least 1"),
+        (ds.train.NonFinite("shrink", factor=1.0), r"factor=1\.0.*factor lies between 0 and 1"),
     ],
 )
 def test_policies_that_make_no_sense(policy, message):

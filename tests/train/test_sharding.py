@@ -136,12 +136,12 @@ def test_processes_that_cannot_meet_say_why():
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(ds.InputError, match=f"port {port} cannot be used: .*; give another to all processes"):
-            ds.join_processes(f"127.0.0.1:{port}", 2, 0)
+            ds.train.join_processes(f"127.0.0.1:{port}", 2, 0)
     began = time.monotonic()
     with pytest.raises(ds.RunError, match=r"process 0 does not listen at 127\.0\.0\.1:\d+ after 1 s"):
-        ds.join_processes(f"127.0.0.1:{free_port()}", 2, 1, seconds=1)
+        ds.train.join_processes(f"127.0.0.1:{free_port()}", 2, 1, seconds=1)
     assert time.monotonic() - began < 10
     with pytest.raises(ds.InputError, match="give HOST:PORT"):
-        ds.join_processes("here", 2, 0)
+        ds.train.join_processes("here", 2, 0)
     with pytest.raises(ds.InputError, match="numbered from 0 to count - 1"):
-        ds.join_processes("127.0.0.1:1", 2, 2)
+        ds.train.join_processes("127.0.0.1:1", 2, 2)

@@ -103,7 +103,7 @@ def test_metrics_of_a_fit_that_broke_off_are_those_of_a_whole_one(tmp_path):
         pass
 
     def run(name, end=100):
-        metrics = ds.MetricsFile(tmp_path / f"{name}.jsonl")
+        metrics = ds.train.MetricsFile(tmp_path / f"{name}.jsonl")
 
         def callback(progress):
             metrics(progress)

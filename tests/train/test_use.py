@@ -81,7 +81,9 @@ def test_a_fit_under_jit_says_where_fits_run(name):
 
 def test_paths_may_be_strings(tmp_path):
     path, lines = str(tmp_path / "fit.state"), str(tmp_path / "lines.jsonl")
-    once, _ = ds.fit(loss, MODEL, optax.adam(0.1), BATCHES, checkpoint=path, callback=ds.MetricsFile(lines), **QUIET)
+    once, _ = ds.fit(
+        loss, MODEL, optax.adam(0.1), BATCHES, checkpoint=path, callback=ds.train.MetricsFile(lines), **QUIET
+    )
     again, _ = ds.fit(loss, MODEL, optax.adam(0.1), BATCHES, checkpoint=ds.Checkpoint(path), **QUIET)
     assert once == again
     ds.save(str(tmp_path / "model"), once)
@@ -117,18 +119,18 @@ def test_a_posterior_prints_values_with_deviations():
 
 
 def test_a_profile_and_many_fits_print_what_they_found():
-    profile = ds.ProfileLikelihood("rate", 2.0, 1.5, np.inf, (False, True), np.zeros((3, 2)))
+    profile = ds.uncertainty.ProfileLikelihood("rate", 2.0, 1.5, np.inf, (False, True), np.zeros((3, 2)))
     assert str(profile) == "ProfileLikelihood(rate = 2, from 1.5 to inf (open))"
     starts = {"slope": jnp.array([1.0, 3.0]), "offset": jnp.zeros(2)}
-    fits = ds.fit_many(line, starts, SEEN)
+    fits = ds.optimize.fit_many(line, starts, SEEN)
     assert str(fits) == f"Fits(2 converged; least loss {float(np.min(fits.loss)):.4g})"
 
 
 def test_results_print_whatever_they_hold():
-    fits = ds.fit_many(line, {"slope": jnp.ones(2), "offset": jnp.zeros(2)}, SEEN, steps=20)
+    fits = ds.optimize.fit_many(line, {"slope": jnp.ones(2), "offset": jnp.zeros(2)}, SEEN, steps=20)
     posterior = ds.posterior(line, fits.best(), SEEN)
     many = jax.vmap(lambda model: ds.posterior(line, model, SEEN))(fits.models)
-    history = ds.History(np.zeros(3), 0.1, 0.2)
+    history = ds.train.History(np.zeros(3), 0.1, 0.2)
     assert repr(history) == "History(loss 0 -> 0 in 3 of 3 steps; 0.1 s (and 0.2 s of compiling))"
     for tree in (many, *(jax.tree.map(lambda leaf: None, each) for each in (posterior, fits, history))):
         assert repr(tree)
@@ -145,7 +147,7 @@ def test_a_second_fit_sees_what_its_function_closes_over_now():
         ends = [
             ds.fit_least_squares(residuals, start, data, progress=False)[0]["a"],
             ds.minimize(loss, start, None, progress=False)[0]["a"],
-            ds.fit_many(residuals, {"a": jnp.array([0.5, 2.0])}, data).models["a"][1],
+            ds.optimize.fit_many(residuals, {"a": jnp.array([0.5, 2.0])}, data).models["a"][1],
             ds.fit(loss, start, optax.sgd(0.3), jnp.zeros((60, 4)), progress=False)[0]["a"],
         ]
         np.testing.assert_allclose(ends, target, rtol=1e-6)

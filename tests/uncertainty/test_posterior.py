@@ -98,9 +98,11 @@ def test_a_nonlinear_fit_has_the_covariance_of_scipy():
 def test_the_hessian_of_a_likelihood_agrees_where_the_model_is_linear(fitted):
     model, posterior = fitted
     nll = lambda model, seen: jnp.sum(line(model, seen) ** 2) / (2 * posterior.noise**2)
-    np.testing.assert_allclose(ds.laplace_posterior(nll, model, SEEN).covariance, posterior.covariance, rtol=1e-10)
+    np.testing.assert_allclose(
+        ds.uncertainty.laplace_posterior(nll, model, SEEN).covariance, posterior.covariance, rtol=1e-10
+    )
     with pytest.raises(RunError, match="the loss curves downwards at this model: it is no minimum"):
-        ds.laplace_posterior(lambda model, seen: -nll(model, seen), model, SEEN)
+        ds.uncertainty.laplace_posterior(lambda model, seen: -nll(model, seen), model, SEEN)
 
 
 def test_the_laplace_approximation_of_a_rate_has_its_closed_form():
@@ -113,15 +115,17 @@ def test_the_laplace_approximation_of_a_rate_has_its_closed_form():
     nll = lambda model, counts: jnp.sum(model.rate - counts * jnp.log(model.rate))
     model, _ = ds.minimize(nll, Rate(), counts, progress=False)
     assert float(model.rate) == pytest.approx(4.2, rel=1e-7)
-    assert float(ds.laplace_posterior(nll, model, counts).covariance[0, 0]) == pytest.approx(4.2 / 5, rel=1e-6)
+    assert float(ds.uncertainty.laplace_posterior(nll, model, counts).covariance[0, 0]) == pytest.approx(
+        4.2 / 5, rel=1e-6
+    )
 
 
 def many_posteriors(count, seed):
     """Fits of the wave to so many noisy sets of data, and what is believed of each."""
     seen = TRUE(TS)[None] + 0.1 * jax.random.normal(jax.random.key(seed), (count, 40))
     starts = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count,)), Wave())
-    fits = ds.fit_many(wave, starts, seen, separate_data=True)
-    assert np.all(np.asarray(fits.status) == ds.FitStatus.CONVERGED)
+    fits = ds.optimize.fit_many(wave, starts, seen, separate_data=True)
+    assert np.all(np.asarray(fits.status) == ds.optimize.FitStatus.CONVERGED)
 
     @eqx.filter_jit
     @eqx.filter_vmap
