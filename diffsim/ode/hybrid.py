@@ -211,7 +211,7 @@ def _pass(phases, watched: _Watched, stage: _Stage, args, t1, ts, direction, opt
         phase, before = phases[index], stage.before
         past = _past(phases, watched, index, before) if phase.events else None
         hint = before.h if options.get("dt0") is None and not is_fixed(options["stepsize_controller"]) else None
-        arrival, after = solve_phase(
+        arrival, after, _ = solve_phase(
             phase, stage.t, stage.y, args, t1, ts, direction=direction, past=past, hint=hint, **options
         )
         to = jnp.array([-1 if g.to is None else g.to for g in phase.events] or [-1])

@@ -7,14 +7,16 @@ import diffrax as dfx
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Int
 
+from .._errors import InputError
+from .._jax.traced_function import is_traced
 from .._types import Args, Count, State
 from ..autodiff.nan_unless import defined
 from .events import Phase, traced_phases
 from .options import check_options, check_times, chosen_controller, direction_of, in_order
 from .replay_adjoint import ReplayAdjoint
-from .solve_phase import SOLVER, PhaseResult, solve_phase
+from .solve_phase import SOLVER, PhaseResult, Trajectory, solve_phase
 from .status import Status, finished
 from .trial_step import all_finite
 from .validate import check_field, check_state
@@ -72,13 +74,36 @@ def integrate(
 class Solution(NamedTuple):
     """A trajectory: `ys` are the states at the times `ts`, each leaf with a leading axis of times.
 
-    `status` says how it ended (`Status`), `num_steps` how many steps were tried.
+    `status` says how it ended (`Status`), `num_steps` how many steps were tried. `dense` holds the steps themselves if
+    they were asked for, else None.
     """
 
     ts: Float[Array, " times"]
     ys: State
     status: Count
     num_steps: Count
+    dense: Trajectory | dfx.Solution | None = None
+
+    def evaluate(self, t: Float[ArrayLike, "*times"]) -> State:
+        """Returns the state at the time `t`, or the states at many; NaN outside the times of the solve.
+
+        A state between two steps is computed by a shortened step, so it is as accurate as the steps; its derivatives
+        are those of `integrate`. Of a solve by an `adjoint` of diffrax, or of a term, it is diffrax's interpolation.
+
+            solution = ds.solve(field, y0, jnp.array([0.0, 10.0]), p, dense=True)
+            ys = solution.evaluate(jnp.linspace(0.0, 10.0, 200))
+
+        Args:
+            t: One time, or an array of times; leaves of the result gain its shape in front.
+
+        Raises:
+            InputError: If the solve was made without `dense=True`.
+        """
+        if self.dense is None:
+            raise InputError("dense=None: this solution holds the states at ts alone; solve with dense=True")
+        t = jnp.asarray(t, self.ts.dtype)
+        states = (_between if is_traced() else _compiled_between)(self, t.ravel())
+        return jax.tree.map(lambda y: y.reshape(*t.shape, *y.shape[1:]), states)
 
 
 def solve(
@@ -94,11 +119,13 @@ def solve(
     adjoint: dfx.AbstractAdjoint | None = None,
     dt0=None,
     max_steps: int = 4096,
+    dense: bool = False,
 ) -> Solution:
     """The solution of a differential equation: what `integrate` returns, with how it ended and the steps it took.
 
     The arguments and errors are those of `integrate`. Times that are traced, and so cannot be checked, end with status
-    INVALID_INPUT if they make no sense.
+    INVALID_INPUT if they make no sense. With `dense=True` the solution can be evaluated at any time
+    (`Solution.evaluate`); it then holds functions and cannot be returned from `jax.vmap` or `jax.jit`: evaluate inside.
 
         solution = ds.solve(field, y0, ts, p)
         loss = jnp.where(ds.finished(solution.status), loss_of(solution.ys), 0.0)
@@ -118,10 +145,8 @@ def solve(
         options = {"solver": solver, "stepsize_controller": controller, "dt0": dt0, "max_steps": max_steps}
         options["memory"] = adjoint.memory
         (phase,), args = traced_phases((Phase(vector_field),), ts[0], y0, args)
-        ys, status, steps = _in_one_phase(phase, y0, ts, args, options, direction)
-    else:
-        ys, status, steps = _by_diffrax(vector_field, y0, ts, args, solver, controller, adjoint, dt0, max_steps)
-    return Solution(ts, ys, status, steps)
+        return Solution(ts, *_in_one_phase(phase, y0, ts, args, options, direction, dense))
+    return Solution(ts, *_by_diffrax(vector_field, y0, ts, args, solver, controller, adjoint, dt0, max_steps, dense))
 
 
 def _has_noise(vector_field) -> bool:
@@ -130,15 +155,17 @@ def _has_noise(vector_field) -> bool:
 
 
 @eqx.filter_jit
-def _in_one_phase(phase, y0, ts, args, options, direction):
-    """States, status and steps of one phase; compiled once for all vector fields that are the same program."""
+def _in_one_phase(phase, y0, ts, args, options, direction, dense: bool):
+    """What a `Solution` has besides `ts`; compiled once for all vector fields that are the same program."""
     between = ts[1:-1] if ts.shape[0] > 2 else None
     if direction is None:
         direction = direction_of(ts[0], ts[-1])
-    end, _ = solve_phase(phase, ts[0], y0, args, ts[-1], between, direction=direction, **options)
+    end, _, trajectory = solve_phase(
+        phase, ts[0], y0, args, ts[-1], between, direction=direction, dense=dense, **options
+    )
     valid = in_order(ts, direction)
     status = jnp.where(valid, end.status, Status.INVALID_INPUT)
-    return _in_order(y0, end._replace(status=status)), status, end.steps
+    return _in_order(y0, end._replace(status=status)), status, end.steps, trajectory if dense else None
 
 
 def _in_order(y0: State, end: PhaseResult) -> State:
@@ -151,8 +178,8 @@ def _in_order(y0: State, end: PhaseResult) -> State:
     return jax.tree.map(rows, y0, between, last)
 
 
-def _by_diffrax(vector_field, y0, ts, args, solver, controller, adjoint, dt0, max_steps):
-    """States, status and steps from `diffrax.diffeqsolve` with the adjoint asked for."""
+def _by_diffrax(vector_field, y0, ts, args, solver, controller, adjoint, dt0, max_steps, dense):
+    """What a `Solution` has besides `ts`, from `diffrax.diffeqsolve` with the adjoint asked for."""
     if not isinstance(vector_field, dfx.AbstractTerm):
         check_field(vector_field, ts[0], y0, args)
         vector_field = dfx.ODETerm(vector_field)
@@ -164,7 +191,7 @@ def _by_diffrax(vector_field, y0, ts, args, solver, controller, adjoint, dt0, ma
         dt0,
         y0,
         args,
-        saveat=dfx.SaveAt(ts=ts),
+        saveat=dfx.SaveAt(ts=ts, dense=dense),
         stepsize_controller=controller,
         adjoint=dfx.RecursiveCheckpointAdjoint() if adjoint is None else adjoint,
         max_steps=max_steps,
@@ -172,7 +199,22 @@ def _by_diffrax(vector_field, y0, ts, args, solver, controller, adjoint, dt0, ma
     )
     # diffrax leaves infinity where it did not arrive; NaN cannot be mistaken for a result.
     ys = jax.tree.map(lambda y: defined(jnp.isfinite(y), y), solution.ys)
-    return ys, _status(solution), solution.stats["num_steps"]
+    return ys, _status(solution), solution.stats["num_steps"], solution if dense else None
+
+
+def _between(solution: Solution, ts: Float[Array, " times"]) -> State:
+    """The states at `ts`, where the solution has got so far and its times make sense."""
+    dense = solution.dense
+    assert dense is not None
+    if isinstance(dense, Trajectory):
+        return defined(solution.status != Status.INVALID_INPUT, dense.states(ts))
+    low, high = jnp.minimum(dense.t0, dense.t1), jnp.maximum(dense.t0, dense.t1)
+    inside = (ts >= low) & (ts <= high) & (solution.status == Status.FINISHED)
+    states = jax.vmap(dense.evaluate)(jnp.clip(ts, low, high))
+    return defined(inside, states)
+
+
+_compiled_between = eqx.filter_jit(_between)
 
 
 def _status(solution: dfx.Solution) -> Int[Array, ""]:

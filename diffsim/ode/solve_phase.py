@@ -55,6 +55,21 @@ class PhaseResult(NamedTuple):
     ys: State | None
 
 
+class Trajectory(NamedTuple):
+    """The recorded steps of a solved phase, from which states at any times between are computed, with derivatives."""
+
+    problem: Problem
+    point: Point  # the last point before the end
+    end: End
+    record: Record
+    t_end: Scalar
+    unravel: Callable
+
+    def states(self, ts: Float[Array, " times"]) -> State:
+        """Returns the states at `ts`, each by one shortened step, as accurate as these; NaN outside the phase."""
+        return jax.vmap(self.unravel)(_states_at(self, ts))
+
+
 class After(NamedTuple):
     """What the phase after an event needs to know: the sides its events were on, and the step that was taken last."""
 
@@ -79,8 +94,12 @@ def solve_phase(
     direction: Scalar | float,
     past: Past | None = None,
     hint: Scalar | None = None,
-) -> tuple[PhaseResult, After]:
-    """The result of `integrate_phase`, and what the phase after it needs; `past` and `hint` are from the one before."""
+    dense: bool = False,
+) -> tuple[PhaseResult, After, Trajectory | None]:
+    """Returns the result of `integrate_phase`, what the phase after it needs, and the steps if `dense` or with `ts`.
+
+    `past` and `hint` are from the phase before.
+    """
     if mode not in get_args(Mode):
         raise InputError(f'mode={mode!r}: use "auto", "replay" or "forward"')
     controller, landings = unwrapped(stepsize_controller, t0.dtype)
@@ -96,7 +115,7 @@ def solve_phase(
         controller,
         attempts=most_attempts(max_steps, bool(phase.events)),
         memory=memory,
-        keep_path=ts is not None,
+        keep_path=dense or ts is not None,
         forward=mode == "forward",
         has_events=bool(phase.events),
         has_limits=bool(phase.limits),
@@ -104,10 +123,14 @@ def solve_phase(
     bound = bound._replace(written_out=execution.written_out)
     problem = Problem(bound, phase.events, phase.limits, controller, t1, dt0, max_steps, execution, direction, landings)
     problem = problem._replace(past=past, hint=hint)
-    loop, end = _end(problem, t0, y0, forward=mode == "forward", keep_path=ts is not None)
-    arrival = _arrive(phase, problem, unravel, loop, end, ts, valid)
+    loop, end = _end(problem, t0, y0, forward=mode == "forward", keep_path=dense or ts is not None)
+    result = _result(phase, problem, unravel, loop, valid)
+    trajectory = None
+    if loop.record is not None and end.path_t is not None:
+        trajectory = Trajectory(problem, loop.point, end, loop.record, result.t, unravel)
+        result = result if ts is None else result._replace(ys=trajectory.states(ts))
     h = loop.h if loop.natural is None else jnp.maximum(loop.h, loop.natural)
-    return arrival, After(loop.search.event_state.side, freeze(h))
+    return result, After(loop.search.event_state.side, freeze(h)), trajectory
 
 
 def _end(problem: Problem, t0: Scalar, y0: Vector, *, forward: bool, keep_path: bool) -> tuple[LoopState, End]:
@@ -149,8 +172,8 @@ def _end(problem: Problem, t0: Scalar, y0: Vector, *, forward: bool, keep_path: 
     return loop._replace(point=point), end
 
 
-def _arrive(phase, problem, unravel, loop: LoopState, last: End, ts, valid: Flag | None) -> PhaseResult:
-    """The arrival at the end of the loop: at the event found, or at the point reached.
+def _result(phase, problem, unravel, loop: LoopState, valid: Flag | None) -> PhaseResult:
+    """The result at the end of the loop, at its event or at the point reached, without states in between.
 
     Nothing but a status if times and options are not `valid`; None says that they are.
     """
@@ -174,13 +197,10 @@ def _arrive(phase, problem, unravel, loop: LoopState, last: End, ts, valid: Flag
         t, y = defined(valid, (end.t, end.y))
         end = end._replace(t=t, y=y)
         status = jnp.where(valid, status, Status.INVALID_INPUT)
-    ys = None
-    if ts is not None and loop.record is not None:
-        ys = jax.vmap(unravel)(_states_at(problem, point, last, loop.record, end.t, ts))
     here, direction = freeze(end), problem.direction
     h = direction * (here.t - freeze(point.t))
     lowest = freeze(next_limit_state(phase.limits, loop.limit_state, here, h, problem.stepper.args, direction).lowest)
-    return PhaseResult(end.t, unravel(end.y), next_y, event, status, loop.attempts, lowest, ys)
+    return PhaseResult(end.t, unravel(end.y), next_y, event, status, loop.attempts, lowest, None)
 
 
 def _reset(events: tuple[Event, ...], event, end: Point, unravel, args) -> State:
@@ -190,9 +210,10 @@ def _reset(events: tuple[Event, ...], event, end: Point, unravel, args) -> State
     return lax.switch(event, [lambda p, r=r: r(p.t, p.y, args) for r in resets], end)
 
 
-def _states_at(problem: Problem, point: Point, last: End, record: Record, t_end, ts) -> Float[Array, "times n"]:
-    """States at `ts` by one shortened step each, so that they are as accurate as the solution itself."""
-    path_t, path_y = last.path_t, last.path_y
+def _states_at(trajectory: Trajectory, ts) -> Float[Array, "times n"]:
+    """The states at `ts` as vectors, by one shortened step each."""
+    problem, point, end, record, t_end, _ = trajectory
+    path_t, path_y = end.path_t, end.path_y
     assert path_t is not None
     assert path_y is not None
     direction, stepper, jumps = problem.direction, problem.stepper, problem.landings.jumps
