@@ -121,7 +121,7 @@ def at_rest(seed: int, count: int) -> Outcome:
             pull = -rates * (y - c)
             return pull + couple * jnp.array([0.0, 0.0, 1.0]) * y[0]
 
-        _, ends, status, _ = ds.solve(field, y, jnp.array([0.0, 1.0]), None)
+        _, ends, status, *_ = ds.solve(field, y, jnp.array([0.0, 1.0]), None)
         return ends[-1], status
 
     def truth(x):
@@ -246,7 +246,7 @@ def jumps(seed: int, count: int) -> Outcome:
     def solve(x):
         controller = dfx.ClipStepSizeController(dfx.PIDController(rtol=1e-8, atol=1e-10), jump_ts=x[:3])
         field = lambda t, y, x: x[3:7][jnp.sum(t >= x[:3])] - x[7] * y
-        _, ends, status, _ = ds.solve(
+        _, ends, status, *_ = ds.solve(
             field, jnp.array(0.3), jnp.array([0.0, 1.0, t1]), x, stepsize_controller=controller
         )
         return ends, status

@@ -63,7 +63,7 @@ def test_an_event_met_backward_in_time(mode):
 def test_times_that_make_no_sense(times):
     with pytest.raises(InputError, match="ts"):
         integrate(decay, jnp.array(1.0), jnp.array(times), 1.0)
-    _, ys, status, _ = jax.jit(lambda ts: ds.solve(decay, jnp.array(1.0), ts, 1.0))(jnp.array(times))
+    _, ys, status, *_ = jax.jit(lambda ts: ds.solve(decay, jnp.array(1.0), ts, 1.0))(jnp.array(times))
     assert int(status) == Status.INVALID_INPUT
     assert bool(jnp.all(jnp.isnan(ys[1:])))
 
@@ -100,7 +100,7 @@ def test_clock_times_in_single_precision_are_refused():
 def test_steps_in_single_precision_are_as_long_as_their_times_say():
     # At t = 3e5 the spacing of float32 is 1/32; steps of the controller's own choice are not multiples of it.
     ts = 3e5 + np.array([0.0, 2.0, 8.0])
-    _, ys, status, _ = ds.solve(lambda t, y, a: -0.25 * y, jnp.float32(1.0), ts)
+    _, ys, status, *_ = ds.solve(lambda t, y, a: -0.25 * y, jnp.float32(1.0), ts)
     assert int(status) == Status.FINISHED
     np.testing.assert_allclose(ys, np.exp(-0.25 * (ts - ts[0])), rtol=1e-5)
 

@@ -105,7 +105,7 @@ def test_the_gradient_is_that_of_diffrax_and_batches_follow_each_one():
 
 def test_a_term_goes_to_diffrax():
     term = dfx.ODETerm(lambda t, y, args: -y)
-    _, ys, status, _ = ds.solve(term, jnp.array(1.0), TS, stepsize_controller=TIGHT)
+    _, ys, status, *_ = ds.solve(term, jnp.array(1.0), TS, stepsize_controller=TIGHT)
     # Interpolation of order four between steps, as above.
     np.testing.assert_allclose(ys, jnp.exp(-TS), rtol=1e-6)
     assert status == Status.FINISHED
@@ -150,7 +150,7 @@ def test_times_between_constant_steps_are_as_accurate():
 def test_a_blow_up_is_flagged_and_leaves_no_number():
     ts = jnp.array([0.0, 0.5, 0.9, 1.1, 1.5])
     options = {"stepsize_controller": TIGHT, "max_steps": 1024}
-    _, ys, status, _ = jax.jit(lambda y0: ds.solve(lambda t, y, args: y**2, y0, ts, **options))(jnp.array(1.0))
+    _, ys, status, *_ = jax.jit(lambda y0: ds.solve(lambda t, y, args: y**2, y0, ts, **options))(jnp.array(1.0))
     # The steps shrink to the precision of t before a number overflows, unless their size is fixed.
     assert Status(int(status)) in (Status.NON_FINITE, Status.STEP_LIMIT)
     # 1 / (1 - t) amplifies errors a hundredfold at t = 0.9.
@@ -161,7 +161,7 @@ def test_a_blow_up_is_flagged_and_leaves_no_number():
 def test_a_blow_up_with_constant_steps_is_not_finite():
     options = {"stepsize_controller": dfx.ConstantStepSize(), "dt0": 0.1, "max_steps": 64}
     ts = jnp.array([0.0, 0.5, 1.5, 3.0])
-    _, ys, status, _ = jax.jit(lambda y0: ds.solve(lambda t, y, args: y**2, y0, ts, **options))(jnp.array(1.0))
+    _, ys, status, *_ = jax.jit(lambda y0: ds.solve(lambda t, y, args: y**2, y0, ts, **options))(jnp.array(1.0))
     assert status == Status.NON_FINITE
     assert np.all(np.isnan(ys[2:]))
 
@@ -170,7 +170,7 @@ def test_constant_steps_of_a_batch_fail_one_by_one():
     options = {"stepsize_controller": dfx.ConstantStepSize(), "dt0": 0.1, "max_steps": 64}
     solve = lambda y0: ds.solve(lambda t, y, args: y**2, y0, jnp.array([0.0, 0.5, 3.0]), **options)
     starts = jnp.array([0.1, 1.0, -1.0])
-    _, ys, status, _ = jax.vmap(solve)(starts)
+    _, ys, status, *_ = jax.vmap(solve)(starts)
     assert list(map(Status, status)) == [Status.FINISHED, Status.NON_FINITE, Status.FINISHED]
     np.testing.assert_allclose(ys[:, -1], [1 / 7, np.nan, -1 / 4], rtol=1e-4)
     slopes = jax.grad(lambda y0: jnp.nansum(jax.vmap(solve)(y0).ys[jnp.array([0, 2]), -1]))(starts)
@@ -182,7 +182,7 @@ def test_a_field_that_is_undefined_further_on_is_not_finite():
     ts = jnp.array([0.0, 1.0, 3.0])
     options = {"max_steps": 256}
     solve = jax.jit(lambda y0: ds.solve(lambda t, y, a: -1 / jnp.sqrt(y), y0, ts, **options))
-    _, ys, status, _ = solve(jnp.array(1.0))
+    _, ys, status, *_ = solve(jnp.array(1.0))
     assert status == Status.NON_FINITE
     assert np.all(np.isnan(ys[1:]))
 
@@ -191,7 +191,7 @@ def test_the_step_limit_is_flagged_and_leaves_no_number():
     options = {"stepsize_controller": TIGHT, "max_steps": 20}
     ts = jnp.array([0.0, 0.01, 100.0])
     solve = lambda **adjoint: jax.jit(lambda y0: ds.solve(lambda t, y, a: -y, y0, ts, **options, **adjoint))
-    for _, ys, status, num_steps in (solve()(jnp.array(1.0)), solve(adjoint=dfx.DirectAdjoint())(jnp.array(1.0))):
+    for _, ys, status, num_steps, _ in (solve()(jnp.array(1.0)), solve(adjoint=dfx.DirectAdjoint())(jnp.array(1.0))):
         assert num_steps == 20
         assert status == Status.STEP_LIMIT
         assert np.isnan(ys[-1])
