@@ -106,7 +106,7 @@ def first_step(frozen: Problem, here: Point) -> tuple[Scalar, Any]:
 
 
 def ahead(problem: Problem, loop: LoopState) -> Flag:
-    """Whether the final time is still to come."""
+    """Whether the final time is ahead."""
     t, t1 = loop.point.t, problem.t1
     return problem.direction * (t1 - t) > 4 * jnp.finfo(t.dtype).eps * jnp.maximum(jnp.abs(t), jnp.abs(t1))
 
@@ -138,7 +138,7 @@ def _while_active(problem: Problem, onward: Callable, loop: LoopState) -> LoopSt
     # JAX goes through a loop several times to differentiate and batch it, but through a call within it only once.
     if not problem.stepper.written_out:
         return lax.while_loop(go_on, jax.jit(onward), loop)
-    # Few numbers are carried one by one: put together and taken apart in every step they would go through memory.
+    # Few numbers are carried one by one: joined and separated in every step they would go through memory.
     carry_over = lambda loop, function: loop._replace(point=Point(loop.point.t, *map(function, loop.point[1:])))
     body = lambda loop: carry_over(onward(carry_over(loop, jnp.stack)), entries)
     return carry_over(lax.while_loop(go_on, jax.jit(body), carry_over(loop, entries)), jnp.stack)
@@ -157,18 +157,18 @@ def _active(problem: Problem, loop: LoopState) -> Flag:
 
 
 class _Outcome(NamedTuple):
-    """Whether an attempt was at a whole step, whether that was taken, and whether it is settled, taken or refused."""
+    """Whether an attempt was a full step (no look in search of an event), was taken, is settled: taken or refused."""
 
-    whole: Flag
+    full: Flag
     taken: Flag
     settled: Flag
 
 
-def _outcome(frozen: Problem, whole: Flag, accept: Flag, clear: Flag | bool) -> _Outcome:
+def _outcome(frozen: Problem, full: Flag, accept: Flag, clear: Flag | bool) -> _Outcome:
     """That of an attempt that the controller accepts, or not, and that is `clear` of events, or not."""
-    found = _Outcome(whole, whole & accept & clear, whole & (clear | ~accept))
+    outcome = _Outcome(full, full & accept & clear, full & (clear | ~accept))
     # XLA otherwise computes them again for each number that depends on them.
-    return found if frozen.execution.fixed_steps else _Outcome(*barrier(*found))
+    return outcome if frozen.execution.fixed_steps else _Outcome(*barrier(*outcome))
 
 
 def _one_step(problem: Problem, frozen: Problem, loop: LoopState) -> LoopState:
@@ -220,7 +220,7 @@ def _after(
 ) -> LoopState:
     """The loop after an attempt, of which `seen` must be finite too; it may have been part of a `trial`."""
     start, h, there = loop.point, loop.h, freeze(tried.end)
-    whole, taken, settled = outcome
+    full, taken, settled = outcome
     limit_state = next_limit_state(frozen.limits, loop.limit_state, there, h, frozen.stepper.args, frozen.direction)
     status = loop.status
     if not frozen.execution.fixed_steps:
@@ -251,7 +251,7 @@ def _after(
         h=jnp.where(settled, fitted(frozen, freeze(point.t), natural), h),
         controller=choose(settled, tried.controller, loop.controller),
         limit_state=choose(taken, limit_state, loop.limit_state),
-        status=jnp.where(whole, status, loop.status),
+        status=jnp.where(full, status, loop.status),
         attempts=loop.attempts + (settled | trial),
         record=record,
         natural=None if loop.natural is None else jnp.where(settled, natural, loop.natural),

@@ -1,4 +1,4 @@
-"""Implicit Runge-Kutta methods: stages found by diffrax's root finder, and differentiated as the roots they are."""
+"""Implicit Runge-Kutta methods: stages by diffrax's root finder, differentiated by the implicit function theorem."""
 
 from typing import Any, NamedTuple
 
@@ -49,8 +49,8 @@ class Stages(NamedTuple):
     error: Vector | None = None
 
 
-def found(tableau: Tableau, solver, term: dfx.ODETerm, args: Args, start: tuple, h: Scalar) -> Stages:
-    """The stages of a step `h` from time, state and slope as diffrax's `solver` finds them, without derivatives."""
+def solve_stages(tableau: Tableau, solver, term: dfx.ODETerm, args: Args, start: tuple, h: Scalar) -> Stages:
+    """Returns the stages of a step `h` from time, state and slope, solved for by diffrax, without derivatives."""
     term, args, (t, y, slope), h = freeze((term, args, start, h))
     # A step must be good to shorten and to repeat, so nothing is carried but the slope. That of a stiff problem is
     # the implicit stage's own: the field's would magnify what the root finder left.
@@ -61,8 +61,10 @@ def found(tableau: Tableau, solver, term: dfx.ODETerm, args: Args, start: tuple,
     return freeze(Stages(slopes, jnp.where(result == dfx.RESULTS.successful, error, jnp.inf)))
 
 
-def moving(tableau: Tableau, term: dfx.ODETerm, args: Args, t: Scalar, y: Vector, h: Scalar, slopes: Slopes) -> Slopes:
-    """The `slopes` found of the stages of a step `h` from (t, y), with the derivatives that they have as roots.
+def differentiable(
+    tableau: Tableau, term: dfx.ODETerm, args: Args, t: Scalar, y: Vector, h: Scalar, slopes: Slopes
+) -> Slopes:
+    """Returns the `slopes` of the stages of a step `h` from (t, y), with their derivatives as roots.
 
     By the implicit function theorem: those of f_i = f(t + c_i h, y + h sum a_ij f_j), whatever iterations led there.
     """

@@ -76,11 +76,11 @@ class Steps(NamedTuple):
 
 
 def with_slopes(stepper: Stepper, record: Record) -> Record:
-    """The record of taken steps by an implicit method with the slopes of their stages, found again; others as it is."""
+    """The record of accepted steps, with the slopes of an implicit method's stages, which are solved for again."""
     if not stepper.number_of_stages or record.stride > 1:
         return record
 
-    def found(t, y, h):
+    def slopes_of(t, y, h):
         stages = stepper.stages(stepper.point(t, y), h)
         assert stages is not None
         return stages.slopes
@@ -88,14 +88,14 @@ def with_slopes(stepper: Stepper, record: Record) -> Record:
     def chunk(k, slopes):
         rows = k * _CHUNK + jnp.arange(_CHUNK)
         safe = jnp.minimum(rows, record.count - 1)
-        return slopes.at[rows].set(jax.vmap(found)(record.t[safe], record.y[safe], record.h[safe]), mode="drop")
+        return slopes.at[rows].set(jax.vmap(slopes_of)(record.t[safe], record.y[safe], record.h[safe]), mode="drop")
 
     blank = jnp.zeros((record.h.shape[0], stepper.number_of_stages, record.y.shape[1]), record.y.dtype)
     return record._replace(slopes=lax.fori_loop(0, -(-record.count // _CHUNK), chunk, blank))
 
 
 def tangents(steps: Steps, inputs: list) -> list:
-    """Tangents of the end, and of the path if it is kept, from those of the live leaves."""
+    """Tangents of the end, and of the path if it is wanted, from those of the live leaves."""
     record, (t, y) = steps.record, steps.leaves[:2]
     given = dict(zip(steps.live, inputs, strict=True))
     start = given.get(0, jnp.zeros_like(t)), given.get(1, jnp.zeros_like(y))
@@ -119,7 +119,7 @@ def tangents(steps: Steps, inputs: list) -> list:
 
 
 def cotangents(steps: Steps, cotangents: list) -> list:
-    """Cotangents of the live leaves from those of the end, and of the path if it is kept."""
+    """Cotangents of the live leaves from those of the end, and of the path if it is wanted."""
     carry = tuple(cotangents[:2]), [jnp.zeros_like(x) for x in steps.values]
     over = _by_jacobians if steps.execution.jacobians else _in_stretches if steps.record.stride > 1 else _one_by_one
     start, leaf_cotangents = over(steps, cotangents[2:], carry)
@@ -146,20 +146,20 @@ def _pull(steps: Steps, path: list, i: Count, y: Vector, slopes: Slopes | None, 
     carry = steps.where_taken(h, pull, carry)
     if path:
         (t_cotangent, y_cotangent), leaf_cotangents = carry
-        kept = jnp.where(i % stride == 0, row(path[1], i // stride), 0.0)
-        carry = (t_cotangent + row(path[0], i), y_cotangent + kept), leaf_cotangents
+        of_path = jnp.where(i % stride == 0, row(path[1], i // stride), 0.0)
+        carry = (t_cotangent + row(path[0], i), y_cotangent + of_path), leaf_cotangents
     return carry
 
 
 def _one_by_one(steps: Steps, path: list, carry):
-    """`carry` brought from the end of the record to its beginning, from one state that was kept to another."""
+    """`carry` brought from the end of the record to its beginning, from one recorded state to another."""
     last = steps.record.count - 1
     back = lambda i, carry: _pull(steps, path, i, row(steps.record.y, i), steps.slopes(i), carry)
     return lax.fori_loop(0, last + 1, lambda k, carry: back(last - k, carry), carry)
 
 
 def _in_stretches(steps: Steps, path: list, carry):
-    """The same where few states were kept: those of each stretch are taken again from its first."""
+    """The same where few states were recorded: the steps of each stretch are taken again from its first."""
     record, stride = steps.record, steps.record.stride
 
     def ahead(y, i):
@@ -193,8 +193,8 @@ def _chunk(steps: Steps, path: list, rows, carry):
     taken = (rows >= 0) & (record.h[rows] != 0)
     # In place of a step that was refused stands one that was taken, so that its numbers are sound.
     safe = jnp.where(taken, rows, jnp.argmax(record.h != 0))
-    kept = record.t, record.y, record.h, record.slopes, record.jump
-    t, y, h, slopes, jump = jax.tree.map(lambda x: x[safe], kept)
+    columns = record.t, record.y, record.h, record.slopes, record.jump
+    t, y, h, slopes, jump = jax.tree.map(lambda x: x[safe], columns)
     each = jax.vmap(steps.step, in_axes=(0, 0, None, 0, 0, 0))
     _, transpose = jax.vjp(lambda t, y, live: each(t, y, live, h, slopes, jump), t, y, steps.values)
     basis = jnp.broadcast_to(jnp.eye(y.shape[1], dtype=y.dtype)[:, None], (y.shape[1], *y.shape))

@@ -38,8 +38,8 @@ class Stage(enum.IntEnum):
 class Search(NamedTuple):
     """Where the search within one step stands; times count from the start of the step.
 
-    No event has crossed up to `low`, where they showed `event_state`. The next look is at `time`, where the event is if
-    it has been found.
+    No event has crossed up to `low`, where they showed `event_state`. The next look is at `time`, that of the event
+    once the stage is FOUND.
     """
 
     stage: Count
@@ -71,10 +71,10 @@ def opening(event_state: EventState, crosses: Bool[Array, " events"], h: Scalar)
     if not crosses.size:
         return search
     event = jnp.argmax(crosses)
-    found = search._replace(
+    over = search._replace(
         stage=jnp.array(int(Stage.FOUND)), time=jnp.zeros_like(h), event=event, rate=event_state.rate[event]
     )
-    return choose(jnp.any(crosses), found, search)
+    return choose(jnp.any(crosses), over, search)
 
 
 @jax.jit
@@ -118,7 +118,7 @@ def _dip(search: Search, here: EventState) -> tuple[Flag, Scalar]:
 
 
 def _narrow(search: Search, here: EventState, crossing, h: Scalar) -> Search:
-    """The bracket after a look within it or at its end: Newton's method, kept inside by bisection.
+    """The bracket after a look within it or at its end: Newton's method, guarded by bisection.
 
     Of the events that have crossed, the one with the earliest estimate is followed; of several at one time the first.
     """
@@ -149,25 +149,25 @@ def _narrow(search: Search, here: EventState, crossing, h: Scalar) -> Search:
 
 
 def event_point(
-    stepper: Stepper, events: tuple[Event, ...], start: Point, search: Search, found: Flag, t1: Scalar, direction
+    stepper: Stepper, events: tuple[Event, ...], start: Point, search: Search, happened: Flag, t1: Scalar, direction
 ) -> Point:
     """The event of a search, its time after `start` a constant, as a differentiable point; or, if none, that at `t1`.
 
-    Time runs in `direction`, 1 or -1. The delay is a root of the event, found before; without an event it is zero, a
-    root of the time left. Newton's method with a constant slope leaves its value as it is and makes one more order of
-    derivatives right with each turn: three of them serve up to the third.
+    Time runs in `direction`, 1 or -1. The delay is a root of the event, known from the search; without an event it is
+    zero, a root of the time left. Newton's method with a constant slope leaves its value as it is and makes one more
+    order of derivatives right with each turn: three of them serve up to the third.
     """
     # An event that grazes has no derivative; its status says so, and the value stays finite.
-    rate = freeze(jnp.where(found & (search.rate != 0), direction * search.rate, 1.0))
+    rate = freeze(jnp.where(happened & (search.rate != 0), direction * search.rate, 1.0))
 
     def newton(carry, _):
         delay, _ = carry
         end, _ = stepper._replace(written_out=False).step(start, delay)
         value = values(functions(events), end.t, end.y, stepper.args)
-        left = jnp.where(found, lax.dynamic_index_in_dim(value, search.event, keepdims=False), end.t - t1)
+        left = jnp.where(happened, lax.dynamic_index_in_dim(value, search.event, keepdims=False), end.t - t1)
         return (delay - (left - lax.stop_gradient(left)) / rate, end), None
 
-    delay, *start_values = moving_together([jnp.where(found, direction * freeze(search.time), 0.0), *start])
+    delay, *start_values = moving_together([jnp.where(happened, direction * freeze(search.time), 0.0), *start])
     (_, end), _ = lax.scan(newton, (delay, Point(*start_values)), length=4)
     return end
 

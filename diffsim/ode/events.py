@@ -1,4 +1,4 @@
-"""Phases and events: what a hybrid system is made of, and how an event's crossing shows within a step."""
+"""Phases and events, the parts of a hybrid system, and the signs by which a crossing shows within a step."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
@@ -19,16 +19,21 @@ _DIRECTIONS = {"rising": -1.0, "falling": 1.0, "both": 0.0}
 class Event(eqx.Module):
     """An event: the zero crossing of `function(t, y, args)`, a smooth real number.
 
-    `direction` is the way the function crosses zero: "rising", "falling" or "both". `reset(t, y, args)` gives
-    the state with which the next phase starts (default: unchanged). `to` is the index of the next phase in
-    `integrate_hybrid`; None ends the trajectory.
-
     A function that is zero at the start of a phase and moves in the event's direction crosses there and then. With
     direction "both" it has to come from a side that is known: in `integrate_hybrid`, from the phase before.
 
-    Good values: a function with the state's own smoothness (velocity components rather than their angle).
-    Breaks when: it returns a boolean, or swings through zero and back much faster than the state changes, so
-    that the steps do not see it; then give the controller a `dtmax`.
+    Good values: a function as smooth as the state (velocity components rather than their angle). Breaks when: it
+    returns a boolean, or swings through zero and back much faster than the state changes, so that the steps do not see
+    it; then give the controller a `dtmax`.
+
+    Args:
+        function: `function(t, y, args)`.
+        direction: The way the function crosses zero: "rising", "falling" or "both".
+        reset: `reset(t, y, args)` returns the state with which the next phase starts; by default it is unchanged.
+        to: The index of the next phase in `integrate_hybrid`; None ends the trajectory.
+
+    Raises:
+        InputError: For another direction.
     """
 
     function: Callable
@@ -38,15 +43,20 @@ class Event(eqx.Module):
 
     def __check_init__(self):
         if self.direction not in _DIRECTIONS:
-            raise InputError(f"direction={self.direction!r} of a Event: use one of {', '.join(_DIRECTIONS)}")
+            raise InputError(f"direction={self.direction!r} of an Event: use one of {', '.join(_DIRECTIONS)}")
 
 
 class Phase(eqx.Module):
-    """One vector field `field(t, y, args)`, in force until one of its events is crossed.
+    """One vector field, in force until one of its events is crossed.
 
-    `limits` are real functions of (t, y, args) that should stay positive while the phase lasts, as a rope's
-    tension should; they do not act on it, but the least value of each is reported. A single event or limit needs no
-    tuple. Raises InputError for events that are none.
+    Args:
+        field: `field(t, y, args)` returns dy/dt.
+        events: The events, or a single one.
+        limits: Real functions of (t, y, args) that should stay positive while the phase lasts, as a rope's tension
+            should; they do not act on it, but the least value of each is reported. A single one needs no tuple.
+
+    Raises:
+        InputError: For events that are none.
     """
 
     field: Callable

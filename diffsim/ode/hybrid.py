@@ -24,11 +24,11 @@ from .validate import check_state
 
 
 class HybridResult(NamedTuple):
-    """What a hybrid system did: up to `max_events` events and the end.
+    """The events of a hybrid system, at most `max_events`, and its end.
 
-    `event_t`, `event_y` (before the reset), `event_index` and `event_phase` have a leading axis of `max_events`;
-    rows from `num_events` on hold NaN and -1. `t`, `y` and `phase` are those at the end; `ys` are the states at the
-    times asked for (at an event: after its reset), NaN after the end.
+    `event_t`, `event_y` (before the reset), `event_index` and `event_phase` have a leading axis of `max_events`; rows
+    from `num_events` on contain NaN and -1. `t`, `y`, `phase` and `status` are those at the end. `ys` are the states at
+    the times asked for (at an event: after its reset), NaN after the end; None if none were asked for.
     """
 
     event_t: Float[Array, " events"]
@@ -55,19 +55,38 @@ def integrate_hybrid(
     ts: Float[Array, " times"] | None = None,
     **options,
 ) -> HybridResult:
-    """The events and the end of a system that switches between `phases`, starting in phase `initial_phase`.
+    """Returns the events and the end of a system that switches between `phases`.
 
-    An event's `to` names the phase after it, None ends the trajectory; its `reset` gives the state there. All
-    phases share the structure of `y0`: for phases with states of their own, chain `integrate_phase`. `options` are
-    those of `integrate_phase`. One compiled phase serves all events, so the compile time does not depend on how many.
+    An event's `to` names the phase after it, None ends the trajectory; its `reset` gives the state there. All phases
+    share the structure of `y0`: for phases with states of their own, chain `integrate_phase`. One compiled phase serves
+    all events, so the compile time does not depend on how many there are. Derivatives work in every mode.
+
+        floor = ds.Event(lambda t, y, g: y[0], "falling", reset=lambda t, y, g: y * jnp.array([1.0, -0.9]), to=0)
+        ball = ds.Phase(lambda t, y, g: jnp.array([y[1], -g]), floor)
+        bounces = ds.integrate_hybrid(ball, jnp.array([1.0, 0.0]), 9.81, t1=3.0).event_t
 
     Events at one time happen one after another, in the order in which a phase lists them: after each reset, an event
     whose function is zero and was on its way across before the reset happens at once. The event that happened last does
-    not happen again before its function has left zero. Derivatives are those of that order. Time runs backward if `t1`
-    lies before `t0`. The step before an event is the first to be tried after it.
+    not happen again before its function has left zero. Derivatives are those of that order. The step before an event
+    is the first to be tried after it.
 
-    Status: FINISHED at `t1` or at an ending event, EVENT_LIMIT if `max_events` came first, GRAZING where events
-    pile up at one time, or as in `integrate_phase`.
+    Args:
+        phases: The phases, or a single one.
+        y0: The state at `t0`, any pytree of real arrays of one number format.
+        args: What the phases' functions take as their third argument.
+        t0, t1: First and last time; time runs backward if `t1` lies before `t0`.
+        initial_phase: The index of the first phase.
+        max_events: The most events; their rows are there whether they happen or not.
+        ts: Times at which states are wanted too (`HybridResult.ys`).
+        **options: Those of `integrate_phase`: `solver`, `stepsize_controller`, `rtol`, `atol`, `dt0`, `max_steps` (of
+            each phase), `mode`, `memory`.
+
+    Returns:
+        Events and end. The status is FINISHED at `t1` or at an event that ends the trajectory, EVENT_LIMIT if
+        `max_events` came first, GRAZING where events pile up at one time, or as in `integrate_phase`.
+
+    Raises:
+        InputError: For what is no phase, an index of a phase that is not there, and as in `integrate_phase`.
     """
     if not isinstance(phases, Phase | Sequence):
         check_phases([phases])
@@ -211,34 +230,34 @@ def _pass(phases, watched: _Watched, stage: _Stage, args, t1, ts, direction, opt
         phase, before = phases[index], stage.before
         past = _past(phases, watched, index, before) if phase.events else None
         hint = before.h if options.get("dt0") is None and not is_fixed(options["stepsize_controller"]) else None
-        arrival, after, _ = solve_phase(
+        result, after, _ = solve_phase(
             phase, stage.t, stage.y, args, t1, ts, direction=direction, past=past, hint=hint, **options
         )
         to = jnp.array([-1 if g.to is None else g.to for g in phase.events] or [-1])
         side = jnp.zeros_like(before.side).at[np.array(watched.numbers[index], int)].set(after.side)
-        before = _Before(side, stage.phase, arrival.event, after.h)
-        return arrival, jnp.where(arrival.event >= 0, to[arrival.event], -1), before
+        before = _Before(side, stage.phase, result.event, after.h)
+        return result, jnp.where(result.event >= 0, to[result.event], -1), before
 
-    arrival, to, before = lax.switch(stage.phase, [lambda s, i=i: run(i, s) for i in range(len(phases))], stage)
-    fired = arrival.event >= 0
-    failed = (arrival.status != Status.FINISHED) & (arrival.status != Status.EVENT_NOT_FOUND)
+    result, to, before = lax.switch(stage.phase, [lambda s, i=i: run(i, s) for i in range(len(phases))], stage)
+    fired = result.event >= 0
+    failed = (result.status != Status.FINISHED) & (result.status != Status.EVENT_NOT_FOUND)
     # Events nearer to each other than time can tell apart pile up; there is no next one to find.
-    near = arrival.t - stage.t <= 64 * jnp.finfo(arrival.t.dtype).eps * jnp.abs(arrival.t)
-    here = stage.phase, arrival.event
+    near = result.t - stage.t <= 64 * jnp.finfo(result.t.dtype).eps * jnp.abs(result.t)
+    here = stage.phase, result.event
     pile = stage.pile & near
     piled = fired & pile[here] & (stage.num_events > 0)
     pile = pile.at[here].set(fired)
     go_on = fired & (to >= 0) & ~failed & ~piled
-    y = jax.tree.map(lambda new, old: jnp.where(fired, new, old), arrival.next_y, arrival.y)
+    y = jax.tree.map(lambda new, old: jnp.where(fired, new, old), result.next_y, result.y)
     ys = stage.ys
     if ts is not None:
         has_started = direction * (ts - stage.t) >= 0
-        ys = jax.tree.map(lambda new, old: jnp.where(_rows(has_started, new), new, old), arrival.ys, ys)
-    status = jnp.where(failed, arrival.status, jnp.where(piled, Status.GRAZING, Status.FINISHED))
+        ys = jax.tree.map(lambda new, old: jnp.where(_rows(has_started, new), new, old), result.ys, ys)
+    status = jnp.where(failed, result.status, jnp.where(piled, Status.GRAZING, Status.FINISHED))
     phase = jnp.where(go_on, to, stage.phase)
-    after = _Stage(arrival.t, y, phase, stage.num_events + fired, ~go_on, status, ys, before, pile)
-    seen = jax.tree.map(lambda x: jnp.where(fired, x, jnp.nan), (arrival.t, arrival.y))
-    return after, (*seen, arrival.event, jnp.where(fired, stage.phase, -1))
+    after = _Stage(result.t, y, phase, stage.num_events + fired, ~go_on, status, ys, before, pile)
+    seen = jax.tree.map(lambda x: jnp.where(fired, x, jnp.nan), (result.t, result.y))
+    return after, (*seen, result.event, jnp.where(fired, stage.phase, -1))
 
 
 def _each(flags):

@@ -1,4 +1,4 @@
-"""States of an ordinary differential equation at given times: the one place that picks diffrax's defaults."""
+"""States of an ordinary differential equation at given times, and its whole solution."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -38,27 +38,12 @@ def integrate(
     dt0=None,
     max_steps: int = 4096,
 ) -> State:
-    """The states of `dy/dt = vector_field(t, y, args)` at the times `ts`, beginning with `y0` at `ts[0]`.
+    """Returns the states of dy/dt = vector_field(t, y, args) at the times `ts`, the first of which is `y0`.
 
-    The times increase, or decrease for an integration backward. Every leaf of `y0` gains a leading axis of `times`.
     Nothing is raised from compiled code: after a failure the states are NaN from there on, and so are their
     derivatives; `solve`, which takes the same arguments, says what happened.
 
-    By default the steps are recorded, and the derivative is that of a replay of the accepted ones: `grad`, `jvp`,
-    `hessian` and `vmap` all work (see `integrate_phase`), and a state between two steps comes by a shortened step, as
-    accurate as the steps. `adjoint=ReplayAdjoint(memory=...)` names what reverse mode keeps. With an `adjoint` of
-    diffrax, or a term in place of the vector field, diffrax's own loop and interpolation serve, with that adjoint's
-    limits. `solver` (Tsit5), `stepsize_controller` (PID with rtol 1e-6, atol 1e-9), `dt0` and `max_steps` are diffrax's
-    own. `rtol` and `atol` are the short form of a PID controller; one of them alone keeps the ratio of the default.
-    Methods without an error estimate, and equations with noise, take constant steps of `dt0` unless a controller is
-    given.
-
-    Raises InputError for times that are not finite, in no order or nearer to each other than their format resolves, for
-    states that are not real, and for a vector field that does not return the structure, shapes and dtypes of `y0`.
-
-    Good values: smooth problems whose time scales differ by less than about 1e3. Breaks when: the problem is stiff
-    (status STEP_LIMIT; use `diffrax.Kvaerno5()`), or the field jumps at a time (give a
-    `diffrax.ClipStepSizeController(controller, jump_ts=...)`, whose times have derivatives too).
+        ys = ds.integrate(lambda t, y, rate: -rate * y, jnp.array(1.0), jnp.linspace(0.0, 2.0, 5), 0.7)
 
     A path of an Ornstein-Uhlenbeck process, dx = -theta x dt + sigma dW:
 
@@ -66,15 +51,44 @@ def integrate(
         drift = dfx.ODETerm(lambda t, x, theta: -theta * x)
         terms = dfx.MultiTerm(drift, dfx.ControlTerm(lambda t, x, theta: sigma, noise))
         path = ds.integrate(terms, x0, ts, theta, solver=dfx.Euler(), dt0=0.01)
+
+    Good values: smooth problems whose time scales differ by less than about 1e3. Breaks when: the problem is stiff
+    (status STEP_LIMIT; use `diffrax.Kvaerno5()`), or the field jumps at a time (give a
+    `diffrax.ClipStepSizeController(controller, jump_ts=...)`, whose times have derivatives too).
+
+    Args:
+        vector_field: `vector_field(t, y, args)` returns dy/dt; or a term of diffrax.
+        y0: The state at `ts[0]`, any pytree of real arrays of one number format.
+        ts: At least two times, which increase, or decrease for an integration backward.
+        args: What the vector field takes as its third argument.
+        solver: A solver of diffrax.
+        stepsize_controller: A step size controller of diffrax; rtol 1e-6 and atol 1e-9 by default. Methods without an
+            error estimate, and equations with noise, take constant steps of `dt0` unless one is given.
+        rtol, atol: The short form of a PID controller; one of them alone keeps the ratio of the default.
+        adjoint: How the solve is differentiated. By default the accepted steps are recorded and differentiated with
+            their sizes fixed: `grad`, `jvp`, `hessian` and `vmap` all work (see `integrate_phase`), and a state between
+            two steps is computed by a shortened step, as accurate as the steps. `ReplayAdjoint(memory=...)` names what
+            reverse mode starts from. With an adjoint of diffrax, or a term in place of the vector field, diffrax's own
+            loop and interpolation serve, with that adjoint's limits.
+        dt0: The first step, or that of constant steps.
+        max_steps: The most steps that are tried.
+
+    Returns:
+        The states; every leaf of `y0` gains a leading axis of `times`.
+
+    Raises:
+        InputError: For times that are not finite, in no order or nearer to each other than their format resolves, for
+            states that are not real, and for a vector field that does not return the structure, shapes and dtypes of
+            `y0`.
     """
     options = {"solver": solver, "stepsize_controller": stepsize_controller, "rtol": rtol, "atol": atol}
     return solve(vector_field, y0, ts, args, adjoint=adjoint, dt0=dt0, max_steps=max_steps, **options).ys
 
 
 class Solution(NamedTuple):
-    """A trajectory: `ys` are the states at the times `ts`, each leaf with a leading axis of times.
+    """The states `ys` at the times `ts`, each leaf with a leading axis of times, and how the solve ended.
 
-    `status` says how it ended (`Status`), `num_steps` how many steps were tried. `dense` holds the steps themselves if
+    `status` is a `Status`, `num_steps` counts the steps that were tried, and `dense` contains the steps themselves if
     they were asked for, else None.
     """
 
@@ -121,14 +135,16 @@ def solve(
     max_steps: int = 4096,
     dense: bool = False,
 ) -> Solution:
-    """The solution of a differential equation: what `integrate` returns, with how it ended and the steps it took.
+    """Returns the solution of a differential equation: what `integrate` returns, how it ended and the steps it took.
 
     The arguments and errors are those of `integrate`. Times that are traced, and so cannot be checked, end with status
-    INVALID_INPUT if they make no sense. With `dense=True` the solution can be evaluated at any time
-    (`Solution.evaluate`); it then holds functions and cannot be returned from `jax.vmap` or `jax.jit`: evaluate inside.
+    INVALID_INPUT if they make no sense.
 
         solution = ds.solve(field, y0, ts, p)
         loss = jnp.where(ds.finished(solution.status), loss_of(solution.ys), 0.0)
+
+    With `dense=True` the solution can be evaluated at any time (`Solution.evaluate`). It then contains functions and
+    cannot be returned from `jax.vmap` or `jax.jit`: evaluate it inside them.
     """
     y0 = check_state(y0)
     dtype = jnp.result_type(*jax.tree.leaves(y0))

@@ -36,15 +36,15 @@ def unwrapped(controller, dtype) -> tuple[Any, Landings]:
     return controller, Landings(together(jumps), together(stops))
 
 
-def room(landings: Landings, t: Scalar, direction) -> Scalar:
-    """How far a step from `t` may go, to the next landing or just before the next jump; infinite if there is none."""
-    found = jnp.full_like(t, jnp.inf)
+def largest_step(landings: Landings, t: Scalar, direction) -> Scalar:
+    """Returns how far a step from `t` may go: to the next landing or just before the next jump, else infinitely."""
+    largest = jnp.full_like(t, jnp.inf)
     for times, margin in ((landings.jumps, _BEFORE), (landings.stops, 0)):
         if times is not None:
             left = direction * (lax.stop_gradient(times) - t) - margin * _unit(times)
             # What is nearer than that has been reached.
-            found = jnp.minimum(found, jnp.min(jnp.where(left > 2 * _unit(times), left, jnp.inf)))
-    return found
+            largest = jnp.minimum(largest, jnp.min(jnp.where(left > 2 * _unit(times), left, jnp.inf)))
+    return largest
 
 
 def jump_at(jumps: Float[Array, " jumps"], t: Scalar, direction) -> Int[Array, ""]:

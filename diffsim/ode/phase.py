@@ -38,34 +38,46 @@ def integrate_phase(
     mode: Mode = "auto",
     memory: Memory = "auto",
 ) -> PhaseResult:
-    """The end of one phase: the earliest crossing of any of its events from `t0` on, at most `t1`.
+    """Returns the end of one phase: the earliest crossing of any of its events after `t0`, at most `t1`.
 
-    Time runs backward where `t1` lies before `t0`; events then cross in the direction in which they are met.
+    The state obeys dy/dt = phase.field(t, y, args). Event time and state are as accurate as the solution, and so are
+    their derivatives; `grad`, `jacfwd`, `hessian` and `vmap` all work.
 
-    The vector field is that of `phase`, `dy/dt = phase.field(t, y, args)`; `y0` is any pytree of real arrays.
-    `ts` asks for states at these times. Any diffrax one-step solver and step size controller may be given; `rtol` and
-    `atol` are the short form of a PID controller (1e-8 and 1e-10; one of them alone keeps that ratio).
+        half = ds.Event(lambda t, y, rate: y - 0.5, "falling")
+        end = ds.integrate_phase(ds.Phase(lambda t, y, rate: -rate * y, half), 0.0, 1.0, 0.7, t1=9.0)
+        end.t, end.status  # log(2) / 0.7, FINISHED
 
-    Event time and state are as accurate as the solution, and so are their derivatives. `grad`, `jacfwd`, `hessian` and
-    `vmap` all work. With `mode="replay"` the steps are found and recorded first; the derivative is that of a fixed
-    replay of the accepted ones, and reverse mode over reverse mode is refused (`jax.hessian` is forward over reverse).
-    `mode="forward"` does all in one pass, for `jvp` and `jacfwd` only; wrapped in `forward_mode` it serves `grad` too.
-    "auto" is a replay, but for a phase with events of which at most four numbers are being differentiated: these take
-    their tangents along in one pass, which compiles in a third of the time and runs in half of it. A `memory` that is
-    named is for a replay. On a CPU the loops over small states are compiled whole. A controller's norm sees the state
-    as one vector.
+    Args:
+        phase: The vector field, its events and limits.
+        t0, t1: First and last time. Time runs backward where `t1` lies before `t0`; events then cross in the direction
+            in which they are met.
+        y0: The state at `t0`, any pytree of real arrays of one number format.
+        args: What the phase's functions take as their third argument.
+        ts: Times at which states are wanted too (`PhaseResult.ys`).
+        solver: Any one-step solver of diffrax.
+        stepsize_controller: Any step size controller of diffrax. Its norm sees the state as one vector.
+        rtol, atol: The short form of a PID controller (1e-8 and 1e-10; one of them alone keeps that ratio).
+        dt0: The first step, or that of constant steps; by default the controller chooses.
+        max_steps: The most steps that are tried.
+        mode: "replay" records the accepted steps and differentiates them with their sizes fixed; reverse mode over
+            reverse mode is refused (`jax.hessian` is forward over reverse). "forward" carries tangents along with the
+            solution, for `jvp` and `jacfwd`, or for `grad` within `forward_mode`. "auto" is a replay, except for a
+            phase with events of which at most four numbers are differentiated: carrying their tangents compiles in a
+            third of the time and runs in half of it.
+        memory: What reverse mode starts from; it needs a replay. "states": every state is recorded, every step
+            computed again. "two_levels": one state in sqrt(max_steps) is recorded, every step computed again twice.
+            "jacobians": as "states", with the Jacobians of 64 steps at a time, which is fast where a step is many
+            operations on few numbers. "auto" chooses (see `diffsim.ode.execution`). Stages of an implicit method are
+            differentiated as roots of their equations; but for "two_levels" they are recorded, not solved for again.
 
-    `memory` says what reverse mode works from: "states" (each is kept, each step taken again), "two_levels" (one state
-    in sqrt(max_steps) is kept, each step taken again twice) or "jacobians" (as "states", with the Jacobians of 64
-    steps at a time: fast where a step is many operations on few numbers). "auto" takes "states" up to 16 MiB and
-    "two_levels" beyond, and "jacobians" for up to 8 numbers if loops are not compiled whole. Stages of an implicit
-    method are differentiated as the roots they are; but for "two_levels" their slopes are kept beside each state, and
-    nothing is solved for again.
+    Returns:
+        The end of the phase. Its status is EVENT_NOT_FOUND if the phase has events and `t1` came first, GRAZING if an
+        event's function touches zero without crossing it, STEP_LIMIT, NON_FINITE (constant steps continue to `t1` all
+        the same), or INVALID_INPUT for traced times or step sizes that make no sense.
 
-    Status: EVENT_NOT_FOUND if the phase has events and `t1` came first, GRAZING if an event's function only touches
-    zero, STEP_LIMIT, NON_FINITE (constant steps continue to `t1` all the same), INVALID_INPUT for times or step sizes
-    that make no sense. Raises InputError for an event that is not real, a field that does not return the structure of
-    `y0`, and times, steps and tolerances that make no sense where they are known.
+    Raises:
+        InputError: For an event that is not real, a field that does not return the structure of `y0`, and times, steps
+            and tolerances that make no sense where they are known.
     """
     check_phases((phase,))
     direction = direction_of(t0, t1)
@@ -80,7 +92,7 @@ def integrate_phase(
 
 
 def _one_phase(phase: Phase, t0, y0: State, args: Args, t1, ts, direction, options) -> PhaseResult:
-    """The arrival of a phase whose functions have been traced."""
+    """The result of a phase whose functions have been traced."""
 
     def run(inputs, **mode):
         phase, t0, y0, args, t1, ts, direction, options = inputs
@@ -94,10 +106,10 @@ _compiled_phase = eqx.filter_jit(_one_phase)
 
 
 def differentiated(run: Callable, inputs: PyTree, mode: Mode, memory: Memory, events: bool = True):
-    """`run(inputs, mode=)` in the mode given; of "auto" in that which suits the number of inputs differentiated.
+    """Returns `run(inputs, mode=)`; "auto" is forward mode if at most FEW numbers are differentiated, else a replay.
 
-    With a search for events forward mode takes a third of the time to compile, and half of that to run, up to FEW
-    numbers; the value alone compiles faster too, as nothing is recorded.
+    With events, forward mode in few numbers compiles in a third of the time of a replay and runs in half of it. The
+    value alone compiles faster too, as nothing is recorded.
     """
     if mode == "forward":
         return forward_only(run(inputs))

@@ -31,7 +31,7 @@ class End(NamedTuple):
     t: Scalar
     y: Vector
     path_t: Float[Array, " rows"] | None = None
-    path_y: Float[Array, "kept n"] | None = None
+    path_y: Float[Array, "recorded n"] | None = None
 
 
 def replay(
@@ -50,7 +50,7 @@ def replay(
     """The end (t, y) of the recorded steps from (t0, y0), with derivatives in t0, y0 and the field's arrays.
 
     The values are those recorded, at no further cost. The derivative is that of the discrete solution with the
-    sizes of its accepted steps held fixed: one loop over them forward for tangents, or backward for cotangents, in
+    sizes of its accepted steps constant: one loop over them forward for tangents, or backward for cotangents, in
     which a step is taken again from its recorded state; or its Jacobian, for many steps at once. Refused steps are
     never differentiated. The derivative in the times of `jumps` is that of steps which end there, wherever they are.
     """

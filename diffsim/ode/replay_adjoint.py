@@ -25,18 +25,20 @@ from .tape import Memory, Record, blank
 
 
 class ReplayAdjoint(dfx.AbstractAdjoint):
-    """For `diffrax.diffeqsolve(..., adjoint=ReplayAdjoint())`: differentiates a replay of the accepted steps.
+    """An adjoint for `diffrax.diffeqsolve(..., adjoint=ReplayAdjoint())` that differentiates the accepted steps.
 
-    The solution is diffrax's own. Its steps are recorded, and what was saved is differentiated as if
-    they had been prescribed. That is the derivative of `RecursiveCheckpointAdjoint` at a fraction of its cost: in `y0`,
-    `args`, the arrays of the vector field, the times to save at, `t0` and `t1` (for these last two the sizes of all
-    steps but the last are held fixed). `grad`, `jvp`, `jacfwd`, `hessian` and `vmap` all work, with explicit and
-    implicit Runge-Kutta methods and every kind of `SaveAt`.
+    The solution is diffrax's own. Its steps are recorded, and what was saved is differentiated as if they had been
+    prescribed. That is the derivative of `RecursiveCheckpointAdjoint` at a fraction of its cost: in `y0`, `args`, the
+    arrays of the vector field, the times to save at, `t0` and `t1` (for these last two the sizes of all steps but the
+    last are constants). `grad`, `jvp`, `jacfwd`, `hessian` and `vmap` all work, with explicit and implicit Runge-Kutta
+    methods and every kind of `SaveAt`.
 
-    `memory` is that of `diffsim.integrate_phase`; "two_levels" is for solves that save at `t0` and `t1` alone.
+    Args:
+        memory: As in `diffsim.integrate_phase`; "two_levels" is for solves that save at `t0` and `t1` alone.
 
-    Raises InputError for an event (use `diffsim.integrate_phase`), for terms other than one `ODETerm`, for solvers that
-    may look back further than one step, for a controller with `jump_ts`, and without `max_steps`.
+    Raises:
+        InputError: In the solve, for an event (use `diffsim.integrate_phase`), for terms other than one `ODETerm`, for
+            solvers that may look back further than one step, for a controller with `jump_ts`, and without `max_steps`.
     """
 
     memory: Memory = eqx.field(static=True, default="auto")
@@ -58,16 +60,16 @@ class ReplayAdjoint(dfx.AbstractAdjoint):
         # The rows behind a member's last step are blank, and no steps to take.
         execution = execution._replace(fixed_steps=False)
         steps = steps._replace(written_out=execution.written_out)
-        blank_record = _Kept(blank(y0, max_steps, execution.stride), t0, jnp.zeros_like(t0), y0)
+        blank_record = _Accepted(blank(y0, max_steps, execution.stride), t0, jnp.zeros_like(t0), y0)
         arrays = {"terms": terms, "saveat": saveat, "init_state": init_state, "args": args, "t0": t0, "t1": t1}
         arrays |= {"stepsize_controller": stepsize_controller, **{k: others[k] for k in ("dt0", "progress_meter")}}
         options = {"solver": solver, "event": None, "max_steps": max_steps}
-        (state, stats), kept = _recorded(self._loop, freeze(blank_record), **options, **freeze(arrays))
-        record = with_slopes(freeze(steps), freeze(kept.record))
-        # The last step is taken apart from the record: it ends at `t1`, wherever that is.
+        (state, stats), accepted_steps = _recorded(self._loop, freeze(blank_record), **options, **freeze(arrays))
+        record = with_slopes(freeze(steps), freeze(accepted_steps.record))
+        # The last step is not in the record: it ends at `t1`, wherever that is.
         head = _without_last(record)
-        end = replay(steps, t0, y0, head, kept.t, kept.y, keep_path=between, execution=execution)
-        h = jnp.where(state.tprev == t1, t1 - end.t, kept.h)
+        end = replay(steps, t0, y0, head, accepted_steps.t, accepted_steps.y, keep_path=between, execution=execution)
+        h = jnp.where(state.tprev == t1, t1 - end.t, accepted_steps.h)
         return _with_derivatives(Path(steps, record, end, h, unravel), saveat, state, args), stats
 
 
@@ -85,7 +87,7 @@ def _without_last(record: Record) -> Record:
     return record._replace(count=count, h=jnp.where(jnp.arange(record.h.shape[0]) < count, record.h, 0.0))
 
 
-class _Kept(NamedTuple):
+class _Accepted(NamedTuple):
     """The record of accepted steps, and the last of them: its time, size and initial state."""
 
     record: Record
@@ -94,35 +96,35 @@ class _Kept(NamedTuple):
     y: Vector
 
 
-def _recorded(loop: Callable, kept: _Kept, **options):
-    """What diffrax's loop returns, and what is kept of its steps."""
-    kept_at_end, stride = [], kept.record.stride
+def _recorded(loop: Callable, accepted_steps: _Accepted, **options):
+    """What diffrax's loop returns, and the record of its steps."""
+    at_end, stride = [], accepted_steps.record.stride
 
     def outer(cond_fun, body_fun, state, *, max_steps, buffers):
         def body(carry):
-            state, kept = carry
+            state, accepted_steps = carry
             after = body_fun(state)
-            return after, _keep(kept, stride, state, after.num_accepted_steps > state.num_accepted_steps)
+            return after, _with_step(accepted_steps, stride, state, after.num_accepted_steps > state.num_accepted_steps)
 
         lasting = lambda carry: [*buffers(carry[0]), *carry[1].record[:3]]
         options = {"max_steps": max_steps, "buffers": lasting}
-        state, kept = plain_while_loop(lambda carry: cond_fun(carry[0]), body, (state, start), **options)
-        kept_at_end.append(kept)
+        state, accepted_steps = plain_while_loop(lambda carry: cond_fun(carry[0]), body, (state, start), **options)
+        at_end.append(accepted_steps)
         return state
 
-    start = kept
+    start = accepted_steps
     result = loop(inner_while_loop=plain_while_loop, outer_while_loop=outer, **options)
-    return result, kept_at_end[0]
+    return result, at_end[0]
 
 
-def _keep(kept: _Kept, stride: int, state, accepted) -> _Kept:
+def _with_step(accepted_steps: _Accepted, stride: int, state, accepted) -> _Accepted:
     """The record with the step that diffrax's loop made from `state`, if it was accepted."""
-    record, row = kept.record, kept.record.count
+    record, row = accepted_steps.record, accepted_steps.record.count
     t, h, y = state.tprev, state.tnext - state.tprev, ravel_pytree(state.y)[0]
     rows = write_buffer(record.t, row, t, pred=accepted), write_buffer(record.h, row, h, pred=accepted)
     ys = write_buffer(record.y, row // stride, y, pred=accepted & (row % stride == 0))
-    last = choose(accepted, (t, h, y), (kept.t, kept.h, kept.y))
-    return _Kept(Record(*rows, y=ys, count=row + accepted), *last)
+    last = choose(accepted, (t, h, y), (accepted_steps.t, accepted_steps.h, accepted_steps.y))
+    return _Accepted(Record(*rows, y=ys, count=row + accepted), *last)
 
 
 def _check(terms, solver, event, max_steps) -> None:
@@ -148,12 +150,12 @@ def _subs(saveat: dfx.SaveAt) -> list[dfx.SubSaveAt]:
 
 
 def _explicit_field(terms, *like) -> Callable:
-    """The derivative of the state in diffrax's time, which runs forward, with what it closes over made explicit."""
+    """The derivative of the state in diffrax's time, which runs forward, with what it closes over as arguments."""
     unit = lambda t: terms.contr(jnp.zeros_like(t), jnp.ones_like(t))
     return eqx.filter_closure_convert(lambda t, y, args: terms.vf_prod(t, y, args, unit(t)), *like)
 
 
 def _explicit_constants(saveat: dfx.SaveAt, *like) -> dfx.SaveAt:
-    """The same, with what the functions of states to save close over made explicit."""
+    """The same, with what the functions of states to save close over as arguments."""
     convert = lambda sub: eqx.tree_at(lambda s: s.fn, sub, eqx.filter_closure_convert(sub.fn, *like))
     return eqx.tree_at(lambda s: s.subs, saveat, jax.tree.map(convert, saveat.subs, is_leaf=_is_sub))

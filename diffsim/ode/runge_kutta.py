@@ -35,11 +35,9 @@ class Stepper(NamedTuple):
 
     def slope(self, t: Scalar, y: Vector) -> Vector:
         """dy/dt."""
-        return (
-            jnp.stack(_slope_of_numbers(self, t, y)(t, entries(y)))
-            if self.written_out
-            else self.term.vf(t, y, self.args)
-        )
+        if self.written_out:
+            return jnp.stack(_slope_of_numbers(self, t, y)(t, entries(y)))
+        return self.term.vf(t, y, self.args)
 
     def point(self, t: Scalar, y: Vector) -> Point:
         """The point at (t, y)."""
@@ -48,7 +46,9 @@ class Stepper(NamedTuple):
     def stages(self, start: Point, h: Scalar) -> Stages | None:
         """What a step by an implicit method has to find, to be given to `step`."""
         tableau = self.implicit
-        return None if tableau is None else dirk.found(tableau, self.solver, self.term, self.args, tuple(start), h)
+        if tableau is None:
+            return None
+        return dirk.solve_stages(tableau, self.solver, self.term, self.args, tuple(start), h)
 
     @property
     def implicit(self) -> Tableau | None:
@@ -164,8 +164,8 @@ def _rows(tableau: dfx.ButcherTableau, dtype):
 
 
 def _implicit(stepper: Stepper, tableau: Tableau, start: Point, h: Scalar, stages) -> tuple[Point, Vector, dict]:
-    """A step of a diagonally implicit Runge-Kutta method, of stages that were found."""
-    slopes = dirk.moving(tableau, stepper.term, stepper.args, start.t, start.y, h, stages.slopes)
+    """A step of a diagonally implicit Runge-Kutta method, of stages that have been solved for."""
+    slopes = dirk.differentiable(tableau, stepper.term, stepper.args, start.t, start.y, h, stages.slopes)
     t, y = start.t + h, start.y + h * jnp.asarray(tableau.b, slopes.dtype) @ slopes
     slope = slopes[-1] if tableau.carries_slope else stepper.slope(t, y)
     error = jnp.zeros_like(y) if stages.error is None else stages.error

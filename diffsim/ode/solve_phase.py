@@ -37,12 +37,12 @@ CONTROLLER = dfx.PIDController(rtol=1e-8, atol=1e-10)
 
 
 class PhaseResult(NamedTuple):
-    """How a phase ended: at an event, at the final time, or by a failure.
+    """The end of a phase: an event, the final time, or a failure.
 
-    `t` and `y` are time and state at the end, before any reset; `next_y` is the state after the reset.
-    `event` is the index of the event that fired, -1 for none. `ys` are the states at the times asked for, NaN
-    outside the phase; None if none were asked for. `lowest` holds the least value of each of the phase's limits
-    (a constant for differentiation), `steps` counts attempted steps.
+    `t` and `y` are time and state at the end, before any reset; `next_y` is the state after the reset. `event` is the
+    index of the event that happened, -1 for none; `status` is a `Status`. `steps` counts attempted steps. `lowest` is
+    the least value of each of the phase's limits (a constant for differentiation). `ys` are the states at the times
+    asked for, NaN outside the phase; None if none were asked for.
     """
 
     t: Scalar
@@ -181,14 +181,14 @@ def _result(phase, problem, unravel, loop: LoopState, valid: Flag | None) -> Pha
     event = jnp.array(-1)
     next_y = unravel(point.y)
     if phase.events:
-        found = search.stage == Stage.FOUND
-        found = found if valid is None else found & valid
-        end = event_point(problem.stepper, phase.events, point, search, found, problem.t1, problem.direction)
-        event = jnp.where(found, search.event, -1)
+        happened = search.stage == Stage.FOUND
+        happened = happened if valid is None else happened & valid
+        end = event_point(problem.stepper, phase.events, point, search, happened, problem.t1, problem.direction)
+        event = jnp.where(happened, search.event, -1)
         next_y = _reset(phase.events, search.event, end, unravel, problem.stepper.args)
-        next_y = defined(found, next_y)
-        status = jnp.where(found & search.grazing, Status.GRAZING, status)
-        status = jnp.where((status == Status.FINISHED) & ~found, Status.EVENT_NOT_FOUND, status)
+        next_y = defined(happened, next_y)
+        status = jnp.where(happened & search.grazing, Status.GRAZING, status)
+        status = jnp.where((status == Status.FINISHED) & ~happened, Status.EVENT_NOT_FOUND, status)
         # The points of the loop were looked at when they were reached.
         status = jnp.where((status == Status.FINISHED) & ~all_finite(end), Status.NON_FINITE, status)
     else:
@@ -237,7 +237,7 @@ def _states_at(trajectory: Trajectory, ts) -> Float[Array, "times n"]:
 
 
 def _vector_phase(phase: Phase, t0, y0: Vector, unravel: Callable, args) -> Phase:
-    """The phase for states as one vector, and with whatever its functions close over made explicit.
+    """The phase for states as one vector, and with what its functions close over as arguments.
 
     One vector in place of many small arrays makes the loops over steps several times smaller to compile, and faster.
     """

@@ -31,7 +31,7 @@ def stepper(field: Callable, solver: dfx.AbstractSolver, controller, args: Args)
 
 
 def on_vectors(field: Callable, t0: Scalar, y0: Vector, unravel: Callable, args: Args) -> Callable:
-    """`field(t, y, args)` of a tree as one of vectors like `y0`, with whatever it closes over made explicit."""
+    """`field(t, y, args)` of a tree as one of vectors like `y0`, with what it closes over as arguments."""
     # Arrays of many dimensions are best computed as such: fused with the vector, they lose their shape.
     shaped = _barrier_tree if y0.size > _MANY else lambda y: y
     flat = lambda t, y, args: as_vector(shaped(field(t, shaped(unravel(y)), args)))[0]
@@ -54,7 +54,7 @@ def _barrier_tree(tree):
 def with_plain_norm(controller):
     """The controller with a norm of plain arithmetic in place of diffrax's default.
 
-    Over a batch XLA's CPU backend hands products and sums to a library, which it cannot from a program compiled whole.
+    Over a batch XLA's CPU backend hands products and sums to a library, which it cannot do within `compile_whole`.
     """
     default = getattr(controller, "norm", None) is optx.rms_norm
     return dataclasses.replace(controller, norm=_root_mean_square) if default else controller

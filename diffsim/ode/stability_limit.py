@@ -19,7 +19,7 @@ from .runge_kutta import Point
 _QUIET = 10  # tolerances that a component moves in a step: less, and the error estimate is not that of its neighbours
 _DISTANCE = 1000  # tolerances from a state to its neighbour
 _NEAREST = 0.01  # of the state itself: its neighbour is no farther, at loose tolerances
-_WAIT = 16  # steps for which a size that was found is not exceeded
+_WAIT = 16  # steps for which the size that a trial allowed is not exceeded
 _TRIES = 8
 
 

@@ -20,7 +20,7 @@ _EXPLANATIONS = (
 
 
 class Status(enum.IntEnum):
-    """How one trajectory ended. Larger than zero: the values after the end are not to be trusted."""
+    """How one trajectory ended. Above FINISHED, the values after the end are not to be trusted."""
 
     FINISHED = 0
     STEP_LIMIT = 1
@@ -37,11 +37,11 @@ class Status(enum.IntEnum):
 
 
 def finished(status: Int[ArrayLike, "..."]) -> Bool[Array, "..."]:
-    """Where a trajectory ended as intended."""
+    """Returns whether each trajectory ended as intended: its `status` is FINISHED."""
     return jnp.asarray(status) == Status.FINISHED
 
 
 def count_statuses(status: Int[ArrayLike, "..."]) -> dict[str, int]:
-    """How many trajectories ended in which way, by name, for reports. Not for compiled code."""
+    """Returns how many trajectories ended with each status, by its name in lower case. Not for compiled code."""
     values, counts = np.unique(np.asarray(status), return_counts=True)
     return {Status(value).name.lower(): int(count) for value, count in zip(values, counts, strict=True)}

@@ -1,4 +1,4 @@
-"""One attempt at a step: its end, the step size controller's verdict, and what it says of the trajectory's health."""
+"""One attempt at a step: its end, the step size controller's verdict, and the status after it."""
 
 import dataclasses
 from collections.abc import Callable
@@ -15,13 +15,13 @@ from .._types import Flag, Scalar, State
 from .dirk import Slopes
 from .events import Event, Past
 from .execution import Execution
-from .jump_times import Landings, room
+from .jump_times import Landings, largest_step
 from .runge_kutta import Point, Stepper
 from .status import Status
 
 
 class Problem(NamedTuple):
-    """One phase made ready to be stepped through, up to the time `t1`."""
+    """One phase, ready to be stepped through up to the time `t1`."""
 
     stepper: Stepper
     events: tuple[Event, ...]
@@ -45,7 +45,7 @@ def finest(problem: Problem, t: Scalar) -> Scalar:
 
 def fitted(problem: Problem, t: Scalar, h: Scalar) -> Scalar:
     """A step from `t` of about size `h` that ends where its time says, not beyond a landing or `t1`."""
-    left = jnp.minimum(problem.direction * (problem.t1 - t), room(problem.landings, t, problem.direction))
+    left = jnp.minimum(problem.direction * (problem.t1 - t), largest_step(problem.landings, t, problem.direction))
     # The time after the step is rounded. What is left of the step after that is what the state must go.
     h = problem.direction * ((t + problem.direction * jnp.maximum(h, finest(problem, t))) - t)
     return jnp.minimum(h, left)

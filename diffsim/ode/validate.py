@@ -22,10 +22,10 @@ def check_state(y0) -> State:
             raise InputError(f"{name} has dtype {array.dtype}: states are real; write 1.0 for 1")
         arrays.append(jax.lax.convert_element_type(array, array.dtype))
     if len({array.dtype for array in arrays}) > 1:
-        found = ", ".join(
+        formats = ", ".join(
             f"y0{jax.tree_util.keystr(path)} {a.dtype}" for (path, _), a in zip(leaves, arrays, strict=True)
         )
-        raise InputError(f"the state mixes number formats ({found}): convert its leaves to one")
+        raise InputError(f"the state mixes number formats ({formats}): convert its leaves to one")
     return jax.tree.unflatten(tree, arrays)
 
 

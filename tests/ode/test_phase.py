@@ -179,7 +179,7 @@ def test_an_event_is_one_real_number(event, message):
 
 
 def test_other_bad_input():
-    with pytest.raises(InputError, match=r"direction='up' of a Event: use one of rising, falling, both"):
+    with pytest.raises(InputError, match=r"direction='up' of an Event: use one of rising, falling, both"):
         Event(lambda t, y, a: y, "up")
     with pytest.raises(InputError, match=r"""mode='reverse': use "auto", "replay" or "forward\""""):
         integrate_phase(Phase(line), 0.0, 0.0, t1=1.0, mode="reverse")
