@@ -127,13 +127,13 @@ def train(
     starts = control.sample_initial_states(jr.key(seed), 1, 64, NEAR, WIDE)[0]
     growth = control.gradient_growth(partial(costs, length=max(horizon, 200)), network(jr.key(seed)), starts)
     growth.warn(horizon)
-    histories, scores = [], []
+    trained, histories, scores = [], [], []
     for number in range(seed, seed + policies):
         policy, history = learn(number, horizon, run.state(f"fit-{number}"))
         returns = judge(policy, TEST)
+        trained.append(policy)
         if number == seed:
             ds.save(run.folder / "policy.ckpt", policy)
-            first = policy
         histories.append(history)
         scores.append(returns.mean())
         run.metric(seed=number, score=scores[-1], least=returns.min(), seconds=history.seconds, loss=history.loss[-1])
@@ -149,7 +149,7 @@ def train(
         "compile_seconds": histories[0].compile_seconds,
         "useful_horizon": growth.useful_horizon,
     }
-    write_report(run, first, np.stack([history.loss for history in histories]), growth, result)
+    write_report(run, trained[0], np.stack([history.loss for history in histories]), growth, result)
     return result
 
 

@@ -137,6 +137,7 @@ def train(
     """
     found: dict[str, list[float]] = {"logistic": [], "network": [], "logistic, descent": [], "network, descent": []}
     curves: dict[str, np.ndarray] = {}
+    networks = []
     for seed in range(seeds):
         split, weights, order = jr.split(jr.key(seed), 3)
         learn, judge = digits(data, training, test, split)
@@ -147,6 +148,7 @@ def train(
             found[name].append(accuracy(fitted, judge))
             found[f"{name}, descent"].append(accuracy(full, judge))
             curves |= {f"{name}, Adam": history.loss, f"{name}, descent": slow.loss}
+            networks.append((fitted, learn, judge))
             run.metric(seed=seed, model=name, accuracy=found[name][-1], descent=found[f"{name}, descent"][-1])
             run.say(
                 f"seed {seed}: {name} {found[name][-1]:.2%}, by full-batch descent {found[f'{name}, descent'][-1]:.2%}"
@@ -156,6 +158,7 @@ def train(
         for name in found
         for what, pick in (("mean", np.mean), ("least", np.min))
     }
+    fitted, learn, judge = networks[-1]
     write_report(run, result, curves, fitted, judge, len(learn[1]))
     return result | {
         "training_pictures": len(learn[1]),

@@ -154,7 +154,7 @@ def train(
     )
     growths = control.compare_gradient_growth(partial(costs, wind=still), network(jr.key(seed)), starts, DECAY[0])
     growths["decaying"].warn(horizon)
-    losses, good, fine, seconds, ends = [], [], [], [], []
+    trained, losses, good, fine, seconds, ends = [], [], [], [], [], []
     for number in range(seed, seed + policies):
         began = time.process_time()
         policy, history = learn(number, horizon, run.state(f"fit-{number}"))
@@ -163,9 +163,9 @@ def train(
         ends.append(np.asarray(judge(policy, *test)))
         good.append(int(np.sum(ends[-1] < NEAR_TARGET)))
         fine.append(int(np.sum(np.asarray(judge(policy, *test, parts=4)) < NEAR_TARGET)))
+        trained.append(policy)
         if number == seed:
             ds.save(run.folder / "policy.ckpt", policy)
-            first = policy
         losses.append(history.loss)
         run.metric(seed=number, good=good[-1], good_in_finer_steps=fine[-1], cpu_seconds=seconds[-1])
         run.say(f"seed {number}: {good[-1]} of {WINDS} winds after {seconds[-1]:.1f} s CPU")
@@ -178,7 +178,7 @@ def train(
         "cpu_seconds_worst": max(seconds),
         "useful_horizon_without_decay": growths["true"].useful_horizon,
     }
-    write_report(run, first, np.stack(losses), growths, ends[0], result)
+    write_report(run, trained[0], np.stack(losses), growths, ends[0], result)
     return result
 
 

@@ -155,16 +155,16 @@ def train(
     starts, far = control.sample_initial_states(jr.key(0), 1, 64, ABOUT, WIDE, center=HANGING)[0], max(horizon, STEPS)
     growths = control.compare_gradient_growth(partial(costs, length=far), network(jr.key(seed)), starts, DECAY[0])
     growths["decaying"].warn(horizon)
-    losses, good, seconds, parting, failed = [], [], [], [], 0
+    trained, losses, good, seconds, parting, failed = [], [], [], [], [], 0
     for number in range(seed, seed + policies):
         began = time.process_time()
         policy, history = learn(number, horizon, run.state(f"fit-{number}"))
         seconds.append(time.process_time() - began)
         quick, exact, apart, solved = judge(policy, hanging(TEST + number))
         failed += int(jnp.sum(~solved))
+        trained.append(policy)
         if number == seed:
             ds.save(run.folder / "policy.ckpt", policy)
-            first = policy
         losses.append(history.loss)
         good.append(int(exact.sum()))
         parting.append(float(jnp.nanmedian(apart)))
@@ -180,7 +180,7 @@ def train(
         "failed_solves": failed,
         "useful_horizon_without_decay": growths["true"].useful_horizon,
     }
-    write_report(run, first, np.stack(losses), growths, result)
+    write_report(run, trained[0], np.stack(losses), growths, result)
     return result
 
 

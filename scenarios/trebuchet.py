@@ -366,6 +366,7 @@ def sweep(machines: cli.InFile, out: cli.OutFile, *, gradients: bool = False) ->
 
     throws = jax.jit(lambda rows: jax.lax.map(lambda row: throw(machine(row), mode="forward"), rows))(table.values)
     results = {name: np.asarray(getattr(throws, name)) for name in OUTPUTS}
+    slopes = None
     if gradients:
         slope = jax.jacfwd(lambda row: throw(machine(row), check=False, mode="forward").range)
         slopes = np.asarray(jax.jit(lambda rows: jax.lax.map(slope, rows))(table.values))
@@ -374,7 +375,7 @@ def sweep(machines: cli.InFile, out: cli.OutFile, *, gradients: bool = False) ->
     write_table(out, table, results, status, keep=("case",))
     counted = ["bad_input" if i in table.bad else s for i, s in enumerate(status)]
     found = {"rows": len(counted)} | {kind: counted.count(kind) for kind in sorted(set(counted))}
-    if gradients:
+    if slopes is not None:
         good = [i for i in range(len(counted)) if np.isfinite(results["range"][i]) and i not in table.bad]
         found["rows_without_gradient"] = int(np.sum(~np.isfinite(slopes[good]).all(axis=1)))
     return found

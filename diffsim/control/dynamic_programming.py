@@ -24,12 +24,12 @@ class GridAxis(NamedTuple):
 
     low: float
     high: float
-    count: int
+    num: int
     periodic: bool = False
 
-    def points(self) -> Float[np.ndarray, " count"]:
+    def points(self) -> Float[np.ndarray, " num"]:
         """The grid points."""
-        return np.linspace(self.low, self.high, self.count, endpoint=not self.periodic)
+        return np.linspace(self.low, self.high, self.num, endpoint=not self.periodic)
 
 
 class ValueFunction(eqx.Module):
@@ -49,7 +49,7 @@ class ValueFunction(eqx.Module):
     @staticmethod
     def _neighbors(x: Scalar, axis: GridAxis):
         """The two grid points next to a coordinate, each as an index and a weight."""
-        cells = axis.count if axis.periodic else axis.count - 1
+        cells = axis.num if axis.periodic else axis.num - 1
         position = (x - axis.low) / (axis.high - axis.low) * cells
         position = position % cells if axis.periodic else jnp.clip(position, 0.0, float(cells))
         # Rounding may put the remainder on the last point itself.
@@ -91,7 +91,7 @@ def value_iteration(
     Source: R. Bellman, Dynamic Programming (1957), chapter III.
     """
     axes, controls = tuple(axes), jnp.asarray(controls, float)
-    if horizon < 1 or controls.size < 1 or not axes or min(axis.count for axis in axes) < 2:
+    if horizon < 1 or controls.size < 1 or not axes or min(axis.num for axis in axes) < 2:
         raise InputError(
             f"horizon={horizon}, {controls.size} controls, axes {axes}: give some of each, axes of 2 points"
         )

@@ -152,7 +152,7 @@ def _active(problem: Problem, loop: LoopState) -> Flag:
     if problem.events:
         active &= loop.search.stage != Stage.FOUND
         # Looks in search of events are recorded too.
-        active &= loop.record is None or loop.record.count < loop.record.h.shape[0]
+        active &= loop.record is None or loop.record.attempts < loop.record.h.shape[0]
     return active
 
 

@@ -87,11 +87,11 @@ def with_slopes(stepper: Stepper, record: Record) -> Record:
 
     def chunk(k, slopes):
         rows = k * _CHUNK + jnp.arange(_CHUNK)
-        safe = jnp.minimum(rows, record.count - 1)
+        safe = jnp.minimum(rows, record.attempts - 1)
         return slopes.at[rows].set(jax.vmap(slopes_of)(record.t[safe], record.y[safe], record.h[safe]), mode="drop")
 
     blank = jnp.zeros((record.h.shape[0], stepper.number_of_stages, record.y.shape[1]), record.y.dtype)
-    return record._replace(slopes=lax.fori_loop(0, -(-record.count // _CHUNK), chunk, blank))
+    return record._replace(slopes=lax.fori_loop(0, -(-record.attempts // _CHUNK), chunk, blank))
 
 
 def tangents(steps: Steps, inputs: list) -> list:
@@ -114,7 +114,7 @@ def tangents(steps: Steps, inputs: list) -> list:
         return steps.where_taken(h, lambda point: take(point, h, slopes, jump), point), path
 
     path = (jnp.zeros_like(record.t), jnp.zeros_like(record.y)) if steps.keep_path else None
-    (_, end), path = lax.fori_loop(0, record.count, body, (((t, y), start), path))
+    (_, end), path = lax.fori_loop(0, record.attempts, body, (((t, y), start), path))
     return [*end, *(path or ())]
 
 
@@ -153,7 +153,7 @@ def _pull(steps: Steps, path: list, i: Count, y: Vector, slopes: Slopes | None, 
 
 def _one_by_one(steps: Steps, path: list, carry):
     """`carry` brought from the end of the record to its beginning, from one recorded state to another."""
-    last = steps.record.count - 1
+    last = steps.record.attempts - 1
     back = lambda i, carry: _pull(steps, path, i, row(steps.record.y, i), steps.slopes(i), carry)
     return lax.fori_loop(0, last + 1, lambda k, carry: back(last - k, carry), carry)
 
@@ -172,7 +172,7 @@ def _in_stretches(steps: Steps, path: list, carry):
         back = lambda k, carry: _pull(steps, path, rows[0] + k, row(ys, k), None, carry)
         return lax.fori_loop(0, stride, lambda k, carry: back(stride - 1 - k, carry), carry)
 
-    last = -(-record.count // stride) - 1
+    last = -(-record.attempts // stride) - 1
     return lax.fori_loop(0, last + 1, lambda k, c: stretch(last - k, c), carry)
 
 
@@ -182,7 +182,7 @@ def _by_jacobians(steps: Steps, path: list, carry):
     The states of a record are known, so that all the Jacobians of a chunk of steps are taken together. Where a step
     is many operations on few numbers, sending these off one by one is what costs most.
     """
-    count = steps.record.count
+    count = steps.record.attempts
     back = lambda k, carry: _chunk(steps, path, count - (k + 1) * _CHUNK + jnp.arange(_CHUNK), carry)
     return lax.fori_loop(0, -(-count // _CHUNK), back, carry)
 

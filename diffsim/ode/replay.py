@@ -58,7 +58,7 @@ def replay(
     fixed, static = eqx.partition(rest, eqx.is_array)
     leaves, tree = jax.tree.flatten(moving)
     # One number for a whole batch, so that its members are stepped together.
-    record = record._replace(count=largest_of_batch(record.count))
+    record = record._replace(attempts=largest_of_batch(record.attempts))
     constants, constants_tree = jax.tree.flatten((fixed, record, direction))
     size = y0.size * y0.dtype.itemsize
     compiled = (lambda loop: compile_small(loop, size)) if execution.single_program else (lambda loop: loop)

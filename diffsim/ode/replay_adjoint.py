@@ -83,8 +83,8 @@ def _with_derivatives(path: Path, saveat: dfx.SaveAt, state, args):
 
 
 def _without_last(record: Record) -> Record:
-    count = jnp.maximum(record.count - 1, 0)
-    return record._replace(count=count, h=jnp.where(jnp.arange(record.h.shape[0]) < count, record.h, 0.0))
+    count = jnp.maximum(record.attempts - 1, 0)
+    return record._replace(attempts=count, h=jnp.where(jnp.arange(record.h.shape[0]) < count, record.h, 0.0))
 
 
 class _Accepted(NamedTuple):
@@ -119,12 +119,12 @@ def _recorded(loop: Callable, accepted_steps: _Accepted, **options):
 
 def _with_step(accepted_steps: _Accepted, stride: int, state, accepted) -> _Accepted:
     """The record with the step that diffrax's loop made from `state`, if it was accepted."""
-    record, row = accepted_steps.record, accepted_steps.record.count
+    record, row = accepted_steps.record, accepted_steps.record.attempts
     t, h, y = state.tprev, state.tnext - state.tprev, ravel_pytree(state.y)[0]
     rows = write_buffer(record.t, row, t, pred=accepted), write_buffer(record.h, row, h, pred=accepted)
     ys = write_buffer(record.y, row // stride, y, pred=accepted & (row % stride == 0))
     last = choose(accepted, (t, h, y), (accepted_steps.t, accepted_steps.h, accepted_steps.y))
-    return _Accepted(Record(*rows, y=ys, count=row + accepted), *last)
+    return _Accepted(Record(*rows, y=ys, attempts=row + accepted), *last)
 
 
 def _check(terms, solver, event, max_steps) -> None:

@@ -28,7 +28,7 @@ class Path(NamedTuple):
 
     def start(self, row: Count) -> tuple[Point, Scalar]:
         """The point before a step, and the step's size."""
-        final = row >= self.record.count - 1
+        final = row >= self.record.attempts - 1
         t, y, h = self.last.t, self.last.y, self.h
         if self.last.path_t is not None and self.last.path_y is not None:
             t = jnp.where(final, t, self.last.path_t[row])
@@ -46,7 +46,7 @@ class Path(NamedTuple):
 
     def rows(self, times: Float[Array, " times"]) -> Int[Array, " times"]:
         """The steps in which times lie, or at whose ends; -1 for times before the first."""
-        known = jnp.arange(self.record.t.shape[0]) < self.record.count
+        known = jnp.arange(self.record.t.shape[0]) < self.record.attempts
         return jnp.searchsorted(jnp.where(known, self.record.t, jnp.inf), times) - 1
 
     def at(self, row: Count, moving: Scalar, given: Flag) -> State:
@@ -89,7 +89,7 @@ def as_dense(path: Path, ts, infos):
 
     rows = ts.shape[0] - 1
     starts, ends, trees = jax.vmap(row)(jnp.arange(rows))
-    taken = jnp.arange(rows) < path.record.count
+    taken = jnp.arange(rows) < path.record.attempts
     blank = lambda x: jnp.where(taken.reshape(-1, *[1] * (x.ndim - 1)), x, jnp.inf)
     moving = jnp.concatenate([starts[:1], blank(ends)])
     return _as(ts, moving), _as(infos, jax.tree.map(blank, trees))

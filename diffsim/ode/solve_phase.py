@@ -217,7 +217,7 @@ def _states_at(trajectory: Trajectory, ts) -> Float[Array, "times n"]:
     assert path_t is not None
     assert path_y is not None
     direction, stepper, jumps = problem.direction, problem.stepper, problem.landings.jumps
-    times = jnp.where(jnp.arange(record.t.shape[0]) < record.count, direction * record.t, jnp.inf)
+    times = jnp.where(jnp.arange(record.t.shape[0]) < record.attempts, direction * record.t, jnp.inf)
     row = jnp.searchsorted(lax.stop_gradient(times), lax.stop_gradient(direction * ts), side="right") - 1
 
     def state(row, t):

@@ -25,7 +25,7 @@ class Record(NamedTuple):
     t: Float[Array, " rows"]
     h: Float[Array, " rows"]
     y: Float[Array, "recorded n"]
-    count: Count
+    attempts: Count
     slopes: Float[Array, "rows stages n"] | None = None
     jump: Int[Array, " rows"] | None = None
 
@@ -49,7 +49,7 @@ def blank(like: Vector, rows: int, stride: int = 1, stages: int = 0, jumps: bool
 
 def write(record: Record, t: Scalar, h: Scalar, y: Vector, slopes: Slopes | None, jump: Count | None = None) -> Record:
     """The record with one more attempt, of size `h` (zero: refused) from the state `y` at `t`, behind a `jump`."""
-    i = record.count
+    i = record.attempts
     ys = put_some(record.y, i, record.stride, y)
     all_slopes = record.slopes if slopes is None or record.slopes is None else put(record.slopes, i, slopes)
     jumps = record.jump if record.jump is None or jump is None else put(record.jump, i, jump)

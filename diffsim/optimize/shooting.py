@@ -44,10 +44,11 @@ def fit_growing(
     """
     if not lengths or lengths[0] < 1 or np.any(np.diff(lengths) <= 0):
         raise InputError(f"lengths={list(lengths)}: give numbers of times that increase, from 1 up")
-    first_residuals, fitted = _FirstResiduals(residuals), model
-    for length in lengths:
-        start = _off_bounds(fitted, model)
-        fitted, history = fit_least_squares(first_residuals, start, (jnp.array(length), data), **options)
+    fit = lambda start, length: fit_least_squares(of_first, start, (jnp.array(length), data), **options)
+    of_first = _FirstResiduals(residuals)
+    fitted, history = fit(model, lengths[0])
+    for length in lengths[1:]:
+        fitted, history = fit(_off_bounds(fitted, model), length)
     return fitted, history
 
 

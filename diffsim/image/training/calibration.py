@@ -36,11 +36,18 @@ def wrong_start(off: float, key: PRNGKeyArray) -> Chain:
     true = true_finish()
     wrong = 1.0 + off * jr.rademacher(key, (9,), jnp.float32)
     names = ("stages.balance.black", "stages.balance.red", "stages.balance.blue")
-    balance = true.stages["balance"]
-    right = (balance.black, balance.red, balance.blue)  # pyright: ignore[reportAttributeAccessIssue]
+    balance, color = _stages(true)
+    right = balance.black, balance.red, balance.blue
     values = {name: value * wrong[i] for i, (name, value) in enumerate(zip(names, right, strict=True))}
-    mixing = true.stages["color"].mixing  # pyright: ignore[reportAttributeAccessIssue]
-    return replace(true, values | {"stages.color.mixing": mixing * wrong[3:]})
+    return replace(true, values | {"stages.color.mixing": color.mixing * wrong[3:]})
+
+
+def _stages(chain: Chain) -> tuple[WhiteBalance, ColorMatrix]:
+    """The stages with the constants."""
+    balance, color = chain.stages["balance"], chain.stages["color"]
+    assert isinstance(balance, WhiteBalance)
+    assert isinstance(color, ColorMatrix)
+    return balance, color
 
 
 def recover(start: Chain, steps: int, *, key: PRNGKeyArray) -> tuple[Chain, float]:
@@ -63,10 +70,10 @@ def _residuals(chain: Chain, data: tuple[Array, Array]):
 
 def errors(chain: Chain) -> dict[str, float]:
     """Returns the errors of the constants: black level, gains as fractions, the greatest of the matrix."""
-    balance, matrix = chain.stages["balance"], np.asarray(chain.stages["color"].matrix)  # pyright: ignore[reportAttributeAccessIssue]
+    balance, color = _stages(chain)
     return {
-        "black_error": abs(float(balance.black) - CAMERA.black),  # pyright: ignore[reportAttributeAccessIssue]
-        "red_error": abs(float(balance.red) / CAMERA.red - 1),  # pyright: ignore[reportAttributeAccessIssue]
-        "blue_error": abs(float(balance.blue) / CAMERA.blue - 1),  # pyright: ignore[reportAttributeAccessIssue]
-        "matrix_error": float(abs(matrix - np.array(CAMERA.matrix)).max()),
+        "black_error": abs(float(balance.black) - CAMERA.black),
+        "red_error": abs(float(balance.red) / CAMERA.red - 1),
+        "blue_error": abs(float(balance.blue) / CAMERA.blue - 1),
+        "matrix_error": float(abs(np.asarray(color.matrix) - np.array(CAMERA.matrix)).max()),
     }

@@ -13,6 +13,7 @@ from ..demosaicing.bayer import Pixels
 from ..demosaicing.denoising_network import DenoisingDemosaic
 from ..demosaicing.network import DemosaicNetwork
 from ..sensor import Camera
+from ..stages.color_matrix import ColorMatrix
 from ..values import check_floating
 
 
@@ -55,7 +56,9 @@ def filters(chain: Chain, most: int = 16) -> dict[str, Float[np.ndarray, "28 28"
 
 def constants(chain: Chain, camera: Camera) -> list[tuple[str, float, float]]:
     """Returns rows of the name of a constant, its value in the chain and in the camera: black level, gains, matrix."""
-    balance, matrix = chain.stages["balance"], np.asarray(chain.stages["color"].matrix)
+    balance, color = chain.stages["balance"], chain.stages["color"]
+    assert isinstance(color, ColorMatrix)
+    matrix = np.asarray(color.matrix)
     pairs = {"black level": "black", "red gain": "red", "blue gain": "blue"}
     rows = [(name, float(getattr(balance, key)), float(getattr(camera, key))) for name, key in pairs.items()]
     places = [(i, j) for i in range(3) for j in range(3)]
