@@ -8,15 +8,18 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 GRAZING = 0.02
-"""Below this sine of the angle between trajectory and event, an event's derivatives are warned of."""
+"""The sine of the angle between trajectory and event below which a crossing counts as grazing."""
 
 
 class Crossing(NamedTuple):
     """How a trajectory crosses an event. `str()` gives a sentence.
 
-    `rate` is the event's own change per second, `sine` that rate relative to the largest that this speed and
-    this gradient allow (1 straight through, 0 grazing), `delay` the change of the event's time per unit change
-    of the state (s per unit): by it every error of the state is multiplied.
+    Attributes:
+        rate: The change of the event function along the trajectory, per second.
+        sine: The size of `rate` relative to the largest that this speed and this gradient of the event function allow:
+            1 for a perpendicular crossing, 0 for a grazing one.
+        delay: The change of the event time for a unit change of the state, in s per unit. An error of the state is
+            multiplied by it.
     """
 
     rate: float
@@ -25,7 +28,7 @@ class Crossing(NamedTuple):
 
     @property
     def grazing(self) -> bool:
-        """Whether the crossing is so flat that derivatives of the event's time are not to be trusted."""
+        """Whether the crossing is so flat that derivatives of the event time are not to be trusted."""
         return not self.sine > GRAZING
 
     def __str__(self) -> str:
@@ -34,10 +37,23 @@ class Crossing(NamedTuple):
 
 
 def crossing(field: Callable[..., Any], event: Callable[..., Any], t: Any, y: Any, args: Any = None) -> Crossing:
-    """Returns how the trajectory of `field(t, y, args)` crosses `event(t, y, args)` at time `t` in state `y`.
+    """How the trajectory of a vector field crosses an event.
 
-    With n = dg/dy and f the field: rate = dg/dt + n . f, sine = |rate| / (|dg/dt| + |n| |f|), delay =
-    |n| / |rate|. The saltation matrix of the event divides by the same rate.
+    With the event function g, its gradient n = dg/dy and the vector field f:
+
+        rate = dg/dt + n . f,    sine = |rate| / (|dg/dt| + |n| |f|),    delay = |n| / |rate|
+
+    The saltation matrix of the event divides by the same rate.
+
+        impact = crossing(fall, lambda t, s, ball: s.height, t, state, ball)
+        ds.check_gradients(f, args, events={"impact": impact})
+
+    Args:
+        field: `field(t, y, args)`, the time derivative of the state.
+        event: `event(t, y, args)`, the event function, a scalar that is zero at the event.
+        t: The event time in s.
+        y: The state at the event, a tree of arrays.
+        args: Passed on to `field` and `event`.
     """
     flat, unravel = ravel_pytree(y)
     flow = ravel_pytree(field(t, y, args))[0]

@@ -15,36 +15,43 @@ from ..graph.operation_derivatives import NO_RULE
 from .directions import Probes
 from .verdict import Row
 
-TINY = 1e3
+COMPLEX_STEP_ROUNDINGS = 1e3
 """Roundings by which a complex step may differ from reverse mode."""
 
 
-class Evidences(NamedTuple):
-    """The rows with what was added, the result of the dot-product test, and remarks."""
+class ThoroughRows(NamedTuple):
+    """The rows with the further evidence.
+
+    Attributes:
+        rows: The rows of the check.
+        dot_product: The relative difference of the dot-product test; None if it cannot be made.
+        hints: Remarks on the function.
+    """
 
     rows: list[Row]
     dot_product: float | None = None
     hints: tuple[str, ...] = ()
 
 
-def more_evidence(inputs: Inputs, gradient: list[np.ndarray], probes: Probes, rows: list[Row]) -> Evidences:
-    """Returns the rows of a check with complex steps and the other number format, and the dot-product test."""
+def more_evidence(inputs: Inputs, gradient: list[np.ndarray], probes: Probes, rows: list[Row]) -> ThoroughRows:
+    """The rows of a check with complex steps and the other number format, and the dot-product test."""
     weights = [jnp.asarray(weight) for weight in probes.weights]
     scale = [float(np.sum(np.abs(g * w))) for g, w in zip(gradient, probes.weights, strict=True)]
-    dot, hints = _dot_product(inputs, gradient, weights, sum(scale))
-    gaps, reason = _imaginary(inputs, gradient, weights, scale)
-    other, losses = _other_format(inputs, gradient)
-    hints += [reason] if reason else []
-    hints += [f"{other}: gradients differ from it by at most {max(losses):.1e}"] if losses else [other]
+    dot_product, hints = _dot_product(inputs, gradient, weights, sum(scale))
+    gaps, remark = _complex_steps(inputs, gradient, weights, scale)
+    other_format, losses = _other_format(inputs, gradient)
+    hints += [remark]
+    hints += [f"{other_format}: gradients differ from it by at most {max(losses):.1e}"] if losses else [other_format]
     eps = max(float(jnp.finfo(leaf.dtype).eps) for leaf in inputs.leaves)
-    found = []
+    allowed = max(1e-10, COMPLEX_STEP_ROUNDINGS * eps)
+    judged = []
     for number, row in enumerate(rows):
         gap, loss = gaps[number] if gaps else None, losses[number] if losses else None
         row = replace(row, imaginary=gap, precision=loss)
-        if gap is not None and not gap <= max(1e-10, TINY * eps) and row.verdict in ("agrees", "inconclusive"):
+        if gap is not None and not gap <= allowed and row.verdict in ("agrees", "inconclusive"):
             row = replace(row, verdict="disagrees", notes=(*row.notes, f"a complex step differs by {gap:.1e}"))
-        found.append(row)
-    return Evidences(found, dot, tuple(hints))
+        judged.append(row)
+    return ThoroughRows(judged, dot_product, tuple(hints))
 
 
 def _dot_product(inputs: Inputs, gradient, weights, scale: float) -> tuple[float | None, list[str]]:
@@ -58,16 +65,16 @@ def _dot_product(inputs: Inputs, gradient, weights, scale: float) -> tuple[float
     return gap, [f"dot-product test: reverse and forward mode differ by {gap:.1e}"]
 
 
-def _imaginary(inputs: Inputs, gradient, weights, scale: Sequence[float]) -> tuple[list[float], str]:
-    """How far a complex step along each parameter is from reverse mode, relative; or none, and why."""
+def _complex_steps(inputs: Inputs, gradient, weights, scale: Sequence[float]) -> tuple[list[float], str]:
+    """The relative difference of a complex step along each parameter from reverse mode, if it exists; and a remark."""
     try:
         derivative = complex_derivatives(inputs.call, inputs.leaves)
     except InputError as error:
         return [], f"no complex steps: {error}"
     gaps = []
     for number, weight in enumerate(weights):
-        along = [weight if k == number else jnp.zeros_like(w) for k, w in enumerate(weights)]
-        slope = float(derivative(along)[0])
+        direction = [weight if k == number else jnp.zeros_like(w) for k, w in enumerate(weights)]
+        slope = float(derivative(direction)[0])
         product = float(np.sum(gradient[number] * np.asarray(weight, np.float64)))
         gap = abs(slope - product)
         gaps.append(gap / scale[number] if scale[number] else gap)
@@ -75,19 +82,22 @@ def _imaginary(inputs: Inputs, gradient, weights, scale: Sequence[float]) -> tup
 
 
 def _other_format(inputs: Inputs, gradient: list[np.ndarray]) -> tuple[str, list[float]]:
-    """The other number format, and how far its gradient is per parameter, relative to the parameter's largest."""
-    coarse = any(leaf.dtype == jnp.float32 for leaf in inputs.leaves)
-    other: Any = jnp.float64 if coarse else jnp.float32
-    with jax.enable_x64(True):  # for these lines only: the caller's setting stays as it is
+    """A phrase on the other number format, and how far the gradient in it is off, relative to each one's largest entry.
+
+    The list is empty if the function does not work in that format; the phrase then says why.
+    """
+    is_single = any(leaf.dtype == jnp.float32 for leaf in inputs.leaves)
+    other: Any = jnp.float64 if is_single else jnp.float32
+    with jax.enable_x64(True):  # within this block alone, so that the caller's setting stays as it is
         leaves = [jnp.asarray(np.asarray(leaf), other) for leaf in inputs.leaves]
         try:
-            found = [np.asarray(g, np.float64) for g in jax.jit(jax.grad(inputs.call))(leaves)]
+            other_gradient = [np.asarray(g, np.float64) for g in jax.jit(jax.grad(inputs.call))(leaves)]
         except (TypeError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             return f"not available in {jnp.dtype(other).name}: {reason}", []
     losses = []
-    for mine, theirs in zip(gradient, found, strict=True):
-        largest = np.max(np.abs(mine), initial=0.0)
-        gap = np.max(np.abs(mine - theirs), initial=0.0)
+    for own, others in zip(gradient, other_gradient, strict=True):
+        largest = np.max(np.abs(own), initial=0.0)
+        gap = np.max(np.abs(own - others), initial=0.0)
         losses.append(float(gap / largest) if largest > 0 else float(gap))
     return f"with parameters in {jnp.dtype(other).name}", losses

@@ -1,4 +1,4 @@
-"""Changes of a function that its derivatives keep silent about: steps, and kinks beyond which it wakes up."""
+"""Changes of a function where its derivatives are exactly zero: jumps, and kinks at the end of a flat region."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -6,59 +6,77 @@ from dataclasses import replace
 import numpy as np
 
 from ..autodiff.ridders import Sweep
-from .directions import WHOLE
-from .verdict import Evidence, Row, row_of
+from .directions import ALL_ENTRIES
+from .evidence import Evidence
+from .verdict import Row, row_of
 
-RESTING = 4
-"""Smallest steps at which a function with a kink beyond must not change at all."""
+FLAT_STEPS = 4
+"""The number of smallest steps at which a function with a kink further away must not change at all."""
 
-NARROWER = 8
-"""Halvings of a step over which a jump stays as high as it is; a square root shrinks to a sixteenth."""
+HALVINGS_OF_A_JUMP = 8
+"""Halvings of a step over which a jump keeps its height; a square root shrinks to a sixteenth."""
 
 
-def silent_change(evidence: Evidence, coarse: Sweep, value_at: Callable[[int, float], float]) -> Row | None:
-    """Returns the row of a parameter with an entry that rests at small steps and moves the function at a larger one.
+def change_beyond_flat(evidence: Evidence, coarse: Sweep, value_at: Callable[[int, float], float]) -> Row | None:
+    """The row of a parameter that moves the function at a large step although its derivatives are exactly zero.
 
-    None where there is no such entry. For entries whose derivatives are all exactly zero, as behind a
-    comparison, a rounding or a clip; `coarse` has samples at steps larger than those of the evidence, and
-    `value_at(probe, step)` takes more. Bisection for the step at which the function leaves its value tells a jump
-    from a kink and from a smooth function that is flat here, which leave it by ever less. A kink counts only where
-    no entry has a derivative: a network has units that sleep.
+    Such are entries behind a comparison, a rounding or a clip. Bisection for the end of the flat region tells a jump
+    from a kink and from a smooth function that is flat here: near that end the change of the latter two vanishes.
+    A kink counts only if no entry of the parameter has a derivative, since a network has units that are inactive.
+
+    Args:
+        evidence: The evidence on the parameter.
+        coarse: Values of the function at steps larger than those of the evidence.
+        value_at: The value of the function as a function of a probe and a step along it.
+
+    Returns:
+        The row with the verdict "zero?", or None if there is no such entry.
     """
+    steps, change = _changes(evidence, coarse)
     centre = evidence.points.centre
-    steps = np.concatenate([coarse.steps, evidence.points.steps])
-    steps = np.concatenate([steps, -steps])
-    values = np.concatenate([coarse.ahead, evidence.points.ahead, coarse.behind, evidence.points.behind])
-    with np.errstate(invalid="ignore", over="ignore"):
-        change = np.abs(values - centre)
-    change = np.where(np.isfinite(change), change, 0.0)
+    slopes = list(evidence.modes.values())
     least = np.sqrt(evidence.eps) * np.fmax(np.max(change, axis=0), np.abs(centre))
-    asleep = not np.any(list(evidence.modes.values()))
+    no_derivative = not np.any(slopes)
     halvings = int(-np.log2(evidence.eps)) - 4
-    silent = ~np.any(list(evidence.modes.values()), axis=0) & (evidence.entry != WHOLE)
-    for probe in np.flatnonzero(silent & (np.max(change, axis=0) > least)).tolist():
-        moved = np.where(change[:, probe] > 0, np.abs(steps), np.inf)
-        out = steps[np.argmin(moved)]
-        rest, heights = _edge(lambda step, probe=probe: value_at(probe, step) - centre[probe], out, halvings)
-        jumps = heights[-1] > max(least[probe], heights[-NARROWER] / 2)
-        wakes = heights[0] > least[probe] and abs(out) > evidence.points.steps[-RESTING]
-        if jumps or (asleep and wakes):
-            step, height = abs(rest * evidence.unit[probe]), heights[-1 if jumps else 0]
+    candidates = ~np.any(slopes, axis=0) & (evidence.entry != ALL_ENTRIES) & (np.max(change, axis=0) > least)
+    for probe in np.flatnonzero(candidates).tolist():
+        smallest_outside = steps[np.argmin(np.where(change[:, probe] > 0, np.abs(steps), np.inf))]
+        change_at = lambda step, probe=probe: value_at(probe, step) - centre[probe]
+        edge, heights = _edge_of_flat(change_at, smallest_outside, halvings)
+        jumps = heights[-1] > max(least[probe], heights[-HALVINGS_OF_A_JUMP] / 2)
+        kinks = heights[0] > least[probe] and abs(smallest_outside) > evidence.points.steps[-FLAT_STEPS]
+        if jumps or (no_derivative and kinks):
+            step, height = abs(edge * evidence.unit[probe]), heights[-1 if jumps else 0]
             verb = "jumps" if jumps else "then changes"
             note = f"flat to a step of {step:.3g}, {verb} by {height:.3g}"
             return replace(row_of(evidence, probe, 1.0, "zero?"), notes=(note,))
     return None
 
 
-def _edge(change_at: Callable[[float], float], out: float, halvings: int) -> tuple[float, list[float]]:
-    """The step to which a function keeps its value, and its changes just beyond as that is narrowed down.
+def _changes(evidence: Evidence, coarse: Sweep) -> tuple[np.ndarray, np.ndarray]:
+    """All steps, those behind the point negative, and how far the function's value is from that at the point.
 
-    Found by bisection from a step `out` where the value has changed.
+    The changes have an axis of steps and one of probes; those that are not finite count as zero.
     """
-    rest, changes = 0.0, [abs(change_at(out))]
+    steps = np.concatenate([coarse.steps, evidence.points.steps])
+    values = np.concatenate([coarse.ahead, evidence.points.ahead, coarse.behind, evidence.points.behind])
+    with np.errstate(invalid="ignore", over="ignore"):
+        change = np.abs(values - evidence.points.centre)
+    return np.concatenate([steps, -steps]), np.where(np.isfinite(change), change, 0.0)
+
+
+def _edge_of_flat(change_at: Callable[[float], float], outside: float, halvings: int) -> tuple[float, list[float]]:
+    """The largest step at which a function has its value at 0, and its changes just beyond in each bisection.
+
+    Args:
+        change_at: The change of the function as a function of the step.
+        outside: A step at which the value has changed.
+        halvings: The number of bisections.
+    """
+    inside, changes = 0.0, [abs(change_at(outside))]
     for _ in range(halvings):
-        middle = (rest + out) / 2
+        middle = (inside + outside) / 2
         change = abs(change_at(middle))
-        rest, out = (rest, middle) if change else (middle, out)
+        inside, outside = (inside, middle) if change else (middle, outside)
         changes.append(change or changes[-1])
-    return rest, changes
+    return inside, changes

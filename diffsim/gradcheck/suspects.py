@@ -1,4 +1,4 @@
-"""Suspects: the operations on the way from one parameter to the result that can spoil its derivative."""
+"""Suspects: the operations between one parameter and the result that can spoil its derivative."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,25 +20,33 @@ CUTS = {
     "floor": "is flat between its steps",
     "ceil": "is flat between its steps",
     "sign": "is flat between its steps",
-    "argmax": "picks by number, which has no derivative",
-    "argmin": "picks by number, which has no derivative",
+    "argmax": "returns an index, which has no derivative",
+    "argmin": "returns an index, which has no derivative",
     "sort": "sorts: its derivative jumps where two entries meet",
     "max": "has a kink where its operands meet",
     "min": "has a kink where its operands meet",
     "clamp": "has derivative 0 beyond its bounds",
     "abs": "has a kink at 0",
-    "while": "has no derivative in reverse mode, and none by the number of its turns",
+    "while": "has no derivative in reverse mode, and none by the number of its iterations",
 }
 COMPARISONS = ("gt", "lt", "ge", "le", "eq", "ne")
 HARD = ("rule", "stop_gradient", "narrowing", "cast", "round", "floor", "ceil", "sign", "argmax", "argmin")
-"""What spoils a derivative for sure, in the order in which it is told; the others only may."""
+"""Kinds of operations that certainly spoil a derivative, in the order in which they are reported."""
 SOFT = ("comparison", *(name for name in CUTS if name not in HARD), "later")
-"""What may spoil a derivative, in the order in which it is told: a jump, a kink, what a loop reaches later."""
+"""Kinds that may spoil a derivative, in the order in which they are reported: jumps, kinks, later steps of a loop."""
 
 
 @dataclass(frozen=True)
 class Suspect:
-    """An operation, its line and stage, and why it is suspected; `hard` where it spoils a derivative for sure."""
+    """An operation that is suspected to spoil a derivative.
+
+    Attributes:
+        operation: The name of the operation.
+        source: Its line, as file:line.
+        stage: The path of the functions and named scopes around it.
+        reason: Why it is suspected.
+        hard: Whether it certainly spoils the derivative.
+    """
 
     operation: str
     source: str
@@ -52,18 +60,18 @@ class Suspect:
 
 
 def search(inputs: Inputs) -> Callable[[int], list[Suspect]]:
-    """Returns the function from an input's number to the suspects between it and the result, the surest first.
+    """The function from an input's number to the suspects between that input and the result, the most certain first.
 
-    Functions with a derivative of their own are tried against differences, at the values that they meet. Raises
-    Stuck where the function has an operation that cannot be run by itself.
+    Functions with a derivative rule of their own are compared with differences, at the arguments that they have here.
+    Raises Stuck if the function has an operation that cannot be run by itself.
     """
     program = program_of(trace(inputs.call, inputs.leaves))
     values = program.run(inputs.leaves)
     live = live_slots(program, values, [True] * len(program.inputs))
 
     def suspects(number: int) -> list[Suspect]:
-        found = _search(program, values, {program.inputs[number]}, live, "")
-        unique = list({(kind, s.operation, s.source): (kind, s) for kind, s in found}.values())
+        pairs = _search(program, values, {program.inputs[number]}, live, "")
+        unique = list({(kind, s.operation, s.source): (kind, s) for kind, s in pairs}.values())
         order = lambda pair: HARD.index(pair[0]) if pair[0] in HARD else len(HARD) + SOFT.index(pair[0])
         return [suspect for _, suspect in sorted(unique, key=order)]
 
@@ -78,10 +86,10 @@ def narrows(inputs: Inputs) -> bool:
 def _search(
     program: Program, values: Sequence[Any], active: set[int], live: set[int], stage: str
 ) -> Iterator[tuple[str, Suspect]]:
-    """Yields kinds and suspects among the operations on `active` values, which it follows.
+    """Yields kinds and suspects among the operations that depend on `active` values.
 
-    Of a solver's own operations only what it calls is looked at: its step control compares and holds constant on
-    purpose. `live` are the values that carry a derivative.
+    The operations of a solver itself are no suspects, since its step size control compares and stops derivatives on
+    purpose; the functions that it calls are searched. `live` are the values that carry a derivative.
     """
     for operation in program.operations:
         if not active & set(operation.operands):
@@ -91,24 +99,24 @@ def _search(
         active |= set(operation.outputs)
         moving = [slot in active for slot in operation.operands]
         detached = any(slot in active - live and moves(values[slot]) for slot in operation.operands)
-        given = [slot in live for slot in operation.operands]
+        carries = [slot in live for slot in operation.operands]
         kind, reason = "", ""
         if not operation.solver or operation.kind.startswith("custom_"):
-            kind, reason = _judge(operation, operands, moving, None if detached else given)
+            kind, reason = _judge(operation, operands, moving, None if detached else carries)
         if kind:
             yield kind, Suspect(operation.name, operation.source, here, reason, kind in HARD)
         inside = _inside(operation, operands, moving, here)
-        # What a function with a rule of its own has inside is not what is differentiated; it still loses digits.
-        yield from (found for found in inside if kind != "rule" or found[0] == "narrowing")
+        # The body of a function with a rule of its own is not what is differentiated, but it can lose digits.
+        yield from (pair for pair in inside if kind != "rule" or pair[0] == "narrowing")
 
 
 def _inside(operation: Operation, operands, active: Sequence[bool], stage: str) -> Iterator[tuple[str, Suspect]]:
     """The suspects in the first step of an operation that has a function inside; none where that cannot be run.
 
-    A loop's first step has the operations of all. Its carry depends in a later step on more than it does in the
-    first: what is suspected for that alone comes last.
+    All steps of a loop have the same operations. In later steps the carry may depend on more inputs than in the first:
+    the suspects of that dependence alone come last.
     """
-    given = active[1:] if "branches" in operation.params else active
+    active = active[1:] if "branches" in operation.params else active
     try:
         step = next(steps(operation, operands), None)
         if step is None:
@@ -120,26 +128,26 @@ def _inside(operation: Operation, operands, active: Sequence[bool], stage: str) 
         values = inside.run(step.inputs)
     except Stuck:
         return
-    first = inside_inputs(operation, given, len(inside.inputs))
-    reached = [True] * len(inside.inputs) if step.number is not None else first
+    first = inside_inputs(operation, active, len(inside.inputs))
+    later_steps = [True] * len(inside.inputs) if step.number is not None else first
     seen = set()
-    for flags in (first, reached):
+    for flags in (first, later_steps):
         moving = {slot for slot, is_active in zip(inside.inputs, flags, strict=True) if is_active}
         live = live_slots(inside, values, flags)
         for kind, suspect in _search(inside, values, moving, live, stage):
-            later = flags is not first and not suspect.hard
+            only_later = flags is not first and not suspect.hard
             if (suspect.operation, suspect.source) not in seen:
-                yield ("later" if later else kind), suspect
+                yield ("later" if only_later else kind), suspect
             seen.add((suspect.operation, suspect.source))
-        if reached == first:
+        if later_steps == first:
             return
 
 
 def _judge(operation: Operation, operands, active: Sequence[bool], live: Sequence[bool] | None) -> tuple[str, str]:
-    """What kind of suspect an operation is, and why; two empty strings where it is none.
+    """What kind of suspect an operation is, and why; two empty strings if it is none.
 
-    A rule of its own is judged by the operands that are `live`; not where that is None, as for a function that is
-    given a root that was searched for elsewhere: its value does not show what its rule is the derivative of.
+    The derivative rule of an operation is judged by the operands that are `live`, and not at all if `live` is None.
+    That is for a function of a root that was found elsewhere: its value does not show what its rule differentiates.
     """
     name, params = operation.name, operation.params
     floats = [x for x, is_active in zip(operands, active, strict=True) if is_active and moves(x)]
@@ -160,17 +168,18 @@ def _judge(operation: Operation, operands, active: Sequence[bool], live: Sequenc
 
 
 def _rule_is_right(operation: Operation, operands: Sequence[Any], live: Sequence[bool]) -> bool:
-    """Whether the derivative that a function brings along agrees with differences, along random directions.
+    """Whether the derivative rule of a function agrees with differences, along random directions.
 
-    True too where it cannot be tried by itself: nothing speaks against it.
+    True also where that cannot be tried, since there is then no evidence against the rule.
     """
     try:
         return _agrees_with_differences(operation, operands, live)
-    except Exception:  # any kind: rules of users, and what they call, raise what they like
+    except Exception:  # any kind: a user's derivative rule, and what it calls, may raise anything
         return True
 
 
 def _agrees_with_differences(operation: Operation, operands: Sequence[Any], live: Sequence[bool]) -> bool:
+    """Whether the product of the Jacobian with random cotangents and directions is that of differences."""
     chosen = [k for k, x in enumerate(operands) if live[k] and moves(x) and np.size(x)]
     if not chosen:
         return True
@@ -181,16 +190,16 @@ def _agrees_with_differences(operation: Operation, operands: Sequence[Any], live
     weights = [jnp.asarray(random.standard_normal(np.shape(x)), x.dtype) if moves(x) else None for x in outputs]
 
     def weighted(values):
-        full = list(operands)
+        arguments = list(operands)
         for k, value in zip(chosen, values, strict=True):
-            full[k] = value
-        parts = zip(operation.call(*full), weights, strict=True)
-        return sum(jnp.sum(x * w) for x, w in parts if w is not None)
+            arguments[k] = value
+        pairs = zip(operation.call(*arguments), weights, strict=True)
+        return sum(jnp.sum(x * w) for x, w in pairs if w is not None)
 
-    seeds = [jnp.zeros_like(x) if w is None else w for x, w in zip(outputs, weights, strict=True)]
-    shares = pull(operation, operands, seeds, live)
-    slope = sum(float(jnp.sum(shares[k] * d)) for k, d in zip(chosen, directions, strict=True))
-    known = directional_difference(weighted, [jnp.asarray(operands[k]) for k in chosen], directions)
+    cotangents = [jnp.zeros_like(x) if w is None else w for x, w in zip(outputs, weights, strict=True)]
+    gradients = pull(operation, operands, cotangents, live)
+    slope = sum(float(jnp.sum(gradients[k] * d)) for k, d in zip(chosen, directions, strict=True))
+    difference = directional_difference(weighted, [jnp.asarray(operands[k]) for k in chosen], directions)
     eps = max(float(jnp.finfo(operands[k].dtype).eps) for k in chosen)
-    allowed = 2 * known.error + max(1e-6, 100 * eps) * np.fmax(abs(slope), abs(known.value))
-    return bool(abs(slope - known.value) <= allowed)
+    allowed = 2 * difference.error + max(1e-6, 100 * eps) * np.fmax(abs(slope), abs(difference.value))
+    return bool(abs(slope - difference.value) <= allowed)

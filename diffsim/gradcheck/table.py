@@ -4,9 +4,10 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ..io.text_table import aligned
 from .verdict import Row, place
 
-HEADER = (
+COLUMNS = (
     "parameter",
     "shape",
     "index",
@@ -21,19 +22,17 @@ HEADER = (
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Returns the rows as an aligned table; below it every note once, after the parameters it is about."""
-    lines = [HEADER, *(_cells(row) for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(HEADER))]
-    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    """The rows as an aligned table; below it every note once, after the parameters that it is about."""
     notes: dict[str, list[str]] = {}
     for row in rows:
         for note in (*row.notes, *(f"suspect {suspect}" for suspect in row.suspects)):
             notes.setdefault(note, []).append(row.name)
-    return "\n".join(text + [f"{', '.join(names)}: {note}" for note, names in notes.items()])
+    lines = [f"{', '.join(names)}: {note}" for note, names in notes.items()]
+    return "\n".join([aligned(COLUMNS, [_cells(row) for row in rows]), *lines])
 
 
 def plain(data: Any) -> Any:
-    """Returns data in which tuples are lists and numbers that are not finite are "nan", "inf" or "-inf"."""
+    """The data with lists for tuples, and "nan", "inf" or "-inf" for numbers that are not finite."""
     if isinstance(data, dict):
         return {key: plain(entry) for key, entry in data.items()}
     if isinstance(data, Iterable) and not isinstance(data, str):
@@ -42,6 +41,7 @@ def plain(data: Any) -> Any:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
+    """The cells of one row."""
     shape = "x".join(map(str, row.shape)) or "scalar"
     numbers = [_number(n, ".7g") for n in (row.value, row.reverse, row.forward, row.difference)]
     rest = (_number(row.error, ".1e"), _number(row.disagreement, ".1e"), row.verdict)
