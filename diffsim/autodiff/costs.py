@@ -1,4 +1,4 @@
-"""What a derivative costs: floating-point operations as the compiler counts them, and seconds as the clock does."""
+"""What a derivative costs: floating-point operations as the compiler counts them, and measured seconds."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -11,7 +11,13 @@ REPEATS = 7
 
 
 class Cost(NamedTuple):
-    """Operations of one call: arithmetic, and calls of exp, sin and the like; and its time, the best of seven."""
+    """The cost of one call.
+
+    Attributes:
+        operations: The number of arithmetic operations.
+        transcendentals: The number of calls of exp, sin and the like.
+        seconds: The time, the best of seven.
+    """
 
     operations: float
     transcendentals: float
@@ -19,7 +25,14 @@ class Cost(NamedTuple):
 
 
 class Growth(NamedTuple):
-    """Costs of every way for one pair of sizes, each relative to one evaluation of the function."""
+    """The cost of a Jacobian by each way of computing it, for one number of inputs and one of outputs.
+
+    Attributes:
+        inputs: The number of inputs.
+        outputs: The number of outputs.
+        ratio: For each way, its operations relative to those of one evaluation of the function.
+        seconds: The time of each way, and of the function.
+    """
 
     inputs: int
     outputs: int
@@ -28,41 +41,50 @@ class Growth(NamedTuple):
 
 
 def cost(f: Callable[..., Any], *args: Any) -> Cost:
-    """Returns the cost of the compiled `f(*args)`."""
+    """The cost of the compiled `f(*args)`."""
     compiled = jax.jit(f).lower(*args).compile()
-    known = compiled.cost_analysis() or {}
+    analysis = compiled.cost_analysis() or {}
     jax.block_until_ready(compiled(*args))
-    return Cost(float(known.get("flops", 0)), float(known.get("transcendentals", 0)), _best(lambda: compiled(*args)))
+    seconds = least_seconds(lambda: compiled(*args), REPEATS)
+    return Cost(float(analysis.get("flops", 0)), float(analysis.get("transcendentals", 0)), seconds)
 
 
-def _best(call: Callable[[], Any]) -> float:
-    spent = []
-    for _ in range(REPEATS):
+def least_seconds(call: Callable[[], Any], repeats: int) -> float:
+    """The time of the fastest of `repeats` calls."""
+    seconds = []
+    for _ in range(repeats):
         began = time.perf_counter()
         jax.block_until_ready(call())
-        spent.append(time.perf_counter() - began)
-    return min(spent)
+        seconds.append(time.perf_counter() - began)
+    return min(seconds)
 
 
 def growth(make: Callable[[int, int], Callable[[Any], Any]], sizes: Sequence[tuple[int, int]]) -> list[Growth]:
-    """Returns the cost of a whole Jacobian by each way, for functions `make(inputs, outputs)` of a vector.
+    """The cost of a Jacobian by forward mode, reverse mode and central differences, for several sizes.
 
-    Forward mode, reverse mode and central differences: operations relative to one evaluation, and seconds.
+        for g in growth(make, [(1, 64), (64, 64), (64, 1)]):
+            print(g.inputs, g.outputs, g.ratio)
+
+    Args:
+        make: `make(inputs, outputs)`, a function from a vector to a vector of these lengths.
+        sizes: The pairs of numbers of inputs and outputs.
     """
-    return [_grown(make(inputs, outputs), inputs, outputs) for inputs, outputs in sizes]
+    return [_growth_of(make(inputs, outputs), inputs, outputs) for inputs, outputs in sizes]
 
 
-def _grown(f: Callable[[Any], Any], inputs: int, outputs: int) -> Growth:
+def _growth_of(f: Callable[[Any], Any], inputs: int, outputs: int) -> Growth:
+    """The cost of the Jacobian of one function."""
     x = jnp.linspace(0.1, 1.0, inputs)
-    once = cost(f, x)
-    ways = {"forward": jax.jacfwd(f), "reverse": jax.jacrev(f), "differences": _central(f)}
-    found = {name: cost(way, x) for name, way in ways.items()}
+    evaluation = cost(f, x)
+    ways = {"forward": jax.jacfwd(f), "reverse": jax.jacrev(f), "differences": _central_differences(f)}
+    costs = {name: cost(way, x) for name, way in ways.items()}
     total = lambda c: c.operations + c.transcendentals
-    ratio = {name: total(c) / total(once) for name, c in found.items()}
-    return Growth(inputs, outputs, ratio, {"function": once.seconds} | {name: c.seconds for name, c in found.items()})
+    ratio = {name: total(c) / total(evaluation) for name, c in costs.items()}
+    seconds = {"function": evaluation.seconds} | {name: c.seconds for name, c in costs.items()}
+    return Growth(inputs, outputs, ratio, seconds)
 
 
-def _central(f: Callable[[Any], Any], step: float = 2.0**-17) -> Callable[[Any], Any]:
-    """The Jacobian by central differences as one compiled function, so that the clock compares like with like."""
+def _central_differences(f: Callable[[Any], Any], step: float = 2.0**-17) -> Callable[[Any], Any]:
+    """The Jacobian by central differences as one compiled function, so that its time compares with the other ways."""
     column = lambda x, e: (f(x + step * e) - f(x - step * e)) / (2 * step)
     return lambda x: jax.vmap(column, (None, 0), -1)(x, jnp.eye(x.size))

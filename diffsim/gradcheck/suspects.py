@@ -12,7 +12,7 @@ from .._jax.program import Operation, Program, Stuck, join, program_of, trace
 from .._jax.step_into import inside_inputs, steps
 from ..autodiff.inputs import Inputs
 from ..autodiff.ridders import directional_difference, natural_size
-from ..graph.operation_derivatives import live_slots, moves, pull
+from ..graph.operation_derivatives import is_inexact, live_slots, operation_vjp
 
 CUTS = {
     "stop_gradient": "stops the derivative",
@@ -98,7 +98,7 @@ def _search(
         here = join(stage, operation.scope)
         active |= set(operation.outputs)
         moving = [slot in active for slot in operation.operands]
-        detached = any(slot in active - live and moves(values[slot]) for slot in operation.operands)
+        detached = any(slot in active - live and is_inexact(values[slot]) for slot in operation.operands)
         carries = [slot in live for slot in operation.operands]
         kind, reason = "", ""
         if not operation.solver or operation.kind.startswith("custom_"):
@@ -150,7 +150,7 @@ def _judge(operation: Operation, operands, active: Sequence[bool], live: Sequenc
     That is for a function of a root that was found elsewhere: its value does not show what its rule differentiates.
     """
     name, params = operation.name, operation.params
-    floats = [x for x, is_active in zip(operands, active, strict=True) if is_active and moves(x)]
+    floats = [x for x, is_active in zip(operands, active, strict=True) if is_active and is_inexact(x)]
     if not floats:
         return "", ""
     if name == "convert_element_type":
@@ -180,14 +180,14 @@ def _rule_is_right(operation: Operation, operands: Sequence[Any], live: Sequence
 
 def _agrees_with_differences(operation: Operation, operands: Sequence[Any], live: Sequence[bool]) -> bool:
     """Whether the product of the Jacobian with random cotangents and directions is that of differences."""
-    chosen = [k for k, x in enumerate(operands) if live[k] and moves(x) and np.size(x)]
+    chosen = [k for k, x in enumerate(operands) if live[k] and is_inexact(x) and np.size(x)]
     if not chosen:
         return True
     random = np.random.default_rng(0)
     signs = [random.choice([-1.0, 1.0], np.shape(operands[k])) for k in chosen]
     directions = [jnp.asarray(sign * natural_size(operands[k])) for sign, k in zip(signs, chosen, strict=True)]
     outputs = operation.call(*operands)
-    weights = [jnp.asarray(random.standard_normal(np.shape(x)), x.dtype) if moves(x) else None for x in outputs]
+    weights = [jnp.asarray(random.standard_normal(np.shape(x)), x.dtype) if is_inexact(x) else None for x in outputs]
 
     def weighted(values):
         arguments = list(operands)
@@ -197,7 +197,7 @@ def _agrees_with_differences(operation: Operation, operands: Sequence[Any], live
         return sum(jnp.sum(x * w) for x, w in pairs if w is not None)
 
     cotangents = [jnp.zeros_like(x) if w is None else w for x, w in zip(outputs, weights, strict=True)]
-    gradients = pull(operation, operands, cotangents, live)
+    gradients = operation_vjp(operation, operands, cotangents, live)
     slope = sum(float(jnp.sum(gradients[k] * d)) for k, d in zip(chosen, directions, strict=True))
     difference = directional_difference(weighted, [jnp.asarray(operands[k]) for k in chosen], directions)
     eps = max(float(jnp.finfo(operands[k].dtype).eps) for k in chosen)

@@ -1,6 +1,5 @@
-"""The graph of a pipeline: what each named stage puts out, what it costs, and how much the result depends on it."""
+"""The graph of a pipeline: the output of each named stage, what it costs, and how much the result depends on it."""
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._errors import InputError
+from ..autodiff.costs import least_seconds
+from ..io.text_table import aligned
 from .operation_derivatives import NO_RULE
 
 REPEATS = 5
@@ -18,10 +19,15 @@ REPEATS = 5
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of a pipeline, judged by its output.
+    """One stage of a pipeline and its output.
 
-    `shapes` says what it puts out, `adjoint` is the Euclidean norm of the result's derivative by it (None where
-    jax has none), `seconds` the compiled stage's own time, `picture` the array of the output that shows best.
+    Attributes:
+        name: The name of the stage.
+        shapes: The shapes and types of its output.
+        adjoint: The Euclidean norm of the result's derivative with respect to the output; None if JAX has none.
+        seconds: The time of the compiled stage alone, the best of five.
+        bytes: The size of the output.
+        picture: The array of the output to draw: its largest.
     """
 
     name: str
@@ -34,69 +40,77 @@ class Stage:
 
 @dataclass(frozen=True)
 class StageGraph:
-    """The input and the stages of a pipeline in their order. `str()` gives a table."""
+    """The stages of a pipeline in their order. `str()` gives a table.
+
+    Attributes:
+        stages: The stages; the first is the input.
+    """
 
     stages: tuple[Stage, ...]
 
     def __str__(self) -> str:
-        lines = [("stage", "output", "|adjoint|", "ms", "bytes")]
+        rows = []
         for s in self.stages:
             adjoint = "-" if s.adjoint is None else f"{s.adjoint:.4g}"
-            lines.append((s.name, s.shapes, adjoint, f"{1e3 * s.seconds:.3g}", str(s.bytes)))
-        widths = [max(len(line[k]) for line in lines) for k in range(5)]
-        return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+            rows.append((s.name, s.shapes, adjoint, f"{1e3 * s.seconds:.3g}", str(s.bytes)))
+        return aligned(("stage", "output", "|adjoint|", "ms", "bytes"), rows)
 
 
 def stage_graph(stages: Mapping[str, Callable[[Any], Any]], x: Any) -> StageGraph:
-    """Returns the graph of a pipeline: `stages` by name, each a function of what the one before puts out.
+    """The graph of a pipeline: the output, adjoint, time and size of every stage.
 
-    The first gets `x`, the last returns one number. Outputs are trees of arrays (modules too). Each stage is
-    compiled by itself and its time is the best of five runs.
+    Each stage is compiled by itself. Outputs are trees of arrays; modules too.
 
-    Raises InputError without stages, and where the last does not return one floating-point number.
+        graph = ds.stage_graph({"blur": blur, "sharpen": sharpen, "loss": loss}, picture)
+        print(graph)
+
+    Args:
+        stages: The functions by name. The first is called with `x`, each of the others with the output of the one
+            before it. The last returns one number.
+        x: The input of the pipeline.
+
+    Raises:
+        InputError: If there are no stages, and if the last does not return one floating-point number.
     """
     if not stages:
         raise InputError("stages is empty: give a mapping of names to functions")
     outputs, seconds = [x], [0.0]
     for stage in stages.values():
-        output, spent = _timed(stage, outputs[-1])
+        output, stage_seconds = _timed(stage, outputs[-1])
         outputs.append(output)
-        seconds.append(spent)
+        seconds.append(stage_seconds)
     last = outputs[-1]
     if not (eqx.is_array(last) and last.shape == () and jnp.issubdtype(last.dtype, jnp.floating)):
-        found = shapes(last)
-        raise InputError(f"stage {list(stages)[-1]!r} returns {found}: let the last stage return one number")
-    adjoints = _adjoints(list(stages.values()), outputs)
-    parts = zip(("input", *stages), outputs, adjoints, seconds, strict=True)
-    return StageGraph(tuple(Stage(n, shapes(o), a, s, _bytes(o), _picture(o)) for n, o, a, s in parts))
+        returned = shapes(last)
+        raise InputError(f"stage {list(stages)[-1]!r} returns {returned}: let the last stage return one number")
+    adjoints = _adjoint_norms(list(stages.values()), outputs)
+    columns = zip(("input", *stages), outputs, adjoints, seconds, strict=True)
+    return StageGraph(tuple(Stage(n, shapes(o), a, s, _bytes(o), _picture(o)) for n, o, a, s in columns))
 
 
 def _timed(stage: Callable[[Any], Any], x: Any) -> tuple[Any, float]:
+    """The output of a stage, and the seconds of its fastest call."""
     compiled = eqx.filter_jit(stage)
     output = jax.block_until_ready(compiled(x))
-    spent = []
-    for _ in range(REPEATS):
-        began = time.perf_counter()
-        jax.block_until_ready(compiled(x))
-        spent.append(time.perf_counter() - began)
-    return output, min(spent)
+    return output, least_seconds(lambda: compiled(x), REPEATS)
 
 
-def _adjoints(stages: list[Callable[[Any], Any]], outputs: list[Any]) -> list[float | None]:
-    """Norms of the result's derivative by the input and by every output, by vjp of one stage after the other."""
+def _adjoint_norms(stages: list[Callable[[Any], Any]], outputs: list[Any]) -> list[float | None]:
+    """The norms of the result's derivatives with respect to the input and every output, one stage after the other."""
     cotangent: Any = jnp.ones_like(outputs[-1])
     norms: list[float | None] = [1.0]
     for stage, x in zip(stages[::-1], outputs[-2::-1], strict=True):
-        moving, rest = eqx.partition(x, eqx.is_inexact_array)
+        differentiable, rest = eqx.partition(x, eqx.is_inexact_array)
 
         @eqx.filter_jit
-        def back(moving, rest, cotangent, stage=stage):
-            _, pull = jax.vjp(lambda m: eqx.filter(stage(eqx.combine(m, rest)), eqx.is_inexact_array), moving)
-            return pull(cotangent)[0]
+        def back(differentiable, rest, cotangent, stage=stage):
+            of_differentiable = lambda d: eqx.filter(stage(eqx.combine(d, rest)), eqx.is_inexact_array)
+            _, vjp = jax.vjp(of_differentiable, differentiable)
+            return vjp(cotangent)[0]
 
         if cotangent is not None:
             try:
-                cotangent = back(moving, rest, cotangent)
+                cotangent = back(differentiable, rest, cotangent)
             except NO_RULE:
                 cotangent = None
         squares = [float(np.sum(np.square(np.asarray(leaf, np.float64)))) for leaf in jax.tree.leaves(cotangent)]
@@ -105,7 +119,7 @@ def _adjoints(stages: list[Callable[[Any], Any]], outputs: list[Any]) -> list[fl
 
 
 def shapes(output: Any) -> str:
-    """Returns what a tree of arrays holds, as in "2 x 20x3 float64, 7 float32", the most first."""
+    """The arrays of a tree in words, such as "2 x 20x3 float64, 7 float32"; the first four kinds."""
     arrays = [leaf for leaf in jax.tree.leaves(output) if eqx.is_array(leaf)]
     kinds = [f"{'x'.join(map(str, a.shape)) or 'scalar'} {a.dtype}" for a in arrays]
     counts = {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)}
@@ -114,11 +128,12 @@ def shapes(output: Any) -> str:
 
 
 def _bytes(output: Any) -> int:
+    """The size of all arrays of a tree."""
     return sum(leaf.nbytes for leaf in jax.tree.leaves(output) if eqx.is_array(leaf))
 
 
 def _picture(output: Any) -> np.ndarray:
-    """The largest real array of an output; single numbers of a tree as one vector."""
+    """The largest real array of an output; if all are single numbers, these as one vector."""
     arrays = [np.asarray(x, np.float64) for x in jax.tree.leaves(eqx.filter(output, eqx.is_inexact_array))]
     if not arrays:
         return np.zeros(0)

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 from diffsim._errors import InputError
-from diffsim.graph.computational_graph import Graph, Node, show
+from diffsim.graph.computational_graph import Graph
+from diffsim.graph.nodes import Node, show
 from diffsim.graph.stage_graph import StageGraph
 from diffsim.viz.animation import PALETTE
 from diffsim.viz.graph_layout import layout

@@ -126,7 +126,7 @@ def test_loops_without_reverse_mode():
 def test_the_message_says_where_and_what_to_do():
     text = str(find_non_finite(masked_root, ZERO))
     assert text.startswith("first non-finite adjoint: sqrt([3: 0 to 0]) at test_find_non_finite.py:")
-    assert "in sensor: its derivative is infinite at 0: use derivatives.safe.sqrt" in text
+    assert "in sensor: its derivative is infinite at 0: use diffsim.safe.sqrt" in text
 
 
 SAFE = {
