@@ -14,14 +14,23 @@ Mode = Literal["forward", "reverse"]
 
 
 def cheaper_mode(f: Callable[[Any], Any], x: PyTree[Float[Array, "..."]]) -> Mode:
-    """Returns the mode with fewer passes: forward takes one per input of `f`, reverse one per output."""
+    """The mode with fewer passes: forward mode takes one for each input of `f`, reverse mode one for each output."""
     inputs = sum(jnp.size(leaf) for leaf in jax.tree.leaves(x))
     outputs = sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(f, x)))
     return "forward" if inputs <= outputs else "reverse"
 
 
 def jacobian(f: Callable[[Any], Any], x: PyTree[Float[Array, "..."]], mode: Mode | None = None) -> Any:
-    """Returns the derivatives of `f(x)` by `x`, nested as `jax.jacfwd` nests them, in the cheaper mode."""
+    """The derivatives of `f(x)` with respect to `x`, nested as `jax.jacfwd` nests them.
+
+    Args:
+        f: The function.
+        x: The point, a tree of arrays.
+        mode: "forward" or "reverse"; by default the cheaper one.
+
+    Raises:
+        InputError: For another `mode`.
+    """
     mode = cheaper_mode(f, x) if mode is None else mode
     if mode not in ("forward", "reverse"):
         raise InputError(f"mode={mode!r}: choose 'forward' or 'reverse', or None for the cheaper")
@@ -29,18 +38,21 @@ def jacobian(f: Callable[[Any], Any], x: PyTree[Float[Array, "..."]], mode: Mode
 
 
 def hessian(f: Callable[[Any], Any], x: PyTree[Float[Array, "..."]]) -> Float[Array, "inputs inputs"]:
-    """Returns the second derivatives of the scalar `f` over the flattened `x`: forward mode over reverse mode.
+    """The second derivatives of the scalar `f` with respect to the flattened `x`: forward mode over reverse mode.
 
-    A row costs a gradient and a half; two nested reverse modes would store the inner one's values as well.
+    A row costs a gradient and a half. Reverse mode over reverse mode would also store the values of the inner one.
     """
     flat, unravel = ravel_pytree(x)
     return jax.jacfwd(jax.grad(lambda v: f(unravel(v))))(flat)
 
 
 def hvp(f: Callable[[Any], Any], x: PyTree[Float[Array, "..."]], direction: PyTree) -> PyTree[Float[Array, "..."]]:
-    """Returns the Hessian of the scalar `f` at `x` times a tree like `x`, at the cost of a few gradients.
+    """The Hessian of the scalar `f` at `x` times a tree like `x`, at the cost of a few gradients.
 
-    The Hessian is never formed: it is the tangent of the gradient along `direction`.
+    The Hessian is never formed: its product with `direction` is the tangent of the gradient along it.
+
+    Raises:
+        InputError: If `direction` is not a tree like `x`.
     """
     if jax.tree.map(jnp.shape, x) != jax.tree.map(jnp.shape, direction):
         raise InputError(f"direction has shapes {jax.tree.map(jnp.shape, direction)}: give a tree like x")

@@ -1,8 +1,8 @@
-"""What the gradient of a function costs in each mode, measured, and which mode to take."""
+"""The measured cost of a function's gradient in each mode of differentiation, and which mode to take."""
 
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -14,14 +14,20 @@ from .._errors import InputError
 from .._jax.compilable import is_plain, operations
 from .._jax.compile_whole import compile_whole
 
-_MOST_TANGENTS = 256
+MAX_TANGENTS = 256
 
 
 class Way(NamedTuple):
-    """One way to a value and gradient: wall time (s) of a call and of compiling, memory (bytes), and agreement.
+    """One way of computing a value and gradient. A way that does not work has a `reason` and no numbers.
 
-    `error` is the largest difference from the reverse-mode gradient (or the first that works), relative to that
-    gradient's largest entry. A way that does not work has `reason` and no numbers.
+    Attributes:
+        name: The name of the way.
+        seconds: The time of a call.
+        compile_seconds: The time of compiling.
+        memory: The bytes of temporary arrays.
+        error: The largest difference from the gradient of the first way that works, relative to that gradient's
+            largest entry.
+        reason: Why it does not work.
     """
 
     name: str
@@ -33,7 +39,14 @@ class Way(NamedTuple):
 
 
 class ModeComparison(NamedTuple):
-    """The ways measured, the time of the value alone (s), the number of inputs, and the name of the way to take."""
+    """The measured ways of computing a gradient. `str()` gives a table.
+
+    Attributes:
+        ways: The ways.
+        value_seconds: The time of the value alone.
+        inputs: The number of inputs.
+        recommended: The name of the fastest way.
+    """
 
     ways: tuple[Way, ...]
     value_seconds: float
@@ -55,43 +68,51 @@ class ModeComparison(NamedTuple):
 
 
 def compare_modes(f: Callable, x, *args, rounds: int = 20) -> ModeComparison:
-    """Measures the value and gradient of `f(x, *args)`, a real number, in the real arrays of `x`, in every mode.
+    """The time, memory and accuracy of the gradient of a scalar `f(x, *args)` with respect to `x`, in every mode.
 
-    Reverse mode, reverse mode that keeps nothing but the inputs (`jax.checkpoint`), forward mode with a tangent for
-    each input (what `forward_mode` does), and both compiled whole for CPU (`compile_whole`). Each is compiled, called
-    `rounds` times in turn with the others, and its fastest call counts. Memory is the compiler's own figure for
-    temporary arrays. Forward mode is left out beyond 256 inputs, and whole compilation where the program looks up
-    arrays by computed indices. Raises InputError if `f` does not return a real number or nothing in `x` is real.
+    The modes are reverse mode, reverse mode that stores the inputs alone (`jax.checkpoint`), forward mode with a
+    tangent for each input (what `forward_mode` does), and of the first and last also the versions compiled whole for
+    CPU (`compile_whole`). Forward mode is left out for more than 256 inputs, and whole compilation for programs that
+    index arrays with computed numbers. Memory is what the compiler reports for temporary arrays.
+
+        comparison = ds.compare_modes(loss, model, batch)
+        print(comparison)
+        comparison.recommended  # such as "forward"
+
+    Args:
+        f: A function that returns one real number.
+        x: A tree, whose real arrays are the inputs.
+        args: Further arguments of `f`.
+        rounds: The number of calls of each way, in turn with the others; the fastest counts.
+
+    Raises:
+        InputError: If `f` does not return one real number, if nothing in `x` is a real array, and if no mode works.
     """
-    flat, unravel = _flat(x)
+    flat, unravel = _flatten(x)
     value = lambda flat: f(unravel(flat), *args)
     out = jax.eval_shape(value, flat)
     if getattr(out, "shape", None) != () or not jnp.issubdtype(out.dtype, jnp.floating):
         raise InputError(f"compare_modes needs a function of one real number as its result; this one returns {out}")
-    programs, ways = {"value": _compile(value, flat)}, []
-    for name, function in _ways(value, flat).items():
-        try:
-            programs[name] = _compile(function, flat)
-            if _can_be_whole(name, function, flat):
-                programs[f"{name}, compiled whole"] = _compile(compile_whole(function), flat)
-        except Exception as error:  # whatever a mode cannot do is what the user wants to read
-            reason = str(error).strip() or type(error).__name__
-            ways.append(Way(name, reason=reason.splitlines()[0][:80]))
-    times = _in_turns({name: program for name, (program, _) in programs.items()}, flat, rounds)
-    gradients = {name: np.asarray(program(flat)[1]) for name, (program, _) in programs.items() if name != "value"}
-    if not gradients:
-        raise InputError(f"no mode differentiates this function: {'; '.join(way.reason for way in ways)}")
+    programs, failed = _compile_all(value, flat)
+    if not programs:
+        raise InputError(f"no mode differentiates this function: {'; '.join(way.reason for way in failed)}")
+    value_program, _ = _compile(value, flat)
+    all_programs = {"value": value_program} | {name: program for name, (program, _) in programs.items()}
+    times = _fastest_calls(all_programs, flat, rounds)
+    gradients = {name: np.asarray(program(flat)[1]) for name, (program, _) in programs.items()}
     reference = next(iter(gradients.values()))
     scale = np.max(np.abs(reference)) or 1.0
-    for name, gradient in gradients.items():
-        program, seconds = programs[name]
+    measured = []
+    for name, (program, compile_seconds) in programs.items():
         memory = getattr(program.memory_analysis(), "temp_size_in_bytes", None)
-        ways.append(Way(name, times[name], seconds, memory, float(np.max(np.abs(gradient - reference)) / scale)))
-    best = min((way for way in ways if way.seconds is not None), key=lambda way: way.seconds)
-    return ModeComparison(tuple(ways), times["value"], flat.size, best.name)
+        error = float(np.max(np.abs(gradients[name] - reference)) / scale)
+        measured.append(Way(name, times[name], compile_seconds, memory, error))
+    best = min(measured, key=lambda way: times[way.name])
+    return ModeComparison((*failed, *measured), times["value"], flat.size, best.name)
 
 
-def _flat(x):
+def _flatten(x):
+    """The real arrays of a tree as one vector, and the way back to the tree."""
     real, rest = eqx.partition(x, eqx.is_inexact_array)
     if not jax.tree.leaves(real):
         raise InputError("nothing in x is a real array: there is nothing to differentiate in")
@@ -99,32 +120,50 @@ def _flat(x):
     return flat, lambda flat: eqx.combine(unravel(flat), rest)
 
 
+def _compile_all(value: Callable, flat) -> tuple[dict[str, tuple[Any, float]], list[Way]]:
+    """The compiled program of each way with its seconds of compiling, by name; and the ways that do not work."""
+    programs, failed = {}, []
+    for name, function in _ways(value, flat).items():
+        try:
+            programs[name] = _compile(function, flat)
+            if _can_compile_whole(name, function, flat):
+                programs[f"{name}, compiled whole"] = _compile(compile_whole(function), flat)
+        except Exception as error:  # any kind: the reason is part of the answer
+            reason = str(error).strip() or type(error).__name__
+            failed.append(Way(name, reason=reason.splitlines()[0][:80]))
+    return programs, failed
+
+
 def _ways(value: Callable, flat) -> dict[str, Callable]:
+    """The functions from the flat inputs to value and gradient, by name."""
+
     def forward(flat):
         along = lambda direction: jax.jvp(value, (flat,), (direction,))
         return jax.vmap(along, out_axes=(None, 0))(jnp.eye(flat.size, dtype=flat.dtype))
 
     ways = {"reverse": jax.value_and_grad(value), "reverse, checkpointed": jax.value_and_grad(jax.checkpoint(value))}
-    return ways | ({"forward": forward} if flat.size <= _MOST_TANGENTS else {})
+    return ways | ({"forward": forward} if flat.size <= MAX_TANGENTS else {})
 
 
-def _can_be_whole(name: str, function: Callable, flat) -> bool:
+def _can_compile_whole(name: str, function: Callable, flat) -> bool:
+    """Whether `compile_whole` serves this way on this device."""
     return jax.default_backend() == "cpu" and "checkpointed" not in name and is_plain(operations(function, flat))
 
 
-def _compile(function: Callable, flat):
+def _compile(function: Callable, flat) -> tuple[Any, float]:
+    """The compiled program, and the seconds of compiling it."""
     began = time.perf_counter()
     program = jax.jit(function).lower(flat).compile()
     return program, time.perf_counter() - began
 
 
-def _in_turns(programs: dict, flat, rounds: int) -> dict[str, float]:
-    """The fastest call of each program, the programs taking turns, after one call each that does not count."""
-    best = dict.fromkeys(programs, np.inf)
+def _fastest_calls(programs: dict, flat, rounds: int) -> dict[str, float]:
+    """The seconds of the fastest call of each program. They take turns; a first call of each does not count."""
+    seconds = dict.fromkeys(programs, np.inf)
     for turn in range(rounds + 1):
         for name, program in programs.items():
             began = time.perf_counter()
             jax.block_until_ready(program(flat))
             if turn:
-                best[name] = min(best[name], time.perf_counter() - began)
-    return best
+                seconds[name] = min(seconds[name], time.perf_counter() - began)
+    return seconds

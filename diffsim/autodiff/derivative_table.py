@@ -1,4 +1,4 @@
-"""One gradient by every way there is: by hand, symbolic, by finite differences, by complex steps, automatic."""
+"""One gradient by several ways: by hand, symbolic, by finite differences, by complex steps, automatic."""
 
 import inspect
 from collections.abc import Callable
@@ -15,7 +15,15 @@ from .symbolic import symbolic_gradient
 
 
 class Way(NamedTuple):
-    """A gradient by one way, None where that way does not apply, its relative error, and why it does not apply."""
+    """A gradient by one way.
+
+    Attributes:
+        name: The name of the way.
+        gradient: The gradient; None if the way does not apply.
+        error: Its largest difference from the reference, relative to the reference's largest entry; NaN if the way
+            does not apply.
+        remark: Why the way does not apply.
+    """
 
     name: str
     gradient: np.ndarray | None
@@ -24,9 +32,11 @@ class Way(NamedTuple):
 
 
 class DerivativeTable(NamedTuple):
-    """The gradient of one function at one point, by each way; prints as a table.
+    """The gradient of one function at one point by each way. `str()` gives a table.
 
-    Errors are the largest difference from the `reference`, over its largest entry.
+    Attributes:
+        reference: The name of the way with which the others are compared.
+        ways: The ways.
     """
 
     reference: str
@@ -50,21 +60,24 @@ class DerivativeTable(NamedTuple):
 
 
 def derivative_table(f: Callable[..., Any], *point: Any, by_hand: Any = None) -> DerivativeTable:
-    """The gradient of `f(*point)`, one real number, by hand, by formula, by differences and automatically.
-
-    Args:
-        f: a function of numbers, or of one array.
-        point: the numbers, or the array.
-        by_hand: a gradient of one's own, as numbers or as a function of the point; it is then the reference for the
-            errors. Without it that is reverse mode.
+    """The gradient of a scalar `f(*point)` by hand, by formula, by differences, by complex steps and automatically.
 
     A way that does not apply says why: a formula needs numbers for arguments and operations that SymPy knows (extra
-    `symbolic`), a complex step a function that is analytic. Raises InputError for a point that is not real, and where
-    `f` does not return one number.
+    `symbolic`), a complex step needs a function that is analytic.
 
         print(ds.derivative_table(lambda x, y: jnp.sin(x / y) * y, 1.5, 0.5))
+
+    Args:
+        f: A function of numbers, or of one array, that returns one real number.
+        point: The numbers, or the array.
+        by_hand: A gradient of one's own, as numbers or as a function of the point. It is then the reference for the
+            errors; otherwise reverse mode is.
+
+    Raises:
+        InputError: For a point that is empty, not real, or of numbers and arrays together; if `f` does not return one
+            number; and if the reference does not apply.
     """
-    x, call = _vector(f, point)
+    x, call = _as_vector(f, point)
     if jnp.shape(jax.eval_shape(call, x)) != ():
         raise InputError(f"f returns shape {jnp.shape(jax.eval_shape(call, x))}: return one number")
     ways: dict[str, Callable[[], Any]] = {}
@@ -78,15 +91,15 @@ def derivative_table(f: Callable[..., Any], *point: Any, by_hand: Any = None) ->
         "automatic, forward": lambda: jax.jacfwd(call)(x),
         "automatic, reverse": lambda: jax.grad(call)(x),
     }
-    found = {name: _tried(way, x) for name, way in ways.items()}
+    results = {name: _gradient_or_reason(way, x) for name, way in ways.items()}
     reference = "by hand" if by_hand is not None else "automatic, reverse"
-    right, remark = found[reference]
-    if right is None:
+    exact, remark = results[reference]
+    if exact is None:
         raise InputError(f"{reference}: {remark}")
-    return DerivativeTable(reference, [Way(name, g, _error(g, right), why) for name, (g, why) in found.items()])
+    return DerivativeTable(reference, [Way(name, g, _error(g, exact), why) for name, (g, why) in results.items()])
 
 
-def _vector(f: Callable[..., Any], point: tuple[Any, ...]) -> tuple[jax.Array, Callable[[Any], Any]]:
+def _as_vector(f: Callable[..., Any], point: tuple[Any, ...]) -> tuple[jax.Array, Callable[[Any], Any]]:
     """The point as one array, and the function of it."""
     if not point:
         raise InputError("the point is empty: give the numbers at which to differentiate, or one array")
@@ -102,6 +115,7 @@ def _vector(f: Callable[..., Any], point: tuple[Any, ...]) -> tuple[jax.Array, C
 
 
 def _symbolic(f: Callable[..., Any], point: tuple[Any, ...]) -> Any:
+    """The gradient by formula."""
     if any(jnp.ndim(value) for value in point):
         raise InputError("needs numbers for arguments, not an array")
     try:
@@ -113,19 +127,20 @@ def _symbolic(f: Callable[..., Any], point: tuple[Any, ...]) -> Any:
     return symbolic_gradient(f, *names)(*map(float, point))
 
 
-def _tried(way: Callable[[], Any], x) -> tuple[np.ndarray | None, str]:
-    """The gradient by one way, or the reason why there is none."""
+def _gradient_or_reason(way: Callable[[], Any], x) -> tuple[np.ndarray | None, str]:
+    """The gradient by one way, or None and the reason why there is none."""
     try:
         gradient = np.asarray(way(), float)
-    except Exception as error:  # a function may refuse complex numbers or symbols in any way it likes
+    except Exception as error:  # any kind: a function may refuse complex numbers or symbols with any error
         return None, " ".join(str(error).split())[:100] or type(error).__name__
     if gradient.size != x.size:
         return None, f"has {gradient.size} numbers for {x.size} arguments"
     return gradient.reshape(x.shape), ""
 
 
-def _error(gradient: np.ndarray | None, right: np.ndarray) -> float:
+def _error(gradient: np.ndarray | None, exact: np.ndarray) -> float:
+    """The largest difference from the reference, relative to the reference's largest entry."""
     if gradient is None:
         return np.nan
-    scale = np.max(np.abs(right)) or 1.0
-    return float(np.max(np.abs(gradient - right)) / scale)
+    scale = np.max(np.abs(exact)) or 1.0
+    return float(np.max(np.abs(gradient - exact)) / scale)

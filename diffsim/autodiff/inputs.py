@@ -1,4 +1,4 @@
-"""What of a function's arguments can be differentiated by, and what kind of number the function returns."""
+"""The differentiable inputs of a function, and the number format of its value."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,7 +13,13 @@ from .._jax.source_lines import first_line
 
 
 class Inputs(NamedTuple):
-    """The floating-point leaves of the arguments with their names, and the function of those leaves alone."""
+    """The differentiable inputs of a function.
+
+    Attributes:
+        names: The names of the inputs.
+        leaves: The floating-point leaves of the arguments.
+        call: The function of those leaves alone.
+    """
 
     names: list[str]
     leaves: list[Array]
@@ -21,10 +27,11 @@ class Inputs(NamedTuple):
 
 
 def split(f: Callable[..., Any], args: tuple[Any, ...]) -> Inputs:
-    """Returns the differentiable inputs of `f(*args)`; static values, keys and counters stay as they are.
+    """The differentiable inputs of `f(*args)`; static values, keys and counters stay as they are.
 
-    Raises InputError for an integer array as an argument of its own, for complex arrays, and where nothing is
-    left to differentiate.
+    Raises:
+        InputError: If `args` is not a tuple, for an integer array as an argument of its own, for complex arrays, and
+            if there is nothing to differentiate.
     """
     if not isinstance(args, tuple):
         raise InputError(f"args is a {type(args).__name__}: pass a tuple of arguments, (x,) for a single one")
@@ -35,8 +42,8 @@ def split(f: Callable[..., Any], args: tuple[Any, ...]) -> Inputs:
                 "differentiate by, or close over it where it is data"
             )
     args = floats_as_arrays(args)
-    moving, rest = eqx.partition(args, lambda leaf: eqx.is_inexact_array(leaf) and leaf.size > 0)
-    paths, structure = jax.tree_util.tree_flatten_with_path(moving)
+    floats, rest = eqx.partition(args, lambda leaf: eqx.is_inexact_array(leaf) and leaf.size > 0)
+    paths, structure = jax.tree_util.tree_flatten_with_path(floats)
     names = [_name(path, single=len(args) == 1) for path, _ in paths]
     leaves = [jnp.asarray(leaf) for _, leaf in paths]
     for name, leaf in zip(names, leaves, strict=True):
@@ -49,13 +56,17 @@ def split(f: Callable[..., Any], args: tuple[Any, ...]) -> Inputs:
 
 
 def floats_as_arrays(args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Returns the arguments with floats as arrays: each that is an argument, all of them if there are no arrays."""
+    """The arguments with arrays in place of Python floats.
+
+    Floats inside containers are converted only if the arguments have no floating-point array.
+    """
     convert = lambda x: jnp.asarray(x) if isinstance(x, float) else x
     args = tuple(convert(arg) for arg in args)
     return args if any(map(eqx.is_inexact_array, jax.tree.leaves(args))) else jax.tree.map(convert, args)
 
 
 def _name(path: tuple[Any, ...], *, single: bool) -> str:
+    """The name of a leaf, as in `args[0].mass`; of a `single` argument only the part within it."""
     inner = jax.tree_util.keystr(path[1:], simple=True, separator=".")
     if single and inner:
         return inner
@@ -63,7 +74,11 @@ def _name(path: tuple[Any, ...], *, single: bool) -> str:
 
 
 def scalar_format(inputs: Inputs, *, jit: bool) -> Any:
-    """Returns the number format of the function's value; raises InputError unless that is one floating-point number."""
+    """The number format of the function's value.
+
+    Raises:
+        InputError: If the function does not return one floating-point number, and with `jit` if it cannot be compiled.
+    """
     try:
         value = jax.eval_shape(inputs.call, inputs.leaves) if jit else inputs.call(inputs.leaves)
     except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:

@@ -1,4 +1,7 @@
-"""Slopes by finite differences, each with the error bar that its own sweep of step sizes reveals."""
+"""Slopes by finite differences, each with an error estimate from values at many step sizes.
+
+Source: C. Ridders, Accurate computation of F'(x) and F'(x) F''(x), Advances in Engineering Software 4 (1982).
+"""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -13,15 +16,22 @@ from jaxtyping import Array, Float, PyTree
 
 from .._errors import InputError
 
-ORDERS = 8
-"""Extrapolations tried at each step; more only amplify rounding."""
+NUMBER_OF_ORDERS = 8
+"""Orders of extrapolation that are tried at each step, from 0; more of them amplify rounding."""
 
 CHUNK = 512
 """Points evaluated in one compiled call."""
 
 
 class Sweep(NamedTuple):
-    """Values of a function on a line through a point: there, ahead of it and behind it, a row per step."""
+    """Values of a function on a line through a point.
+
+    Attributes:
+        steps: The step sizes.
+        centre: The values at the point.
+        ahead: The values after each step, with a leading axis of steps.
+        behind: The values after each step in the other direction.
+    """
 
     steps: np.ndarray
     centre: np.ndarray
@@ -30,7 +40,15 @@ class Sweep(NamedTuple):
 
 
 class Slope(NamedTuple):
-    """A slope and its error bar, and what every step by itself gives (`values`, `errors`: a row each)."""
+    """A slope by differences.
+
+    Attributes:
+        value: The slope.
+        error: Its error estimate.
+        steps: The step sizes.
+        values: The best slope with each step as the smallest one, with a leading axis of steps.
+        errors: The error estimates of `values`.
+    """
 
     value: np.ndarray
     error: np.ndarray
@@ -40,20 +58,21 @@ class Slope(NamedTuple):
 
 
 def step_sizes(*dtypes: Any) -> np.ndarray:
-    """Returns the steps of a sweep, relative to an entry's natural size: powers of two from 1/2 down.
+    """The step sizes of a sweep, relative to an entry's natural size: powers of two from 1/2 down.
 
-    The last is a little below eps^(1/3) of the coarsest of the `dtypes`, where a plain central difference is
-    at its best; larger steps serve extrapolation. Powers of two make `x + h` exact, or exact but for one bit.
+    The last is a little below eps^(1/3) of that number format of the `dtypes` that has the fewest digits, where a plain
+    central difference is at its best. The larger steps serve extrapolation. With powers of two `x + h` is exact, or
+    exact but for one bit.
     """
     digits = min(int(jnp.finfo(dtype).nmant) for dtype in dtypes)
     return 2.0 ** -np.arange(1, digits // 3 + 4)
 
 
 def natural_size(x: Any) -> np.ndarray:
-    """Returns for every entry of an array the power of two just below its magnitude.
+    """For every entry of an array, the largest power of two up to its magnitude.
 
-    An entry below a thousandth of the array's root mean square counts as zero and takes that instead; an
-    array of zeros takes 1.
+    An entry below a thousandth of the array's root mean square counts as zero and has the size of the latter. In an
+    array of zeros all have size 1.
     """
     magnitude = np.abs(np.asarray(x, np.float64))
     typical = np.sqrt(np.mean(magnitude**2)) if magnitude.size else 0.0
@@ -69,10 +88,10 @@ def batched(
     jit: bool = True,
     chunk: int = CHUNK,
 ) -> np.ndarray:
-    """Returns `function(shared, *row)` for every row of the columns, stacked.
+    """`function(shared, *row)` for every row of the columns, stacked.
 
-    With `jit`, one function is compiled for `chunk` rows and called as often as needed; without, `function`
-    is called row by row and need not be traceable at all.
+    With `jit`, the function is compiled once for `chunk` rows and called as often as needed. Without, it is called from
+    Python for each row, and need not be traceable.
     """
     columns = [np.asarray(column) for column in columns]
     count = len(columns[0])
@@ -80,9 +99,9 @@ def batched(
         return np.stack([np.asarray(function(shared, *row)) for row in zip(*columns, strict=True)])
     chunk = min(chunk, count)
     rows = np.minimum(np.arange(-(-count // chunk) * chunk), count - 1).reshape(-1, chunk)
-    # On a CPU one row after another is faster, and compiles faster, than all of them in lockstep.
-    width = None if jax.default_backend() == "cpu" else chunk
-    compiled = jax.jit(lambda shared, *rows: lax.map(lambda row: function(shared, *row), rows, batch_size=width))
+    # On a CPU one row after another is faster, and compiles faster, than a batch of all of them.
+    batch_size = None if jax.default_backend() == "cpu" else chunk
+    compiled = jax.jit(lambda shared, *rows: lax.map(lambda row: function(shared, *row), rows, batch_size=batch_size))
     parts = [np.asarray(compiled(shared, *(column[row] for column in columns))) for row in rows]
     return np.concatenate(parts)[:count]
 
@@ -96,10 +115,10 @@ def sweep(
     jit: bool = True,
     chunk: int = CHUNK,
 ) -> Sweep:
-    """Returns the values of `line(shared, step, *row)` for every row of the columns, at 0 and at +-steps.
+    """The values of `line(shared, step, *row)` for every row of the columns, at step 0 and at plus and minus `steps`.
 
-    Axes of the result: step (not in `centre`), row, then those of the function's own output. No column counts
-    as a single row.
+    The axes of the result are the step (not in `centre`), the row, and those of the function's output. Without columns
+    there is a single row.
     """
     offsets = np.concatenate([[0.0], steps, -steps])
     count = len(columns[0]) if columns else 1
@@ -111,26 +130,30 @@ def sweep(
 
 
 def ridders(points: Sweep) -> Slope:
-    """Returns the slope at the centre of a sweep by Ridders' extrapolation of central differences to step 0.
+    """The slope at the centre of a sweep by Ridders' extrapolation of central differences to step 0.
 
-    Every step size is refined with up to seven larger ones; the error bar of a refinement is the larger of
-    its distances to its two parents plus what the function's noise does to a difference over that step,
-    widened until no finer step contradicts it. The refinement with the least error bar is returned; NaN with
-    an infinite error bar where none is finite.
-    After C. Ridders, Advances in Engineering Software 4 (1982); the noise and the contradiction are added.
+    The difference at every step size is extrapolated with those at up to seven larger ones. The error estimate of an
+    extrapolation is the larger of its distances from the two numbers that it is computed from, plus the effect of the
+    function's noise on a difference over that step. It is increased until it agrees with the results of all smaller
+    steps. The extrapolation with the least error estimate is the slope.
+
+    The noise and the comparison with smaller steps are additions to Ridders' method.
+
+    Returns:
+        The slope; NaN with an infinite error estimate where no extrapolation is finite.
     """
     steps = points.steps.reshape(-1, *(1 for _ in points.centre.shape))
     with np.errstate(invalid="ignore", over="ignore"):
-        columns = _refinements((points.ahead.astype(np.float64) - points.behind) / (2 * steps))
+        columns = _extrapolations((points.ahead.astype(np.float64) - points.behind) / (2 * steps))
         order = 4 if steps.min() < 2.0**-16 else 2
-        floor = _noise(columns[order], steps[order:], points.centre, 2.0 ** -(9 + order)) / steps
+        noise = _noise(columns[order], steps[order:], points.centre, 2.0 ** -(9 + order)) / steps
         values, errors = np.full_like(columns[0], np.nan), np.full_like(columns[0], np.inf)
-        for order, (column, refined) in enumerate(pairwise(columns), start=1):
-            distance = np.fmax(np.abs(refined - column[1:]), np.abs(refined - column[:-1]))
-            bar = np.where(np.isfinite(refined), distance + floor[order:], np.inf)
-            better = bar < errors[order:]
-            values[order:] = np.where(better, refined, values[order:])
-            errors[order:] = np.where(better, bar, errors[order:])
+        for order, (column, extrapolated) in enumerate(pairwise(columns), start=1):
+            distance = np.fmax(np.abs(extrapolated - column[1:]), np.abs(extrapolated - column[:-1]))
+            error = np.where(np.isfinite(extrapolated), distance + noise[order:], np.inf)
+            better = error < errors[order:]
+            values[order:] = np.where(better, extrapolated, values[order:])
+            errors[order:] = np.where(better, error, errors[order:])
         for row in range(1, len(steps) - 1):
             contradiction = np.abs(values[row] - values[row + 1 :]) - errors[row + 1 :]
             errors[row] = np.fmax(errors[row], np.fmax.reduce(contradiction, axis=0))
@@ -139,33 +162,38 @@ def ridders(points: Sweep) -> Slope:
     return Slope(value, error, points.steps, values, errors)
 
 
-def _refinements(column: np.ndarray) -> list[np.ndarray]:
-    """The differences extrapolated 0, 1, 2, ... times; each list is one shorter than the one before."""
+def _extrapolations(column: np.ndarray) -> list[np.ndarray]:
+    """The differences extrapolated 0, 1, 2, ... times; each array has one row less than the one before."""
     columns = [column]
-    for order in range(1, min(ORDERS, len(column))):
+    for order in range(1, min(NUMBER_OF_ORDERS, len(column))):
         columns.append(columns[-1][1:] + np.diff(columns[-1], axis=0) / (4**order - 1))
     return columns
 
 
 def _noise(column: np.ndarray, steps: np.ndarray, centre: np.ndarray, small: float) -> np.ndarray:
-    """The scatter of the function itself: two roundings at least, more where `small` steps show it.
+    """The noise of the function: at least two roundings, more where the scatter of slopes at `small` steps shows it.
 
-    Taken from slopes extrapolated so often that their truncation error is below rounding there, even of a function
-    that varies over a hundredth of an entry's size.
+    The slopes of `column` are extrapolated so often that their truncation error is below rounding at these steps, even
+    for a function that varies over a hundredth of an entry's size.
     """
-    counted = steps[1:].ravel() <= max(small, 4 * steps.min())
-    scatter = np.max((np.abs(np.diff(column, axis=0)) * steps[1:])[counted], axis=0)
+    small_enough = steps[1:].ravel() <= max(small, 4 * steps.min())
+    scatter = np.max((np.abs(np.diff(column, axis=0)) * steps[1:])[small_enough], axis=0)
     return np.fmax(scatter, 2 * float(jnp.finfo(centre.dtype).eps) * np.abs(centre.astype(np.float64)))
 
 
 def directional_difference(
     f: Callable[[Any], Any], x: PyTree[Float[Array, "..."]], direction: PyTree, *, jit: bool = True
 ) -> Slope:
-    """Returns the derivative of `f` at `x` along a tree like `x`: d f(x + h direction) / dh at h = 0.
+    """The derivative of `f` at `x` along a tree like `x`: d f(x + h direction) / dh at h = 0.
 
-    `f` takes a tree of floating-point arrays and returns an array. The steps h run from 1/2 down, so scale
-    `direction` to a change of the order of `x` itself. `jit=False` calls `f` from Python, once a point.
-    Raises InputError where `x` and `direction` differ in shape, or `f` returns no floating-point array.
+    Args:
+        f: A function of a tree of floating-point arrays that returns an array.
+        x: The point.
+        direction: A tree like `x`. The steps h begin at 1/2, so that it should be a change of the order of `x` itself.
+        jit: Whether to compile `f`. Without, it is called from Python, once for each point.
+
+    Raises:
+        InputError: If `x` and `direction` differ in shape, and if `f` does not return a floating-point array.
     """
     shapes = [jax.tree.map(jnp.shape, tree) for tree in (x, direction)]
     if shapes[0] != shapes[1]:
@@ -186,10 +214,12 @@ def directional_difference(
 def partial_difference(
     f: Callable[[Any], Any], x: PyTree[Float[Array, "..."]], index: int, *, jit: bool = True
 ) -> Slope:
-    """Returns the partial derivative of `f` at `x` by entry `index` of the flattened tree, shaped as `f(x)`.
+    """The partial derivative of `f` at `x` with respect to entry `index` of the flattened tree, shaped as `f(x)`.
 
-    The steps are relative to that entry (see `natural_size`); `steps` of the result are in its units.
-    Raises InputError where the tree has no such entry.
+    The steps are relative to that entry's `natural_size`. The `steps` of the result are in the units of the entry.
+
+    Raises:
+        InputError: If the tree has no such entry.
     """
     flat, unravel = ravel_pytree(x)
     if not -flat.size <= index < flat.size:

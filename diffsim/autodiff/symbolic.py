@@ -1,4 +1,4 @@
-"""Formulas: a function as a SymPy expression, its derivatives by rule, and back to a function for jax."""
+"""Formulas: a function as a SymPy expression, its derivatives by rule, and back to a function for JAX."""
 
 import operator
 from collections.abc import Callable, Sequence
@@ -13,10 +13,15 @@ from .._jax.program import Operation, program_of, trace
 
 
 def to_sympy(f: Callable[..., Any], *names: str) -> Any:
-    """Returns the SymPy expression of a function of as many real numbers as there are `names`.
+    """The SymPy expression of a function of real numbers.
 
-    Raises InputError where sympy is missing, where `f` does not return one number, and at the first operation
-    that has no formula, with its line.
+    Args:
+        f: A function of as many numbers as there are `names`, which returns one number.
+        names: The names of its arguments in the expression.
+
+    Raises:
+        InputError: If SymPy is missing, if `f` does not return one number, and at the first operation that has no
+            formula, with its line.
     """
     sympy = extra("sympy", "symbolic")
     closed = trace(f, *(jnp.ones(()) for _ in names))
@@ -39,9 +44,12 @@ def to_sympy(f: Callable[..., Any], *names: str) -> Any:
 
 
 def to_jax(expression: Any, *names: str) -> Callable[..., Any]:
-    """Returns a SymPy expression, or a nested list of them, as a function of the named numbers for jax.
+    """A SymPy expression, or a nested list of them, as a function of the named numbers for JAX.
 
-    Common sub-expressions are computed once. Raises InputError for a symbol that is not among the names.
+    Common sub-expressions are computed once.
+
+    Raises:
+        InputError: If SymPy is missing, and for a symbol that is not among the names.
     """
     sympy = extra("sympy", "symbolic")
     symbols = {str(s): s for part in sympy.flatten([expression]) for s in sympy.sympify(part).free_symbols}
@@ -52,9 +60,11 @@ def to_jax(expression: Any, *names: str) -> Callable[..., Any]:
 
 
 def symbolic_gradient(f: Callable[..., Any], *names: str) -> Callable[..., Any]:
-    """Returns the gradient of a function of the named real numbers: derived by rule, a function for jax.
+    """The gradient of a function of the named real numbers, derived by rule, as a function for JAX.
 
-    The result lists the partial derivatives in the order of the names.
+    It returns the list of the partial derivatives in the order of the names. Errors are those of `to_sympy`.
+
+        symbolic_gradient(lambda x, y: jnp.sin(x / y) * y, "x", "y")(1.5, 0.5)
     """
     sympy = extra("sympy", "symbolic")
     expression = to_sympy(f, *names)
@@ -62,6 +72,7 @@ def symbolic_gradient(f: Callable[..., Any], *names: str) -> Callable[..., Any]:
 
 
 def _exact(sympy: Any, value: Any) -> Any:
+    """A number as a SymPy integer where it is one, else with 17 digits."""
     if np.size(value) != 1:
         raise InputError(f"f holds an array of shape {np.shape(value)}: formulas are of single numbers")
     number = np.asarray(value).item()
@@ -69,11 +80,11 @@ def _exact(sympy: Any, value: Any) -> Any:
 
 
 def _rules(sympy: Any) -> dict[str, Callable[..., Any]]:
-    """What each operation of jax is in SymPy: a function of the operation and its operands."""
-    plain = ["sin", "cos", "tan", "sinh", "cosh", "tanh", "asin", "acos", "atan", "asinh", "acosh", "atanh"]
-    plain += ["exp", "log", "sqrt", "erf", "atan2", "sign"]
-    rules: dict[str, Any] = {name: _rule(getattr(sympy, name)) for name in plain}
-    binary: dict[str, Sequence[Any]] = {
+    """The SymPy counterpart of each operation of JAX, a function of the operation and its operands."""
+    same_name = ["sin", "cos", "tan", "sinh", "cosh", "tanh", "asin", "acos", "atan", "asinh", "acosh", "atanh"]
+    same_name += ["exp", "log", "sqrt", "erf", "atan2", "sign"]
+    rules: dict[str, Any] = {name: _rule(getattr(sympy, name)) for name in same_name}
+    others: dict[str, Sequence[Any]] = {
         "add": (operator.add,), "add_any": (operator.add,), "sub": (operator.sub,), "mul": (operator.mul,),
         "div": (operator.truediv,), "pow": (operator.pow,), "neg": (operator.neg,), "max": (sympy.Max,),
         "min": (sympy.Min,), "abs": (sympy.Abs,), "square": (lambda x: x**2,), "rsqrt": (lambda x: x ** -sympy.S.Half,),
@@ -81,12 +92,14 @@ def _rules(sympy: Any) -> dict[str, Callable[..., Any]]:
         "logistic": (lambda x: 1 / (1 + sympy.exp(-x)),), "cbrt": (sympy.cbrt,),
         "convert_element_type": (lambda x: x,), "reshape": (lambda x: x,), "squeeze": (lambda x: x,),
     }  # fmt: skip
-    rules |= {name: _rule(*function) for name, function in binary.items()}
+    rules |= {name: _rule(*function) for name, function in others.items()}
     rules["integer_pow"] = lambda operation, x: x ** operation.params["y"]
     return rules
 
 
 def _rule(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of the operands as one of the operation and its operands."""
+
     def rule(operation: Operation, *operands: Any) -> Any:
         return function(*operands)
 
