@@ -1,4 +1,4 @@
-"""Equations of motion from a Lagrangian: accelerations, and the energy that they keep."""
+"""Equations of motion from a Lagrangian: accelerations, and the energy that they conserve."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,68 +22,66 @@ def acceleration(
     *,
     args: tuple = (),
 ) -> Coordinates:
-    """Returns the accelerations d2q/dt2 of a system with the given Lagrangian, a tree like `q`.
+    """The accelerations d2q/dt2 of a system with the given Lagrangian, a tree like `q`.
 
     They solve the Euler-Lagrange equations d/dt(dL/dv) = dL/dq + Q for a = dv/dt:
 
         M a = dL/dq + Q - (d2L/dv dq) v,    M = d2L/dv2.
 
-    A pendulum (kg, m) that a motor drives with a torque of 0.5 N m:
+    For a pendulum of 1 kg and 0.4 m that a motor drives with a torque of 0.5 N m:
 
         lagrangian = lambda q, v, mass, length: 0.5 * mass * (length * v) ** 2 + 9.81 * mass * length * jnp.cos(q)
         acceleration(lagrangian, angle, rate, force=jnp.array(0.5), args=(1.0, 0.4))
 
-    Good values: a few to some tens of coordinates; M is formed and solved densely.
-    Breaks when M is singular (a coordinate without inertia): the result is not finite, and nothing is raised.
+    Good values: a few to some tens of coordinates, since M is a dense matrix. Breaks when: M is singular, as for a
+    coordinate without inertia. The result is then not finite, and no error is raised.
 
     Args:
         lagrangian: `lagrangian(q, v, *args)`, kinetic minus potential energy in J, which does not depend on time.
-        q: tree of coordinates (m, rad, ...).
-        v: tree like `q` of their rates per second.
-        force: tree like `q` of generalised forces Q (N for metres, N m for radians); None is no force.
-        args: further arguments of the Lagrangian.
-
-    Returns:
-        Tree like `q` of accelerations.
+        q: The coordinates (m, rad, ...), a tree of arrays.
+        v: Their rates per second, a tree like `q`.
+        force: The generalised forces Q (N for metres, N m for radians), a tree like `q`; by default none.
+        args: Further arguments of the Lagrangian.
 
     Raises:
-        InputError: where `q`, `v` and `force` differ in structure or shape, and for `args` that are no tuple.
+        InputError: If `q`, `v` and `force` differ in structure or shape, and if `args` is not a tuple.
     """
     flat_q, flat_v, unravel = _flatten(q, v)
     _check_args(args)
     flat = lambda q, v: lagrangian(unravel(q), unravel(v), *args)
     momentum = jax.grad(flat, argnums=1)
     mass = jax.jacfwd(momentum, argnums=1)(flat_q, flat_v)
-    drift = jax.jvp(lambda q: momentum(q, flat_v), (flat_q,), (flat_v,))[1]
-    push = jax.grad(flat)(flat_q, flat_v) - drift
+    momentum_rate = jax.jvp(lambda q: momentum(q, flat_v), (flat_q,), (flat_v,))[1]
+    total_force = jax.grad(flat)(flat_q, flat_v) - momentum_rate
     if force is not None:
-        push = push + _flatten(q, force, "force")[1]
-    return unravel(jnp.linalg.solve(mass, push))
+        total_force = total_force + _flatten(q, force, "force")[1]
+    return unravel(jnp.linalg.solve(mass, total_force))
 
 
 def energy(lagrangian: Callable[..., Scalar], q: Coordinates, v: Coordinates, *, args: tuple = ()) -> Scalar:
-    """Returns the energy v . dL/dv - L in J, which the motion keeps where no force acts.
+    """The energy v . dL/dv - L in J, which the motion conserves if there is no force.
 
-    It is kinetic plus potential energy where the kinetic energy is quadratic in `v`. Arguments and errors are
+    It is the sum of kinetic and potential energy if the kinetic energy is quadratic in `v`. Arguments and errors are
     those of `acceleration`.
     """
     flat_q, flat_v, unravel = _flatten(q, v)
     _check_args(args)
     flat = lambda v: lagrangian(unravel(flat_q), unravel(v), *args)
-    value, slope = jax.jvp(flat, (flat_v,), (flat_v,))
-    return slope - value
+    value, momentum_times_rate = jax.jvp(flat, (flat_v,), (flat_v,))
+    return momentum_times_rate - value
 
 
 def _check_args(args: Any) -> None:
+    """Raises InputError unless `args` is a tuple."""
     if not isinstance(args, tuple):
         raise InputError(f"args={args!r}: give a tuple of the Lagrangian's further arguments, args=(...,)")
 
 
 def _flatten(q: Coordinates, other: Coordinates, name: str = "v") -> tuple[Array, Array, Callable[[Array], Any]]:
-    """`q` and another tree of its shape as vectors, and the way back."""
-    structure, given = jax.tree.structure(q), jax.tree.structure(other)
-    if structure != given:
-        raise InputError(f"{name} is {given} but q is {structure}: give them the same structure")
+    """`q` and another tree of its shape as vectors, and the function from a vector back to a tree."""
+    structure, other_structure = jax.tree.structure(q), jax.tree.structure(other)
+    if structure != other_structure:
+        raise InputError(f"{name} is {other_structure} but q is {structure}: give them the same structure")
     shapes = [[jnp.shape(leaf) for leaf in jax.tree.leaves(tree)] for tree in (q, other)]
     if shapes[0] != shapes[1]:
         raise InputError(f"{name} has shapes {shapes[1]} but q has {shapes[0]}: give them the same shapes")

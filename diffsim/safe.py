@@ -1,7 +1,8 @@
-"""Functions whose derivatives stay finite where the mathematical ones do not, each with its convention.
+"""Functions whose derivatives are finite where those of the mathematical functions are not.
 
-Values are those of the plain functions, except where a convention says otherwise; derivatives as well. Each
-chooses its argument before it computes, so that no infinity meets a zero in the backward pass.
+Values and derivatives are those of the mathematical functions, except at the arguments that each docstring names. The
+functions replace such an argument before they compute with it, since in the backward pass a later choice would multiply
+an infinite derivative by zero.
 """
 
 import jax.numpy as jnp
@@ -11,38 +12,44 @@ Real = Float[ArrayLike, "..."]
 
 
 def sqrt(x: Real) -> Float[Array, "..."]:
-    """Returns the square root; 0 with derivative 0 for x <= 0."""
-    good = jnp.asarray(x) > 0
-    return jnp.where(good, jnp.sqrt(jnp.where(good, x, 1.0)), 0.0)
+    """The square root; 0 with derivative 0 for x <= 0."""
+    defined = jnp.asarray(x) > 0
+    return jnp.where(defined, jnp.sqrt(jnp.where(defined, x, 1.0)), 0.0)
 
 
 def norm(x: Real, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Float[Array, "..."]:
-    """Returns the Euclidean norm; derivative 0 at the zero vector (the least of its subgradients)."""
+    """The Euclidean norm; its derivative at the zero vector is 0, the subgradient of least norm.
+
+    Args:
+        x: An array.
+        axis: The axes over which the norm is taken; by default all.
+        keepdims: Whether these axes remain, with length 1.
+    """
     return sqrt(jnp.sum(jnp.square(jnp.asarray(x)), axis=axis, keepdims=keepdims))
 
 
 def atan2(y: Real, x: Real) -> Float[Array, "..."]:
-    """Returns the angle of (x, y); 0 with derivatives 0 at the origin, where no angle is defined."""
+    """The angle of the point (x, y) in rad; 0 with derivatives 0 at the origin, where no angle is defined."""
     y, x = jnp.broadcast_arrays(jnp.asarray(y), jnp.asarray(x))
     origin = (x == 0) & (y == 0)
     return jnp.where(origin, 0.0, jnp.arctan2(jnp.where(origin, 0.0, y), jnp.where(origin, 1.0, x)))
 
 
 def power(x: Real, exponent: Real) -> Float[Array, "..."]:
-    """Returns x ** exponent for x > 0, and 0 with derivatives 0 for x <= 0."""
+    """`x ** exponent` for x > 0, and 0 with derivatives 0 for x <= 0."""
     x, exponent = jnp.broadcast_arrays(jnp.asarray(x), jnp.asarray(exponent))
-    good = x > 0
-    return jnp.where(good, jnp.power(jnp.where(good, x, 1.0), exponent), 0.0)
+    defined = x > 0
+    return jnp.where(defined, jnp.power(jnp.where(defined, x, 1.0), exponent), 0.0)
 
 
 def log(x: Real, floor: float = 1e-30) -> Float[Array, "..."]:
-    """Returns log(x); log(floor) with derivative 0 for x <= floor."""
-    good = jnp.asarray(x) > floor
-    return jnp.log(jnp.where(good, x, floor))
+    """The natural logarithm for x > floor, and log(floor) with derivative 0 for x <= floor."""
+    defined = jnp.asarray(x) > floor
+    return jnp.log(jnp.where(defined, x, floor))
 
 
 def divide(numerator: Real, denominator: Real) -> Float[Array, "..."]:
-    """Returns the quotient; 0 with derivatives 0 where the denominator is 0."""
+    """The quotient; 0 with derivatives 0 where the denominator is 0."""
     numerator, denominator = jnp.broadcast_arrays(jnp.asarray(numerator), jnp.asarray(denominator))
-    good = denominator != 0
-    return jnp.where(good, numerator / jnp.where(good, denominator, 1.0), 0.0)
+    defined = denominator != 0
+    return jnp.where(defined, numerator / jnp.where(defined, denominator, 1.0), 0.0)

@@ -20,11 +20,18 @@ def assert_gradients(
     jit: bool = True,
     thorough: bool = False,
 ) -> None:
-    """Asserts that the derivatives of `f(*args)` by jax are those of the numbers it computes.
+    """Asserts that JAX's derivatives of `f(*args)` are those of the numbers that it computes.
 
-    The options are those of `check_gradients`. Raises AssertionError unless every parameter "agrees": its
-    text names the worst disagreement and lists the parameters that fail. Raises InputError as
-    `check_gradients` does.
+        def test_gradient():
+            ds.testing.assert_gradients(lambda x: jnp.sum(jnp.sin(x)), (jnp.arange(3.0),))
+
+    Args:
+        f, args, rtol, atol, modes, max_coordinates, seed, jit, thorough: As in `check_gradients`.
+
+    Raises:
+        AssertionError: Unless the verdict on every parameter is "agrees". The message names the worst disagreement and
+            lists the parameters that fail.
+        InputError: As `check_gradients` does.
     """
     options = {"max_coordinates": max_coordinates, "seed": seed, "jit": jit, "thorough": thorough}
     check = check_gradients(f, args, rtol=rtol, atol=atol, modes=modes, **options)

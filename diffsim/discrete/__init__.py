@@ -1,1 +1,1 @@
-"""Systems that move in steps: rollouts, and machines under a digital controller."""
+"""Systems in discrete time: rollouts, and vector fields under a digital controller."""

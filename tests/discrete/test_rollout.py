@@ -93,7 +93,7 @@ def test_bad_input_is_named(arguments, message):
 
 
 def test_a_step_returns_the_state_as_it_came():
-    with pytest.raises(InputError, match=r"the step made of a state .* return it as it came"):
+    with pytest.raises(InputError, match=r"step returns .* for a state .*: return the structure, shapes and types"):
         rollout(lambda x, _: (x, x), jnp.array(1.0), length=3)
 
 
@@ -132,7 +132,7 @@ def test_gradients_of_a_hold_in_every_mode():
 
 
 def test_a_hold_without_steps_is_named():
-    with pytest.raises(InputError, match="steps=0 of a hold"):
+    with pytest.raises(InputError, match="steps=0 of a zero-order hold"):
         zero_order_hold(driven, (1.0, 0.0), (4.0, 1.0), 0.1, steps=0)
 
 
@@ -197,5 +197,5 @@ def test_a_checked_hold_at_rest_passes():
 
 @pytest.mark.parametrize("rtol", [0, -1.0, float("nan")])
 def test_a_tolerance_of_a_hold_is_positive(rtol):
-    with pytest.raises(InputError, match=r"rtol=.* of a hold: give a positive number"):
+    with pytest.raises(InputError, match=r"rtol=.* of a zero-order hold: give a positive number"):
         zero_order_hold(driven, (1.0, 0.0), (4.0, 1.0), 0.1, rtol=rtol)
