@@ -71,12 +71,16 @@ def value_iteration(
 
         V[0](s) = 0,   V[k](s) = min over u of  cost(s, u) + V[k - 1](step(s, u))
 
-    Good values: two or three axes. Breaks when: there are more, since work and memory grow as the product of the
-    counts.
+    Good values: two or three axes. Breaks when: there are more, since work and memory are proportional to the product
+    of the counts.
+
+        axes = [control.GridAxis(-np.pi, np.pi, 101, periodic=True), control.GridAxis(-8.0, 8.0, 101)]
+        value = control.value_iteration(step, cost, axes, controls, 200, make_state=State._make)
+        policy = control.greedy_control(step, cost, value, controls)
 
     Args:
-        step: The state after one step from `state` under a control.
-        cost: The cost of that step.
+        step: `step(state, control)`, the state after one step.
+        cost: `cost(state, control)`, the cost of that step.
         axes: The grid, one axis for each component of the state, in the order of the components.
         controls: The numbers that a control may be, shape (choices,).
         horizon: The number of steps.
@@ -86,14 +90,15 @@ def value_iteration(
         The value function of the first step.
 
     Raises:
-        InputError: For an axis or a choice of controls that is empty, and for a horizon below 1.
+        InputError: For a horizon below 1, without controls or axes, and for an axis of fewer than 2 points.
 
     Source: R. Bellman, Dynamic Programming (1957), chapter III.
     """
     axes, controls = tuple(axes), jnp.asarray(controls, float)
     if horizon < 1 or controls.size < 1 or not axes or min(axis.num for axis in axes) < 2:
         raise InputError(
-            f"horizon={horizon}, {controls.size} controls, axes {axes}: give some of each, axes of 2 points"
+            f"horizon={horizon}, {controls.size} controls, axes {axes}: give at least one of each, "
+            "and axes of at least 2 points"
         )
     points = np.meshgrid(*(axis.points() for axis in axes), indexing="ij")
     points = [jnp.asarray(x) for x in points]
@@ -123,7 +128,7 @@ def _bellman_recursion(step, cost, axes, controls, points, horizon, make_state):
 def greedy_control(
     step: Callable, cost: Callable, value: ValueFunction, controls: Float[ArrayLike, " choices"]
 ) -> Callable[[State], Scalar]:
-    """The greedy policy of a value function: from a state to the control with the least cost now and value afterwards.
+    """The greedy policy of a value function: the control that minimizes the cost of the step plus the value after it.
 
         u(s) = argmin over u of  cost(s, u) + value(step(s, u))
 

@@ -15,8 +15,8 @@ def evaluate_episodes(
     Args:
         environments: Environments with Gymnasium's interface.
         seeds: The seed with which each environment is reset.
-        act: The actions for the observations (episodes, n) of all environments, those of ended episodes included:
-            one call of the policy serves one step of all episodes.
+        act: `act(observations)`, the actions for the observations of all environments, shape (episodes, n). Those of
+            ended episodes are included, so that one call of the policy serves one step of all episodes.
 
     Returns:
         The sum of the rewards of each episode, shape (episodes,).

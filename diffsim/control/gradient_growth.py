@@ -1,4 +1,4 @@
-"""How long a rollout a gradient can pass: its growth with the length, and a horizon that grows during training."""
+"""The growth of a gradient with the length of a rollout, and a horizon that grows during training."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -39,9 +39,9 @@ class GradientGrowth(NamedTuple):
         lengths: The numbers of steps.
         norm_initial_state: The norm of the derivative with respect to the initial state, for each length; the root
             mean square over the initial states.
-        norm_model: The same of the derivative with respect to the model.
-        useful_horizon: The longest of the lengths before `norm_initial_state` exceeds `limit` times its first value.
-        limit: The growth that is still accepted.
+        norm_model: The same for the derivative with respect to the model.
+        useful_horizon: The last length before `norm_initial_state` exceeds `limit` times its first value.
+        limit: The largest growth that is accepted.
     """
 
     lengths: np.ndarray
@@ -70,7 +70,7 @@ def gradient_growth(
     lengths: Sequence[int] | None = None,
     limit: float = 50.0,
 ) -> GradientGrowth:
-    """How the gradient through a rollout grows with the number of steps.
+    """The size of the gradient through a rollout as a function of the number of steps.
 
     The derivative of a step's cost with respect to the initial state is the product of the Jacobians of all steps
     before it. Through unstable dynamics it grows exponentially, and the mean gradient of a batch is then dominated by
@@ -78,6 +78,9 @@ def gradient_growth(
     that is to be trained, and with the rollout's `decay` if it has one.
 
     Good values: 64 starts or more, a limit of 30 to 300. Breaks when: the first cost does not depend on the start.
+
+        growth = control.gradient_growth(costs, policy, starts)
+        growth.warn(200)  # warns if a rollout of 200 steps is too long
 
     Args:
         costs: The costs of the steps of one rollout of a model from an initial state, shape (steps,).
@@ -114,7 +117,7 @@ def compare_gradient_growth(costs: Callable, model: Model, starts: State, decay:
     Args:
         costs: As in `gradient_growth`, with a keyword argument `decay`.
         model, starts: As in `gradient_growth`.
-        decay: The factor by which the adjoint decays in each step.
+        decay: The factor on the adjoint in each step.
     """
     measure = lambda decay: gradient_growth(partial(costs, decay=decay), model, starts)
     return {"true": measure(1.0), "decaying": measure(decay)}
@@ -122,14 +125,14 @@ def compare_gradient_growth(costs: Callable, model: Model, starts: State, decay:
 
 @eqx.filter_jit
 def _mean_squares(costs, model, starts, rows):
-    """Mean squares over the starts of the derivatives of the costs `rows`, by the start and by the model."""
+    """The mean squares over the starts of the derivatives of the costs `rows`: by the start, and by the model."""
     differentiable, rest = eqx.partition(model, eqx.is_inexact_array)
 
-    def one(start):
+    def of_one_start(start):
         value_of = lambda start, differentiable: costs(eqx.combine(differentiable, rest), start)
         value, vjp = jax.vjp(value_of, start, differentiable)
         cotangents = jnp.eye(value.shape[0], dtype=value.dtype)[rows]
         squared_norms = lambda cotangent: tuple(jnp.sum(ravel_pytree(part)[0] ** 2) for part in vjp(cotangent))
         return jax.vmap(squared_norms)(cotangents)
 
-    return jax.tree.map(lambda x: jnp.mean(x, axis=0), jax.vmap(one)(starts))
+    return jax.tree.map(lambda x: jnp.mean(x, axis=0), jax.vmap(of_one_start)(starts))

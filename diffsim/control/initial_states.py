@@ -1,4 +1,4 @@
-"""Initial states for the updates of a training."""
+"""Random initial states for the training of a policy."""
 
 import functools
 
@@ -23,18 +23,20 @@ def sample_initial_states(
 ) -> Float[Array, "updates batch_size n"]:
     """Random initial states for every update, shape (updates, batch_size, n).
 
-    Each component is uniform. Most states are drawn as the task begins, in `center` +- `half_width`. The first
-    `wide_fraction` of each batch is drawn in +- `wide_half_width` about zero, so that the policy also learns from
-    states that it does not reach by itself.
+    Each component is uniform. The first `wide_fraction` of each batch is from -`wide_half_width` to `wide_half_width`,
+    so that the policy also learns from states that it does not reach by itself. The others are initial states of the
+    task, from `center` - `half_width` to `center` + `half_width`.
+
+        starts = control.sample_initial_states(key, 1000, 32, [0.05] * 4, [1.0, 1.0, 0.2, 1.0])
 
     Args:
         key: The random key.
-        updates: The number of updates.
+        updates: The number of updates of the training.
         batch_size: The number of states of each update.
-        half_width: n numbers in the units of the state.
-        wide_half_width: n numbers in the units of the state.
-        wide_fraction: The fraction of each batch drawn widely, from 0 to 1.
-        center: The middle of the task's own initial states, one number or n.
+        half_width: Half the range of the task's initial states, n numbers in the units of the state.
+        wide_half_width: Half the range of the wide states, n numbers in the units of the state.
+        wide_fraction: The fraction of wide states in each batch, from 0 to 1.
+        center: The middle of the task's initial states, one number or n.
 
     Raises:
         InputError: For sizes below 1, a fraction outside 0 to 1, and widths that differ in length.
@@ -50,10 +52,10 @@ def sample_initial_states(
     return _sample(key, jnp.arange(batch_size) < wide_fraction * batch_size, near, wide, center, updates)
 
 
-# Compiled in one piece: that takes less time than its operations one by one.
+# One compiled program takes less time to compile than its operations one by one.
 @functools.partial(jax.jit, static_argnames="updates")
 def _sample(key, is_wide, near, wide, center, updates: int):
-    """The states; `is_wide` (batch_size,) tells which of each batch are drawn widely."""
+    """The states; `is_wide`, shape (batch_size,), says which of each batch are wide."""
     uniform = jr.uniform(key, (updates, is_wide.size, near.size), minval=-1.0, maxval=1.0)
     state = lambda is_wide, uniform: jnp.where(is_wide, wide * uniform, center + near * uniform)
     return jax.vmap(jax.vmap(state), in_axes=(None, 0))(is_wide, uniform)

@@ -13,12 +13,12 @@ from ..parameters import parameters
 
 @cache
 def mean_cost(costs: Callable, length: int) -> Callable:
-    """The loss `loss(policy, (starts, decay))` of a policy: the mean cost of a step of rollouts from many starts.
+    """The loss `loss(policy, (starts, decay))` of a policy: the mean cost of a step in rollouts from many starts.
 
-    The same arguments return the same function, so that fits that share it compile once.
+    The same arguments return the same function, so that several fits with it compile once.
 
     Args:
-        costs: `costs(policy, start, length, decay)`, the costs of the steps of one rollout.
+        costs: `costs(policy, start, length, decay)`, the costs of the steps of one rollout, shape (length,).
         length: The number of steps.
     """
 
@@ -30,7 +30,7 @@ def mean_cost(costs: Callable, length: int) -> Callable:
 
 
 def check_finite(policy: Model) -> Model:
-    """The policy, unchanged.
+    """The policy itself, if all its parameters are finite.
 
     Raises:
         InputError: If a parameter is not finite; the message names it.
@@ -38,5 +38,5 @@ def check_finite(policy: Model) -> Model:
     values = {name: entry.value for name, entry in parameters(policy).items()}
     bad = [name for name, value in values.items() if not bool(jnp.all(jnp.isfinite(value)))]
     if bad:
-        raise InputError(f"'{bad[0]}' of the policy is not finite, so that it decides nothing: train it again")
+        raise InputError(f"'{bad[0]}' of the policy is not finite, so that its controls are not either: train it again")
     return policy

@@ -9,9 +9,9 @@ from jaxtyping import Array, ArrayLike, Float
 def straight_through_clip(x: Float[Array, "..."], low: ArrayLike, high: ArrayLike) -> Float[Array, "..."]:
     """`x` clipped to its limits, with the gradient of the identity except where descent would lead further outwards.
 
-    The true gradient is zero beyond the limits, so that a policy whose output is saturated never learns. That of the
-    identity drives a saturated output ever further out. This one is zero only where a descent step leads outwards.
-    The limits have no gradient. Reverse mode only.
+    The true gradient is zero beyond the limits, so that a policy whose output is saturated never learns. The gradient
+    of the identity can drive a saturated output further and further out. This gradient is zero only where a descent
+    step leads outwards. The limits have no gradient. Reverse mode only.
 
     Good values: for the output of a policy without an output activation. Breaks when: the loss is maximized instead of
     minimized (negate it).
@@ -39,8 +39,12 @@ straight_through_clip.defvjp(_clip_forward, _clip_backward)
 def straight_through_sign(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """1 where `x` is above zero and -1 elsewhere, with the gradient of the identity within +-1.
 
-    For actuators that know only full left and full right: the simulation runs as the machine will, and the policy
-    still learns. Beyond +-1 the gradient passes only inwards, as in `straight_through_clip`. Reverse mode only.
+    It is for actuators that can only apply their full force to either side: the simulation has the discontinuous control of the
+    machine, and yet the policy has a gradient. Beyond +-1 the gradient is zero where a descent step leads outwards, as
+    in `straight_through_clip`. Reverse mode only.
+
+    Args:
+        x: The command, any shape.
 
     Source: Y. Bengio, N. Leonard, A. Courville, Estimating or propagating gradients through stochastic neurons for
     conditional computation (2013), arXiv:1308.3432, section 4.

@@ -1,1 +1,1 @@
-"""Systems: parameters, physics and energies, one module each."""
+"""Systems: parameters, vector fields and energies, one module for each system."""

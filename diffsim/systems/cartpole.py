@@ -1,4 +1,4 @@
-"""A pole hinged on a cart that a force pushes along a track: the continuous physics, and Gymnasium's steps of it."""
+"""A pole hinged on a cart that a force pushes along a track: its vector field, and the steps of Gymnasium's version."""
 
 import math
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from ..parameters import param
 DT = 0.02  # s, the time between two decisions in CartPole-v1
 FORCE = 10.0  # N, which CartPole-v1 applies to the left or to the right
 STEPS = 500  # an episode of CartPole-v1 at most
-START = 0.05  # m, m/s, rad, rad/s: each part of its first state is uniform between minus and plus this
+START = 0.05  # m, m/s, rad, rad/s: each component of its initial state is uniform between minus and plus this
 TRACK = 2.4  # m to either side, where an episode ends
 TILT = 12 * 2 * math.pi / 360  # rad to either side, where an episode ends
 
@@ -22,8 +22,8 @@ class CartPole(eqx.Module):
     """A cart on a track without friction, and on it a uniform pole of length 2 `half_length`.
 
     The position grows to the right; the angle is zero where the pole stands upright, and grows as it falls to the
-    right. The defaults are those of Gymnasium's CartPole-v1. Good values: any. Breaks when: nothing; upright it falls
-    as exp(t / 0.25 s) with the defaults.
+    right. The defaults are those of Gymnasium's CartPole-v1. Good values: any. Breaks when: never; with the defaults
+    the distance from the upright position grows as exp(t / 0.25 s).
     """
 
     cart: Scalar = param(1.0, "kg", (1e-9, np.inf))
@@ -44,7 +44,7 @@ class State(NamedTuple):
 def cartpole(p: CartPole, s: State, force: float | Scalar = 0.0) -> State:
     """Time derivative of the state under a force (N) on the cart.
 
-    With M = cart + pole and m the pole, h its half length:
+    With M = cart + pole, the mass m of the pole and its half length h:
 
         h (4/3 - m cos(angle)^2 / M) angle'' = g sin(angle) - cos(angle) (force + m h angle'^2 sin(angle)) / M
         M position'' = force + m h (angle'^2 sin(angle) - angle'' cos(angle))
@@ -55,15 +55,15 @@ def cartpole(p: CartPole, s: State, force: float | Scalar = 0.0) -> State:
     total, moment = p.cart + p.pole, p.pole * p.half_length
     sine, cosine = jnp.sin(s.angle), jnp.cos(s.angle)
     push = (force + moment * s.rate**2 * sine) / total
-    turn = (p.g * sine - cosine * push) / (p.half_length * (4.0 / 3.0 - p.pole * cosine**2 / total))
-    return State(s.velocity, push - moment * turn * cosine / total, s.rate, turn)
+    angular = (p.g * sine - cosine * push) / (p.half_length * (4.0 / 3.0 - p.pole * cosine**2 / total))
+    return State(s.velocity, push - moment * angular * cosine / total, s.rate, angular)
 
 
 def step(p: CartPole, s: State, force: float | Scalar = 0.0, dt: float | Scalar = DT) -> State:
     """The state `dt` (s) later by explicit Euler, as Gymnasium's CartPole-v1 steps under a force of +-10 N.
 
-    All parts move by the old state's derivative. It is the environment's rule, not an accurate integrator: the energy
-    grows. `integrate` with `cartpole` follows the continuous motion.
+    All components change by the derivative at the old state. This is the environment's rule and not an accurate
+    integrator: the energy grows. For the continuous motion use `integrate` with `cartpole`.
     """
     slope = cartpole(p, s, force)
     return State(*(x + dt * rate for x, rate in zip(s, slope, strict=True)))
@@ -75,7 +75,7 @@ def fallen(s: State) -> Flag:
 
 
 def energy(p: CartPole, s: State) -> tuple[Scalar, Scalar]:
-    """Kinetic and potential energy, J; the potential is zero where the pole is level with its hinge."""
+    """Kinetic and potential energy (J); the potential energy is zero where the pole is level with its hinge."""
     moment = p.pole * p.half_length
     sliding = 0.5 * (p.cart + p.pole) * s.velocity**2
     turning = 2 / 3 * moment * p.half_length * s.rate**2

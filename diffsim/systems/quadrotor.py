@@ -19,7 +19,7 @@ class Quadrotor(eqx.Module):
 
     x grows to the right and the height upwards; the tilt is zero where it is level and grows as it leans to the right.
     The drag is linear in the velocity through the air, as that of rotors is. Good values: two full thrusts of at least
-    1.5 times the weight. Breaks when: nothing.
+    1.5 times the weight. Breaks when: never.
     """
 
     mass: Scalar = param(1.0, "kg", (1e-6, np.inf))
@@ -30,7 +30,7 @@ class Quadrotor(eqx.Module):
 
 
 class State(NamedTuple):
-    """Place (m), tilt (rad), velocity (m/s) over the ground and rate of the tilt (rad/s)."""
+    """Position (m), tilt (rad), velocity (m/s) over the ground and rate of the tilt (rad/s)."""
 
     x: Scalar
     height: Scalar
@@ -41,7 +41,7 @@ class State(NamedTuple):
 
 
 class Wind(eqx.Module):
-    """Gusts about a mean wind: each component has the standard deviation `gust` and forgets itself over `time`."""
+    """Gusts about a mean wind: each component has the standard deviation `gust` and the correlation time `time`."""
 
     gust: Scalar = param(2.0, "m/s", (0.0, np.inf))
     time: Scalar = param(1.0, "s", (1e-6, np.inf))
@@ -65,7 +65,7 @@ def quadrotor(p: Quadrotor, s: State, thrusts: Float[Array, " 2"], wind: Float[A
 
 
 def energy(p: Quadrotor, s: State) -> tuple[Scalar, Scalar]:
-    """Kinetic and potential energy, J; the potential is zero at height zero."""
+    """Kinetic and potential energy (J); the potential energy is zero at height zero."""
     kinetic = 0.5 * p.mass * (s.vx**2 + s.vz**2) + 0.5 * p.inertia * s.rate**2
     return kinetic, p.mass * p.g * s.height
 
@@ -73,15 +73,21 @@ def energy(p: Quadrotor, s: State) -> tuple[Scalar, Scalar]:
 def gusts(
     p: Wind, mean: Float[Array, " 2"], noise: Float[Array, "steps 2"], dt: float | Scalar
 ) -> Float[Array, "steps 2"]:
-    """The wind (m/s) at `steps` times `dt` (s) apart, from standard normal `noise`: a Gauss-Markov process.
+    """The wind (m/s) at times `dt` (s) apart: a Gauss-Markov process.
 
         w[k+1] = mean + a (w[k] - mean) + gust sqrt(1 - a^2) noise[k+1],    a = exp(-dt / time)
 
     It begins in its stationary distribution, so that every w[k] has the standard deviation `gust` about the mean.
     Source: the longitudinal spectrum of Dryden's model, MIL-F-8785C (1980), section 3.7.2.
+
+    Args:
+        p: The parameters of the gusts.
+        mean: The mean wind (m/s), shape (2,).
+        noise: Independent standard normal numbers, shape (steps, 2).
+        dt: The time between two values.
     """
-    keep = jnp.exp(-jnp.asarray(dt) / p.time)
-    step = lambda w, n: keep * w + p.gust * jnp.sqrt(1 - keep**2) * n
+    correlation = jnp.exp(-jnp.asarray(dt) / p.time)
+    step = lambda w, n: correlation * w + p.gust * jnp.sqrt(1 - correlation**2) * n
     first = p.gust * noise[0]
     later = rollout(step, first, noise[1:])[1] if noise.shape[0] > 1 else noise[1:]
     return mean[None] + jnp.concatenate([first[None], later])

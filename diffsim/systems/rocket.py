@@ -1,4 +1,4 @@
-"""A rocket in the vertical plane that lands on a gimballed engine, and the least fuel of a vertical landing."""
+"""A rocket in the vertical plane with a gimballed engine, and the vertical landing that takes least fuel."""
 
 from typing import NamedTuple
 
@@ -19,10 +19,10 @@ class Rocket(eqx.Module):
     """A rigid body with one engine, a distance `arm` below its centre of mass, that throttles and turns.
 
     x grows to the right and the height upwards, both of the centre of mass, from where it rests on the ground; the tilt
-    is zero upright and grows as the rocket leans to the right. Fuel leaves so that centre of mass and radius of
-    gyration stay, and takes its own angular momentum along: there is no jet damping. There is no air. The defaults are
-    of the size of an orbital rocket's first stage. Good values: a thrust of at least 1.5 times the weight. Breaks when:
-    the mass goes below `dry`, which nothing here forbids.
+    is zero upright and grows as the rocket leans to the right. Burning fuel changes neither the centre of mass nor the
+    radius of gyration, and carries its own angular momentum away, so that there is no jet damping. There is no drag of
+    air. The defaults are of the size of an orbital rocket's first stage. Good values: a thrust of at least 1.5 times
+    the weight. Breaks when: the mass falls below `dry`, which is not checked here.
     """
 
     dry: Scalar = param(25_000.0, "kg", (1e-6, np.inf))
@@ -34,7 +34,7 @@ class Rocket(eqx.Module):
 
 
 class State(NamedTuple):
-    """Place (m), tilt (rad), velocity (m/s), rate of the tilt (rad/s) and mass (kg)."""
+    """Position (m), tilt (rad), velocity (m/s), rate of the tilt (rad/s) and mass (kg)."""
 
     x: Scalar
     height: Scalar
@@ -46,7 +46,7 @@ class State(NamedTuple):
 
 
 def rocket(p: Rocket, s: State, throttle: float | Scalar = 0.0, gimbal: float | Scalar = 0.0) -> State:
-    """Time derivative of the state under a throttle from 0 to 1 and a turn (rad) of the engine's push to the right.
+    """Time derivative of the state under a throttle from 0 to 1 and a gimbal angle (rad) of the thrust to the right.
 
     With the thrust F = throttle thrust along the unit vector n = (sin(tilt + gimbal), cos(tilt + gimbal)):
 
@@ -54,10 +54,10 @@ def rocket(p: Rocket, s: State, throttle: float | Scalar = 0.0, gimbal: float | 
 
     Source: G. P. Sutton, O. Biblarz, Rocket Propulsion Elements, 8th ed. (2010), chapter 4, without drag and lift.
     """
-    push = throttle * p.thrust
-    along, upwards = push * jnp.sin(s.tilt + gimbal) / s.mass, push * jnp.cos(s.tilt + gimbal) / s.mass - p.g
-    turn = -push * p.arm * jnp.sin(gimbal) / (s.mass * p.gyration**2)
-    return State(s.vx, s.vz, s.rate, along, upwards, turn, -push / p.exhaust)
+    force = throttle * p.thrust
+    along, upwards = force * jnp.sin(s.tilt + gimbal) / s.mass, force * jnp.cos(s.tilt + gimbal) / s.mass - p.g
+    angular = -force * p.arm * jnp.sin(gimbal) / (s.mass * p.gyration**2)
+    return State(s.vx, s.vz, s.rate, along, upwards, angular, -force / p.exhaust)
 
 
 # Touchdown: the height falls to zero.
@@ -65,13 +65,13 @@ GROUND = Event(lambda t, s, args: s.height, "falling")
 
 
 def energy(p: Rocket, s: State) -> tuple[Scalar, Scalar]:
-    """Kinetic and potential energy, J; the potential is zero at height zero."""
+    """Kinetic and potential energy (J); the potential energy is zero at height zero."""
     kinetic = 0.5 * s.mass * (s.vx**2 + s.vz**2 + (p.gyration * s.rate) ** 2)
     return kinetic, s.mass * p.g * s.height
 
 
 def vertical_burn(p: Rocket, s: State, t: float | Scalar) -> State:
-    """The state after a time `t` (s) at full throttle, from upright and without rate: the rocket equation.
+    """The state after a time `t` (s) at full throttle from an upright state without rotation: the rocket equation.
 
         v = v0 + exhaust ln(m0 / m) - g t,    m = m0 - t thrust / exhaust
 
@@ -90,7 +90,7 @@ def vertical_burn(p: Rocket, s: State, t: float | Scalar) -> State:
 
 
 class Ignition(NamedTuple):
-    """Height (m) and velocity upwards (m/s) at which a full burn of a `time` (s) begins."""
+    """Height (m) and upward velocity (m/s) at which a burn at full throttle begins, and its duration `time` (s)."""
 
     height: Scalar
     velocity: Scalar
@@ -100,43 +100,53 @@ class Ignition(NamedTuple):
 def best_ignition(p: Rocket, s: State, touchdown: float | Scalar = 0.0) -> Ignition:
     """The ignition of the vertical landing that takes least fuel; NaN if there is none.
 
-    The rocket falls freely, then burns fully, and meets the ground sinking at `touchdown` (m/s). Only height, vertical
-    velocity and mass of the state count. The fuel is `thrust / exhaust` times the burn's time, which is the root, found
-    by bisection, of the energy that the fall still lacks at ignition.
+    The rocket falls freely, then burns at full throttle until it meets the ground. The fuel is `thrust / exhaust` times
+    the duration of the burn. That is the root, by bisection, of the difference between the energy per mass that a burn
+    of this duration needs at ignition and the energy that the free fall has.
 
-    Source: J. S. Meditch, On the problem of optimal thrust programming for a lunar soft landing (1964): no program of
-    a bounded thrust lands with less.
+    Source: J. S. Meditch, On the problem of optimal thrust programming for a lunar soft landing (1964): with a bounded
+    thrust no landing takes less.
+
+    Args:
+        p: The rocket.
+        s: The state; only its height, vertical velocity and mass count.
+        touchdown: The downward velocity (m/s) at the ground.
     """
-    still = jnp.zeros_like(s.mass)
-    rest = State(still, still, still, still, still, still, s.mass)
+    zero = jnp.zeros_like(s.mass)
+    rest = State(zero, zero, zero, zero, zero, zero, s.mass)
 
     def ignition(time):
-        burnt = vertical_burn(p, rest, time)
-        velocity = -touchdown - burnt.vz
-        return Ignition(-velocity * time - burnt.height, velocity, time)
+        after_burn = vertical_burn(p, rest, time)
+        velocity = -touchdown - after_burn.vz
+        return Ignition(-velocity * time - after_burn.height, velocity, time)
 
-    def lacking(time):
+    def missing_energy(time):
         height, velocity, _ = ignition(time)
         return velocity**2 / 2 + p.g * height - s.vz**2 / 2 - p.g * s.height
 
     def halve(_, ends):
         middle = (ends[0] + ends[1]) / 2
-        long = lacking(middle) > 0
-        return jnp.where(long, ends[0], middle), jnp.where(long, middle, ends[1])
+        too_long = missing_energy(middle) > 0
+        return jnp.where(too_long, ends[0], middle), jnp.where(too_long, middle, ends[1])
 
     longest = (s.mass - p.dry) * p.exhaust / p.thrust
-    # Halving has no derivative; one of Newton's steps after it has the root's.
-    root = jax.lax.stop_gradient(jax.lax.fori_loop(0, 60, halve, (still, longest))[0])
-    rest_lacking, slope = jax.jvp(lacking, (root,), (jnp.ones_like(root),))
-    found = ignition(root - rest_lacking / jax.lax.stop_gradient(slope))
-    possible = (lacking(still) <= 0) & (lacking(longest) > 0) & ((found.height <= s.height) | (s.vz > 0))
-    return jax.tree.map(lambda x: jnp.where(possible, x, jnp.nan), found)
+    # Bisection has no derivative; a step of Newton's method after it has that of the root.
+    root = jax.lax.stop_gradient(jax.lax.fori_loop(0, 60, halve, (zero, longest))[0])
+    residual, slope = jax.jvp(missing_energy, (root,), (jnp.ones_like(root),))
+    best = ignition(root - residual / jax.lax.stop_gradient(slope))
+    bracketed = (missing_energy(zero) <= 0) & (missing_energy(longest) > 0)
+    possible = bracketed & ((best.height <= s.height) | (s.vz > 0))
+    return jax.tree.map(lambda x: jnp.where(possible, x, jnp.nan), best)
 
 
 def outline(p: Rocket, s: State, throttle: float | Scalar, gimbal: float | Scalar) -> Float[Array, "2 2 2"]:
-    """Ends (m) of the lines to draw: of the body from the nozzle to the top, and of the flame, as long at full thrust.
+    """The ends (m) of two lines to draw: the body from the nozzle to the top, and the flame.
 
-    The body is taken to reach 1.5 times as far above the centre of mass as below it.
+    The body is drawn 1.5 times as far above the centre of mass as below it; the flame at full thrust is as long as the
+    body.
+
+    Returns:
+        Shape (2, 2, 2): the line, its end, and the coordinate.
     """
     unit = lambda angle: jnp.stack([jnp.sin(angle), jnp.cos(angle)])
     nozzle = jnp.stack([s.x, s.height]) - p.arm * unit(s.tilt)

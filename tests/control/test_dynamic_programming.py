@@ -58,5 +58,5 @@ def test_the_optimum_of_gymnasiums_pendulum():
     ids=["controls", "horizon", "axes", "points"],
 )
 def test_bad_input_is_named(axes, controls, horizon):
-    with pytest.raises(InputError, match="give some of each, axes of 2 points"):
+    with pytest.raises(InputError, match="give at least one of each, and axes of at least 2 points"):
         value_iteration(lambda s, u: s, lambda s, u: s[0], axes, controls, horizon)

@@ -1,4 +1,4 @@
-"""The trebuchet: machine, equations of motion, and a throw as one differentiable function."""
+"""The trebuchet: its parameters, equations of motion, and a throw as one differentiable function."""
 
 from .aiming import Aim as Aim
 from .aiming import aim as aim

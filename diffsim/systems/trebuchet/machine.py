@@ -15,10 +15,10 @@ _LENGTH = (1e-6, np.inf)
 
 
 class Trebuchet(eqx.Module):
-    """A counterweight trebuchet with a hinged weight and a sling, and the shot to be made with it.
+    """A counterweight trebuchet with a hinged weight and a sling, and the release angle of its throw.
 
-    x points forward from the pivot, y up from the ground; the pivot is at (0, h_pivot). Directions are against the
-    horizontal: `arm` from the pivot to the weight's hinge, `hanger` from the hinge to the weight, `sling` from the
+    x points forward from the pivot, y up from the ground; the pivot is at (0, h_pivot). Directions are measured from
+    the horizontal: `arm` from the pivot to the weight's hinge, `hanger` from the hinge to the weight, `sling` from the
     sling's end on the long arm to the ball. The machine starts at rest with that end and the ball on the ground.
 
     Good values: the defaults, a machine of 2 m that throws a baseball 64 m. Breaks when: the pivot is as high as
@@ -45,7 +45,7 @@ class Trebuchet(eqx.Module):
 
 
 class Direction(NamedTuple):
-    """An angle carried as its cosine and sine: nothing wraps around, and the motion needs no trigonometry."""
+    """An angle as its cosine and sine, which are continuous and save the motion all trigonometric functions."""
 
     cos: Scalar
     sin: Scalar
@@ -85,7 +85,7 @@ class Flight(NamedTuple):
 
 
 class _Inertia(NamedTuple):
-    """Moments of inertia and couplings (kg m^2), and the moment that gravity has about the pivot (kg m)."""
+    """Moments of inertia and couplings (kg m^2), and the mass moment about the pivot on which gravity acts (kg m)."""
 
     I0: Scalar
     I1: Scalar
@@ -120,7 +120,7 @@ class _Terms(NamedTuple):
 
 
 def _terms(p: Trebuchet, s: Swing) -> _Terms:
-    """The equations of arm, hanger and sling that follow from `energy`."""
+    """The equations of arm, hanger and sling, which are those of Lagrange for `energy`."""
     I0, I1, I2, K1, K2, moment = _inertia(p)
     cos_ah, sin_ah = _difference(s.arm, s.hanger)
     cos_as, sin_as = _difference(s.arm, s.sling)
@@ -138,12 +138,14 @@ def _terms(p: Trebuchet, s: Swing) -> _Terms:
 
 
 def _difference(a: Direction, b: Direction) -> Direction:
+    """The direction of the angle a - b."""
     return Direction(a.cos * b.cos + a.sin * b.sin, a.sin * b.cos - a.cos * b.sin)
 
 
 def swing(t, s: Swing, p: Trebuchet) -> Swing:
     """Time derivative of the swing's state: the three equations solved by elimination of hanger and sling."""
-    # XLA otherwise computes all of them again for each of the three, and the first of the three for the others.
+    # Without the barriers XLA computes the terms again for each of the three accelerations, and the first of these for
+    # the other two.
     m = _Terms(*barrier(*_terms(p, s)))
     arm = (m.b0 - m.a1 * m.b1 / m.I1 - m.a2 * m.b2 / m.I2) / (m.I0 - m.a1**2 / m.I1 - m.a2**2 / m.I2)
     (arm,) = barrier(arm)
@@ -159,12 +161,12 @@ def swing(t, s: Swing, p: Trebuchet) -> Swing:
 
 
 def slide(t, s: Slide, p: Trebuchet) -> Slide:
-    """Time derivative of the slide's state: the swing with the ball held on the ground."""
+    """Time derivative of the slide's state: the swing with the ball constrained to the ground."""
     return _slide(s, p)[0]
 
 
 def sliding_as_swing(t, s: Slide, p: Trebuchet) -> Swing:
-    """The slide's state with the sling's direction and rate written out."""
+    """The slide's state as one of the swing, with the direction and rate of the sling."""
     sine = (p.l_long * s.arm.sin - p.h_pivot) / p.l_sling
     sling = Direction(jnp.sqrt(1 - sine**2), sine)
     rate = _ratio(p, s.arm, sling) * s.arm_rate
@@ -172,12 +174,12 @@ def sliding_as_swing(t, s: Slide, p: Trebuchet) -> Swing:
 
 
 def _ratio(p: Trebuchet, arm: Direction, sling: Direction) -> Scalar:
-    """How fast the sling turns for each rad/s of the arm while the ball slides."""
+    """The rate of the sling relative to that of the arm while the ball slides."""
     return p.l_long * arm.cos / (p.l_sling * sling.cos)
 
 
 def _slide(s: Slide, p: Trebuchet) -> tuple[Slide, Scalar]:
-    """The slide's derivative, and the ground's push on the ball (N)."""
+    """The slide's derivative, and the force (N) of the ground on the ball."""
     as_swing = sliding_as_swing(0.0, s, p)
     ratio, reach = _ratio(p, s.arm, as_swing.sling), p.l_sling * as_swing.sling.cos
     m = _terms(p, as_swing)
@@ -190,7 +192,7 @@ def _slide(s: Slide, p: Trebuchet) -> tuple[Slide, Scalar]:
 
 
 def ground_push(t, s: Slide, p: Trebuchet) -> Scalar:
-    """The ground's push on the sliding ball, N; the ball lifts off when it falls to zero."""
+    """The force (N) of the ground on the sliding ball; the ball lifts off when it falls to zero."""
     return _slide(s, p)[1]
 
 
@@ -205,13 +207,13 @@ def ball(t, s: Swing, p: Trebuchet) -> Flight:
 
 
 def release_event(t, s: Swing, p: Trebuchet) -> Scalar:
-    """The speed of the ball across the release direction, m/s; rises through zero at release."""
+    """The speed (m/s) of the ball across the release direction; it rises through zero at release."""
     b = ball(t, s, p)
     return b.vx * jnp.sin(p.angle) - b.vy * jnp.cos(p.angle)
 
 
 def _pull(p: Trebuchet, s: Swing, arm: Scalar, push) -> Scalar:
-    """Sling tension, N, from the arm's angular acceleration and the ground's push: Newton's law along the sling."""
+    """The tension (N) of the sling by Newton's law, from the arm's angular acceleration and the ground's force."""
     ax = p.l_long * (s.arm.sin * arm + s.arm.cos * s.arm_rate**2)
     ay = p.l_long * (-s.arm.cos * arm + s.arm.sin * s.arm_rate**2)
     outward = ax * s.sling.cos + ay * s.sling.sin - p.l_sling * s.sling_rate**2
@@ -219,23 +221,26 @@ def _pull(p: Trebuchet, s: Swing, arm: Scalar, push) -> Scalar:
 
 
 def swing_tension(t, s: Swing, p: Trebuchet) -> Scalar:
-    """Tension of the sling while the ball swings, N; below zero a real sling is slack."""
+    """The tension (N) of the sling while the ball swings; below zero a real sling is slack."""
     return _pull(p, s, swing(t, s, p).arm_rate, 0.0)
 
 
 def slide_tension(t, s: Slide, p: Trebuchet) -> Scalar:
-    """Tension of the sling while the ball slides, N."""
+    """The tension (N) of the sling while the ball slides."""
     slope, push = _slide(s, p)
     return _pull(p, sliding_as_swing(t, s, p), slope.arm_rate, push)
 
 
 def clearance(t, s: Slide | Swing, p: Trebuchet) -> Scalar:
-    """Height of the weight's centre over the ground, m."""
+    """The height (m) of the weight's centre over the ground."""
     return p.h_pivot + p.l_short * s.arm.sin + p.l_weight * s.hanger.sin
 
 
 def flight(t, s: Flight, p: Trebuchet) -> Flight:
-    """Time derivative of the flying ball: gravity, and quadratic drag against the moving air."""
+    """Time derivative of the flying ball: gravity, and quadratic drag in the moving air.
+
+    v' = -g e_y - k |u| u,    u = v - wind e_x,    k = rho Cd pi diameter^2 / (8 m_proj)
+    """
     k = p.rho * p.Cd * jnp.pi * p.diameter**2 / (8 * p.m_proj)
     ux = s.vx - p.wind
     drag = k * jnp.sqrt(ux**2 + s.vy**2)
@@ -243,7 +248,7 @@ def flight(t, s: Flight, p: Trebuchet) -> Flight:
 
 
 def energy(t, s: Swing, p: Trebuchet) -> tuple[Scalar, Scalar]:
-    """Kinetic and potential energy of arm, weight and ball while they swing, J."""
+    """Kinetic and potential energy (J) of arm, weight and ball while they swing; the latter is zero at the pivot."""
     I0, I1, I2, K1, K2, moment = _inertia(p)
     cos_ah, _ = _difference(s.arm, s.hanger)
     cos_as, _ = _difference(s.arm, s.sling)

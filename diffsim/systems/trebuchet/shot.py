@@ -1,4 +1,4 @@
-"""A throw of the trebuchet: slide, swing and flight joined by their events."""
+"""A throw of the trebuchet: slide, swing and flight, joined by their events."""
 
 import enum
 from itertools import pairwise
@@ -73,10 +73,19 @@ _EXPLANATIONS = (
 
 
 class Throw(NamedTuple):
-    """What one throw did. Times in s from rest, positions in m from the pivot's foot, speeds in m/s.
+    """The result of one throw. What belongs to an event that did not happen is NaN.
 
-    Numbers of what was never reached are NaN. `tension` and `clearance` are the least sling tension (N) and the
-    least height of the weight over the ground (m) on the way; they are not differentiated.
+    Attributes:
+        range: The distance of the impact from the foot of the pivot, in m.
+        t_liftoff: The time from rest at which the ball lifts off the ground, in s.
+        t_release: The time of the release, in s.
+        t_impact: The time of the impact, in s.
+        v_release: The speed of the ball at the release, in m/s.
+        release: The state of the ball at the release.
+        impact: The state of the ball at the impact.
+        tension: The least tension of the sling, in N; without derivative.
+        clearance: The least height of the weight over the ground, in m; without derivative.
+        status: The ThrowStatus.
     """
 
     range: Scalar
@@ -91,7 +100,9 @@ class Throw(NamedTuple):
     status: Count
 
 
-class _Chain(NamedTuple):
+class _Phases(NamedTuple):
+    """The results of the three phases."""
+
     slide: PhaseResult
     swing: PhaseResult
     flight: PhaseResult
@@ -100,52 +111,58 @@ class _Chain(NamedTuple):
 def start(p: Trebuchet) -> Slide:
     """The machine at rest with the sling's end on the ground; level if the pivot is too high for that."""
     sine = p.h_pivot / p.l_long
-    # The inner choice keeps the derivative finite where the machine is impossible.
+    # This keeps the derivative finite for a machine that cannot exist.
     sine = jnp.where(sine < 1, sine, 0.0)
     zero = jnp.zeros_like(sine)
     arm, down = Direction(jnp.sqrt(1 - sine**2), sine), Direction(zero, zero - 1)
     return Slide(arm, down, zero, zero)
 
 
-def _chain(p: Trebuchet, check=False, mode: Mode = "auto", **options) -> _Chain:
-    """The three phases one after the other; a phase whose start is undefined is NaN throughout."""
-    bare = lambda phase: phase if check else Phase(phase.field, phase.events)
+def _integrate_phases(p: Trebuchet, check=False, mode: Mode = "auto", **options) -> _Phases:
+    """The three phases one after the other; a phase whose initial state is undefined is NaN."""
+    checked = lambda phase: phase if check else Phase(phase.field, phase.events)
     longest = 10 * jnp.sqrt(lax.stop_gradient(p.l_long / p.g))
-    # A first step of the machine's own scale: none has to be found.
+    # The machine's size gives the scale of the first step, which then need not be estimated.
     options = {"dt0": longest / 200, **options, "mode": mode}
-    # In forward mode each phase carries the tangents of only those parameters that matter up to its end.
-    serve = forward_mode if mode == "forward" else lambda function: function
+    # In forward mode each phase carries only the tangents of the parameters that matter up to its end.
+    differentiated = forward_mode if mode == "forward" else lambda function: function
 
-    @serve
+    @differentiated
     def lift_off(p):
-        return integrate_phase(bare(_SLIDING), 0.0, start(p), p, t1=longest, **options)
+        return integrate_phase(checked(_SLIDING), 0.0, start(p), p, t1=longest, **options)
 
-    @serve
+    @differentiated
     def release(p):
-        sliding = lift_off(_held(p, "angle"))
-        return sliding, integrate_phase(bare(_SWINGING), sliding.t, sliding.next_y, p, t1=2 * longest, **options)
+        sliding = lift_off(_with_constant(p, "angle"))
+        return sliding, integrate_phase(checked(_SWINGING), sliding.t, sliding.next_y, p, t1=2 * longest, **options)
 
-    sliding, swinging = release(_held(p, "wind", "rho", "Cd", "diameter"))
+    sliding, swinging = release(_with_constant(p, "wind", "rho", "Cd", "diameter"))
     landing = lax.stop_gradient(swinging.t) + 1e4
     flying = integrate_phase(_FLYING, swinging.t, swinging.next_y, p, t1=landing, **options)
-    return _Chain(sliding, swinging, flying)
+    return _Phases(sliding, swinging, flying)
 
 
-def _held(p: Trebuchet, *names: str) -> Trebuchet:
-    """The machine with some parameters held constant."""
+def _with_constant(p: Trebuchet, *names: str) -> Trebuchet:
+    """The machine without derivatives with respect to some of its parameters."""
     return replace(p, {name: lax.stop_gradient(getattr(p, name)) for name in names})
 
 
 def throw(
     p: Trebuchet, *, check: bool = True, stepsize_controller=EXACT, solver: dfx.AbstractSolver = SOLVER, **options
 ) -> Throw:
-    """One throw: range, times, release and impact, and how it went.
+    """One throw: range, times, release and impact, and how it ended.
 
-    `check=False` leaves out tension and clearance (NaN then, and no SLACK or GROUNDED), which halves the work.
-    `options` are those of `integrate_phase` (`mode="forward"` for the fastest derivatives). With the default controller
-    ranges are accurate to 1e-9 relative, with `FAST` to 1e-6.
+        jax.grad(lambda p: throw(p).range)(Trebuchet())
+
+    Args:
+        p: The machine.
+        check: Whether to compute tension and clearance. Without, they are NaN, SLACK and GROUNDED are not reported, and
+            the work is halved.
+        stepsize_controller: With the default the relative error of the range is 1e-9, with `FAST` 1e-6.
+        solver: A solver of diffrax.
+        options: Further options of `integrate_phase`; `mode="forward"` for the fastest derivatives.
     """
-    c = _chain(p, check=check, stepsize_controller=stepsize_controller, solver=solver, **options)
+    c = _integrate_phases(p, check=check, stepsize_controller=stepsize_controller, solver=solver, **options)
     release, impact = c.swing.next_y, c.flight.y
     possible = p.h_pivot < p.l_long
     landed = possible & (c.flight.status == Status.FINISHED)
@@ -166,17 +183,18 @@ def throw(
 
 
 def _reached(phase: PhaseResult, possible) -> Scalar:
+    """The time of the event that ends a phase; NaN if it did not happen."""
     return defined(possible & (phase.status == Status.FINISHED), phase.t)
 
 
-def _status(p: Trebuchet, c: _Chain, tension, clearance) -> Count:
+def _status(p: Trebuchet, c: _Phases, tension, clearance) -> Count:
     """The first thing that went wrong, else whether the throw was physical."""
-    begun = start(p)
+    initial = start(p)
     missed = lambda phase: phase.status == Status.EVENT_NOT_FOUND
     failed = lambda phase: phase.status != Status.FINISHED
     cases = [
         (p.h_pivot >= p.l_long, ThrowStatus.STARTS_TOO_HIGH),
-        (m.ground_push(0.0, begun, p) <= 0, ThrowStatus.LIFTS_AT_START),
+        (m.ground_push(0.0, initial, p) <= 0, ThrowStatus.LIFTS_AT_START),
         (missed(c.slide) | (c.slide.status == Status.NON_FINITE), ThrowStatus.NEVER_LIFTS),
         (failed(c.slide), ThrowStatus.FAILED),
         (missed(c.swing), ThrowStatus.NEVER_RELEASES),
@@ -193,7 +211,7 @@ def _status(p: Trebuchet, c: _Chain, tension, clearance) -> Count:
 
 
 class Drawing(NamedTuple):
-    """Times (s) and points to draw then, each of shape (frames, 2): m from the pivot's foot."""
+    """Times (s), and the points to draw at each of them, in m from the foot of the pivot."""
 
     t: Float[Array, " frames"]
     pivot: Float[Array, "frames 2"]
@@ -204,33 +222,38 @@ class Drawing(NamedTuple):
 
 
 def drawing(p: Trebuchet, result: Throw, frames: int = 40) -> Drawing:
-    """Where the parts of the machine and the ball are during a throw that landed; the arm rests after the release.
+    """The positions of the machine's parts and of the ball during a throw that landed; the arm rests after the release.
 
-    One frame at the start, then as many as `frames` for each phase, evenly: 0 is rest, `frames` lift-off, twice and
-    three times `frames` release and impact. Each phase is followed by equal steps of Tsit5 from one frame to the next:
-    with 40 of them that is good to a millimetre.
+    Frame 0 is the start, frame `frames` the lift-off, `2 * frames` the release and `3 * frames` the impact, and the
+    frames of a phase are evenly spaced in time. From one frame to the next the motion is one step of Tsit5.
+
+    Args:
+        p: The machine.
+        result: Its throw.
+        frames: The number of frames of each phase. With 40 the error is below a millimetre.
     """
     phases = jnp.stack([jnp.zeros_like(result.range), result.t_liftoff, result.t_release, result.t_impact])
     ts = [jnp.linspace(t0, t1, frames + 1) for t0, t1 in pairwise(phases)]
 
-    def follow(field, state, t0, t1):
+    def simulate(field, state, t0, t1):
         step = lambda state, _: zero_order_hold(field, state, p, (t1 - t0) / frames)
         return rollout(step, state, length=frames)
 
-    begun, as_swing = start(p), jax.vmap(lambda s: m.sliding_as_swing(0.0, s, p))
-    lifting, slides = follow(m.slide, begun, *phases[:2])
-    released, swings = follow(m.swing, m.sliding_as_swing(0.0, lifting, p), *phases[1:3])
-    _, flights = follow(m.flight, result.release, *phases[2:])
-    rest = jax.tree.map(lambda x: jnp.broadcast_to(x, (frames, *x.shape)), released)
-    first = jax.tree.map(lambda x: x[None], begun)
+    initial, as_swing = start(p), jax.vmap(lambda s: m.sliding_as_swing(0.0, s, p))
+    at_liftoff, slides = simulate(m.slide, initial, *phases[:2])
+    at_release, swings = simulate(m.swing, m.sliding_as_swing(0.0, at_liftoff, p), *phases[1:3])
+    _, flights = simulate(m.flight, result.release, *phases[2:])
+    rest = jax.tree.map(lambda x: jnp.broadcast_to(x, (frames, *x.shape)), at_release)
+    first = jax.tree.map(lambda x: x[None], initial)
     machine = [as_swing(first), as_swing(slides), swings, rest]
     machine = jax.tree.map(lambda *parts: jnp.concatenate(parts), *machine)
-    carried = jax.vmap(lambda s: m.ball(0.0, s, p))(machine)
-    balls = jax.tree.map(lambda a, b: jnp.concatenate([a[: 2 * frames + 1], b]), carried, flights)
+    in_sling = jax.vmap(lambda s: m.ball(0.0, s, p))(machine)
+    balls = jax.tree.map(lambda a, b: jnp.concatenate([a[: 2 * frames + 1], b]), in_sling, flights)
     return _points(p, jnp.concatenate([ts[0], ts[1][1:], ts[2][1:]]), machine, balls)
 
 
 def _points(p: Trebuchet, ts, swings: Swing, balls: Flight) -> Drawing:
+    """The points to draw, from the states of machine and ball."""
     along = lambda direction, length: length * jnp.stack(direction, axis=-1)
     pivot = jnp.broadcast_to(jnp.stack([jnp.zeros_like(p.h_pivot), p.h_pivot]), (ts.shape[0], 2))
     hinge = pivot + along(swings.arm, p.l_short)
