@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from .._errors import InputError
-from .ridders import CHUNK, natural_size
+from .sweep import CHUNK, natural_size
 
 Scheme: TypeAlias = Literal["forward", "backward", "central", "richardson"]
 

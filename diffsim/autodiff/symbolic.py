@@ -54,7 +54,7 @@ def to_jax(expression: Any, *names: str) -> Callable[..., Any]:
     sympy = extra("sympy", "symbolic")
     symbols = {str(s): s for part in sympy.flatten([expression]) for s in sympy.sympify(part).free_symbols}
     if unknown := sorted(set(symbols) - set(names)):
-        raise InputError(f"the expression has {', '.join(unknown)} beside {', '.join(names)}: name every symbol")
+        raise InputError(f"the expression has {', '.join(unknown)}, not among {', '.join(names)}: name every symbol")
     arguments = [symbols.get(name, sympy.Symbol(name)) for name in names]
     return sympy.lambdify(arguments, expression, modules="jax", cse=True)
 

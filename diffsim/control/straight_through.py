@@ -39,9 +39,9 @@ straight_through_clip.defvjp(_clip_forward, _clip_backward)
 def straight_through_sign(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """1 where `x` is above zero and -1 elsewhere, with the gradient of the identity within +-1.
 
-    It is for actuators that can only apply their full force to either side: the simulation has the discontinuous control of the
-    machine, and yet the policy has a gradient. Beyond +-1 the gradient is zero where a descent step leads outwards, as
-    in `straight_through_clip`. Reverse mode only.
+    It is for actuators that can only apply their full force to either side: the simulation has the discontinuous
+    control of the machine, and yet the policy has a gradient. Beyond +-1 the gradient is zero where a descent step
+    leads outwards, as in `straight_through_clip`. Reverse mode only.
 
     Args:
         x: The command, any shape.

@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from .._jax.source_lines import first_line
 from ..autodiff.inputs import Inputs
-from ..autodiff.ridders import CHUNK, Sweep, batched, step_sizes, sweep
+from ..autodiff.sweep import CHUNK, Sweep, batched, step_sizes, sweep
 from .directions import ALL_ENTRIES, Probes, tangent
 
 MAX_INPUTS_PER_BATCH = 2**24
@@ -64,7 +64,7 @@ def forward_slopes(inputs: Inputs, probes: Probes, *, jit: bool) -> tuple[np.nda
 
 
 def difference_samples(inputs: Inputs, probes: Probes, steps: np.ndarray, *, jit: bool) -> Sweep:
-    """The function's values along all probes at the given steps (see `ridders.sweep`).
+    """The function's values along all probes at the given steps (see `sweep`).
 
     A function that raises far from its point, such as a solve that exceeds its number of steps there, is tried at the
     smaller steps alone. If it raises there too, all values are NaN.

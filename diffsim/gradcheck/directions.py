@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ..autodiff.ridders import natural_size
+from ..autodiff.sweep import natural_size
 
 ALL_ENTRIES = -1
 """The entry of a probe that moves all entries of its leaf at once."""

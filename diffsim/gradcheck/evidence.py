@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..autodiff.inputs import Inputs
-from ..autodiff.ridders import Slope, Sweep, ridders
+from ..autodiff.ridders import Slope, ridders
+from ..autodiff.sweep import Sweep
 from .directional import slopes_along
 from .directions import Probes
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..autodiff.ridders import Sweep
+from ..autodiff.sweep import Sweep
 from .directions import ALL_ENTRIES
 from .evidence import Evidence
 from .verdict import Row, row_of

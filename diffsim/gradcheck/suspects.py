@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 
 from .._jax.equations import all_equations, casts_coarser, casts_coarser_inside
 from .._jax.program import Operation, Program, Stuck, join, program_of, trace
 from .._jax.step_into import inside_inputs, steps
 from ..autodiff.inputs import Inputs
-from ..autodiff.ridders import directional_difference, natural_size
-from ..graph.operation_derivatives import is_inexact, live_slots, operation_vjp
+from ..graph.operation_derivatives import is_inexact, live_slots
+from .rule_check import rule_is_right
 
 CUTS = {
     "stop_gradient": "stops the derivative",
@@ -162,44 +161,6 @@ def _judge(operation: Operation, operands, active: Sequence[bool], live: Sequenc
     if name in COMPARISONS:
         return "comparison", "compares: nothing is known of how the outcome would change"
     if operation.kind.startswith("custom_"):
-        wrong = live is not None and any(live) and not _rule_is_right(operation, operands, live)
-        return ("rule", "its own rule is wrong here") if wrong else ("", "")
+        wrong = live is not None and any(live) and not rule_is_right(operation, operands, live)
+        return ("rule", "its derivative rule is wrong here") if wrong else ("", "")
     return (name, CUTS[name]) if name in CUTS else ("", "")
-
-
-def _rule_is_right(operation: Operation, operands: Sequence[Any], live: Sequence[bool]) -> bool:
-    """Whether the derivative rule of a function agrees with differences, along random directions.
-
-    True also where that cannot be tried, since there is then no evidence against the rule.
-    """
-    try:
-        return _agrees_with_differences(operation, operands, live)
-    except Exception:  # any kind: a user's derivative rule, and what it calls, may raise anything
-        return True
-
-
-def _agrees_with_differences(operation: Operation, operands: Sequence[Any], live: Sequence[bool]) -> bool:
-    """Whether the product of the Jacobian with random cotangents and directions is that of differences."""
-    chosen = [k for k, x in enumerate(operands) if live[k] and is_inexact(x) and np.size(x)]
-    if not chosen:
-        return True
-    random = np.random.default_rng(0)
-    signs = [random.choice([-1.0, 1.0], np.shape(operands[k])) for k in chosen]
-    directions = [jnp.asarray(sign * natural_size(operands[k])) for sign, k in zip(signs, chosen, strict=True)]
-    outputs = operation.call(*operands)
-    weights = [jnp.asarray(random.standard_normal(np.shape(x)), x.dtype) if is_inexact(x) else None for x in outputs]
-
-    def weighted(values):
-        arguments = list(operands)
-        for k, value in zip(chosen, values, strict=True):
-            arguments[k] = value
-        pairs = zip(operation.call(*arguments), weights, strict=True)
-        return sum(jnp.sum(x * w) for x, w in pairs if w is not None)
-
-    cotangents = [jnp.zeros_like(x) if w is None else w for x, w in zip(outputs, weights, strict=True)]
-    gradients = operation_vjp(operation, operands, cotangents, live)
-    slope = sum(float(jnp.sum(gradients[k] * d)) for k, d in zip(chosen, directions, strict=True))
-    difference = directional_difference(weighted, [jnp.asarray(operands[k]) for k in chosen], directions)
-    eps = max(float(jnp.finfo(operands[k].dtype).eps) for k in chosen)
-    allowed = 2 * difference.error + max(1e-6, 100 * eps) * np.fmax(abs(slope), abs(difference.value))
-    return bool(abs(slope - difference.value) <= allowed)

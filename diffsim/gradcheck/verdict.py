@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from ..autodiff.ridders import Sweep
+from ..autodiff.sweep import Sweep
 from .directions import ALL_ENTRIES
 from .evidence import Evidence
 

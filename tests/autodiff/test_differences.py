@@ -6,14 +6,8 @@ import numpy as np
 import pytest
 
 from diffsim._errors import InputError
-from diffsim.autodiff.ridders import (
-    directional_difference,
-    natural_size,
-    partial_difference,
-    ridders,
-    step_sizes,
-    sweep,
-)
+from diffsim.autodiff.ridders import directional_difference, partial_difference, ridders
+from diffsim.autodiff.sweep import natural_size, step_sizes, sweep
 
 FUNCTIONS = {
     "exp": jnp.exp,

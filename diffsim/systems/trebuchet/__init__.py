@@ -2,6 +2,8 @@
 
 from .aiming import Aim as Aim
 from .aiming import aim as aim
+from .frames import Drawing as Drawing
+from .frames import drawing as drawing
 from .machine import Direction as Direction
 from .machine import Flight as Flight
 from .machine import Slide as Slide
@@ -13,8 +15,6 @@ from .machine import slide as slide
 from .machine import swing as swing
 from .shot import EXACT as EXACT
 from .shot import FAST as FAST
-from .shot import Drawing as Drawing
 from .shot import Throw as Throw
 from .shot import ThrowStatus as ThrowStatus
-from .shot import drawing as drawing
 from .shot import throw as throw
