@@ -62,7 +62,7 @@ def judge_with_tighter_solves(
     *,
     jit: bool,
 ) -> list[Row]:
-    """The rows, of which those "agree" that agree once the function's solves have tighter tolerances.
+    """The rows, with the verdict "agrees" for those that agree once the function's solves have tighter tolerances.
 
     A derivative of a solve is taken along the steps that were made, while differences see these steps change. Either
     is the derivative of the exact solution up to the solver's error, so that both converge to the same number as the
@@ -89,7 +89,7 @@ def judge_with_tighter_solves(
 def _evidence_of_tighter_solves(
     inputs: Inputs, probes: Probes, evidence: Sequence[Evidence], factor: float, *, jit: bool
 ) -> list[Evidence] | None:
-    """The evidence with `factor` times the tolerances; None if they do not change the value, or it cannot be had."""
+    """The evidence with `factor` times the tolerances; None if these do not change the value or the function raises."""
     modes, steps = list(evidence[0].modes), evidence[0].points.steps
     steps = steps[len(steps) // 4 :]  # far from the point a solve may take too many steps for a tighter tolerance
     try:

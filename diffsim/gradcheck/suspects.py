@@ -78,7 +78,7 @@ def search(inputs: Inputs) -> Callable[[int], list[Suspect]]:
 
 
 def narrows(inputs: Inputs) -> bool:
-    """Whether anything in the function is cast to a coarser number format."""
+    """Whether anything in the function is cast to a number format with fewer digits."""
     return any(map(casts_coarser, all_equations(trace(inputs.call, inputs.leaves).jaxpr)))
 
 

@@ -73,9 +73,9 @@ def computational_graph(
 
     Equal expressions are one node. Loops and functions with a derivative rule of their own are always one node.
 
-        graph = ds.computational_graph(lambda x, y: jnp.sin(x / y) * y, 1.5, 0.5)
+        graph = ds.computational_graph(lambda x1, x2: jnp.sin(x1 / x2) * x2, 1.5, 0.5)
         print(graph)
-        graph["x"].adjoint  # the derivative with respect to x
+        graph["x1"].adjoint  # the derivative with respect to x1
 
     Args:
         f: A function of `args` that returns one number.

@@ -96,6 +96,7 @@ class _Inertia(NamedTuple):
 
 
 def _inertia(p: Trebuchet) -> _Inertia:
+    """The constants of the equations of motion."""
     return _Inertia(
         I0=p.m_weight * p.l_short**2 + p.m_proj * p.l_long**2 + p.m_arm * p.d_cg**2 + p.I_arm,
         I1=p.m_weight * p.l_weight**2 + p.I_weight,
