@@ -36,7 +36,8 @@ class Worst(NamedTuple):
     """
 
     path: str
-    index: tuple[int, ...] | str | None
+    # The field hides the method of tuples of the same name, which nothing uses here.
+    index: tuple[int, ...] | str | None  # pyright: ignore[reportIncompatibleMethodOverride]
     disagreement: float
 
 
