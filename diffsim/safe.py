@@ -2,7 +2,7 @@
 
 Values and derivatives are those of the mathematical functions, except at the arguments that each docstring names. The
 functions replace such an argument before they compute with it, since in the backward pass a later choice would multiply
-an infinite derivative by zero.
+an infinite derivative by zero. NaN stays NaN, in value and derivative, so that a failure remains visible.
 """
 
 import jax.numpy as jnp
@@ -13,8 +13,8 @@ Real = Float[ArrayLike, "..."]
 
 def sqrt(x: Real) -> Float[Array, "..."]:
     """The square root; 0 with derivative 0 for x <= 0."""
-    defined = jnp.asarray(x) > 0
-    return jnp.where(defined, jnp.sqrt(jnp.where(defined, x, 1.0)), 0.0)
+    outside = jnp.asarray(x) <= 0
+    return jnp.where(outside, 0.0, jnp.sqrt(jnp.where(outside, 1.0, x)))
 
 
 def norm(x: Real, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Float[Array, "..."]:
@@ -38,14 +38,13 @@ def atan2(y: Real, x: Real) -> Float[Array, "..."]:
 def power(x: Real, exponent: Real) -> Float[Array, "..."]:
     """`x ** exponent` for x > 0, and 0 with derivatives 0 for x <= 0."""
     x, exponent = jnp.broadcast_arrays(jnp.asarray(x), jnp.asarray(exponent))
-    defined = x > 0
-    return jnp.where(defined, jnp.power(jnp.where(defined, x, 1.0), exponent), 0.0)
+    outside = x <= 0
+    return jnp.where(outside, 0.0, jnp.power(jnp.where(outside, 1.0, x), exponent))
 
 
 def log(x: Real, floor: float = 1e-30) -> Float[Array, "..."]:
     """The natural logarithm for x > floor, and log(floor) with derivative 0 for x <= floor."""
-    defined = jnp.asarray(x) > floor
-    return jnp.log(jnp.where(defined, x, floor))
+    return jnp.log(jnp.where(jnp.asarray(x) <= floor, floor, x))
 
 
 def divide(numerator: Real, denominator: Real) -> Float[Array, "..."]:

@@ -191,10 +191,10 @@ def test_free_numbers_grow_with_the_parameter():
 @pytest.mark.parametrize(
     ("cart", "message"),
     [
-        ({"mass": 10.0}, r"mass starts at its bound \(10\.0 kg\): start it between 0\.1 and 10"),
-        ({"friction": 0.0}, r"friction starts at its bound \(0\.0 N s/m\): start it between 0 and inf"),
-        ({"slope": 0.0}, r"slope starts at its bound"),
-        ({"gains": [0.5, 1.0, 0.5]}, r"gains starts at its bound"),
+        ({"mass": 10.0}, r"mass starts at or beyond its bound \(10\.0 kg\): start it between 0\.1 and 10"),
+        ({"friction": 0.0}, r"friction starts at or beyond its bound \(0\.0 N s/m\): start it between 0 and inf"),
+        ({"slope": 0.0}, r"slope starts at or beyond its bound"),
+        ({"gains": [0.5, 1.0, 0.5]}, r"gains starts at or beyond its bound"),
     ],
     ids=lambda x: "" if isinstance(x, str) else next(iter(x)),
 )

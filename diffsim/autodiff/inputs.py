@@ -84,6 +84,8 @@ def scalar_format(inputs: Inputs, *, jit: bool) -> Any:
     except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:
         raise InputError(f"f cannot be compiled ({first_line(error)}): pass jit=False") from error
     except TypeError as error:
+        if "not a valid JAX type" not in str(error):
+            raise  # an error inside the function
         raise InputError(f"f must return one number: {first_line(error)}") from error
     described = jax.tree.map(lambda leaf: f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}", value)
     if not isinstance(described, str):

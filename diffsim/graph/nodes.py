@@ -1,5 +1,6 @@
 """The nodes of a computational graph, made from the operations of a program that has run."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -51,14 +52,19 @@ class SlotValues(NamedTuple):
 
 
 def nodes_of(program: Program, input_names: list[str], known: SlotValues) -> list[Node]:
-    """The nodes of a program, the inputs first and the result last; constants are not among them."""
+    """The nodes of a program, the inputs first and the result last; constants are not among them.
+
+    The result is called "y", or "result" if an input is called that.
+    """
     used = {slot for operation in program.operations for slot in operation.operands} | set(program.results)
     computed = [slot for operation in program.operations for slot in operation.outputs if slot in used]
     result = program.results[0]
     names = dict(zip(program.inputs, input_names, strict=True))
-    names |= {slot: f"v{number}" for number, slot in enumerate(computed, start=1)}
+    unused = (name for number in itertools.count(1) if (name := f"v{number}") not in input_names)
+    names |= {slot: next(unused) for slot in computed}
+    last = "y" if "y" not in input_names else "result"
     if result in computed:
-        names[result] = "y"
+        names[result] = last
     shares = _shares(program, names, known)
     host = lambda x: None if x is None else np.asarray(x)
     numbers = lambda slot: (
@@ -78,8 +84,8 @@ def nodes_of(program: Program, input_names: list[str], known: SlotValues) -> lis
     if result not in computed:  # the function returns an input or a constant
         parents = (names[result],) if result in names else ()
         text = parents[0] if parents else _constant(known.values[result])
-        nodes.append(Node("y", text, parents, *numbers(result), "", ""))
-    return sorted(nodes, key=lambda node: node.name == "y")
+        nodes.append(Node(last, text, parents, *numbers(result), "", ""))
+    return sorted(nodes, key=lambda node: node.name == last)
 
 
 def _shares(program: Program, names: dict[Slot, str], known: SlotValues) -> dict[Slot, list[tuple[str, np.ndarray]]]:

@@ -57,7 +57,7 @@ def _map_bounded(model: Model, transform: Callable[[Parameter], Array]) -> Model
 def _to_unbounded(entry: Parameter) -> Array:
     path, x, unit, (low, high) = entry
     if not is_tracer(x) and bool(jnp.any((x <= low) | (x >= high))):
-        raise InputError(f"{path} starts at its bound ({x} {unit}): start it between {low:g} and {high:g}")
+        raise InputError(f"{path} starts at or beyond its bound ({x} {unit}): start it between {low:g} and {high:g}")
     if np.isinf(high):
         return jnp.log(x - low)
     if np.isinf(low):

@@ -182,3 +182,11 @@ def test_seed_decides():
     one, same, other = (check_gradients(f, (x,), seed=seed) for seed in (0, 0, 1))
     assert one == same
     assert one.rows[0].index != other.rows[0].index
+
+
+def test_an_error_inside_the_function_is_its_own():
+    """It is not said to be one of what the function returns."""
+    with pytest.raises(InputError, match="f must return one number"):
+        check_gradients(lambda x: "text", (jnp.array(1.0),))
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        check_gradients(lambda x: jnp.sin(x, wrong=1), (jnp.array(1.0),))

@@ -168,3 +168,11 @@ def test_stage_graph_has_the_chain_rule():
     assert "12x12 float64" in str(graph)
     with pytest.raises(InputError, match="'blur' returns 12x12 float64: let the last stage return one number"):
         stage_graph({name: stages[name] for name in ("mix", "blur")}, x)
+
+
+def test_an_input_may_have_the_name_of_a_result():
+    """Then the result is called differently, and every name is that of one node."""
+    graph = computational_graph(lambda y, v1: jnp.sin(y) * v1, 0.3, 2.0)
+    assert [node.name for node in graph.nodes] == ["y", "v1", "v2", "result"]
+    assert float(graph["y"].adjoint) == pytest.approx(2.0 * np.cos(0.3))
+    assert [node.name for node in computational_graph(lambda y: y, 1.0).nodes] == ["y", "result"]
