@@ -1,6 +1,7 @@
-"""Modules that come with an extra of the installation, imported where they are used."""
+"""Other packages: their versions, and modules of the extras, which are imported where they are used."""
 
 import importlib
+from importlib import metadata
 from typing import Any
 
 from ._errors import InputError
@@ -12,3 +13,11 @@ def extra(module: str, name: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise InputError(f"{module} is not installed: pip install 'diffsim[{name}]'") from error
+
+
+def installed_version(package: str) -> str | None:
+    """The version of a package; None if it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

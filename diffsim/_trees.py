@@ -1,4 +1,4 @@
-"""Trees of arrays whose leading axes count the same things."""
+"""Trees of arrays: the paths of their leaves, and leading axes that count the same things."""
 
 from typing import Any
 
@@ -8,6 +8,11 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from ._errors import InputError
+
+
+def path_name(path) -> str:
+    """The path of a leaf as text, as in `policy.layers.0.weight`; empty for a tree that is one leaf."""
+    return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
 def is_real_array(leaf: Any) -> bool:

@@ -6,7 +6,7 @@ fallen stays as it fell, and costs as much until the end. The real environment o
 the right: there the sign of the force decides.
 
     python scenarios/cartpole.py                          train with 20 seeds, judge each in the real environment
-    python scenarios/cartpole.py evaluate --seeds 0:100   one policy; --policy RUN/policy.ckpt for one trained
+    python scenarios/cartpole.py evaluate --seeds 0:100   one policy; --policy RUN/policy.npz for one trained
     python scenarios/cartpole.py animate cartpole.gif
 
 Gymnasium judges: pip install "diffsim[scenarios]". Expected: 500.0, the maximum, on seeds 0 to 99 for every training
@@ -133,7 +133,7 @@ def train(
         returns = judge(policy, TEST)
         trained.append(policy)
         if number == seed:
-            ds.save(run.folder / "policy.ckpt", policy)
+            ds.save(run.folder / "policy.npz", policy)
         histories.append(history)
         scores.append(returns.mean())
         run.metric(seed=number, score=scores[-1], least=returns.min(), seconds=history.seconds, loss=history.loss[-1])
@@ -213,7 +213,7 @@ def evaluate(*, policy: cli.InFile | None = None, seeds: cli.Seeds = TEST, seed:
     """Judge one policy in the real environment.
 
     Args:
-        policy: policy.ckpt of a run; without it one is trained first.
+        policy: policy.npz of a run; without it one is trained first.
         seeds: of the environment's resets, FIRST:LAST without the last.
         seed: of the training, where one is trained.
     """
@@ -231,7 +231,7 @@ def animate(
 
     Args:
         out: the GIF to write.
-        policy: policy.ckpt of a run; without it one is trained first.
+        policy: policy.npz of a run; without it one is trained first.
         seed: of the training, where one is trained.
     """
     plot.save_animation(animation(policy_of(policy, seed)), out)

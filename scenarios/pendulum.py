@@ -9,7 +9,7 @@ optimum, and its value makes a horizon of three steps enough: `guided` trains so
     python scenarios/pendulum.py                          train with 6 seeds, judge each in the real environment
     python scenarios/pendulum.py guided                   train 3 with the optimum's value at the end of 3 steps
     python scenarios/pendulum.py optimum                  the optimum by dynamic programming, judged as the networks
-    python scenarios/pendulum.py evaluate --seeds 0:100   one policy; --policy RUN/policy.ckpt for one trained
+    python scenarios/pendulum.py evaluate --seeds 0:100   one policy; --policy RUN/policy.npz for one trained
     python scenarios/pendulum.py animate pendulum.gif
 
 Gymnasium judges: pip install "diffsim[scenarios]". Best possible on seeds 0 to 99: -132.97 on the grid. Expected: at
@@ -265,7 +265,7 @@ def animation(policy) -> report.Animation:
 def write_report(run, trained, scores, result, more) -> None:
     """The page and the checkpoint of the first policy: result, learning curves, torques, animation, stages."""
     policy, losses = trained[0][0], np.stack([history.loss for _, history in trained])
-    ds.save(run.folder / "policy.ckpt", policy)
+    ds.save(run.folder / "policy.npz", policy)
     page = report.Report("A pendulum swung up by a network", "Trained through the steps of the dynamics")
     page.settings(run.settings)
     page.table("Result in Gymnasium's Pendulum-v1, resets 0 to 99", ["quantity", "value"], list(result.items()))
@@ -300,7 +300,7 @@ def evaluate(*, policy: cli.InFile | None = None, seeds: cli.Seeds = TEST, seed:
     """Judge one policy in the real environment.
 
     Args:
-        policy: policy.ckpt of a run; without it one is trained first.
+        policy: policy.npz of a run; without it one is trained first.
         seeds: of the environment's resets, FIRST:LAST without the last.
         seed: of the training, where one is trained.
     """
@@ -316,7 +316,7 @@ def animate(
 
     Args:
         out: the GIF to write.
-        policy: policy.ckpt of a run; without it one is trained first.
+        policy: policy.npz of a run; without it one is trained first.
         seed: of the training, where one is trained.
     """
     plot.save_animation(animation(policy_of(policy, seed)), out)

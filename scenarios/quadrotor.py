@@ -8,7 +8,7 @@ target throughout the last 5 s of 10, from up to 2 m away, in winds of 3 m/s (st
 ground) with gusts of 2 m/s.
 
     python scenarios/quadrotor.py                                        train with 5 seeds, judge each in 1,000 winds
-    python scenarios/quadrotor.py evaluate --policy RUN/policy.ckpt --gust 3
+    python scenarios/quadrotor.py evaluate --policy RUN/policy.npz --gust 3
     python scenarios/quadrotor.py animate quadrotor.gif
 
 Expected: at least 99.9% of unseen winds for each training seed, after some 3 s of training.
@@ -165,7 +165,7 @@ def train(
         fine.append(int(np.sum(np.asarray(judge(policy, *test, parts=4)) < NEAR_TARGET)))
         trained.append(policy)
         if number == seed:
-            ds.save(run.folder / "policy.ckpt", policy)
+            ds.save(run.folder / "policy.npz", policy)
         losses.append(history.loss)
         run.metric(seed=number, good=good[-1], good_in_finer_steps=fine[-1], cpu_seconds=seconds[-1])
         run.say(f"seed {number}: {good[-1]} of {WINDS} winds after {seconds[-1]:.1f} s CPU")
@@ -234,7 +234,7 @@ def evaluate(
     """Judge one policy in 100 winds for each seed.
 
     Args:
-        policy: policy.ckpt of a run; without it one is trained first.
+        policy: policy.npz of a run; without it one is trained first.
         seeds: of the starts and winds, FIRST:LAST without the last.
         gust: standard deviation of the gusts, m/s.
         seed: of the training, where one is trained.
@@ -253,7 +253,7 @@ def animate(
 
     Args:
         out: the GIF to write.
-        policy: policy.ckpt of a run; without it one is trained first.
+        policy: policy.npz of a run; without it one is trained first.
         seed: of the training, where one is trained.
     """
     plot.save_animation(animation(policy_of(policy, seed)), out)

@@ -7,7 +7,7 @@ decisions. Success, in motion integrated to 1e-8: within 5 m of the spot, sinkin
 than 1 m/s, tilted by less than 0.1 rad, with fuel left. Straight above the spot the least fuel is known.
 
     python scenarios/rocket.py                                     train with 5 seeds, judge each on 1,000 starts
-    python scenarios/rocket.py evaluate --policy RUN/policy.ckpt   one policy on other starts
+    python scenarios/rocket.py evaluate --policy RUN/policy.npz   one policy on other starts
     python scenarios/rocket.py animate rocket.gif
 
 Expected: 99% of unseen starts for each training seed, on 1.08 times the least fuel, after some 15 s of CPU time each.
@@ -172,7 +172,7 @@ def train(*, seed: cli.Seed = 0, policies: cli.Count = 5, run: cli.ResumableRun)
         rows.append({**measured(trained[-1][0], starts), "cpu_seconds": seconds})
         run.metric(seed=number, **rows[-1])
         run.say(f"seed {number}: {rows[-1]['landings']} of {TESTS} starts after {seconds:.1f} s CPU")
-    ds.save(run.folder / "policy.ckpt", trained[0][0])
+    ds.save(run.folder / "policy.npz", trained[0][0])
     medians = {f"{name}_median": float(np.median([row[name] for row in rows])) for name in rows[0]}
     result = {"policies": policies, "landings_least": min(row["landings"] for row in rows), **medians}
     write_report(run, trained[0][0], np.stack([history.loss for _, history in trained]), result)
@@ -249,7 +249,7 @@ def evaluate(*, policy: cli.InFile | None = None, seeds: cli.Seeds = "0:10", see
     """Judge one policy from 100 starts for each seed.
 
     Args:
-        policy: policy.ckpt of a run; without it one is trained first.
+        policy: policy.npz of a run; without it one is trained first.
         seeds: of the starts, FIRST:LAST without the last.
         seed: of the training, where one is trained.
     """
@@ -264,7 +264,7 @@ def animate(
 
     Args:
         out: the GIF to write.
-        policy: policy.ckpt of a run; without it one is trained first.
+        policy: policy.npz of a run; without it one is trained first.
         seed: of the training, where one is trained.
     """
     plot.save_animation(animation(policy_of(policy, seed)), out)

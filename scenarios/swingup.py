@@ -7,7 +7,7 @@ and not at all at the end. Success is judged in motion integrated to 1e-9: from 
 within 0.2 rad of upright over the last 2 s of 10, and the cart on its track of 2.4 m to either side.
 
     python scenarios/swingup.py                                     train with 10 seeds, judge each
-    python scenarios/swingup.py evaluate --policy RUN/policy.ckpt   one policy on other starts
+    python scenarios/swingup.py evaluate --policy RUN/policy.npz   one policy on other starts
     python scenarios/swingup.py animate swingup.gif
 
 Expected: 64 of 64 starts for 10 of 10 training seeds, after some 5 s of training each.
@@ -164,7 +164,7 @@ def train(
         failed += int(jnp.sum(~solved))
         trained.append(policy)
         if number == seed:
-            ds.save(run.folder / "policy.ckpt", policy)
+            ds.save(run.folder / "policy.npz", policy)
         losses.append(history.loss)
         good.append(int(exact.sum()))
         parting.append(float(jnp.nanmedian(apart)))
@@ -238,7 +238,7 @@ def evaluate(*, policy: cli.InFile | None = None, seeds: cli.Seeds = "0:64", see
     """Judge one policy from hanging starts, one for each seed.
 
     Args:
-        policy: policy.ckpt of a run; without it one is trained first.
+        policy: policy.npz of a run; without it one is trained first.
         seeds: of the starts, FIRST:LAST without the last.
         seed: of the training, where one is trained.
     """
@@ -261,7 +261,7 @@ def animate(
 
     Args:
         out: the GIF to write.
-        policy: policy.ckpt of a run; without it one is trained first.
+        policy: policy.npz of a run; without it one is trained first.
         seed: of the training, where one is trained.
     """
     plot.save_animation(animation(policy_of(policy, seed)), out)

@@ -30,7 +30,7 @@ def trained(tmp_path_factory, cartpole):
 def test_two_seeds_reach_the_maximum_and_leave_a_whole_run(trained):
     result, run = trained
     assert result["at_500"] == 2
-    assert {"config.toml", "metrics.jsonl", "versions.json", "report.html", "figures", "policy.ckpt"} <= {
+    assert {"config.toml", "metrics.jsonl", "versions.json", "report.html", "figures", "policy.npz"} <= {
         path.name for path in run.iterdir()
     }
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
@@ -39,7 +39,7 @@ def test_two_seeds_reach_the_maximum_and_leave_a_whole_run(trained):
 @pytest.mark.slow
 def test_a_saved_policy_is_judged_as_it_was_trained(trained, tmp_path, cartpole):
     _, run = trained
-    done = cartpole("evaluate", "--policy", run / "policy.ckpt", "--seeds", "100:110", "--json", cwd=tmp_path)
+    done = cartpole("evaluate", "--policy", run / "policy.npz", "--seeds", "100:110", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
     assert (result["episodes"], result["at_500"], result["mean_score"]) == (10, 10, 500.0)
@@ -51,9 +51,9 @@ def test_a_saved_policy_is_judged_as_it_was_trained(trained, tmp_path, cartpole)
         (("evaluate", "--seeds", "100:0"), "seeds '100:0': give FIRST:LAST"),
         (("evaluate", "--seeds", "5:5"), "at least one seed"),
         (("evaluate", "--seeds", "five"), "seeds 'five'"),
-        (("evaluate", "--policy", "missing.ckpt"), "missing.ckpt"),
-        (("evaluate", "--policy", "text.ckpt"), "is no checkpoint of diffsim"),
-        (("evaluate", "--policy", "other.ckpt"), "is of another state"),
+        (("evaluate", "--policy", "missing.npz"), "missing.npz"),
+        (("evaluate", "--policy", "text.npz"), "is no checkpoint of diffsim"),
+        (("evaluate", "--policy", "other.npz"), "is of another state"),
         (("train", "--policies", "0"), "policies=0"),
         (("train", "--horizon", "0"), "horizon=0"),
         (("animate", "picture.png"), "picture.png"),
@@ -61,8 +61,8 @@ def test_a_saved_policy_is_judged_as_it_was_trained(trained, tmp_path, cartpole)
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
 )
 def test_bad_input_is_named_and_exits_with_2(words, message, tmp_path, command):
-    (tmp_path / "text.ckpt").write_text("weights")
-    ds.save(tmp_path / "other.ckpt", {"weights": np.zeros(3)})
+    (tmp_path / "text.npz").write_text("weights")
+    ds.save(tmp_path / "other.npz", {"weights": np.zeros(3)})
     code, _, complaint = command("cartpole", *words)
     assert code == 2
     assert message in complaint
@@ -72,9 +72,9 @@ def test_bad_input_is_named_and_exits_with_2(words, message, tmp_path, command):
 @pytest.mark.slow
 def test_a_policy_that_is_not_finite_is_refused(trained, tmp_path, cartpole):
     like = ds.BoundedMLP(4, -1.0, 1.0, width=24, depth=2, scale=np.ones(4), key=jr.key(0))
-    policy = ds.load(trained[1] / "policy.ckpt", like)
-    ds.save(tmp_path / "nan.ckpt", eqx.tree_at(lambda p: p.layers.layers[0].bias, policy, np.full(24, np.nan)))
-    done = cartpole("evaluate", "--policy", "nan.ckpt", cwd=tmp_path)
+    policy = ds.load(trained[1] / "policy.npz", like)
+    ds.save(tmp_path / "nan.npz", eqx.tree_at(lambda p: p.layers.layers[0].bias, policy, np.full(24, np.nan)))
+    done = cartpole("evaluate", "--policy", "nan.npz", cwd=tmp_path)
     assert done.returncode == 2
     assert "of the policy is not finite" in done.stderr
 

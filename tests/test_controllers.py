@@ -7,7 +7,7 @@ import pytest
 
 import diffsim as ds
 
-RUN = {"config.toml", "metrics.jsonl", "versions.json", "report.html", "figures", "policy.ckpt"}
+RUN = {"config.toml", "metrics.jsonl", "versions.json", "report.html", "figures", "policy.npz"}
 
 
 def result_of(done) -> dict:
@@ -47,7 +47,7 @@ def test_a_swing_up_succeeds_from_every_hanging_start_in_the_exact_motion(swung)
 
 @pytest.mark.slow
 def test_a_saved_swing_up_succeeds_from_other_starts(swung, tmp_path, scenario):
-    words = ("evaluate", "--policy", swung[1] / "policy.ckpt", "--seeds", "0:16", "--json")
+    words = ("evaluate", "--policy", swung[1] / "policy.npz", "--seeds", "0:16", "--json")
     result = result_of(scenario("swingup", *words, cwd=tmp_path))
     assert (result["starts"], result["good"], result["good_in_our_steps"]) == (16, 16, 16)
 
@@ -62,7 +62,7 @@ def test_a_quadrotor_stays_in_unseen_winds(flown):
 
 @pytest.mark.slow
 def test_stronger_gusts_carry_a_saved_quadrotor_farther(flown, tmp_path, scenario):
-    words = ("evaluate", "--policy", flown[1] / "policy.ckpt", "--seeds", "0:2", "--json")
+    words = ("evaluate", "--policy", flown[1] / "policy.npz", "--seeds", "0:2", "--json")
     calm, wild = (result_of(scenario("quadrotor", *words, "--gust", g, cwd=tmp_path)) for g in (0.5, 8.0))
     assert calm["share_within_half_a_metre"] == 1.0
     assert calm["median_distance_m"] < wild["median_distance_m"]
@@ -78,7 +78,7 @@ def test_a_rocket_lands_softly_on_little_more_than_the_least_fuel(landed):
 
 @pytest.mark.slow
 def test_a_saved_rocket_lands_from_other_starts(landed, tmp_path, scenario):
-    words = ("--policy", landed[1] / "policy.ckpt")
+    words = ("--policy", landed[1] / "policy.npz")
     result = result_of(scenario("rocket", "evaluate", *words, "--seeds", "0:2", "--json", cwd=tmp_path))
     assert result["starts"] == 200
     assert result["landings"] >= 195
@@ -91,21 +91,21 @@ def test_a_saved_rocket_lands_from_other_starts(landed, tmp_path, scenario):
     [
         ("swingup", ("train", "--policies", "0"), "policies=0"),
         ("swingup", ("evaluate", "--seeds", "9:3"), "seeds '9:3': give FIRST:LAST"),
-        ("swingup", ("evaluate", "--policy", "other.ckpt"), "is of another state"),
+        ("swingup", ("evaluate", "--policy", "other.npz"), "is of another state"),
         ("quadrotor", ("train", "--horizon", "0"), "horizon=0"),
-        ("quadrotor", ("evaluate", "--policy", "missing.ckpt"), "missing.ckpt"),
+        ("quadrotor", ("evaluate", "--policy", "missing.npz"), "missing.npz"),
         ("quadrotor", ("evaluate", "--gust", "-1"), "gust=-1.0: give a finite number, at least 0 and at most 1000"),
         ("rocket", ("train", "--policies", "0"), "policies=0"),
-        ("rocket", ("evaluate", "--policy", "other.ckpt"), "is of another state"),
+        ("rocket", ("evaluate", "--policy", "other.npz"), "is of another state"),
         ("rocket", ("evaluate", "--seeds", "9:3"), "seeds '9:3': give FIRST:LAST"),
-        ("quadrotor", ("animate", "picture.gif", "--policy", "other.ckpt"), "is of another state"),
+        ("quadrotor", ("animate", "picture.gif", "--policy", "other.npz"), "is of another state"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
 )
 def test_bad_input_is_named_and_exits_with_2(name, words, message, tmp_path, command):
-    ds.save(tmp_path / "other.ckpt", {"weights": np.zeros(3)})
+    ds.save(tmp_path / "other.npz", {"weights": np.zeros(3)})
     code, _, complaint = command(name, *words)
     assert code == 2
     assert message in complaint
     # A run folder may have been begun; nothing was made in it.
-    assert {path.name for path in tmp_path.rglob("*.*")} <= {"other.ckpt", "config.toml", "versions.json"}
+    assert {path.name for path in tmp_path.rglob("*.*")} <= {"other.npz", "config.toml", "versions.json"}

@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "systems": LOW | {"ode", "discrete"},
     "image": LOW | {"graph", "train", "optimize"},
     "viz": LOW | {"graph", "gradcheck", "control", "uncertainty"},
-    "app": {"_errors", "io"},
+    "app": {"_errors", "_extras", "io"},
     "testing": LOW | {"gradcheck"},
 }
 TOP = {"", "_public"}  # the package itself, and its list of names

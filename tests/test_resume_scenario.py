@@ -30,7 +30,7 @@ def killed(tmp_path_factory):
     command = [sys.executable, str(ROOT / "scenarios" / "cartpole.py"), *WORDS]
     process = subprocess.Popen(command, cwd=place, env=os.environ | own, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
-    while not list(place.glob("runs/cartpole/*/fit-1.ckpt")) and time.monotonic() < deadline:
+    while not list(place.glob("runs/cartpole/*/fit-1.npz")) and time.monotonic() < deadline:
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
@@ -52,7 +52,7 @@ def test_a_run_that_was_killed_goes_on_bit_for_bit(killed, tmp_path, scenario):
     folder = tmp_path / json.loads(whole.stdout.splitlines()[-1])["run"]
     assert lines(killed) == lines(folder)
     assert len(lines(killed)) == 3
-    assert (killed / "policy.ckpt").read_bytes() == (folder / "policy.ckpt").read_bytes()
+    assert (killed / "policy.npz").read_bytes() == (folder / "policy.npz").read_bytes()
 
 
 def test_a_folder_without_a_run_or_of_another_scenario_is_refused(killed, tmp_path, scenario):

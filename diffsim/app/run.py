@@ -6,12 +6,12 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from .._errors import InputError
+from .._extras import installed_version
 from ..io.files import check_path, clear_partial, partial_of, write_text, write_whole
 from ..io.json_encoding import plain
 from . import config
@@ -68,7 +68,7 @@ class ResumableRun(Run):
 
     def state(self, part: str = "fit") -> Path:
         """Returns the path of the checkpoint of a part of the run."""
-        return self.folder / f"{part}.ckpt"
+        return self.folder / f"{part}.npz"
 
     def metric(self, **values: Any) -> None:
         """Appends one JSON object to `metrics.jsonl`, or to the file that is to replace it."""
@@ -131,20 +131,12 @@ def new_run(root: Path, scenario: str, command: str, settings: Mapping[str, Any]
                 raise
             folder = folder.with_name(f"{stem}-{number}")
     write_text(folder / "config.toml", config.toml(settings))
-    about = {"scenario": scenario, "command": command} | _versions()
+    system = {"python": platform.python_version(), "platform": platform.platform()}
+    versions = {package: installed_version(package) for package in PACKAGES}
+    about = {"scenario": scenario, "command": command, **system, **versions}
     write_text(folder / "versions.json", json.dumps(about, indent=2) + "\n")
     return kind(folder, settings)
 
 
 def _lines(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
-
-
-def _versions() -> dict[str, str | None]:
-    found: dict[str, str | None] = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = None
-    return found

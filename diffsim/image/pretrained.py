@@ -1,21 +1,20 @@
 """The two chains that ship trained, and the parameters of chains in files."""
 
-import io
-import json
 from importlib import resources
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Literal, cast
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import msgspec
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._errors import InputError
-from ..io.files import write_whole
-from ..io.npz import Entry, read_arrays, read_headers
+from ..io.checkpoint import CheckpointContents, misfits, parse, read_bytes, write
+from ..io.leaves import Leaf
 from ..parameters import parameters, replace
 from .chain import Chain
 from .demosaicing.denoising_network import DenoisingDemosaic
@@ -29,9 +28,14 @@ from .stages.unsharp_mask import UnsharpMask
 from .stages.variance_stabilization import stabilize_variance, unstabilize_variance
 from .stages.white_balance import WhiteBalance
 
-LONGEST = 4000  # bytes of the text that names the task
-LAYERS, WIDEST = 16, 1024  # at most, of a network in a file
 WIDTHS = {"noisy": (32, 64), "demosaic": (18, 18)}
+
+
+class About(msgspec.Struct):
+    """What a file of parameters says of its chain: the task, and the channels between the layers of the network."""
+
+    task: Literal["noisy", "demosaic"]
+    widths: Annotated[tuple[Annotated[int, msgspec.Meta(ge=1, le=1024)], ...], msgspec.Meta(max_length=16)]
 
 
 def untrained(task: str, widths: tuple[int, ...] | None = None, *, key: PRNGKeyArray) -> Chain:
@@ -73,34 +77,28 @@ def with_noise_level(chain: Chain, noise: Noise | Float[Array, " 2"]) -> Chain:
 
 
 def save(path: Path | str, task: str, chain: Chain) -> Path:
-    """Writes the parameters of a chain in single precision, and returns the path."""
+    """Writes the parameters of a chain in single precision, as a checkpoint, and returns the path."""
     network = cast(DemosaicNetwork | DenoisingDemosaic, chain.stages["demosaic"])
-    about = json.dumps({"task": task, "widths": network.widths})
-    values: dict[str, Any] = {name: np.asarray(entry.value, np.float32) for name, entry in parameters(chain).items()}
-    return write_whole(Path(path), lambda out: np.savez_compressed(out, about=np.array(about), **values))
+    leaves = {name: Leaf(np.asarray(entry.value, np.float32)) for name, entry in parameters(chain).items()}
+    return write(path, leaves, {"task": task, "widths": network.widths})
 
 
 def load(path: Path | str) -> tuple[str, Chain]:
     """Returns the task and the chain in a file that `save` wrote.
 
-    Names, shapes and sizes are compared with those of the chain of the task before the parameters are unpacked.
-
     Raises:
-        InputError: for any other file.
+        InputError: For any other file. Names and shapes are compared with those of the chain of the task before the
+            chain is built.
     """
-    try:
-        return _load(Path(path).read_bytes())
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read, {error.strerror}") from error
+    return _chain(path, parse(path, read_bytes(path)))
 
 
 def trained(task: str) -> Chain:
     """Returns the chain of a task, "noisy" or "demosaic", with the parameters that ship with the package."""
     if task not in WIDTHS:
         raise InputError(f"task={task!r}: give one of {', '.join(WIDTHS)}")
-    return _load(resources.files("diffsim.image").joinpath("parameters", f"{task}.npz").read_bytes())[1]
+    file = resources.files("diffsim.image").joinpath("parameters", f"{task}.npz")
+    return _chain(file.name, parse(file.name, file.read_bytes()))[1]
 
 
 def load_for_task(task: str, path: Path | str | None) -> Chain:
@@ -117,32 +115,16 @@ def load_for_task(task: str, path: Path | str | None) -> Chain:
     return chain
 
 
-def _load(data: bytes) -> tuple[str, Chain]:
-    headers = read_headers(data)
-    task, widths = _about(data, headers.pop("about", None))
-    chain = untrained(task, widths, key=jr.key(0))
-    chain = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32) if eqx.is_inexact_array(x) else x, chain)
-    expected = {name: entry.value.shape for name, entry in parameters(chain).items()}
-    if headers.keys() != expected.keys():
-        raise InputError("the parameters are not those of this chain, as of another version; train again")
-    for name, (shape, dtype) in headers.items():
-        if shape != expected[name] or dtype != np.float32:
-            raise InputError(f"{name} has shape {shape} of {dtype}, expected {expected[name]} of float32; train again")
-    values = read_arrays(data)
-    return task, replace(chain, {name: values[name] for name in expected})
-
-
-def _about(data: bytes, entry: Entry | None) -> tuple[str, tuple[int, ...]]:
-    """The task and the widths of the chain in an archive."""
-    if entry is None or entry.shape or entry.dtype.kind != "U" or entry.dtype.itemsize > LONGEST:
-        raise InputError("holds no parameters of a chain: its task is missing")
+def _chain(path: Path | str, contents: CheckpointContents) -> tuple[str, Chain]:
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            about = json.loads(str(archive["about"]))
-        task, widths = about["task"], about["widths"]
-        valid = isinstance(task, str) and len(widths) <= LAYERS and all(type(n) is int and n <= WIDEST for n in widths)
-    except Exception as error:  # an archive can be damaged in many ways
-        raise InputError(f"holds no parameters of a chain ({type(error).__name__})") from error
-    if not valid:
-        raise InputError(f"holds no parameters of a chain: widths={widths!s:.80}, at most {LAYERS} up to {WIDEST}")
-    return task, tuple(widths)
+        about = msgspec.convert(contents.about, About)
+    except msgspec.ValidationError as error:
+        raise InputError(f"{path} holds no parameters of a chain: {error!s:.200}") from error
+    single = lambda chain: jax.tree.map(lambda x: x.astype(jnp.float32) if eqx.is_inexact_array(x) else x, chain)
+    build = lambda: single(untrained(about.task, about.widths, key=jr.key(0)))
+    # Traced, so that a file with wide layers and few parameters is refused before their memory is taken.
+    expected = jax.eval_shape(lambda: {name: entry.value for name, entry in parameters(build()).items()})
+    wrong = misfits(contents, expected)
+    if wrong:
+        raise InputError(f"{path}: the parameters are not those of this chain, {wrong[0]}; train again")
+    return about.task, replace(build(), {name: leaf.value for name, leaf in contents.leaves.items()})

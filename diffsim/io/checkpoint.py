@@ -1,74 +1,108 @@
-"""Checkpoints: any state in one file that is there whole or not at all, with a checksum for each leaf."""
+"""Checkpoints: any state in one .npz file that is complete or absent, with a checksum for each leaf."""
 
-import math
-import struct
-from importlib import metadata
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
-from zlib import crc32
 
 import jax
+import msgspec
 import numpy as np
 from jaxtyping import PyTree
 
 from .._errors import InputError
-from .checkpoint_header import FORMAT, Header, read_header, write_header
-from .checkpoint_leaves import Leaf, from_file, is_kept, kind, kind_of, name, named, to_file
+from .._extras import installed_version
 from .files import check_path, check_writable, write_whole
+from .leaves import Leaf, from_file, is_saved, kind, kind_of, leaf_name, named, to_file
+from .npz import pack, unpack
 
-MAGIC = b"diffsim state\r\n\x1a"
-# The length of the header in bytes, and the checksum of that length and the header.
-_LENGTHS = struct.Struct("<II")
+FORMAT = 1
 _DAMAGED = "Take another copy of the file, or start again without it"
 
 
-class CheckpointContents(NamedTuple):
-    """What a file holds: the versions of `format`, `diffsim`, `jax` and `optax` that wrote it, its leaves by path."""
+class Header(msgspec.Struct):
+    """What the JSON entry of a file says of its leaves.
 
-    versions: dict[str, Any]
+    Attributes:
+        versions: The versions of the format, of diffsim, jax and optax that wrote the file.
+        dtypes: The dtypes of the leaves whose dtype NumPy's own files cannot have, as bfloat16.
+        keys: The implementations of the leaves that are random keys.
+        about: What else the writer of the file noted.
+    """
+
+    versions: dict[str, int | str]
+    dtypes: dict[str, str]
+    keys: dict[str, str]
+    about: dict[str, Any]
+
+
+class CheckpointContents(NamedTuple):
+    """What a file holds: the versions that wrote it, its leaves by path, and the notes of its writer."""
+
+    versions: dict[str, int | str]
     leaves: dict[str, Leaf]
+    about: dict[str, Any]
 
 
 def save(path: str | Path, tree: PyTree) -> None:
     """Writes the arrays, typed keys and numbers of a tree to one file, in place of what was there.
 
-    The file is written beside, flushed to the disk and renamed: whatever happens meanwhile, `path` holds either all of
-    the old state or all of the new one. Other leaves, as functions, are not saved. Two processes must not write to
-    the same path at the same time.
+    The file is an archive of NumPy (.npz), which `np.load` reads, too. It is written next to its place, flushed to the
+    disk and renamed: whatever happens meanwhile, `path` has either all of the old state or all of the new one. Other
+    leaves, as functions, are not saved. Two processes must not write to the same path at the same time.
 
-    Raises InputError for a path that cannot be a regular file, as that of a folder, a device or a pipe, and for leaves
-    that cannot be told apart or are no numbers; RunError if the disk is full or refuses; the old file is then as it
-    was.
+        ds.save("policy.npz", policy)
+        policy = ds.load("policy.npz", like=policy)
+
+    Args:
+        path: The file.
+        tree: The state.
+
+    Raises:
+        InputError: For a path that cannot be a regular file, as that of a folder, a device or a pipe, and for leaves
+            that have the same path or are no numbers.
+        RunError: If the disk is full or refuses; the old file is then as it was.
     """
-    check_writable(Path(path))
-    if Path(path).exists() and not Path(path).is_file():
+    write(path, {name: to_file(name, leaf) for name, leaf in named(tree).items()})
+
+
+def write(path: str | Path, leaves: Mapping[str, Leaf], about: Mapping[str, Any] | None = None) -> Path:
+    """Returns the path, where the leaves and notes `about` them now are; as `save`."""
+    path = Path(path)
+    check_writable(path)
+    if path.exists() and not path.is_file():
         raise InputError(f"{path} is no regular file, which a state needs; give the name of a file")
-    leaves = {name: to_file(name, leaf) for name, leaf in named(tree).items()}
-    pieces = [_bytes(leaf.value) for leaf in leaves.values()]
-    header = write_header(versions(), leaves, [crc32(piece.data) for piece in pieces])
-    length = struct.pack("<I", len(header))
-    head = MAGIC + length + struct.pack("<I", crc32(length + header)) + header
-    write_whole(path, lambda file: [file.write(piece) for piece in (head, *(piece.data for piece in pieces))])
+    foreign = {name: leaf.value.dtype for name, leaf in leaves.items() if leaf.value.dtype.isbuiltin == 2}
+    dtypes = {name: dtype.name for name, dtype in foreign.items()}
+    keys = {name: leaf.key for name, leaf in leaves.items() if leaf.key is not None}
+    arrays = {name: leaf.value for name, leaf in leaves.items()}
+    arrays |= {name: arrays[name].view(_bits(dtype)) for name, dtype in foreign.items()}
+    data = pack(msgspec.json.encode(Header(versions(), dtypes, keys, dict(about or {}))), arrays)
+    return write_whole(path, lambda file: file.write(data))
 
 
 def load(path: str | Path, like: PyTree) -> PyTree:
-    """The tree in the file, built like `like`: its arrays, keys and numbers from the file, the rest its own.
+    """Returns the tree in a file: its arrays, keys and numbers are those of the file, all else is that of `like`.
 
-    Leaves of `like` may be `jax.ShapeDtypeStruct`. Raises InputError that says what is missing, unknown, of another
-    shape, number format or kind of key, or damaged; nothing is converted.
+    Args:
+        path: A file that `save` wrote.
+        like: A tree of the structure, shapes and dtypes that were saved; leaves may be `jax.ShapeDtypeStruct`.
+
+    Raises:
+        InputError: If a leaf is missing, unknown, of another shape, dtype or kind of key, or damaged; nothing is
+            converted.
     """
     return fill(path, read(path), like)
 
 
 def fill(path: str | Path, contents: CheckpointContents, like: PyTree) -> PyTree:
-    """The tree built like `like` from what `read` found; raises InputError if they do not fit."""
+    """The tree built like `like` from what `read` returned; raises InputError if they do not fit."""
     wrong = misfits(contents, like)
     if wrong:
         shown = wrong[:8] + ([f"and {len(wrong) - 8} more"] if len(wrong) > 8 else [])
         raise InputError(
             f"{path} is of another state: {'; '.join(shown)}. Build the tree that was saved, or another file"
         )
-    new = lambda path, leaf: from_file(contents.leaves[name(path)], leaf) if is_kept(leaf) else leaf
+    new = lambda path, leaf: from_file(contents.leaves[leaf_name(path)], leaf) if is_saved(leaf) else leaf
     return jax.tree_util.tree_map_with_path(new, like)
 
 
@@ -91,62 +125,59 @@ def read_bytes(path: str | Path) -> bytes:
 
 def parse(path: str | Path, data: bytes) -> CheckpointContents:
     """All that the bytes of a file hold; raises InputError, which names the `path`, if any of it is damaged."""
-    header, offset = _header(path, data)
-    leaves = {}
-    for entry in header.leaves:
-        end = offset + entry.dtype.itemsize * math.prod(entry.shape)
-        if end > len(data):
-            raise InputError(f"{path} is cut short: {entry.name} is not all there. {_DAMAGED}")
-        piece = data[offset:end]
-        if crc32(piece) != entry.crc32:
-            raise InputError(f"{path} is damaged: {entry.name} is not what was saved. {_DAMAGED}")
-        # A copy: aligned, and the caller's to change.
-        value = np.frombuffer(piece, entry.dtype.newbyteorder("<")).astype(entry.dtype).reshape(entry.shape)
-        leaves[entry.name], offset = Leaf(value, entry.key), end
-    if offset != len(data):
-        raise InputError(f"{path} is damaged: {len(data) - offset} bytes follow the last leaf. {_DAMAGED}")
-    return CheckpointContents(header.versions, leaves)
+    try:
+        text, arrays = unpack(data)
+        header = _header(text)
+        arrays |= {name: _foreign(name, arrays.get(name), word) for name, word in header.dtypes.items()}
+        if not header.keys.keys() <= arrays.keys():
+            raise InputError("is damaged: its header names keys that are not there")
+    except InputError as error:
+        raise InputError(f"{path} {error}. {_DAMAGED}") from error
+    leaves = {name: Leaf(array, header.keys.get(name)) for name, array in arrays.items()}
+    return CheckpointContents(header.versions, leaves, header.about)
 
 
-def _header(path, data: bytes) -> tuple[Header, int]:
-    """The header of a file, and where its first leaf begins."""
-    start = len(MAGIC) + _LENGTHS.size
-    if data[: len(MAGIC)] != MAGIC[: len(data)]:
-        raise InputError(f"{path} is no checkpoint of diffsim, or its first bytes are damaged. {_DAMAGED}")
-    if len(data) < start:
-        raise InputError(f"{path} is cut short: its header is not all there. {_DAMAGED}")
-    length, crc = _LENGTHS.unpack_from(data, len(MAGIC))
-    text = data[start : start + length]
-    if crc32(data[len(MAGIC) : len(MAGIC) + 4] + text) != crc:
-        fault = "is cut short or damaged" if len(text) < length else "is damaged"
-        raise InputError(f"{path}: its header {fault}. {_DAMAGED}")
-    return read_header(path, text), start + length
+def _header(text: bytes) -> Header:
+    try:
+        header = msgspec.json.decode(text, type=Header)
+    except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
+        raise InputError(f"is damaged: its header is wrong, {error!s:.200}") from None
+    if header.versions.get("format") != FORMAT:
+        saved = header.versions.get("format")
+        raise InputError(f"has format {saved!r:.40}, this diffsim reads {FORMAT}; use its own")
+    if not versions().keys() <= header.versions.keys():
+        raise InputError("is damaged: its header lacks the versions of diffsim, jax and optax")
+    return header
+
+
+def _foreign(name: str, array: np.ndarray | None, word: str) -> np.ndarray:
+    """The array of a dtype that JAX adds to NumPy's, from its bits."""
+    try:
+        dtype = np.dtype(word)
+    except (TypeError, ValueError, SyntaxError):
+        dtype = None
+    if array is None or dtype is None or dtype.isbuiltin != 2 or array.dtype != _bits(dtype):
+        raise InputError(f"is damaged: its header gives {name:.80} the dtype {word!r:.80}")
+    return array.view(dtype)
+
+
+def _bits(dtype: np.dtype) -> np.dtype:
+    """The unsigned integers of the size of another dtype."""
+    return np.dtype(f"u{dtype.itemsize}")
 
 
 def misfits(contents: CheckpointContents, like: PyTree) -> list[str]:
     """What keeps a file from filling a tree, a phrase for each leaf: missing, unknown, or of another kind."""
-    wanted = named(like)
-    wrong = [f"{path} is missing" for path in wanted if path not in contents.leaves]
-    wrong += [f"{path} is unknown" for path in contents.leaves if path not in wanted]
-    for path in [path for path in wanted if path in contents.leaves]:
-        kinds = zip(("shape", "dtype", "key"), kind(contents.leaves[path]), kind_of(wanted[path]), strict=True)
-        wrong += [
-            f"{path} has {word} {found}, expected {expected}" for word, found, expected in kinds if found != expected
-        ]
+    expected = named(like)
+    wrong = [f"{path} is missing" for path in expected if path not in contents.leaves]
+    wrong += [f"{path} is unknown" for path in contents.leaves if path not in expected]
+    for path in [path for path in expected if path in contents.leaves]:
+        kinds = zip(("shape", "dtype", "key"), kind(contents.leaves[path]), kind_of(expected[path]), strict=True)
+        wrong += [f"{path} has {word} {saved}, expected {needed}" for word, saved, needed in kinds if saved != needed]
     return wrong
 
 
-def versions() -> dict[str, Any]:
+def versions() -> dict[str, int | str]:
     """The versions that decide whether a state means the same: of the format, of diffsim, jax and optax."""
-    found: dict[str, Any] = {"format": FORMAT}
-    for package in ("diffsim", "jax", "optax"):
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = "unknown"
-    return found
-
-
-def _bytes(array: np.ndarray) -> np.ndarray:
-    """The bytes of an array in the order of its elements, each with its lowest byte first."""
-    return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1).view(np.uint8)
+    packages = {package: installed_version(package) or "unknown" for package in ("diffsim", "jax", "optax")}
+    return {"format": FORMAT, **packages}

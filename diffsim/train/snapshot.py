@@ -14,8 +14,8 @@ from jaxtyping import Bool, Float, PyTree
 from .._errors import InputError
 from .._types import Model
 from ..io.checkpoint import CheckpointContents, fill, misfits, parse, read_bytes, save, versions
-from ..io.checkpoint_leaves import named, to_file
 from ..io.files import partial_of
+from ..io.leaves import named, to_file
 from .compiled_steps import NonFiniteState, TrainState
 from .options import Checkpoint, NonFinite
 from .sharding import DeviceGroup, to_default_device

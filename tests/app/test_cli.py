@@ -452,7 +452,7 @@ def test_a_resume_that_fails_leaves_the_metrics(capsys, tmp_path, monkeypatch):
     Path("again").touch()
     for step in ("0", "1"):
         Path("fails").write_text(step)
-        (run / "fit.ckpt.partial").write_bytes(b"half")
+        (run / "fit.npz.partial").write_bytes(b"half")
         assert call("--resume", run) == (1, "", "error: broken off\n")
         assert metrics.read_bytes() == before
         assert sorted(path.name for path in run.iterdir()) == ["config.toml", "metrics.jsonl", "versions.json"]

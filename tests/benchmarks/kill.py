@@ -42,7 +42,7 @@ def train(folder: Path, policy: str) -> None:
         (keys, bad),
         steps_per_call=PER_CALL,
         progress=False,
-        checkpoint=ds.Checkpoint(folder / "fit.ckpt", seconds=0.0),
+        checkpoint=ds.Checkpoint(folder / "fit.npz", seconds=0.0),
         non_finite=policy,
         early_stopping=ds.EarlyStopping(validation=validation),
         callback=ds.train.MetricsFile(folder / "metrics.jsonl"),
@@ -63,7 +63,7 @@ def results(folder: Path) -> tuple[bytes, bytes]:
 def kill(folder: Path, policy: str, delay: float) -> int:
     """Kills a fit `delay` seconds after its first checkpoint, and returns the size of its metrics file in bytes."""
     process = start(folder, policy)
-    while process.poll() is None and not (folder / "fit.ckpt").exists():
+    while process.poll() is None and not (folder / "fit.npz").exists():
         time.sleep(0.001)
     time.sleep(delay)
     process.kill()
@@ -75,7 +75,7 @@ def kill(folder: Path, policy: str, delay: float) -> int:
 def length(folder: Path, policy: str) -> float:
     """The seconds from the first checkpoint to the end of a fit, with results for comparison left in the folder."""
     process = start(folder, policy)
-    while process.poll() is None and not (folder / "fit.ckpt").exists():
+    while process.poll() is None and not (folder / "fit.npz").exists():
         time.sleep(0.001)
     began = time.monotonic()
     if process.wait() != 0:

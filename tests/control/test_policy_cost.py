@@ -28,8 +28,8 @@ def test_the_loss_is_the_mean_over_starts_and_steps_and_one_object():
 
 def test_a_policy_comes_back_as_it_was(tmp_path):
     trained = eqx.tree_at(lambda p: p.layers.layers[0].bias, policy(), jnp.arange(8.0))
-    ds.save(tmp_path / "policy.ckpt", trained)
-    assert eqx.tree_equal(check_finite(ds.load(tmp_path / "policy.ckpt", policy())), trained)
+    ds.save(tmp_path / "policy.npz", trained)
+    assert eqx.tree_equal(check_finite(ds.load(tmp_path / "policy.npz", policy())), trained)
 
 
 def test_a_policy_that_is_not_finite_is_refused():
@@ -39,6 +39,6 @@ def test_a_policy_that_is_not_finite_is_refused():
 
 
 def test_a_network_of_another_size_is_refused(tmp_path):
-    ds.save(tmp_path / "wide.ckpt", policy(width=9))
+    ds.save(tmp_path / "wide.npz", policy(width=9))
     with pytest.raises(ds.InputError, match=r"has shape .*9.*expected .*8"):
-        ds.load(tmp_path / "wide.ckpt", policy())
+        ds.load(tmp_path / "wide.npz", policy())

@@ -58,7 +58,7 @@ def assert_same(found, expected):
 
 @pytest.fixture
 def path(tmp_path):
-    return tmp_path / "state.ckpt"
+    return tmp_path / "state.npz"
 
 
 def test_every_leaf_comes_back_to_the_bit(path):
@@ -119,7 +119,7 @@ def test_what_does_not_fit_is_named(path, case):
 
 def test_what_cannot_be_saved_is_named(path, tmp_path):
     with pytest.raises(ds.InputError, match=r"the folder .*absent does not exist; make it first"):
-        ds.save(tmp_path / "absent" / "state.ckpt", {"a": 1})
+        ds.save(tmp_path / "absent" / "state.npz", {"a": 1})
     with pytest.raises(ds.InputError, match="is a folder; give the name of a file"):
         ds.save(tmp_path, {"a": 1})
     for array in (np.array(["a"]), np.array([None]), np.zeros(2, [("x", float)])):

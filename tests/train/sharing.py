@@ -24,7 +24,7 @@ def main(folder: str, devices: str, count: str, index: str, port: str, task: str
     path = Path(folder)
 
     def validation(model):
-        if task == "die" and int(index) == int(count) - 1 and (path / "fit.ckpt").exists():
+        if task == "die" and int(index) == int(count) - 1 and (path / "fit.npz").exists():
             os._exit(9)
         return loss(model, jax.tree.map(lambda leaf: leaf[0], batches))
 
@@ -41,7 +41,7 @@ def main(folder: str, devices: str, count: str, index: str, port: str, task: str
         batches,
         steps_per_call=3,
         devices=jax.devices() if task != "one" else None,
-        checkpoint=ds.Checkpoint(path / "fit.ckpt", seconds=0.0),
+        checkpoint=ds.Checkpoint(path / "fit.npz", seconds=0.0),
         early_stopping=ds.EarlyStopping(validation=validation, minutes=0.0 if task == "minutes" else None),
         callback=callback,
     )

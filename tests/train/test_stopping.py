@@ -54,9 +54,9 @@ def test_nan_is_never_an_improvement():
 
 def test_a_fit_that_lost_its_patience_does_not_go_on(tmp_path):
     early_stopping = ds.EarlyStopping(validation=lambda x: (x - 42.0) ** 2, patience=3)
-    first = fit(early_stopping=early_stopping, checkpoint=tmp_path / "fit.ckpt")
+    first = fit(early_stopping=early_stopping, checkpoint=tmp_path / "fit.npz")
     seen = []
-    again = fit(early_stopping=early_stopping, checkpoint=tmp_path / "fit.ckpt", callback=seen.append)
+    again = fit(early_stopping=early_stopping, checkpoint=tmp_path / "fit.npz", callback=seen.append)
     assert seen == []
     assert again[0] == first[0] == 40.0
     assert again[1].stopped == "patience"
@@ -75,7 +75,7 @@ def test_stopping_that_makes_no_sense(early_stopping, message):
 
 
 def test_minutes_end_a_fit_which_can_go_on(tmp_path):
-    path = tmp_path / "fit.ckpt"
+    path = tmp_path / "fit.npz"
     slow = lambda _: time.sleep(0.02)
     began = time.monotonic()
     model, history = fit(100_000, early_stopping=ds.EarlyStopping(minutes=0.5 / 60), callback=slow, checkpoint=path)
@@ -113,7 +113,7 @@ def test_metrics_of_a_fit_that_broke_off_are_those_of_a_whole_one(tmp_path):
         bad = jnp.arange(95) == 33
         loss = lambda x, bad: jnp.where(bad, jnp.nan, -x)
         early_stopping = ds.EarlyStopping(validation=lambda x: (x - 42.0) ** 2)
-        saved = ds.Checkpoint(tmp_path / f"{name}.ckpt", calls=2)
+        saved = ds.Checkpoint(tmp_path / f"{name}.npz", calls=2)
         options = {"steps_per_call": 10, "progress": False, "non_finite": "skip"}
         ds.fit(loss, START, RATE, bad, callback=callback, early_stopping=early_stopping, checkpoint=saved, **options)
 
@@ -151,7 +151,7 @@ ds.fit(lambda x, _: -x, jnp.array(0.0), optax.sgd(1.0), steps, steps_per_call=10
 
 
 def test_control_c_saves_and_says_how_to_go_on(tmp_path):
-    path, root = tmp_path / "fit.ckpt", Path(__file__).parents[2]
+    path, root = tmp_path / "fit.npz", Path(__file__).parents[2]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
     command = [sys.executable, "-c", INTERRUPTED, str(path), "1000000"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

@@ -1,4 +1,4 @@
-"""The leaves of a tree as plain arrays, and back: what a file keeps of arrays, typed keys and numbers."""
+"""The leaves of a tree as plain arrays, and back: what a file saves of arrays, typed keys and numbers."""
 
 from typing import Any, NamedTuple
 
@@ -10,6 +10,8 @@ import numpy as np
 from jaxtyping import PyTree
 
 from .._errors import InputError
+from .._trees import path_name
+from .npz import NUMBERS
 
 
 class Leaf(NamedTuple):
@@ -24,21 +26,22 @@ def named(tree: PyTree) -> dict[str, Any]:
 
     Raises InputError if two leaves have the same path.
     """
-    found = {}
+    leaves = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        if is_kept(leaf):
-            if name(path) in found:
-                raise InputError(f"two leaves are called {name(path)}: give names that differ, without dots")
-            found[name(path)] = leaf
-    return found
+        if is_saved(leaf):
+            name = leaf_name(path)
+            if name in leaves:
+                raise InputError(f"two leaves are called {name}: give names that differ, without dots")
+            leaves[name] = leaf
+    return leaves
 
 
-def name(path) -> str:
+def leaf_name(path) -> str:
     """The path of a leaf in words; that of a tree that is one leaf is `value`."""
-    return jax.tree_util.keystr(path, simple=True, separator=".") or "value"
+    return path_name(path) or "value"
 
 
-def is_kept(leaf: Any) -> bool:
+def is_saved(leaf: Any) -> bool:
     """Whether a leaf is an array, a key, a number or a description of one; functions and words are not."""
     return eqx.is_array_like(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
 
@@ -48,11 +51,7 @@ def to_file(name: str, leaf: Any) -> Leaf:
     if _is_key(leaf):
         return Leaf(np.asarray(jr.key_data(leaf)), str(jr.key_impl(leaf)))
     array = np.asarray(leaf)
-    try:
-        plain = not array.dtype.hasobject and np.dtype(array.dtype.name) == array.dtype.newbyteorder("=")
-    except TypeError:
-        plain = False
-    if not plain:
+    if array.dtype.isbuiltin != 2 and array.dtype.kind not in NUMBERS:
         raise InputError(f"{name} has dtype {array.dtype}: only numbers of a fixed size can be saved")
     return Leaf(array)
 
@@ -73,17 +72,17 @@ def kind_of(leaf: Any) -> tuple:
     return tuple(leaf.shape), leaf.dtype.name, None
 
 
-def from_file(found: Leaf, like: Any) -> Any:
+def from_file(saved: Leaf, like: Any) -> Any:
     """What a file holds, as the kind of object that `like` is."""
     if _is_key(like):
-        return jr.wrap_key_data(jnp.asarray(found.value), impl=found.key)
+        return jr.wrap_key_data(jnp.asarray(saved.value), impl=saved.key)
     if isinstance(like, np.ndarray | np.generic):
-        return found.value if isinstance(like, np.ndarray) else found.value[()]
+        return saved.value if isinstance(like, np.ndarray) else saved.value[()]
     if isinstance(like, bool | int | float | complex):
-        return found.value.item()
+        return saved.value.item()
     # An array of a weak type stays one, for promotions to come out as they did.
     weak = isinstance(like, jax.Array) and like.weak_type
-    return like.at[...].set(found.value) if weak else jnp.asarray(found.value)
+    return like.at[...].set(saved.value) if weak else jnp.asarray(saved.value)
 
 
 def _is_key(leaf: Any) -> bool:
