@@ -15,6 +15,11 @@ def path_name(path) -> str:
     return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
+def is_key(leaf: Any) -> bool:
+    """Whether a leaf is an array of random keys, or describes one."""
+    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
 def is_real_array(leaf: Any) -> bool:
     """Whether a leaf is an array of real numbers, of JAX or of NumPy."""
     return eqx.is_inexact_array(leaf) and not jnp.iscomplexobj(leaf)

@@ -34,8 +34,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import diffsim as ds
+from diffsim.io.csv import remarks
 from diffsim.io.files import write_text
-from diffsim.io.measurements import read_measurements, remarks
+from diffsim.io.measurements import read_measurements
 from diffsim.systems.pendulum import Pendulum, State, pendulum
 from diffsim.systems.trebuchet import FAST, Trebuchet, throw
 from diffsim.uncertainty import Posterior, ProfileLikelihood

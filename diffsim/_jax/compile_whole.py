@@ -10,6 +10,7 @@ import numpy as np
 from jax import lax
 from jax.experimental.xla_metadata import set_xla_metadata
 
+from .._trees import is_key
 from .compilable import is_plain, operations
 
 _BATCH = 4 * 2**20  # bytes of the states of a batch up to which one core alone is faster
@@ -100,7 +101,7 @@ def _using(args, result):
     XLA's CPU backend aborts the process where a program compiled whole has an argument that turns out to be unused,
     for which it suffices that a loop carries a number, or the caller is given a result, that nobody needs.
     """
-    numbers = [x for x in jax.tree.leaves(args) if eqx.is_array(x) and x.size and not _is_key(x)]
+    numbers = [x for x in jax.tree.leaves(args) if eqx.is_array(x) and x.size and not is_key(x)]
     if not numbers:
         return result
     total = _sum_of_firsts(numbers)
@@ -108,7 +109,7 @@ def _using(args, result):
     never = (total != total) & (total == 0)
 
     def tie(x):
-        if not eqx.is_array(x) or _is_key(x) or not x.size:
+        if not eqx.is_array(x) or is_key(x) or not x.size:
             return x
         # One number of it is enough, and spares a copy.
         first = _first(x)
@@ -126,7 +127,3 @@ def _first(x):
 
 def _sum_of_firsts(arrays):
     return sum((_first(x).real.astype(float).ravel()[0] for x in arrays), start=0.0)
-
-
-def _is_key(x) -> bool:
-    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)

@@ -10,6 +10,7 @@ import numpy as np
 from jax.extend import core
 
 from .._errors import InputError
+from .._trees import is_key
 from .source_lines import first_line, in_solver, source_of
 
 Fold = bool | Collection[str]
@@ -125,7 +126,7 @@ class _Builder:
     known: dict[Any, tuple[Slot, ...]] = field(default_factory=dict)
 
     def constant(self, value: Any) -> Slot:
-        array = np.asarray(value) if jnp.size(value) <= 64 and not _is_key(value) else None
+        array = np.asarray(value) if jnp.size(value) <= 64 and not is_key(value) else None
         key = ("constant", id(value)) if array is None else (array.dtype, array.shape, array.tobytes())
         if key not in self.known:
             self.known[key] = (self.program.new(),)
@@ -217,10 +218,6 @@ def caller(equation: core.JaxprEqn) -> Callable[..., tuple[Any, ...]]:
         return tuple(result) if equation.primitive.multiple_results else (result,)
 
     return call
-
-
-def _is_key(value: Any) -> bool:
-    return jnp.issubdtype(jnp.result_type(value), jax.dtypes.prng_key)
 
 
 def trace(f: Callable[..., Any], *leaves: Any) -> core.ClosedJaxpr:

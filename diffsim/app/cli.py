@@ -19,7 +19,6 @@ script that begins with
 prints its help and reports bad arguments before it imports JAX, which takes a second.
 """
 
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,7 +27,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .._errors import InputError, RunError
-from ..io.json_encoding import plain, show
+from ..io.json_encoding import json_line, show
+from ..io.text_table import aligned
 from .run import ResumableRun, Run, new_run, resumed_run
 from .script_stubs import stubs
 from .streams import flush_or_discard, on_interrupt, without_write_errors
@@ -191,11 +191,10 @@ def _run(jobs: Sequence["Job"], request: "Request") -> None:
 
 def _print(result: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
-        print(json.dumps(plain(result), allow_nan=False))
-        return
-    width = max(map(len, result), default=0)
-    for name, value in result.items():
-        print(f"{name:<{width}}  {show(value)}")
+        print(json_line(result))
+    elif result:
+        first, *rest = [(name, show(value)) for name, value in result.items()]
+        print(aligned(first, rest))
 
 
 def _fail(code: int, reason: object) -> NoReturn:

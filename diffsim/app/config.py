@@ -16,7 +16,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from .._errors import InputError
 from ..io.files import check_path
-from ..io.json_encoding import plain, show
+from ..io.json_encoding import builtin, show
 
 LARGEST = 1_000_000  # bytes of a file of settings
 
@@ -140,8 +140,8 @@ def _literal(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, float):
         return repr(value)
-    value = plain(value)
-    if isinstance(value, list):
+    value = builtin(value)
+    if isinstance(value, list | tuple):
         return "[" + ", ".join(_literal(item) for item in value) + "]"
     if isinstance(value, int | float):
         return repr(value)

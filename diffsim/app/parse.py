@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, get_type_hints
@@ -9,6 +10,7 @@ from typing import Annotated, Any, NamedTuple, get_type_hints
 import tyro
 
 from .._errors import InputError
+from ..io.text_table import aligned
 from . import config
 from .run import ResumableRun, Run, check_own
 from .values import check_folder_can_be_made, check_values
@@ -86,9 +88,10 @@ def _name(job: Job) -> str:
 
 
 def _overview(jobs: Sequence[Job]) -> str:
-    width = max(len(_name(job)) for job in jobs)
-    lines = [f"  {_name(job):<{width}}  {(inspect.getdoc(job) or '').split(chr(10))[0]}" for job in jobs]
-    return "\n".join(["Sub-commands (the first is the default, its flags are below):", *lines])
+    first, *rest = [(_name(job), (inspect.getdoc(job) or "").partition("\n")[0]) for job in jobs]
+    return "Sub-commands (the first is the default, its flags are below):\n" + textwrap.indent(
+        aligned(first, rest), "  "
+    )
 
 
 def _parse(job: Job, words: Sequence[str], prog: str, description: str | None, own: tuple[str, str]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 from .._errors import InputError
 from .._extras import installed_version
 from ..io.files import check_path, clear_partial, partial_of, write_text, write_whole
-from ..io.json_encoding import plain
+from ..io.json_encoding import json_line
 from . import config
 
 METRICS = "metrics.jsonl"
@@ -31,9 +31,9 @@ class Run:
     settings: Mapping[str, Any]
 
     def metric(self, **values: Any) -> None:
-        """Appends one JSON object to `metrics.jsonl`; non-finite numbers become strings (`plain`)."""
+        """Appends one JSON object to `metrics.jsonl`; numbers that are not finite become null."""
         with self._metrics().open("a", encoding="utf-8") as file:
-            file.write(json.dumps(plain(values), allow_nan=False) + "\n")
+            file.write(json_line(values) + "\n")
 
     def figure(self, name: str, fig: Any) -> Path:
         """Returns the path of `figures/<name>.png`, where the matplotlib figure `fig` is now saved."""

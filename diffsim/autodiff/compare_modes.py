@@ -13,6 +13,7 @@ from jax.flatten_util import ravel_pytree
 from .._errors import InputError
 from .._jax.compilable import is_plain, operations
 from .._jax.compile_whole import compile_whole
+from ..io.text_table import aligned
 
 MAX_TANGENTS = 256
 
@@ -55,16 +56,15 @@ class ModeComparison(NamedTuple):
 
     def __str__(self) -> str:
         head = f"{self.inputs} inputs; the value alone takes {1e6 * self.value_seconds:.0f} us\n"
-        head += f"{'way':26s}{'time us':>10s}{'/ value':>9s}{'compile s':>11s}{'memory KiB':>12s}{'error':>10s}\n"
-        lines = [self._line(way) for way in self.ways]
-        return head + "\n".join(lines) + f"\ntake: {self.recommended}"
+        columns = ["way", "time us", "/ value", "compile s", "memory KiB", "error", ""]
+        table = aligned(columns, [self._cells(way) for way in self.ways], right=range(1, 6))
+        return f"{head}{table}\ntake: {self.recommended}"
 
-    def _line(self, way: Way) -> str:
+    def _cells(self, way: Way) -> list[str]:
         if way.seconds is None:
-            return f"{way.name:26s}{way.reason}"
-        ratio = way.seconds / self.value_seconds
-        times = f"{1e6 * way.seconds:10.0f}{ratio:9.1f}{way.compile_seconds:11.2f}"
-        return f"{way.name:26s}{times}{(way.memory or 0) / 1024:12.1f}{way.error:10.1e}"
+            return [way.name, *["-"] * 5, way.reason]
+        times = [f"{1e6 * way.seconds:.0f}", f"{way.seconds / self.value_seconds:.1f}", f"{way.compile_seconds:.2f}"]
+        return [way.name, *times, f"{(way.memory or 0) / 1024:.1f}", f"{way.error:.1e}", ""]
 
 
 def compare_modes(f: Callable, x, *args, rounds: int = 20) -> ModeComparison:

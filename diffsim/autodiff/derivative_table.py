@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._errors import InputError
+from ..io.text_table import aligned
 from . import finite_differences
 from .complex_step import complex_gradient
 from .symbolic import symbolic_gradient
@@ -47,16 +48,15 @@ class DerivativeTable(NamedTuple):
         return {way.name: way.error for way in self.ways if way.gradient is not None}
 
     def __str__(self) -> str:
-        cells = [("way", "error", "gradient")]
+        rows = []
         for way in self.ways:
             if way.gradient is None:
-                cells.append((way.name, "-", way.remark))
+                rows.append((way.name, "-", way.remark))
             else:
                 numbers = [f"{x:.10g}" for x in way.gradient.ravel()[:4]] + ["..."] * (way.gradient.size > 4)
-                cells.append((way.name, f"{way.error:.1e}", " ".join(numbers)))
-        widths = [max(len(row[column]) for row in cells) for column in (0, 1)]
-        rows = [f"{name:<{widths[0]}}  {error:>{widths[1]}}  {text}" for name, error, text in cells]
-        return "\n".join([*rows, f"errors relative to: {self.reference}"])
+                rows.append((way.name, f"{way.error:.1e}", " ".join(numbers)))
+        table = aligned(("way", "error", "gradient"), rows, right=[1])
+        return f"{table}\nerrors relative to: {self.reference}"
 
 
 def derivative_table(f: Callable[..., Any], *point: Any, by_hand: Any = None) -> DerivativeTable:

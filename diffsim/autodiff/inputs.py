@@ -10,6 +10,7 @@ from jaxtyping import Array
 
 from .._errors import InputError
 from .._jax.source_lines import first_line
+from .._trees import path_name
 
 
 class Inputs(NamedTuple):
@@ -67,7 +68,7 @@ def floats_as_arrays(args: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def _name(path: tuple[Any, ...], *, single: bool) -> str:
     """The name of a leaf, as in `args[0].mass`; of a `single` argument only the part within it."""
-    inner = jax.tree_util.keystr(path[1:], simple=True, separator=".")
+    inner = path_name(path[1:])
     if single and inner:
         return inner
     return f"args[{path[0].idx}]" + (f".{inner}" if inner else "")

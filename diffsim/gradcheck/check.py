@@ -9,6 +9,7 @@ import numpy as np
 
 from .._errors import InputError
 from ..autodiff.inputs import Inputs, scalar_format, split
+from ..io.json_encoding import plain
 from .attach_suspects import with_suspects
 from .directional import difference_samples, forward_slopes, reverse_gradient, steps_for, value_along, value_of
 from .directions import Probes, choose_probes
@@ -17,7 +18,7 @@ from .evidence import Evidence, gather, slopes_by_mode
 from .extra_checks import ThoroughRows, more_evidence
 from .flat_regions import change_beyond_flat
 from .solver_tolerance import judge_with_tighter_solves
-from .table import plain, table
+from .table import table
 from .verdict import SEVERITY, SUSPECT, Row, judge, place, row_of
 
 MODES = ("reverse", "forward")
@@ -75,7 +76,7 @@ class GradientCheck:
     def to_dict(self) -> dict[str, Any]:
         """The check as dictionaries, lists, strings and finite numbers, for JSON.
 
-        Numbers that are not finite become the strings "nan", "inf" and "-inf".
+        Numbers that are not finite become None.
         """
         rows = [asdict(row) for row in self.rows]
         fields = {"ok": self.ok, "value": self.value, "worst": self.worst._asdict(), "rows": rows}

@@ -1,8 +1,6 @@
-"""Rows of evidence as an aligned table, and as plain data for JSON."""
+"""Rows of evidence as an aligned table."""
 
-import math
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from ..io.text_table import aligned
 from .verdict import Row, place
@@ -29,15 +27,6 @@ def table(rows: Sequence[Row]) -> str:
             notes.setdefault(note, []).append(row.name)
     lines = [f"{', '.join(names)}: {note}" for note, names in notes.items()]
     return "\n".join([aligned(COLUMNS, [_cells(row) for row in rows]), *lines])
-
-
-def plain(data: Any) -> Any:
-    """The data with lists for tuples, and "nan", "inf" or "-inf" for numbers that are not finite."""
-    if isinstance(data, dict):
-        return {key: plain(entry) for key, entry in data.items()}
-    if isinstance(data, Iterable) and not isinstance(data, str):
-        return [plain(entry) for entry in data]
-    return str(data) if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from jaxtyping import PyTree
 
 from .._errors import InputError
 from .._jax.program import Fold, program_of, trace
+from .._trees import path_name
 from ..autodiff.inputs import floats_as_arrays, scalar_format, split
 from ..io.json_encoding import plain
 from ..io.text_table import aligned
@@ -125,7 +126,7 @@ def _input_names(f: Callable[..., Any], args: tuple[Any, ...]) -> list[str]:
     floats = eqx.filter(floats_as_arrays(args), lambda leaf: eqx.is_inexact_array(leaf) and leaf.size > 0)
     names = []
     for path, _ in jax.tree_util.tree_leaves_with_path(floats):
-        inner = jax.tree_util.keystr(path[1:], simple=True, separator=".")
+        inner = path_name(path[1:])
         names.append(f"{arguments[path[0].idx]}.{inner}" if inner else arguments[path[0].idx])
     return names
 

@@ -12,6 +12,7 @@ from .._errors import InputError
 from .._jax.program import Stuck, program_of, trace
 from .._jax.source_lines import first_line
 from .._jax.step_into import finite
+from .._trees import is_key
 from ..autodiff.inputs import Inputs, split
 from .faults import Fault, fault_of_adjoint, fault_of_value
 from .operation_derivatives import FLOAT0, is_inexact
@@ -140,7 +141,7 @@ def _finding(kind: Any, fault: Fault | None) -> Finding:
 
 def _describe(value: Any) -> str:
     """A value for a message: a number, or of an array its shape, least and greatest entry."""
-    array = np.asarray(value) if not jax.dtypes.issubdtype(jnp.result_type(value), jax.dtypes.prng_key) else np.zeros(0)
+    array = np.zeros(0) if is_key(value) else np.asarray(value)
     if array.size == 1:
         return f"{array.item():.4g}" if np.issubdtype(array.dtype, np.floating) else str(array.item())
     if array.size == 0 or not np.issubdtype(array.dtype, np.number):

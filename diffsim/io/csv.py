@@ -30,20 +30,20 @@ def read_rows(path: Path | str) -> Rows:
     """
     numbers: list[int] = []
     reader = csv.reader(_rows_of_text(text_of(path), numbers), strict=True)
-    found, lines = [], []
+    rows, lines = [], []
     usual = csv.field_size_limit(LONGEST)
     try:
         for cells in reader:
             if any(cell.strip() for cell in cells) or len(cells) > 1:
-                found.append(cells)
+                rows.append(cells)
                 lines.append(numbers[-1])
     except csv.Error as error:
         raise InputError(f"{path}, line {numbers[-1] if numbers else 1}: {_reason(error)}") from None
     finally:
         csv.field_size_limit(usual)
-    columns = [name.strip() for name in found[0]] if found else []
+    columns = [name.strip() for name in rows[0]] if rows else []
     _check_columns(path, columns)
-    return Rows(columns, found[1:], lines[1:])
+    return Rows(columns, rows[1:], lines[1:])
 
 
 def remarks(path: Path | str) -> list[str]:
@@ -61,17 +61,22 @@ def write_rows(path: str | Path, columns: Sequence[str], rows: Sequence[Sequence
     return write_text(path, text.getvalue())
 
 
-def number(text: str | None) -> float:
-    """The number in a cell, not finite where it says so. Raises ValueError, which tells why, if there is none."""
-    given = (text or "").strip()
-    if "," in given:
-        raise ValueError("is not a number; give a decimal point, as in 0.5, and no separators")
-    if "_" in given:
-        raise ValueError("is not a number")  # though Python would take it for one
+def number(name: str, text: str, remedy: str = "give a number") -> float:
+    """The number in a cell of the column `name`, not finite where it says so; raises InputError if there is none."""
+    fault = f"{name}={text!r:.60} is not a number"
+    if "," in text:
+        raise InputError(f"{fault}; give a decimal point, as in 0.5, and no separators")
     try:
-        return float(given)
+        # Python would take the underscore for a separator.
+        return float("" if "_" in text else text)
     except ValueError:
-        raise ValueError("is not a number") from None
+        raise InputError(f"{fault}; {remedy}") from None
+
+
+def check_width(cells: Sequence[str], columns: Sequence[str]) -> None:
+    """Raises InputError unless a row has a cell for each column."""
+    if len(cells) != len(columns):
+        raise InputError(f"{len(cells)} cells under {len(columns)} columns: give one for each")
 
 
 def text_of(path: Path | str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from .._errors import InputError
-from .._trees import path_name
+from .._trees import is_key, path_name
 from .npz import NUMBERS
 
 
@@ -48,7 +48,7 @@ def is_saved(leaf: Any) -> bool:
 
 def to_file(name: str, leaf: Any) -> Leaf:
     """What is written of a leaf; raises InputError if it holds no plain numbers."""
-    if _is_key(leaf):
+    if is_key(leaf):
         return Leaf(np.asarray(jr.key_data(leaf)), str(jr.key_impl(leaf)))
     array = np.asarray(leaf)
     if array.dtype.isbuiltin != 2 and array.dtype.kind not in NUMBERS:
@@ -63,7 +63,7 @@ def kind(leaf: Leaf) -> tuple:
 
 def kind_of(leaf: Any) -> tuple:
     """The shape, dtype and kind of key that a leaf of a tree has in a file."""
-    if _is_key(leaf):
+    if is_key(leaf):
         kinds = []
         # Described keys have no implementation to ask for, traced ones do.
         data = jax.eval_shape(lambda key: (kinds.append(str(jr.key_impl(key))), jr.key_data(key))[1], leaf)
@@ -74,7 +74,7 @@ def kind_of(leaf: Any) -> tuple:
 
 def from_file(saved: Leaf, like: Any) -> Any:
     """What a file holds, as the kind of object that `like` is."""
-    if _is_key(like):
+    if is_key(like):
         return jr.wrap_key_data(jnp.asarray(saved.value), impl=saved.key)
     if isinstance(like, np.ndarray | np.generic):
         return saved.value if isinstance(like, np.ndarray) else saved.value[()]
@@ -83,7 +83,3 @@ def from_file(saved: Leaf, like: Any) -> Any:
     # An array of a weak type stays one, for promotions to come out as they did.
     weak = isinstance(like, jax.Array) and like.weak_type
     return like.at[...].set(saved.value) if weak else jnp.asarray(saved.value)
-
-
-def _is_key(leaf: Any) -> bool:
-    return hasattr(leaf, "dtype") and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)

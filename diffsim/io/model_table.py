@@ -10,7 +10,7 @@ import numpy as np
 from .._errors import InputError
 from .._types import Model
 from ..parameters import Parameter, check_bounds, parameters
-from .csv import number, read_rows, write_rows
+from .csv import check_width, number, read_rows, write_rows
 
 
 class Table(NamedTuple):
@@ -50,8 +50,7 @@ def read_table(path: Path | str, model: Model, degrees: Mapping[str, str], other
     values, bad = np.empty((len(rows), len(columns))), {}
     for i, row in enumerate(rows):
         try:
-            if len(cells[i]) != len(names):
-                raise InputError(f"{len(cells[i])} cells under {len(names)} columns: give one for each")
+            check_width(cells[i], names)
             values[i] = [_number(name, row[name], *inputs[name]) for name in columns]
         except InputError as error:
             bad[i] = str(error)
@@ -59,11 +58,8 @@ def read_table(path: Path | str, model: Model, degrees: Mapping[str, str], other
     return Table(rows, columns, values, bad)
 
 
-def _number(name: str, text: str | None, parameter: Parameter, scale: float) -> float:
-    try:
-        value = number(text)
-    except ValueError as error:
-        raise InputError(f"{name}={text!r:.60} {error}") from None
+def _number(name: str, text: str, parameter: Parameter, scale: float) -> float:
+    value = number(name, text)
     low, high = parameter.bounds
     check_bounds(name, np.asarray(value), (low / scale, high / scale), parameter.unit if scale == 1.0 else "deg")
     return value
@@ -76,10 +72,10 @@ def write_table(
 
     A bad row's results are `nan` and its status is what is wrong with it. The file is there whole or not at all.
     """
-    kept = [name for name in table.rows[0] if name in table.columns or name in keep]
+    copied = [name for name in table.rows[0] if name in table.columns or name in keep]
     rows = []
     for i, row in enumerate(table.rows):
         bad = i in table.bad
         numbers = ["nan" if bad else repr(float(column[i])) for column in results.values()]
-        rows.append([*(row[name] for name in kept), *numbers, f"bad_input: {table.bad[i]}" if bad else status[i]])
-    write_rows(path, [*kept, *results, "status"], rows)
+        rows.append([*(row[name] for name in copied), *numbers, f"bad_input: {table.bad[i]}" if bad else status[i]])
+    write_rows(path, [*copied, *results, "status"], rows)

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from .._errors import InputError, RunError
 from .._jax.tracers import is_tracer
-from .._trees import common_length
+from .._trees import common_length, path_name
 from .._types import Model
 from ..parameters import Parameter, at_bound, parameters, partition, trainable, unconstrain
 from .iterations import Solver, run_iterations, traced_now, with_rtol
@@ -156,7 +156,7 @@ def draw_models(
     keys = dict(zip(known, jr.split(key, len(known)), strict=True))
 
     def leaf(path, value, is_drawn):
-        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        name = path_name(path)
         if name not in known:
             return jnp.broadcast_to(value, (count, *value.shape)) if eqx.is_inexact_array(value) else value
         rows = jnp.broadcast_to(value, (count, *value.shape))

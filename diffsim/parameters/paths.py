@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from .._errors import InputError
+from .._trees import path_name
 from .._types import Model
 from .declare import CONSTANT, UNBOUNDED, Bounds, check_bounds
 
@@ -53,11 +54,6 @@ def parameters(model: Model) -> dict[str, Parameter]:
             unit, bounds = (declaration.unit, declaration.bounds) if declaration else ("", UNBOUNDED)
             by_path[name] = Parameter(name, leaf, unit, bounds)
     return by_path
-
-
-def path_name(path) -> str:
-    """A path of JAX's tree functions as text, as in `policy.layers.0.weight`."""
-    return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
 def python_numbers(model: Model, *, modules: bool = True) -> dict[str, float]:

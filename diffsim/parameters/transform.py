@@ -9,9 +9,10 @@ from jaxtyping import Array
 
 from .._errors import InputError
 from .._jax.tracers import is_tracer
+from .._trees import path_name
 from .._types import Model
 from .declare import UNBOUNDED
-from .paths import Parameter, parameters, path_name
+from .paths import Parameter, parameters
 
 
 def unconstrain(model: Model) -> Model:

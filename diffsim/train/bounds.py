@@ -4,6 +4,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
+from .._trees import path_name
 from .._types import Model
 from ..parameters import parameters
 
@@ -21,7 +22,7 @@ def is_at_bound(model: Model) -> PyTree[Bool[Array, "..."]]:
     known = parameters(model)
 
     def leaf(path, x):
-        entry = known.get(jax.tree_util.keystr(path, simple=True, separator="."))
+        entry = known.get(path_name(path))
         return False if entry is None else (x <= entry.bounds[0]) | (x >= entry.bounds[1])
 
     return jax.tree_util.tree_map_with_path(leaf, model)

@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float
 
 from .._errors import InputError
 from .._types import Model, Scalar
 from ..io.files import write_text
+from ..io.json_encoding import json_line
 from .compiled_steps import NonFiniteRule, NonFiniteState, TrainState
 
 
@@ -125,9 +126,8 @@ class MetricsFile:
             self._truncate(progress.step - len(progress.losses))
         values = {"step": progress.step, "loss": progress.losses[-1], "mean": np.mean(progress.losses)}
         values |= {"dropped": int(np.sum(progress.dropped)), "validation": progress.validation}
-        line = {name: _json_number(value) for name, value in values.items()}
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, allow_nan=False) + "\n")
+            file.write(json_line(values) + "\n")
         self.is_truncated = True
 
     def _truncate(self, last_step: int) -> None:
@@ -135,10 +135,3 @@ class MetricsFile:
         lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True) if self.path.exists() else []
         valid = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= last_step]
         write_text(self.path, "".join(valid))
-
-
-def _json_number(value: Array | np.ndarray | float | int | None):
-    """A number for JSON, null if it is not finite."""
-    if value is None or isinstance(value, int):
-        return value
-    return float(value) if np.isfinite(value) else None

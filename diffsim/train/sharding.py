@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from .._errors import InputError, RunError
+from .._trees import is_key
 
 AXIS = "devices"
 # Not divided; divided along the second axis, that of the items of a batch; divided along the first axis.
@@ -74,7 +75,7 @@ class DeviceGroup:
                 return leaf
             if not self.spans_processes:
                 return jax.device_put(leaf, sharding)
-            if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            if is_key(leaf):
                 return jr.wrap_key_data(one(jr.key_data(leaf)), impl=jr.key_impl(leaf))
             array = np.asarray(leaf)
             return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
@@ -101,7 +102,7 @@ def to_default_device(tree: PyTree) -> PyTree:
     def one(leaf):
         if not isinstance(leaf, jax.Array) or len(leaf.sharding.device_set) == 1:
             return leaf
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if is_key(leaf):
             return jr.wrap_key_data(one(jr.key_data(leaf)), impl=jr.key_impl(leaf))
         return jnp.asarray(np.asarray(leaf.addressable_data(0)))
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from diffsim._errors import InputError
+from diffsim.io.json_encoding import plain
 
 # Okabe and Ito's colours, which colour-blind readers tell apart.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -139,4 +140,4 @@ def _rounded(values: ArrayLike, size: float) -> list[float | None]:
     """Returns the values to a hundred-thousandth of `size`: more digits only make a page larger."""
     decimals = 5 - math.ceil(math.log10(size)) if size > 0 else 5
     rounded = np.round(np.asarray(values, float), decimals) + 0.0  # no negative zeros
-    return [value if math.isfinite(value) else None for value in rounded.tolist()]
+    return plain(rounded)

@@ -11,7 +11,6 @@ A scenario fills it from top to bottom:
 
 import base64
 import io
-import json
 import re
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -23,7 +22,7 @@ from diffsim._errors import InputError
 from diffsim.gradcheck.check import GradientCheck
 from diffsim.graph.computational_graph import Graph
 from diffsim.io.files import write_text
-from diffsim.io.json_encoding import show
+from diffsim.io.json_encoding import json_line, show
 from diffsim.viz.animation import Animation, Disc, Polyline
 
 __all__ = ["Animation", "Disc", "Polyline", "Report"]
@@ -133,7 +132,7 @@ class Report:
             for trail in data["trails"]
         )
         # A "<" in a label could close the script element early.
-        scene = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+        scene = json_line(data).replace("<", "\\u003c")
         self._body.append(
             '<figure class="animation" tabindex="0">'
             f'<canvas role="img" aria-label="{escape(title)}"></canvas>'

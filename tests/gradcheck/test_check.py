@@ -149,7 +149,7 @@ def test_table_and_json():
     assert lines[0].index("verdict") == lines[1].index("non-finite")
     assert lines[2] == "args[0]: reverse is nan"
     data = json.loads(json.dumps(check.to_dict(), allow_nan=False))
-    assert data["rows"][0]["reverse"] == "nan"
+    assert data["rows"][0]["reverse"] is None
     assert data["worst"]["path"] == "args[0]"
     assert not data["ok"]
 

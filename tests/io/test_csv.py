@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from diffsim import InputError
-from diffsim.io.csv import read_rows
-from diffsim.io.measurements import read_measurements, remarks
+from diffsim.io.csv import read_rows, remarks
+from diffsim.io.measurements import read_measurements
 from diffsim.io.model_table import read_table, write_table
 from diffsim.systems.pendulum import Pendulum
 

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from diffsim._errors import InputError, RunError
-from diffsim.io import idx, measurements
+from diffsim.io import csv, idx, measurements
 from diffsim.io.files import check_path, check_writable, clear_partial, write_text, write_whole
 from diffsim.viz import plot
 
@@ -100,7 +100,7 @@ def test_paths_may_be_text(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "m.csv").write_text("# by hand\nt,x\n0,1\n1,2\n")
     (tmp_path / "i.idx").write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 2, 5, 6]))
-    assert measurements.remarks("m.csv") == ["by hand"]
+    assert csv.remarks("m.csv") == ["by hand"]
     np.testing.assert_array_equal(measurements.read_measurements("m.csv", ["x"])["x"], [1.0, 2.0])
     np.testing.assert_array_equal(idx.read_idx("i.idx"), [5, 6])
     assert plot.save_figure(Figure(), "f.png").stat().st_size > 0
