@@ -4,12 +4,12 @@ import argparse
 import difflib
 import functools
 import inspect
-import io
 import json
 import operator
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import redirect_stderr
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from enum import EnumType
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -22,10 +22,15 @@ LARGEST = 1_000_000  # bytes of a file of settings
 
 
 def read(path: Path, parameters: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
-    """Returns the values that `path` gives to `parameters`, each converted to its parameter's type.
+    """Returns the values that a file gives to the parameters of a sub-command, each of its parameter's type.
 
-    Raises `InputError` for a file that is not TOML, an unknown name, or a value of the wrong type, and
-    `OSError` for a file that cannot be read.
+    Args:
+        path: The file.
+        parameters: The parameters by name; their annotations are the types.
+
+    Raises:
+        InputError: For a file that is not TOML, an unknown name, or a value of another type.
+        OSError: For a file that cannot be read.
     """
     check_path(path)
     if path.is_dir():
@@ -82,27 +87,23 @@ def _suggestion(name: str, parameters: Mapping[str, inspect.Parameter]) -> str:
 
 
 def _convert(path: Path, key: str, raw: Any, annotation: Any) -> Any:
-    import tyro  # here, for what only writes settings does without
+    """The value of a setting; the text "None" stands for None where its type allows that."""
+    import msgspec  # here: help and flags do without
 
-    def collect(**values: Any) -> Any:
-        return values["value"]
+    kind = _bare(annotation)
+    if isinstance(kind, EnumType) and isinstance(raw, str) and raw in kind.__members__:
+        return kind[raw]  # by name, as on the command line
+    for value in (None, raw) if raw == "None" else (raw,):
+        with suppress(msgspec.ValidationError, OverflowError):
+            return msgspec.convert(value, annotation, dec_hook=_path)
+    raise InputError(f"{path}: {key} = {raw!r:.80} does not fit its type, {inspect.formatannotation(kind)}")
 
-    # The command line's own conversion, so that a file and a flag mean the same.
-    kept = Annotated[annotation, tyro.conf.FlagConversionOff]
-    parameter = inspect.Parameter("value", inspect.Parameter.KEYWORD_ONLY, annotation=kept)
-    collect.__signature__ = inspect.Signature([parameter])  # pyright: ignore[reportFunctionMemberAccess]
-    collect.__annotations__ = {"value": kept}
-    words = [str(leaf) for leaf in _leaves(raw)]
-    words = [f"--value={words[0]}"] if len(words) == 1 else ["--value", *words]
-    try:
-        with redirect_stderr(io.StringIO()):
-            value = tyro.cli(collect, args=words, add_help=False)
-    except SystemExit:
-        value = _Misfit
-    if not _fits(raw, value):
-        expected = inspect.formatannotation(_bare(annotation))
-        raise InputError(f"{path}: {key} = {raw!r:.80} does not fit its type, {expected}")
-    return value
+
+def _path(kind: type, value: Any) -> Any:
+    """Makes a path, which msgspec does not know, of a text."""
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    raise TypeError(f"{kind} is no type of settings")
 
 
 def _bare(annotation: Any) -> Any:
@@ -112,27 +113,6 @@ def _bare(annotation: Any) -> Any:
     if get_origin(annotation) in (Union, UnionType):
         return functools.reduce(operator.or_, map(_bare, get_args(annotation)))
     return annotation
-
-
-class _Misfit:
-    """Stands for a value that could not be converted."""
-
-
-def _leaves(raw: Any) -> Iterator[Any]:
-    if isinstance(raw, list):
-        for item in raw:
-            yield from _leaves(item)
-    else:
-        yield raw
-
-
-def _fits(raw: Any, value: Any) -> bool:
-    """Tells whether a TOML value kept its kind: flags are all text, so "3" would pass for 3 and 3 for "3"."""
-    if value is _Misfit:
-        return False
-    if isinstance(raw, list):
-        return isinstance(value, list | tuple) and all(map(_fits, raw, value))
-    return isinstance(raw, str) != isinstance(value, int | float)
 
 
 def _literal(value: Any) -> str:

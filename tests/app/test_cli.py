@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from enum import Enum
 from pathlib import Path
 from typing import Literal
 
@@ -194,13 +195,30 @@ def test_written_settings_load_again(call):
 
 def test_settings_round_trip_through_toml(tmp_path):
     settings = {"text": 'a "quote"\n\x7f\té', "none": None, "tiny": 1e-300, "big": 1e22, "path": Path("a b")}
+    settings |= {"word": "None", "sizes": (), "kind": Kind.SMALL, "infinite": -math.inf, "data": Path("a")}
     parameters = parse._parameters(_takes_anything)
     path = tmp_path / "config.toml"
     path.write_text(config.toml(settings), encoding="utf-8")
     assert config.read(path, parameters) == settings
 
 
-def _takes_anything(*, text: str, none: float | None, tiny: float, big: float, path: Path) -> None:
+class Kind(Enum):
+    SMALL = 1
+
+
+def _takes_anything(
+    *,
+    text: str,
+    none: float | None,
+    tiny: float,
+    big: float,
+    path: Path,
+    word: str,
+    sizes: tuple[int, ...],
+    kind: Kind,
+    infinite: cli.Finite,
+    data: cli.InFile | None,
+) -> None:
     """Only its signature is used."""
 
 
@@ -229,6 +247,12 @@ def test_a_file_may_give_positional_arguments(call, tmp_path):
         ("window = [1.0]", "window = [1.0] does not fit"),
         ("window = [[1.0], 2.0]", "window = [[1.0], 2.0] does not fit"),
         ("steps = {a = 1}", "does not fit"),
+        ("steps = 1979-05-27", "does not fit"),
+        ("steps = true", "steps = True does not fit its type, int"),
+        ("window = [1, 2, 3]", "window = [1, 2, 3] does not fit its type, tuple[float, float]"),
+        ('solver = "rk4"', "solver = 'rk4' does not fit its type, Literal['euler', 'heun']"),
+        ('steps = "None"', "steps = 'None' does not fit its type, int"),
+        ("limit = " + "9" * 400, "does not fit its type, float | None"),
         ("steps = ", "c.toml is not a TOML file"),
     ],
 )
