@@ -84,7 +84,7 @@ def test_everything_given_is_escaped():
         "&lt;b&gt;paragraph",
         "rate &lt;1/s&gt;",
         "miss &lt;m&gt;",
-        "&quot;quoted&quot;",
+        "&#34;quoted&#34;",
     ):
         assert text in page
     assert "<title>Throws &amp; misses</title>" in page
