@@ -61,6 +61,17 @@ def test_every_pattern_goes_through_the_red_first_form(pattern):
     np.testing.assert_allclose(found, picture, rtol=1e-12)
 
 
+def test_menon_gives_the_numbers_of_a_public_implementation():
+    """Those of `demosaicing_CFA_Bayer_Menon2007` in colour-demosaicing 0.2.7, a corner and weighted sums."""
+    y, x = np.indices((12, 14))
+    picture = image.menon(0.5 + 0.3 * np.sin(0.7 * x + 0.05 * y**2) + 0.1 * np.cos(1.3 * x * y))
+    weights = np.cos(np.arange(picture.size)).reshape(picture.shape)
+    np.testing.assert_allclose(picture[:, 11, 13], [0.55018212, 0.59968733, 0.57337873], atol=1e-8)
+    np.testing.assert_allclose(
+        np.sum(weights * picture, axis=(1, 2)), [2.17889535, -0.27374136, -1.78296956], atol=1e-8
+    )
+
+
 def test_odd_sizes_are_filled_up_and_cut_back():
     mosaic = image.mosaic(PICTURE)[:15, :17]
     picture = image.malvar(image.to_rggb(mosaic, "RGGB"))

@@ -1,6 +1,7 @@
 """Picture files and trained parameters: round trips, files made by others, damage, bad requests."""
 
 import re
+import struct
 import tracemalloc
 
 import jax
@@ -45,6 +46,17 @@ def test_every_filter_of_png_is_undone(kind):
                 guess = (0, left, above, (left + above) // 2, nearest)[kind]
                 coded[y, x, k] = (int(pixels[y, x, k]) - guess) % 256
     np.testing.assert_array_equal(png._unfilter(np.full(6, kind), coded), pixels)
+
+
+def test_a_png_that_unpacks_to_more_than_its_header_says_takes_no_memory(tmp_path):
+    tall = png.encode(np.zeros((10**8 // 8, 1, 4), np.uint16))
+    start = png._chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, 16, 6, 0, 0, 0))
+    (tmp_path / "a.png").write_bytes(tall[:8] + start + tall[33:])
+    tracemalloc.start()
+    with pytest.raises(ds.InputError, match=r"a\.png: is a damaged or cut off PNG file"):
+        image.read_picture(tmp_path / "a.png")
+    assert tracemalloc.get_traced_memory()[1] < 5 * 10**6
+    tracemalloc.stop()
 
 
 def test_a_16_bit_png_is_read_by_others(tmp_path):

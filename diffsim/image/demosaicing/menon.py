@@ -1,6 +1,7 @@
 """Demosaicking by a choice of direction (Menon, Andriani, Calvagno, 2007), the best classical method in common use.
 
-Plain NumPy, for comparison: its decisions have no derivative.
+Plain NumPy, for comparison: its decisions have no derivative. The values are those of colour-demosaicing, a package of
+100 MB with its dependency.
 """
 
 import numpy as np

@@ -1,4 +1,7 @@
-"""PNG files of 16 bits per value, which Pillow cannot read or write in colour."""
+"""PNG files of 16 bits per value, which Pillow cannot read or write in color.
+
+pypng can, but takes 5 to 11 s to read six megapixels with the filters that other programs use, where this takes 2 s.
+"""
 
 import struct
 import zlib
@@ -33,17 +36,23 @@ def encode(picture: np.ndarray) -> bytes:
 
 
 def decode(data: bytes) -> np.ndarray:
-    """Returns the picture (height, width, channels) of 16-bit values in the bytes of a PNG file."""
+    """Returns the picture (height, width, channels) of 16-bit values in the bytes of a PNG file.
+
+    Raises:
+        InputError: For interlaced files, for those of other bits, and for damaged ones.
+    """
     width, height, bits, color, interlaced = header(data)
     if bits != 16 or interlaced:
         raise InputError(
             f"is a PNG of {bits} bits, interlaced: {bool(interlaced)}; only plain 16-bit ones are read here"
         )
     channels = CHANNELS[color]
+    row = 1 + 2 * channels * width
     try:
-        values = np.frombuffer(zlib.decompress(b"".join(_bodies(data))), np.uint8)
-        rows = values.reshape(height, 1 + 2 * channels * width)
-    except (zlib.error, ValueError, struct.error) as error:
+        # One byte more than the header says shows that there are more; none of these takes memory.
+        values = np.frombuffer(zlib.decompressobj().decompress(b"".join(_bodies(data)), height * row + 1), np.uint8)
+        rows = values.reshape(height, row)
+    except (zlib.error, ValueError, OverflowError, struct.error) as error:
         raise InputError(f"is a damaged or cut off PNG file: {error}") from error
     pixels = _unfilter(rows[:, 0], rows[:, 1:].reshape(height, width, 2 * channels))
     return pixels.view(">u2").astype(np.uint16)
