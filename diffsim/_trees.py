@@ -1,5 +1,6 @@
-"""Trees of arrays: the paths of their leaves, and leading axes that count the same things."""
+"""Trees of arrays: paths, shapes and kinds of leaves, and leading axes that count the same things."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import equinox as eqx
@@ -13,6 +14,11 @@ from ._errors import InputError
 def path_name(path) -> str:
     """The path of a leaf as text, as in `policy.layers.0.weight`; empty for a tree that is one leaf."""
     return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
+def shape_text(shape: Iterable[int]) -> str:
+    """A shape as text, as in 2x3; empty for a scalar."""
+    return "x".join(map(str, shape))
 
 
 def is_key(leaf: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from .._trees import shape_text
 from ..io.text_table import aligned
 from .verdict import Row, place
 
@@ -31,7 +32,7 @@ def table(rows: Sequence[Row]) -> str:
 
 def _cells(row: Row) -> tuple[str, ...]:
     """The cells of one row."""
-    shape = "x".join(map(str, row.shape)) or "scalar"
+    shape = shape_text(row.shape) or "scalar"
     numbers = [_number(n, ".7g") for n in (row.value, row.reverse, row.forward, row.difference)]
     rest = (_number(row.error, ".1e"), _number(row.disagreement, ".1e"), row.verdict)
     return (row.name, shape, place(row.index), *numbers, *rest)

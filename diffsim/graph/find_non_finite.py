@@ -12,7 +12,7 @@ from .._errors import InputError
 from .._jax.program import Stuck, program_of, trace
 from .._jax.source_lines import first_line
 from .._jax.step_into import finite
-from .._trees import is_key
+from .._trees import is_key, shape_text
 from ..autodiff.inputs import Inputs, split
 from .faults import Fault, fault_of_adjoint, fault_of_value
 from .operation_derivatives import FLOAT0, is_inexact
@@ -145,5 +145,5 @@ def _describe(value: Any) -> str:
     if array.size == 1:
         return f"{array.item():.4g}" if np.issubdtype(array.dtype, np.floating) else str(array.item())
     if array.size == 0 or not np.issubdtype(array.dtype, np.number):
-        return f"{array.dtype}[{'x'.join(map(str, array.shape))}]"
-    return f"[{'x'.join(map(str, array.shape))}: {np.min(array):.4g} to {np.max(array):.4g}]"
+        return f"{array.dtype}[{shape_text(array.shape)}]"
+    return f"[{shape_text(array.shape)}: {np.min(array):.4g} to {np.max(array):.4g}]"

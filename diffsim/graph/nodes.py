@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._jax.program import Operation, Program, Slot
+from .._trees import shape_text
 from .operation_derivatives import is_inexact
 
 INFIX = {"add": "+", "add_any": "+", "sub": "-", "mul": "*", "div": "/", "pow": "**", "gt": ">", "lt": "<", "ge": ">="}
@@ -101,7 +102,7 @@ def _shares(program: Program, names: dict[Slot, str], known: SlotValues) -> dict
 
 def _constant(value: Any) -> str:
     """A constant as it is written in an expression."""
-    return f"{np.asarray(value).item():.4g}" if jnp.size(value) == 1 else f"const[{_shape(value)}]"
+    return f"{np.asarray(value).item():.4g}" if jnp.size(value) == 1 else f"const[{shape_text(np.shape(value))}]"
 
 
 def _expression(operation: Operation, words: list[str]) -> str:
@@ -115,18 +116,14 @@ def _expression(operation: Operation, words: list[str]) -> str:
     return f"{NAMES.get(operation.name, operation.name)}({', '.join(words)})"
 
 
-def _shape(value: Any) -> str:
-    return "x".join(map(str, np.shape(value)))
-
-
 def show(value: np.ndarray | None) -> str:
     """A number to four decimals; of an array its Euclidean norm and shape; "-" for None."""
     if value is None:
         return "-"
     if np.size(value) != 1:
         if not is_inexact(value):
-            return f"{value.dtype} {_shape(value)}"
-        return f"|{float(np.linalg.norm(np.ravel(value).astype(float))):.4g}| {_shape(value)}"
+            return f"{value.dtype} {shape_text(np.shape(value))}"
+        return f"|{float(np.linalg.norm(np.ravel(value).astype(float))):.4g}| {shape_text(np.shape(value))}"
     number = np.asarray(value).item()
     if not isinstance(number, float):
         return str(number)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._errors import InputError
+from .._trees import shape_text
 from ..autodiff.costs import least_seconds
 from ..io.text_table import aligned
 from .operation_derivatives import NO_RULE
@@ -121,7 +122,7 @@ def _adjoint_norms(stages: list[Callable[[Any], Any]], outputs: list[Any]) -> li
 def shapes(output: Any) -> str:
     """The arrays of a tree in words, such as "2 x 20x3 float64, 7 float32"; the first four kinds."""
     arrays = [leaf for leaf in jax.tree.leaves(output) if eqx.is_array(leaf)]
-    kinds = [f"{'x'.join(map(str, a.shape)) or 'scalar'} {a.dtype}" for a in arrays]
+    kinds = [f"{shape_text(a.shape) or 'scalar'} {a.dtype}" for a in arrays]
     counts = {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)}
     words = [kind if count == 1 else f"{count} x {kind}" for kind, count in counts.items()]
     return ", ".join(words[:4]) + (", ..." if len(words) > 4 else "") or "nothing"

@@ -2,9 +2,11 @@
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 from .._errors import InputError
 from .files import check_path, write_text
@@ -22,11 +24,16 @@ class Rows(NamedTuple):
 
 
 def read_rows(path: Path | str) -> Rows:
-    """The rows of a CSV file with a header; empty lines and lines that begin with # are left out.
+    """Returns the rows of a CSV file with a header; empty lines and lines that begin with # are left out.
 
     Text is UTF-8, or UTF-16 with its byte order mark; lines end as on any system; commas stand between the cells.
-    Raises InputError, which names the line and the remedy, for any other file, for columns of one name, and for a cell
-    of more than 10,000 characters.
+
+    Args:
+        path: The file.
+
+    Raises:
+        InputError: For any other file, for two columns of one name, and for a cell of more than 10,000 characters; it
+            names the line and the remedy.
     """
     numbers: list[int] = []
     reader = csv.reader(_rows_of_text(text_of(path), numbers), strict=True)
@@ -47,13 +54,13 @@ def read_rows(path: Path | str) -> Rows:
 
 
 def remarks(path: Path | str) -> list[str]:
-    """The lines of a CSV file that begin with #, without it."""
+    """Returns the lines of a CSV file that begin with #, without it."""
     lines = (line.strip() for line in io.StringIO(text_of(path), newline=None))
     return [line.lstrip("# ") for line in lines if line.startswith("#")]
 
 
 def write_rows(path: str | Path, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Path:
-    """The path, where the table now is: all of it, or what was there before."""
+    """Returns the path, where the table now is: all of it, or what was there before."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(columns)
@@ -73,10 +80,26 @@ def number(name: str, text: str, remedy: str = "give a number") -> float:
         raise InputError(f"{fault}; {remedy}") from None
 
 
-def check_width(cells: Sequence[str], columns: Sequence[str]) -> None:
-    """Raises InputError unless a row has a cell for each column."""
-    if len(cells) != len(columns):
-        raise InputError(f"{len(cells)} cells under {len(columns)} columns: give one for each")
+def read_numbers(rows: Rows, columns: Mapping[str, Callable[[str, str], float]]) -> tuple[np.ndarray, dict[int, str]]:
+    """Returns the numbers (rows, columns) of chosen columns, and what is wrong with rows that have none.
+
+    Args:
+        rows: The rows of a file.
+        columns: For each column, a function of its name and a cell that returns a number or raises InputError.
+
+    Returns:
+        The numbers, NaN in wrong rows, and the complaint about each of these by its index.
+    """
+    values, wrong = np.full((len(rows.cells), len(columns)), np.nan), {}
+    for index, cells in enumerate(rows.cells):
+        try:
+            if len(cells) != len(rows.columns):
+                raise InputError(f"{len(cells)} cells under {len(rows.columns)} columns: give one for each")
+            row = dict(zip(rows.columns, cells, strict=True))
+            values[index] = [convert(name, row[name]) for name, convert in columns.items()]
+        except InputError as error:
+            wrong[index] = str(error)
+    return values, wrong
 
 
 def text_of(path: Path | str) -> str:

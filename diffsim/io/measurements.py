@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from .._errors import InputError
-from .csv import check_width, number, read_rows
+from .csv import number, read_numbers, read_rows
 
 
 def read_measurements(
@@ -29,24 +29,21 @@ def read_measurements(
     Raises:
         InputError: For any other file; it names the line, the column and the value, and says what to do.
     """
-    header, cells, lines = read_rows(path)
-    if not header:
+    table = read_rows(path)
+    if not table.columns:
         raise InputError(f"{path} is empty: give a header with {', '.join(columns)}, and rows of numbers")
     for name in columns:
-        if name not in header:
-            raise InputError(f"{path} has no column {name!r}; it has {', '.join(header):.200}: rename one, or add it")
-    if len(cells) < rows:
-        raise InputError(f"{path} has {len(cells)} rows of measurements: give at least {rows}")
-    values = {name: np.empty(len(cells)) for name in columns}
-    for index, (line, row) in enumerate(zip(lines, cells, strict=True)):
-        try:
-            check_width(row, header)
-            for name in columns:
-                values[name][index] = _number(name, row[header.index(name)], name in gaps)
-        except InputError as error:
-            raise InputError(f"{path}, line {line}: {error}") from None
+        if name not in table.columns:
+            known = f"{', '.join(table.columns):.200}"
+            raise InputError(f"{path} has no column {name!r}; it has {known}: rename one, or add it")
+    if len(table.cells) < rows:
+        raise InputError(f"{path} has {len(table.cells)} rows of measurements: give at least {rows}")
+    numbers, wrong = read_numbers(table, {name: _with_gaps if name in gaps else _finite for name in columns})
+    for index, complaint in wrong.items():
+        raise InputError(f"{path}, line {table.lines[index]}: {complaint}")
+    values = dict(zip(columns, numbers.T, strict=True))
     if increasing is not None:
-        _check_order(path, increasing, values[increasing], lines)
+        _check_order(path, increasing, values[increasing], table.lines)
     for name in gaps:
         count = int(np.sum(np.isfinite(values[name])))
         if count < rows:
@@ -54,10 +51,13 @@ def read_measurements(
     return values
 
 
-def _number(name: str, text: str, gap: bool) -> float:
-    if gap and text.strip().lower() in ("", "nan"):
+def _with_gaps(name: str, text: str) -> float:
+    if text.strip().lower() in ("", "nan"):
         return math.nan
-    remedy = "give a finite number, or nothing for a gap" if gap else "give a finite number"
+    return _finite(name, text, "give a finite number, or nothing for a gap")
+
+
+def _finite(name: str, text: str, remedy: str = "give a finite number") -> float:
     value = number(name, text, remedy)
     if not math.isfinite(value):
         raise InputError(f"{name}={text!r:.60} is not finite; {remedy}")

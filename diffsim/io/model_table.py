@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,13 +11,17 @@ import numpy as np
 from .._errors import InputError
 from .._types import Model
 from ..parameters import Parameter, check_bounds, parameters
-from .csv import check_width, number, read_rows, write_rows
+from .csv import number, read_numbers, read_rows, write_rows
 
 
 class Table(NamedTuple):
-    """The rows of a file as text, the columns that are inputs, their numbers, and what is wrong with bad rows.
+    """A table of models.
 
-    `values` has shape (rows, columns); a bad row holds the model's own values there and its complaint in `bad`.
+    Attributes:
+        rows: The rows of the file as text, by column.
+        columns: The columns that are inputs.
+        values: Their numbers, (rows, columns); a bad row has the model's own.
+        bad: What is wrong with bad rows, by index.
     """
 
     rows: list[dict[str, str]]
@@ -26,39 +31,37 @@ class Table(NamedTuple):
 
 
 def read_table(path: Path | str, model: Model, degrees: Mapping[str, str], others: Collection[str] = ()) -> Table:
-    """The table of models at `path`.
+    """Returns the table of models in a CSV file; a bad number spoils its own row only.
 
-    Columns are paths of the model's parameters, or names in `degrees`, which give a parameter (rad) in degrees.
-    Columns in `others`, and those that begin with `d_` or `err_` (derivatives), are read but are not inputs.
-    Raises InputError for a file without rows, without an input column, or with a column of another name; a bad
-    number spoils its own row only.
+    Args:
+        path: The file, whose columns are paths of the model's parameters or names in `degrees`.
+        model: The model, whose values stand for columns that are absent.
+        degrees: Columns that give a parameter (rad) in degrees, and that parameter.
+        others: Columns that are read and are no inputs; so are those that begin with `d_` or `err_` (derivatives).
+
+    Raises:
+        InputError: For a file without rows, without an input column, or with a column of another name.
     """
-    names, cells, _ = read_rows(path)
-    rows = [dict(zip(names, [*row, *[""] * len(names)], strict=False)) for row in cells]
-    if not rows:
+    table = read_rows(path)
+    if not table.cells:
         raise InputError(f"{path} has no rows: give a header and at least one machine")
     known = parameters(model)
     inputs = {name: (known[name], 1.0) for name in known}
     inputs |= {name: (known[target], math.pi / 180) for name, target in degrees.items()}
     allowed = {*inputs, *others}
-    unknown = [name for name in names if name not in allowed and not name.startswith(("d_", "err_"))]
+    unknown = [name for name in table.columns if name not in allowed and not name.startswith(("d_", "err_"))]
     if unknown:
         raise InputError(f"{path}: unknown column {unknown[0]!r:.60}; inputs are {', '.join(inputs)}")
-    columns = [name for name in names if name in inputs]
+    columns = [name for name in table.columns if name in inputs]
     if not columns:
         raise InputError(f"{path} has no input column; inputs are {', '.join(inputs)}")
-    values, bad = np.empty((len(rows), len(columns))), {}
-    for i, row in enumerate(rows):
-        try:
-            check_width(cells[i], names)
-            values[i] = [_number(name, row[name], *inputs[name]) for name in columns]
-        except InputError as error:
-            bad[i] = str(error)
-            values[i] = [float(parameter.value) / scale for parameter, scale in (inputs[name] for name in columns)]
-    return Table(rows, columns, values, bad)
+    values, bad = read_numbers(table, {name: partial(_number, *inputs[name]) for name in columns})
+    values[list(bad)] = [float(parameter.value) / scale for parameter, scale in (inputs[name] for name in columns)]
+    padded = ([*row, *[""] * len(table.columns)] for row in table.cells)
+    return Table([dict(zip(table.columns, row, strict=False)) for row in padded], columns, values, bad)
 
 
-def _number(name: str, text: str, parameter: Parameter, scale: float) -> float:
+def _number(parameter: Parameter, scale: float, name: str, text: str) -> float:
     value = number(name, text)
     low, high = parameter.bounds
     check_bounds(name, np.asarray(value), (low / scale, high / scale), parameter.unit if scale == 1.0 else "deg")
@@ -68,9 +71,14 @@ def _number(name: str, text: str, parameter: Parameter, scale: float) -> float:
 def write_table(
     path: Path | str, table: Table, results: Mapping[str, np.ndarray], status: Sequence[str], keep: Collection[str] = ()
 ) -> None:
-    """Writes the table's inputs and the columns in `keep`, the results in full precision, and each row's status.
+    """Writes a table with results to a CSV file, completely or not at all.
 
-    A bad row's results are `nan` and its status is what is wrong with it. The file is there whole or not at all.
+    Args:
+        path: The file.
+        table: The table, whose inputs are written first.
+        results: Columns of numbers, which are written in full precision, `nan` in bad rows.
+        status: The status of each row; that of a bad row is what is wrong with it.
+        keep: Other columns of the table that are written, too.
     """
     copied = [name for name in table.rows[0] if name in table.columns or name in keep]
     rows = []

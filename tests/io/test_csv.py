@@ -94,3 +94,12 @@ def test_a_table_is_written_whole_or_not_at_all(tmp_path):
     assert out.read_bytes() == first
     assert sorted(os.listdir(tmp_path)) == ["a.csv", "out.csv"]
     assert read_rows(out).columns == ["length", "note", "range", "status"]
+
+
+def test_a_short_first_row_is_written_with_all_columns(tmp_path):
+    (tmp_path / "a.csv").write_text("length,mass\n1.5\n2.5,3\n")
+    table = read_table(tmp_path / "a.csv", Pendulum(), {})
+    write_table(tmp_path / "out.csv", table, {"range": np.array([0.1, 0.2])}, ["taut", "taut"])
+    first = "1.5,,nan,bad_input: 1 cells under 2 columns: give one for each"
+    assert (tmp_path / "out.csv").read_text().splitlines() == ["length,mass,range,status", first, "2.5,3,0.2,taut"]
+    np.testing.assert_array_equal(table.values[0], [Pendulum().length, Pendulum().mass])
