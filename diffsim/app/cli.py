@@ -83,6 +83,10 @@ def check_arguments(script: str | Path, argv: Sequence[str] | None = None) -> No
     For the first lines of a script, before it imports what takes time. Until `main` takes over, Ctrl-C ends the script
     with one line, and so does a device in `JAX_PLATFORMS` that is not there. Signatures that the source alone does not
     show, as with a default that is computed, are checked by `main`.
+
+    Args:
+        script: The file of the script.
+        argv: The words of the command line; by default those of this process.
     """
     sys.stderr = without_write_errors(sys.stderr)
     on_interrupt(lambda: _fail(INTERRUPTED, "interrupted"))
@@ -104,6 +108,10 @@ def main(*jobs: "Job", argv: Sequence[str] | None = None) -> NoReturn:
     Exit codes: 0 done, 1 the work failed (`RunError`, no memory left), 2 bad arguments (`InputError`, a file that
     cannot be used, a device that is absent), 130 interrupted, 141 the reader of the output left. Other exceptions are
     bugs and pass through.
+
+    Args:
+        *jobs: The functions of the sub-commands.
+        argv: The words of the command line; by default those of this process.
     """
     # OpenBLAS, which JAX loads with its first factorisation, has threads that wait for one another at full load; for
     # matrices as small as a scenario's one is as fast, and several times faster where other programs run.

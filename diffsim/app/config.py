@@ -15,7 +15,7 @@ from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from .._errors import InputError
-from ..io.files import check_path
+from ..io.files import read_at_most
 from ..io.json_encoding import builtin, show
 
 LARGEST = 1_000_000  # bytes of a file of settings
@@ -32,13 +32,7 @@ def read(path: Path, parameters: Mapping[str, inspect.Parameter]) -> dict[str, A
         InputError: For a file that is not TOML, an unknown name, or a value of another type.
         OSError: For a file that cannot be read.
     """
-    check_path(path)
-    if path.is_dir():
-        raise InputError(f"{path} is a folder: give a file of settings")
-    with path.open("rb") as file:  # which may be a pipe, or a device without an end
-        data = file.read(LARGEST + 1)
-    if len(data) > LARGEST:
-        raise InputError(f"{path} has more than {LARGEST} bytes, too many for a file of settings: give another")
+    data = read_at_most(path, LARGEST)
     try:
         table = tomllib.loads(data.decode("utf-8-sig").replace("\r\n", "\n"))
     except RecursionError:
@@ -70,9 +64,9 @@ def check_same(folder: Path, given: Mapping[str, Any], settings: Mapping[str, An
     """Raises InputError if a run is resumed with other settings than it was started with."""
     for name, value in given.items():
         if settings[name] != value:
-            found = f"{name} is {show(value)} there, here {show(settings[name])}"
+            difference = f"{name} is {show(value)} there, here {show(settings[name])}"
             raise InputError(
-                f"--resume {folder} uses the settings of its run: {found}; leave that out, or begin a new run"
+                f"--resume {folder} uses the settings of its run: {difference}; leave that out, or begin a new run"
             )
 
 

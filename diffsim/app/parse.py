@@ -89,13 +89,12 @@ def _name(job: Job) -> str:
 
 def _overview(jobs: Sequence[Job]) -> str:
     first, *rest = [(_name(job), (inspect.getdoc(job) or "").partition("\n")[0]) for job in jobs]
-    return "Sub-commands (the first is the default, its flags are below):\n" + textwrap.indent(
-        aligned(first, rest), "  "
-    )
+    table = textwrap.indent(aligned(first, rest), "  ")
+    return f"Sub-commands (the first is the default, its flags are below):\n{table}"
 
 
 def _parse(job: Job, words: Sequence[str], prog: str, description: str | None, own: tuple[str, str]) -> dict[str, Any]:
-    """Returns the job's settings, and beside them `json` and `runs`: flags over file over defaults.
+    """Returns the job's settings together with `json` and `runs`: flags before the file before defaults.
 
     `own` are the names of scenario and sub-command, by which a resumed run must have been started.
     """

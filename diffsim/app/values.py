@@ -117,7 +117,11 @@ class SeedRange:
 
 
 def seed_range(text: str) -> range:
-    """The seeds FIRST:LAST, without the last. Raises InputError if there is none."""
+    """Returns the seeds FIRST:LAST, without the last.
+
+    Raises:
+        InputError: If there is none, or if there are too many.
+    """
     first, colon, last = text.partition(":")
     short = max(len(first), len(last)) <= 10  # digits of the last seed
     if not (colon and short and first.isdecimal() and last.isdecimal() and int(first) < int(last)):
@@ -149,13 +153,13 @@ def check_values(hints: dict[str, Any], values: dict[str, Any]) -> None:
 def check_folder_can_be_made(folder: Path) -> None:
     """Raises InputError if a folder is not there and could not be made, or not be written into."""
     check_path(folder)
-    there = folder.absolute()
-    while not os.path.lexists(there) and there != there.parent:
-        there = there.parent
-    if not there.is_dir():
-        raise InputError(f"{folder}: {there} is not a folder: give another")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise InputError(f"{folder}: the folder {there} is protected from writing: give another")
+    existing = folder.absolute()
+    while not os.path.lexists(existing) and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        raise InputError(f"{folder}: {existing} is not a folder: give another")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(f"{folder}: the folder {existing} is protected from writing: give another")
 
 
 def _constraints(hint: Any) -> Iterator[Constraint]:

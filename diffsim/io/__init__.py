@@ -1,1 +1,1 @@
-"""Files read and written: CSV, IDX, checkpoints, JSON, each whole or not at all."""
+"""Files: checkpoints, CSV, IDX, JSON, each written completely or not at all; and tables as text."""

@@ -1,4 +1,4 @@
-"""Tables of text in CSV files, read and checked: encoding, separator, columns, cells; and written whole."""
+"""CSV files: text read and checked (encoding, separator, columns, cells), numbers in it, and tables written."""
 
 import csv
 import io
@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .._errors import InputError
-from .files import check_path, write_text
+from .files import read_at_most, write_text
 
 LARGEST = 2**30  # bytes of a file
 LONGEST = 10_000  # characters of a cell
@@ -60,7 +60,7 @@ def remarks(path: Path | str) -> list[str]:
 
 
 def write_rows(path: str | Path, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Path:
-    """Returns the path, where the table now is: all of it, or what was there before."""
+    """Writes a table completely or not at all, and returns the path."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(columns)
@@ -103,13 +103,12 @@ def read_numbers(rows: Rows, columns: Mapping[str, Callable[[str, str], float]])
 
 
 def text_of(path: Path | str) -> str:
-    """The text of a file, without its byte order mark; raises InputError if it is not UTF-8, or marked as UTF-16."""
-    path = Path(path)
-    check_path(path)
-    with path.open("rb") as file:
-        data = file.read(LARGEST + 1)
-    if len(data) > LARGEST:
-        raise InputError(f"{path} has more than {LARGEST} bytes: part it")
+    """Returns the text of a file, without its byte order mark.
+
+    Raises:
+        InputError: If it is neither UTF-8 nor marked as UTF-16, and for one of more than a gibibyte.
+    """
+    data = read_at_most(path, LARGEST)
     try:
         if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
             return data.decode("utf-16")

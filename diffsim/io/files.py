@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: written beside their place, flushed to the disk and renamed."""
+"""Atomic writes: a file is written next to its place, flushed to the disk and renamed; and checks of paths."""
 
 import os
 import stat
@@ -14,10 +14,18 @@ LONGEST = 255 - len(PARTIAL)  # bytes of a file's name that a system takes, with
 
 
 def write_whole(path: str | Path, write: Callable[[BinaryIO], object]) -> Path:
-    """Returns the path, where what `write(file)` wrote now is: all of it, or what was there before.
+    """Writes a file completely or not at all, and returns its path.
 
     A pipe or a device, such as /dev/stdout, is written to as it is. Two processes must not write to the same path at
-    the same time. Raises InputError for a path that cannot be written, RunError if the disk is full or refuses.
+    the same time.
+
+    Args:
+        path: The file.
+        write: Writes the content to an open file.
+
+    Raises:
+        InputError: For a path that cannot be written.
+        RunError: If the disk is full or refuses; what was there before is then as it was.
     """
     path = Path(path)
     check_writable(path)
@@ -38,13 +46,38 @@ def write_whole(path: str | Path, write: Callable[[BinaryIO], object]) -> Path:
 
 
 def write_text(path: str | Path, text: str) -> Path:
-    """Returns the path, where the text now is, in UTF-8: all of it, or what was there before."""
+    """Writes a text in UTF-8, as `write_whole`, and returns the path."""
     data = text.encode()
     return write_whole(path, lambda file: file.write(data))
 
 
+def read_at_most(path: str | Path, limit: int) -> bytes:
+    """Returns the bytes of a file; it may be a pipe, or a device without an end.
+
+    Args:
+        path: The file.
+        limit: The number of bytes that it may have.
+
+    Raises:
+        InputError: For a folder, and for a file with more bytes.
+    """
+    path = Path(path)
+    check_path(path)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: give a file")
+    with path.open("rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise InputError(f"{path} has more than {limit} bytes: give a smaller file")
+    return data
+
+
 def check_path(path: Path) -> None:
-    """Raises InputError for a path that no system has: with a NUL, not UTF-8, or too long."""
+    """Checks that a path is one that a system can have.
+
+    Raises:
+        InputError: For one with a NUL, for one that is not UTF-8, and for one that is too long.
+    """
     try:
         long = max((len(part.encode()) for part in path.parts), default=0)
     except UnicodeEncodeError:
@@ -62,7 +95,11 @@ def check_path(path: Path) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Raises InputError if no file could be written to a path; for use before the work begins."""
+    """Checks, before the work begins, that a file can be written to a path.
+
+    Raises:
+        InputError: If not.
+    """
     check_path(path)
     target = Path(os.path.realpath(path))
     check_path(target)
@@ -80,10 +117,10 @@ def check_writable(path: Path) -> None:
 
 
 def clear_partial(folder: Path) -> None:
-    """Removes what a killed process left half written in a folder and those in it."""
-    for left in folder.rglob(f"*{PARTIAL}"):
+    """Removes the partial files that a killed process left in a folder and those in it."""
+    for partial in folder.rglob(f"*{PARTIAL}"):
         with suppress(OSError):
-            left.unlink()
+            partial.unlink()
 
 
 def partial_of(path: Path) -> Path:
@@ -110,11 +147,11 @@ def _replace(target: Path, write: Callable[[BinaryIO], object]) -> None:
 def _flush_folder(folder: Path) -> None:
     """Makes a new name outlast a power failure, where the system can open a folder to flush it."""
     with suppress(PermissionError):
-        opened = os.open(folder, os.O_RDONLY)
+        descriptor = os.open(folder, os.O_RDONLY)
         try:
-            os.fsync(opened)
+            os.fsync(descriptor)
         finally:
-            os.close(opened)
+            os.close(descriptor)
 
 
 def _short(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""IDX files, in which MNIST and its kin come: pictures and labels as arrays."""
+"""IDX files, the format of MNIST: pictures and labels as arrays."""
 
 import gzip
 import math
@@ -19,8 +19,13 @@ def read_idx(path: Path | str) -> np.ndarray:
     """Returns the array in an IDX file of bytes, gzipped or not.
 
     The file has two zeros, the type 8, the number of axes, their lengths (big-endian), then the numbers; the lengths
-    are checked before anything is unpacked. Raises InputError for anything else, for damaged gzip data, for a file that
-    was cut off and for one without numbers.
+    are checked before anything is unpacked.
+
+    Args:
+        path: The file.
+
+    Raises:
+        InputError: For any other file, for damaged gzip data, for a file that was cut off and for one without numbers.
     """
     path = Path(path)
     check_path(path)
@@ -44,19 +49,24 @@ def _read(path: Path, file: Any, most_shrunk: int) -> np.ndarray:
     shape = tuple(int.from_bytes(lengths[4 * i : 4 * i + 4]) for i in range(axes))
     size = math.prod(shape)
     if not 0 < size <= min(LARGEST, most_shrunk * path.stat().st_size):
-        there = path.stat().st_size
-        raise InputError(f"{path}: shape {shape} cannot be in a file of {there} bytes: fetch the file again")
+        file_size = path.stat().st_size
+        raise InputError(f"{path}: shape {shape} cannot be in a file of {file_size} bytes: fetch the file again")
     body = file.read(size + 1)
     if len(body) != size:
-        found = f"{len(body)} bytes" if len(body) < size else "more bytes than there should be"
-        raise InputError(f"{path}: {found} for shape {shape}: fetch the file again")
+        count = f"{len(body)} bytes" if len(body) < size else "more bytes than there should be"
+        raise InputError(f"{path}: {count} for shape {shape}: fetch the file again")
     return np.frombuffer(body, np.uint8).reshape(shape)
 
 
 def read_pair(folder: Path, stem: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """Returns pictures (n, pixels) from 0 to 1 and digits (n,), of files whose names start with `stem`.
+    """Returns pictures (n, pixels) from 0 to 1 and digits (n,), or None if the folder has no such pair of files.
 
-    None where the folder has no such pair. Raises InputError where the two do not belong together.
+    Args:
+        folder: The folder of the files.
+        stem: How their names start, as "train".
+
+    Raises:
+        InputError: If pictures and digits do not belong together.
     """
     images, labels = (sorted(folder.glob(f"{stem}*-{kind}*")) for kind in ("images", "labels"))
     if not images or not labels:

@@ -1,4 +1,4 @@
-"""The page of a run: one HTML file that needs nothing beside it, for screen, phone and paper.
+"""The page of a run: one HTML file that needs no other, for screen, phone and paper.
 
 A scenario fills it from top to bottom:
 
@@ -129,7 +129,7 @@ class Report:
         self._add("animation", scene=plain(animation.data()), caption=caption, title=title)
 
     def html(self) -> str:
-        """Returns the whole page."""
+        """Returns the page as HTML."""
         environment = jinja2.Environment(
             loader=jinja2.FileSystemLoader(FOLDER),
             autoescape=True,
@@ -148,7 +148,7 @@ class Report:
         )
 
     def write(self, path: str | Path) -> Path:
-        """Returns `path`, where the page is now written: the whole page, or what was there before."""
+        """Writes the page completely or not at all, and returns the path."""
         return write_text(path, self.html())
 
     def _add(self, kind: str, **content: Any) -> None:

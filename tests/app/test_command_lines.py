@@ -108,7 +108,7 @@ BAD = [
     ("trebuchet", ("train", "--config", "digits.toml"), "digits.toml is not a TOML file"),
     ("trebuchet", ("train", "--config", "latin.toml"), "latin.toml is not a TOML file"),
     ("trebuchet", ("train", "--config", "large.toml"), "large.toml has more than 1000000 bytes"),
-    ("trebuchet", ("train", "--config", "."), "is a folder: give a file of settings"),
+    ("trebuchet", ("train", "--config", "."), "is a folder: give a file"),
     ("trebuchet", ("train", "--config", "/dev/zero"), "/dev/zero has more than 1000000 bytes"),
     ("trebuchet", ("train", "--config", "seed.toml"), "seed=18446744073709551616: give"),
     ("trebuchet", ("train", "--config", "long.toml"), "does not fit its type, int"),
