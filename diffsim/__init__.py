@@ -35,8 +35,8 @@ class _Package(ModuleType):
         super().__setattr__(name, value.parameters if own else value)
 
     def __dir__(self) -> list[str]:
-        self.__getattr__("InputError")
-        return sorted(vars(self))
+        public = importlib.import_module(f"{__name__}._public")
+        return sorted(name for name in vars(public) if not name.startswith("_"))
 
 
 sys.modules[__name__].__class__ = _Package

@@ -1,0 +1,111 @@
+"""Pages of the site that are made from other files: notebooks, the scenarios' table, the reference, the change log."""
+
+import ast
+import base64
+import re
+from pathlib import Path
+
+import nbformat
+from latex2mathml.converter import convert
+from mkdocs.structure.files import File
+
+ROOT = Path(__file__).parent.parent
+ROOMS = {
+    "solve": ("Solving", ["ode", "discrete", "mechanics", "safe"]),
+    "gradients": ("Gradients and their evidence", ["autodiff", "gradcheck", "graph", "testing"]),
+    "train": (
+        "Models, training and optimizing",
+        ["parameters", "nn", "train", "optimize", "io", "compilation", "_jax"],
+    ),
+    "uncertainty": ("Uncertainty", ["uncertainty"]),
+    "control": ("diffsim.control", ["control"]),
+    "image": ("diffsim.image", ["image"]),
+    "other": ("Errors and types", ["_errors", "_types"]),
+}
+"""The pages of the reference: their titles, and the folders and files of the package whose public names they list."""
+
+LINKS = {"docs/": "", "scenarios/README.md": "scenarios.md", "CONTRIBUTING.md": "contributing.md"}
+"""Where the pages of the site are that other files link to."""
+
+_MATH = re.compile(r"\$\$(.+?)\$\$|(?<![\\$\w`])\$([^$\n`]+?)\$(?![\w`])", re.DOTALL)
+_CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
+
+
+def on_files(files, config):
+    """Adds the pages that are made, and the pictures of the notebooks."""
+    made = {"scenarios.md": "scenarios/README.md", "contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
+    for page, source in made.items():
+        files.append(File.generated(config, page, content=_with_links((ROOT / source).read_text())))
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        for name, content in _notebook(path).items():
+            files.append(File.generated(config, f"tutorials/{name}", content=content))
+    names = public_names()
+    for page, (title, rooms) in ROOMS.items():
+        paths = [path for room in rooms for path in names if path.split(".")[1] == room]
+        files.append(File.generated(config, f"reference/{page}.md", content=_reference(title, paths)))
+    return files
+
+
+def on_page_markdown(markdown, **_):
+    """Formulas between dollars become MathML, which browsers show without any script."""
+    parts = _CODE.split(markdown)
+    return "".join(part if part.startswith("`") else _MATH.sub(_mathml, part) for part in parts)
+
+
+def public_names() -> list[str]:
+    """Returns the full path of every public name, of `diffsim` itself and of its rooms; only the source is read."""
+    package = ROOT / "diffsim"
+    rooms = ["autodiff", "compilation", "control", "gradcheck", "graph", "image", "ode", "optimize", "train"]
+    files = [package / "_public.py", *(package / room / "__init__.py" for room in [*rooms, "uncertainty"])]
+    paths = []
+    for file in [*filter(Path.exists, files), package / "compilation.py"]:
+        here = ["diffsim", *file.relative_to(package).parent.parts]
+        for node in ast.parse(file.read_text()).body:
+            if isinstance(node, ast.ImportFrom) and node.module is not None:
+                base = here[: len(here) - node.level + 1] if node.level else []
+                paths += [".".join([*base, node.module, alias.name]) for alias in node.names]
+    functions = [n.name for n in ast.parse((package / "safe.py").read_text()).body if isinstance(n, ast.FunctionDef)]
+    return [*dict.fromkeys(paths), *(f"diffsim.safe.{name}" for name in functions), "diffsim.testing.assert_gradients"]
+
+
+def _reference(title: str, paths: list[str]) -> str:
+    return "\n\n".join([f"# {title}", *(f"::: {path}" for path in paths)])
+
+
+def _with_links(text: str) -> str:
+    for old, new in LINKS.items():
+        text = text.replace(f"](../{old}", f"]({new}").replace(f"]({old}", f"]({new}")
+    return text
+
+
+def _mathml(match) -> str:
+    block, inline = match.groups()
+    # A line that begins with the element itself would be taken for a block.
+    return convert(block, display="block") if block else f"<span>{convert(inline)}</span>"
+
+
+def _notebook(path: Path) -> dict[str, str | bytes]:
+    """A notebook as a page of Markdown, and the pictures among its outputs."""
+    page, pictures = [], {}
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "markdown":
+            page.append(cell.source)
+            continue
+        page.append(f"```python\n{cell.source}\n```")
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            if "image/png" in data:
+                name = f"{path.stem}_{len(pictures)}.png"
+                pictures[name] = base64.b64decode(data["image/png"])
+                page.append(f"![{_caption(page)}]({name})")
+            elif output.get("text") or "text/plain" in data:
+                page.append(f"```text\n{(output.get('text') or data['text/plain']).rstrip()}\n```")
+    return {f"{path.stem}.md": "\n\n".join(page) + "\n", **pictures}
+
+
+def _caption(page: list[str]) -> str:
+    """What a picture shows: the first sentence of the text before it."""
+    text = next((part for part in reversed(page) if not part.startswith(("```", "!["))), "")
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    sentence = " ".join(lines).split(". ")[0]
+    return re.sub(r"[\[\]`$]", "", sentence)[:200] or "Result of the code above"
