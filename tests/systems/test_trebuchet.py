@@ -4,6 +4,7 @@ import csv
 from pathlib import Path
 
 import diffrax as dfx
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -221,3 +222,12 @@ def test_a_drawing_follows_the_throw():
     np.testing.assert_allclose(length(drawing.tip, drawing.hinge), p.l_long + p.l_short, rtol=1e-5)
     np.testing.assert_allclose(length(drawing.tip, drawing.ball)[:81], p.l_sling, rtol=1e-5)
     np.testing.assert_allclose(drawing.tip[80:], jnp.broadcast_to(drawing.tip[80], (41, 2)))  # rests
+
+
+@pytest.mark.parametrize("name", ["l_long", "h_pivot", "m_weight", "Cd"])
+def test_a_parameter_that_is_no_number_is_a_failure(name):
+    """And not said to be a machine that never lifts its ball."""
+    machine = eqx.tree_at(lambda p: getattr(p, name), Trebuchet(), jnp.array(jnp.nan))
+    result = jax.jit(lambda p: tb.throw(p, mode="forward"))(machine)
+    assert result.status == ThrowStatus.FAILED
+    assert np.isnan(result.range)

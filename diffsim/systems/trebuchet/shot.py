@@ -107,7 +107,7 @@ def start(p: Trebuchet) -> Slide:
     """The machine at rest with the sling's end on the ground; level if the pivot is too high for that."""
     sine = p.h_pivot / p.l_long
     # This keeps the derivative finite for a machine that cannot exist.
-    sine = jnp.where(sine < 1, sine, 0.0)
+    sine = jnp.where(sine >= 1, 0.0, sine)
     zero = jnp.zeros_like(sine)
     arm, down = Direction(jnp.sqrt(1 - sine**2), sine), Direction(zero, zero - 1)
     return Slide(arm, down, zero, zero)
@@ -187,9 +187,11 @@ def _status(p: Trebuchet, c: _Phases, tension, clearance) -> Count:
     initial = start(p)
     missed = lambda phase: phase.status == Status.EVENT_NOT_FOUND
     failed = lambda phase: phase.status != Status.FINISHED
+    push = m.ground_push(0.0, initial, p)
     cases = [
+        (~jnp.isfinite(push), ThrowStatus.FAILED),  # a parameter is not a number
         (p.h_pivot >= p.l_long, ThrowStatus.STARTS_TOO_HIGH),
-        (m.ground_push(0.0, initial, p) <= 0, ThrowStatus.LIFTS_AT_START),
+        (push <= 0, ThrowStatus.LIFTS_AT_START),
         (missed(c.slide) | (c.slide.status == Status.NON_FINITE), ThrowStatus.NEVER_LIFTS),
         (failed(c.slide), ThrowStatus.FAILED),
         (missed(c.swing), ThrowStatus.NEVER_RELEASES),
