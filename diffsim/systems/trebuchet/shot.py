@@ -14,6 +14,7 @@ from ...ode.events import Event, Phase
 from ...ode.phase import integrate_phase
 from ...ode.solve_phase import Mode, PhaseResult
 from ...ode.status import Status
+from ...ode.trial_step import all_finite
 from ...parameters import replace
 from . import machine as m
 from .machine import Direction, Flight, Slide, Trebuchet
@@ -187,11 +188,10 @@ def _status(p: Trebuchet, c: _Phases, tension, clearance) -> Count:
     initial = start(p)
     missed = lambda phase: phase.status == Status.EVENT_NOT_FOUND
     failed = lambda phase: phase.status != Status.FINISHED
-    push = m.ground_push(0.0, initial, p)
     cases = [
-        (~jnp.isfinite(push), ThrowStatus.FAILED),  # a parameter is not a number
+        (~all_finite(p), ThrowStatus.FAILED),
         (p.h_pivot >= p.l_long, ThrowStatus.STARTS_TOO_HIGH),
-        (push <= 0, ThrowStatus.LIFTS_AT_START),
+        (m.ground_push(0.0, initial, p) <= 0, ThrowStatus.LIFTS_AT_START),
         (missed(c.slide) | (c.slide.status == Status.NON_FINITE), ThrowStatus.NEVER_LIFTS),
         (failed(c.slide), ThrowStatus.FAILED),
         (missed(c.swing), ThrowStatus.NEVER_RELEASES),
