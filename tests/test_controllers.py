@@ -41,7 +41,7 @@ def test_a_swing_up_succeeds_from_every_hanging_start_in_the_exact_motion(swung)
     result, run = swung
     assert result["at_64_of_64"] == 1
     # The held steps of 0.05 s follow the motion of tolerance 1e-9.
-    assert result["angles_apart_rad_median"] < 1e-5
+    assert result["angle_difference_rad_median"] < 1e-5
     assert {path.name for path in run.iterdir()} >= RUN
 
 

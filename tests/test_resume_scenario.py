@@ -57,7 +57,7 @@ def test_a_run_that_was_killed_goes_on_bit_for_bit(killed, tmp_path, scenario):
 
 def test_a_folder_without_a_run_or_of_another_scenario_is_refused(killed, tmp_path, scenario):
     for name, folder, message in (
-        ("cartpole", tmp_path, "no run is there"),
+        ("cartpole", tmp_path, "there is no run"),
         ("quadrotor", killed, "is a run of cartpole train, not of quadrotor train"),
     ):
         done = scenario(name, "train", "--resume", folder, cwd=tmp_path)

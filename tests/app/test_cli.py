@@ -407,7 +407,7 @@ def test_a_device_that_is_absent_is_named(early, monkeypatch, slow):
     _, err = process.communicate()
     assert process.returncode == 2
     assert err.startswith("error: JAX_PLATFORMS=absent: Unable to initialize backend 'absent'")
-    assert "leave it unset, or name a device that is here" in err
+    assert "leave it unset, or name a device that is available" in err
     assert err.count("\n") == 1
 
 

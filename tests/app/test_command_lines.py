@@ -102,9 +102,9 @@ BAD = [
     ("cartpole", ("animate", "a.gif", "--policy", "a" * 300), "too long"),
     ("derivatives", ("graph", "absent/a.svg"), "absent does not exist"),
     ("regression", ("surfaces", "a.txt"), "a.txt: unknown extension '.txt'; give .svg, .png or .pdf"),
-    ("classify", ("train", "--data", "a.csv"), "a.csv is not a folder: give one that is there"),
+    ("classify", ("train", "--data", "a.csv"), "a.csv is not a folder: give one that exists"),
     ("enhance", ("train", "--save", "absent/a.npz"), "absent does not exist"),
-    ("trebuchet", ("train", "--config", "deep.toml"), "deep.toml is not a file of settings: it is nested too deep"),
+    ("trebuchet", ("train", "--config", "deep.toml"), "deep.toml is not a file of settings: it is nested too deeply"),
     ("trebuchet", ("train", "--config", "digits.toml"), "digits.toml is not a TOML file"),
     ("trebuchet", ("train", "--config", "latin.toml"), "latin.toml is not a TOML file"),
     ("trebuchet", ("train", "--config", "large.toml"), "large.toml has more than 1000000 bytes"),
@@ -114,7 +114,7 @@ BAD = [
     ("trebuchet", ("train", "--config", "long.toml"), "does not fit its type, int"),
     ("trebuchet", ("sweep", "--config", "nul.toml"), "has a NUL, which no path has"),
     ("trebuchet", ("train", "--resume", "a" * 300), "too long"),
-    ("trebuchet", ("train", "--resume", "a.csv"), "no run is there"),
+    ("trebuchet", ("train", "--resume", "a.csv"), "there is no run"),
 ]
 
 
