@@ -59,8 +59,8 @@ def test_evaluate_beats_the_classical_filters_with_what_ships(folder, tmp_path, 
 @pytest.mark.slow
 def test_apply_writes_a_picture_of_a_picture(folder, tmp_path, enhance):
     answer(enhance("apply", folder / "a.png", tmp_path / "b.png", "--bits", 16, "--json", cwd=tmp_path))
-    found, scene = image.read_picture(tmp_path / "b.png"), image.read_picture(folder / "a.png")
-    assert image.psnr(found, scene) > 22
+    developed, scene = image.read_picture(tmp_path / "b.png"), image.read_picture(folder / "a.png")
+    assert image.psnr(developed, scene) > 22
 
 
 @pytest.mark.parametrize(

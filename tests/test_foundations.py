@@ -20,8 +20,8 @@ def result_of(done) -> dict:
 @pytest.mark.slow
 def test_derivatives_four_ways(tmp_path, scenario):
     result = result_of(scenario("derivatives", "--json", cwd=tmp_path))
-    found = [result["value"], result["dy_dx1"], result["dy_dx2"]]
-    np.testing.assert_allclose(found, [2.0167, 3.0118, -13.7240], atol=1e-4)
+    values = [result["value"], result["dy_dx1"], result["dy_dx2"]]
+    np.testing.assert_allclose(values, [2.0167, 3.0118, -13.7240], atol=1e-4)
     assert result["worst_error_without_differences"] < 1e-12
     schemes = ("forward", "backward", "central", "richardson")
     np.testing.assert_allclose([result[f"order_{s}"] for s in schemes], [1, 1, 2, 4], atol=0.1)
@@ -36,9 +36,9 @@ def test_graph_drawn_and_hidden_nan_found(tmp_path, scenario):
     assert result["nodes"] == 9
     assert "x1    3.0118" in result["tables"]
     assert (tmp_path / "graph.svg").read_text().startswith("<?xml")
-    found = result_of(scenario("derivatives", "doctor", "--json", cwd=tmp_path))
-    assert "sqrt" in found["finding"]
-    assert "nan" not in found["gradient_of_the_cure"]
+    diagnosis = result_of(scenario("derivatives", "doctor", "--json", cwd=tmp_path))
+    assert "sqrt" in diagnosis["finding"]
+    assert "nan" not in diagnosis["gradient_of_the_cure"]
 
 
 @pytest.mark.slow

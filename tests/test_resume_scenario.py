@@ -48,8 +48,8 @@ def test_a_run_that_was_killed_goes_on_bit_for_bit(killed, tmp_path, scenario):
         else:
             assert done.returncode == 0, done.stderr
             assert json.loads(done.stdout.splitlines()[-1])["run"] == str(killed)
-    whole = scenario("cartpole", *WORDS, "--json", cwd=tmp_path)
-    folder = tmp_path / json.loads(whole.stdout.splitlines()[-1])["run"]
+    finished = scenario("cartpole", *WORDS, "--json", cwd=tmp_path)
+    folder = tmp_path / json.loads(finished.stdout.splitlines()[-1])["run"]
     assert lines(killed) == lines(folder)
     assert len(lines(killed)) == 3
     assert (killed / "policy.npz").read_bytes() == (folder / "policy.npz").read_bytes()

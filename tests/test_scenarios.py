@@ -54,11 +54,11 @@ def test_sweep_with_gradients_agrees_with_the_reference_table(tmp_path, scenario
     out = tmp_path / "out.csv"
     done = scenario("trebuchet", "sweep", DATA / "gradients.csv", out, "--gradients", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    for expected, found in zip(_rows(DATA / "gradients.csv"), _rows(out), strict=True):
-        assert found["status"] == "taut"
-        np.testing.assert_allclose(float(found["range"]), float(expected["range"]), rtol=1e-8)
+    for expected, row in zip(_rows(DATA / "gradients.csv"), _rows(out), strict=True):
+        assert row["status"] == "taut"
+        np.testing.assert_allclose(float(row["range"]), float(expected["range"]), rtol=1e-8)
         for column in ("angle_deg", "m_weight", "wind", "l_sling", "l_short", "l_long"):
-            value, true = float(found[f"d_{column}"]), float(expected[f"d_{column}"])
+            value, true = float(row[f"d_{column}"]), float(expected[f"d_{column}"])
             # Scaled by range over parameter where the derivative is near zero, as the table's errors are.
             scale = max(abs(true), 1e-3 * abs(float(expected["range"])) / (abs(float(expected[column])) or 1.0))
             assert abs(value - true) <= 1e-6 * scale, column

@@ -29,12 +29,12 @@ def asks(lowered) -> int:
 
 
 def test_the_numbers_are_the_same_with_derivatives():
-    whole = compile_whole(loop)
-    for a, b in zip(jax.jit(whole)(*ARGS), jax.jit(loop)(*ARGS), strict=True):
+    compiled = compile_whole(loop)
+    for a, b in zip(jax.jit(compiled)(*ARGS), jax.jit(loop)(*ARGS), strict=True):
         # Another order of the compiler's operations: rounding.
         np.testing.assert_allclose(a, b, rtol=1e-13)
     slope = lambda f: jax.jit(jax.jacfwd(lambda x: f(x, ARGS[1])[0]))(ARGS[0])
-    np.testing.assert_allclose(slope(whole), slope(loop), rtol=1e-13)
+    np.testing.assert_allclose(slope(compiled), slope(loop), rtol=1e-13)
 
 
 def test_this_jaxlib_still_compiles_whole_what_is_asked_for():
@@ -42,16 +42,16 @@ def test_this_jaxlib_still_compiles_whole_what_is_asked_for():
     text = jax.jit(compile_whole(loop)).lower(*ARGS).compile().as_text()
     calls = [line for line in text.splitlines() if " call(" in line]
     assert any('inlineable="false",xla_cpu_small_call="true"' in line for line in calls), (
-        "XLA inlined the call: whole.py needs another way"
+        "XLA inlined the call: compile_whole.py needs another way"
     )
 
 
 def test_under_vmap_a_small_batch_is_compiled_whole_and_a_large_one_is_not():
     small = compile_small(lambda x, n: lax.fori_loop(0, n, lambda i, x: x + jnp.sin(x) * i, x), 8)
-    for count, whole in ((10, True), (10**6, False)):
+    for count, compiled_whole in ((10, True), (10**6, False)):
         args = jnp.linspace(0.0, 1.0, count), 3
         both = jax.jit(jax.vmap(small, in_axes=(0, None)))
-        assert bool(asks(both.lower(*args))) == whole
+        assert bool(asks(both.lower(*args))) == compiled_whole
         total = np.linspace(0.0, 1.0, count)
         for i in range(3):
             total = total + np.sin(total) * i

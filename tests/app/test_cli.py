@@ -126,13 +126,13 @@ def test_the_first_job_runs_without_a_name(call):
     assert lines["run"].startswith("runs/test_cli/")
 
 
-@pytest.mark.parametrize(("wished", "found"), [(None, "1"), ("2", "2")])
-def test_factorisations_run_in_one_thread_unless_told_otherwise(call, monkeypatch, wished, found):
+@pytest.mark.parametrize(("requested", "expected"), [(None, "1"), ("2", "2")])
+def test_factorisations_run_in_one_thread_unless_set_otherwise(call, monkeypatch, requested, expected):
     name = "OPENBLAS_NUM_THREADS"
     monkeypatch.setenv(name, "")  # so that it is put back
-    monkeypatch.delenv(name) if wished is None else monkeypatch.setenv(name, wished)
+    monkeypatch.delenv(name) if requested is None else monkeypatch.setenv(name, requested)
     call()
-    assert os.environ[name] == found
+    assert os.environ[name] == expected
 
 
 def test_json_is_one_valid_object(call):

@@ -31,15 +31,15 @@ def judged(capsys, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_the_source_tells_what_the_functions_take(name, module_of):
-    module, empty = module_of(name), stubs(SCRIPTS[name])
+    module, stub_jobs = module_of(name), stubs(SCRIPTS[name])
     jobs = [getattr(module, job) for job in job_names(SCRIPTS[name])]
-    assert len(empty) == len(jobs) > 0
-    for short, whole in zip(empty, jobs, strict=True):
-        assert short.__name__ == whole.__name__
-        assert inspect.getdoc(short) == inspect.getdoc(whole)
+    assert len(stub_jobs) == len(jobs) > 0
+    for stub, job in zip(stub_jobs, jobs, strict=True):
+        assert stub.__name__ == job.__name__
+        assert inspect.getdoc(stub) == inspect.getdoc(job)
         # Run folders apart, annotations are made anew, and compare by what they hold.
-        assert str(inspect.signature(short)) == str(inspect.signature(whole))
-        assert inspect.get_annotations(short) == inspect.get_annotations(whole)
+        assert str(inspect.signature(stub)) == str(inspect.signature(job))
+        assert inspect.get_annotations(stub) == inspect.get_annotations(job)
 
 
 def test_defaults_that_stand_in_the_source_are_those_of_the_models(module_of):

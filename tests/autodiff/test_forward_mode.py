@@ -126,12 +126,13 @@ def test_few_inputs_leaves_out_what_its_result_does_not_need():
 
 @pytest.mark.parametrize("use", WAYS.values(), ids=WAYS)
 def test_few_inputs_serves_what_jax_replaces_before_lowering(use):
-    def found(x):
+    def interpolated(x):
         knots = jnp.linspace(0.0, 2.0, 5)
         at = jnp.searchsorted(knots, x[0])
         return knots[at] * x[0] ** 2 * x[1]
 
-    for a, b in zip(*(jax.tree.leaves(jax.jit(use(f))(X)) for f in (forward_mode(found), found)), strict=True):
+    both = (jax.tree.leaves(jax.jit(use(f))(X)) for f in (forward_mode(interpolated), interpolated))
+    for a, b in zip(*both, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-14)
 
 
@@ -140,8 +141,8 @@ def test_few_inputs_serves_inside_shard_map():
     slopes = jax.vmap(jax.grad(lambda x: served(x, x**2)))
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("devices",))
     spec, x = jax.sharding.PartitionSpec("devices"), jnp.linspace(0.0, 1.0, 4)
-    found = jax.jit(jax.shard_map(slopes, mesh=mesh, in_specs=spec, out_specs=spec))(x)
-    np.testing.assert_allclose(found, jnp.cos(x) * x**2 + 2 * x * jnp.sin(x), rtol=1e-14)
+    gradients = jax.jit(jax.shard_map(slopes, mesh=mesh, in_specs=spec, out_specs=spec))(x)
+    np.testing.assert_allclose(gradients, jnp.cos(x) * x**2 + 2 * x * jnp.sin(x), rtol=1e-14)
 
 
 def test_a_function_that_nests_and_is_compiled_once_serves_several_transformations():
@@ -162,11 +163,11 @@ def test_compile_whole_changes_nothing():
         return jnp.sum(jax.lax.scan(lambda c, a: (jnp.sin(c) * a, c), x, y)[1])
 
     x, y = jnp.array(0.3), jnp.arange(1.0, 20.0)
-    whole = compile_whole(sums)
+    compiled = compile_whole(sums)
     # One program or many: the same operations, save for their fusion.
-    np.testing.assert_allclose(whole(x, y), sums(x, y), rtol=1e-13)
-    np.testing.assert_allclose(jax.grad(whole)(x, y), jax.grad(sums)(x, y), rtol=1e-13)
-    np.testing.assert_allclose(jax.jit(jax.vmap(whole, (0, None)))(x[None], y)[0], sums(x, y), rtol=1e-13)
+    np.testing.assert_allclose(compiled(x, y), sums(x, y), rtol=1e-13)
+    np.testing.assert_allclose(jax.grad(compiled)(x, y), jax.grad(sums)(x, y), rtol=1e-13)
+    np.testing.assert_allclose(jax.jit(jax.vmap(compiled, (0, None)))(x[None], y)[0], sums(x, y), rtol=1e-13)
 
 
 def test_many_tangents_of_many_rows_compiled_whole():

@@ -35,14 +35,14 @@ def crossing(k, rtol):
 
 
 def row(rtol: float) -> dict[str, float]:
-    found = {}
+    errors = {}
     exact = {"state": (np.cos(END), -END / 2 * np.sin(END)), "event time": (np.pi / 2, -np.pi / 4)}
     for name, function in (("state", state), ("event time", crossing)):
         both = jax.jit(jax.value_and_grad(lambda k, f=function: f(k, rtol)))(jnp.float32(1))
         for word, number, right in zip(("", "derivative of the "), both, exact[name], strict=True):
             assert number.dtype == jnp.float32
-            found[f"{word}{name}"] = float(abs(float(number) - right) / abs(right))
-    return {"rtol": rtol, **found}
+            errors[f"{word}{name}"] = float(abs(float(number) - right) / abs(right))
+    return {"rtol": rtol, **errors}
 
 
 def main() -> None:

@@ -109,10 +109,10 @@ def measure(stage, x, size: float) -> list[float]:
     """For each of `size` megapixels: CPU ms forward and with gradient, their ratio, MB of memory of both."""
     times, sizes = [], []
     for function, args in programs(stage, x):
-        made, _ = program(function, *args)
-        memory = made.memory_analysis()
+        compiled, _ = program(function, *args)
+        memory = compiled.memory_analysis()
         sizes.append((memory.temp_size_in_bytes + memory.output_size_in_bytes) / 1e6 / size if memory else np.nan)
-        times.append(cpu_ms(lambda p=made, a=args: jax.block_until_ready(p(*a))) / size)
+        times.append(cpu_ms(lambda p=compiled, a=args: jax.block_until_ready(p(*a))) / size)
     return [*times, times[1] / times[0], *sizes]
 
 
@@ -127,9 +127,9 @@ def compare_with_torch(x, size: float, only: str) -> None:
     for name in (name for name in STAGES if only in name):
         stage, channels = cases()[name]
         function, args = programs(stage, x[:channels])[1]
-        made, _ = program(function, *args)
+        compiled, _ = program(function, *args)
         theirs = rival(name, np.asarray(x), np.asarray(args[2]))
-        pairs = [(cpu_ms(lambda: jax.block_until_ready(made(*args)), 1), cpu_ms(theirs, 1)) for _ in range(5)]
+        pairs = [(cpu_ms(lambda: jax.block_until_ready(compiled(*args)), 1), cpu_ms(theirs, 1)) for _ in range(5)]
         ours, others = (min(times) / size for times in zip(*pairs, strict=True))
         print(f"{name:30s} {ours:10.1f} {others:10.1f} {others / ours:10.1f}", flush=True)
 

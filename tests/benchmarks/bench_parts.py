@@ -49,9 +49,9 @@ def batch() -> None:
         values = lambda p: jnp.mean(lax.map(lambda y0: jax.vmap(end, (None, 0))(p, y0), sorted_starts))
         value, both = least(compiled(values, p)[0]), least(blocks(solver, controller, most)[0])
         # Members of a block step together: each of its attempts is made for the slowest.
-        made = 128 * float(np.sum(np.max(np.sort(attempts).reshape(-1, 128), axis=1)))
-        per = [1e6 * x / made for x in (value, both - value)]
-        numbers = "".join(f"{x:14.1f}" for x in (made / len(STARTS), value, both, *per))
+        attempted = 128 * float(np.sum(np.max(np.sort(attempts).reshape(-1, 128), axis=1)))
+        per = [1e6 * x / attempted for x in (value, both - value)]
+        numbers = "".join(f"{x:14.1f}" for x in (attempted / len(STARTS), value, both, *per))
         print(f"{name:20s}{numbers}", flush=True)
 
 

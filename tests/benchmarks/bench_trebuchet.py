@@ -73,9 +73,9 @@ def main():
     }
     cases = {}
     for name, (function, args, count) in programs.items():
-        made, seconds = program(function, *args)
-        jax.block_until_ready(made(*args))
-        cases[name] = (lambda p=made, a=args: p(*a), count, seconds)
+        compiled, seconds = program(function, *args)
+        jax.block_until_ready(compiled(*args))
+        cases[name] = (lambda p=compiled, a=args: p(*a), count, seconds)
     cases["SciPy, value + central differences"] = (lambda: value_and_differences(CONTROLS), 1, 0.0)
     times = measure(cases)
     reference = min(t for t, _ in times["SciPy, value + central differences"])

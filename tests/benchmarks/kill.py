@@ -89,13 +89,13 @@ def main(times: int, seed: int) -> int:
         root = Path(name)
         policies = ["stop", "shrink"]
         seconds = {policy: length(root / policy, policy) for policy in policies}
-        whole = {policy: results(root / policy) for policy in policies}
+        expected = {policy: results(root / policy) for policy in policies}
         for number in range(times):
             policy = policies[number % len(policies)]
             folder = root / str(number)
             size = kill(folder, policy, draw.uniform(0.0, 0.95 * seconds[policy]))
-            midway += 0 < size < len(whole[policy][1])
-            same += start(folder, policy).wait() == 0 and results(folder) == whole[policy]
+            midway += 0 < size < len(expected[policy][1])
+            same += start(folder, policy).wait() == 0 and results(folder) == expected[policy]
             print(f"kill {number + 1}: {policy}, {size} bytes of metrics; {same} the same", file=sys.stderr, flush=True)
     print(f"{same} of {times} the same to the last byte; {midway} were killed between the first and the last call")
     return int(same < times)

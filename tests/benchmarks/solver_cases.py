@@ -137,9 +137,10 @@ def c_field(field, y0, steps: int, h: float):
     function.restype = ctypes.c_float
     start, n = np.ascontiguousarray(y0, np.float32), y0.shape[-1]
     cells = int(np.prod(y0.shape[:-2])) * (n + 2) ** min(y0.ndim, 2)
-    rows, bars, gradient = np.zeros((steps + 1, cells), np.float32), np.zeros((2, cells), np.float32), start.copy()
-    first, room = _pointer(start, ctypes.c_float), [_pointer(x, ctypes.c_float) for x in (rows, bars, gradient)]
-    return lambda: (function(first, n, steps, ctypes.c_float(h), *room), gradient)
+    rows, cotangents = np.zeros((steps + 1, cells), np.float32), np.zeros((2, cells), np.float32)
+    gradient, first = start.copy(), _pointer(start, ctypes.c_float)
+    buffers = [_pointer(x, ctypes.c_float) for x in (rows, cotangents, gradient)]
+    return lambda: (function(first, n, steps, ctypes.c_float(h), *buffers), gradient)
 
 
 def c_rk4(library, n: int):
@@ -156,8 +157,8 @@ def c_tsit5(library, rtol: float):
     most = 20_000
     sizes, rows, gradient, accepted = np.empty(most), np.empty(2 * most + 2), np.empty(4), ctypes.c_int()
     numbers = [ctypes.c_double(x) for x in (T1, 0.01, rtol, 1e-3 * rtol)]
-    room = most, _pointer(sizes), _pointer(rows), _pointer(gradient), ctypes.byref(accepted)
-    return lambda: (library.tsit5(_pointer(P), _pointer(Y0), *numbers, *room), gradient)
+    buffers = most, _pointer(sizes), _pointer(rows), _pointer(gradient), ctypes.byref(accepted)
+    return lambda: (library.tsit5(_pointer(P), _pointer(Y0), *numbers, *buffers), gradient)
 
 
 def c_batch(library, starts: np.ndarray, n: int):

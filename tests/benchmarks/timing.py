@@ -9,14 +9,14 @@ import numpy as np
 def program(function, *args):
     """The compiled program of a function of such arguments, and the CPU seconds of tracing and compiling it."""
     began = time.process_time()
-    made = jax.jit(function).lower(*args).compile()
-    return made, time.process_time() - began
+    compiled = jax.jit(function).lower(*args).compile()
+    return compiled, time.process_time() - began
 
 
 def compiled(function, *args):
     """A call of the compiled function, and the CPU seconds of tracing and compiling it."""
-    made, seconds = program(function, *args)
-    return lambda: jax.block_until_ready(made(*args)), seconds
+    call, seconds = program(function, *args)
+    return lambda: jax.block_until_ready(call(*args)), seconds
 
 
 def table(title: str, cases: dict, rounds: int = 30) -> None:

@@ -25,8 +25,8 @@ def loss(factor, pushes, **options):
 def by_hand(factor, pushes, decay=1.0):
     x, total, every = jnp.array(1.0), jnp.array(0.0), []
     for push in pushes:
-        held = lambda y: decay * y + jax.lax.stop_gradient((1 - decay) * y)
-        x, total = factor * held(x) + push, held(total) + held(x)
+        decayed = lambda y: decay * y + jax.lax.stop_gradient((1 - decay) * y)
+        x, total = factor * decayed(x) + push, decayed(total) + decayed(x)
         every.append(x)
     return x + 0.1 * sum(every) + total
 
@@ -39,14 +39,14 @@ def test_value_and_derivatives_in_every_mode(options):
     own = lambda f: loss(f, PUSHES, **options)
     hand = lambda f: by_hand(f, PUSHES, options.get("decay", 1.0))
     f = jnp.array(0.97)
-    for found, expected in (
+    for actual, expected in (
         (own, hand),
         (jax.grad(own), jax.grad(hand)),
         (jax.jacfwd(own), jax.grad(hand)),
         (jax.hessian(own), jax.hessian(hand)),
     ):
         # The same operations in the same order: rounding.
-        np.testing.assert_allclose(jax.jit(found)(f), expected(f), rtol=1e-12)
+        np.testing.assert_allclose(jax.jit(actual)(f), expected(f), rtol=1e-12)
     many = jnp.array([0.9, 1.0])
     np.testing.assert_allclose(jax.jit(jax.vmap(jax.grad(own)))(many)[1], jax.grad(hand)(many[1]), rtol=1e-12)
 

@@ -119,7 +119,7 @@ def scaled(x):
     return 3.0 * x
 
 
-scaled.defvjp(lambda x: (scaled(x), None), lambda _, bar: (0.3 * bar,))
+scaled.defvjp(lambda x: (scaled(x), None), lambda _, cotangent: (0.3 * cotangent,))
 
 
 def wrong_custom_vjp(x):

@@ -158,9 +158,9 @@ def test_stage_graph_has_the_chain_rule():
     }
     x = jnp.linspace(-1.0, 1.0, 10)
     graph = stage_graph(stages, x)
-    whole = lambda x: stages["loss"](stages["blur"](stages["mix"](x)))
+    pipeline = lambda x: stages["loss"](stages["blur"](stages["mix"](x)))
     assert [s.name for s in graph.stages] == ["input", "mix", "blur", "loss"]
-    assert graph.stages[0].adjoint == pytest.approx(float(jnp.linalg.norm(jax.grad(whole)(x))), rel=1e-12)
+    assert graph.stages[0].adjoint == pytest.approx(float(jnp.linalg.norm(jax.grad(pipeline)(x))), rel=1e-12)
     assert graph.stages[3].adjoint == 1.0
     assert (graph.stages[1].bytes, graph.stages[2].picture.shape) == (10 * 10 * 8 + 3 * 8, (12, 12))
     assert all(stage.seconds > 0 for stage in graph.stages[1:])

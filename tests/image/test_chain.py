@@ -60,13 +60,13 @@ def test_recomputation_changes_no_gradient(chain):
 @pytest.mark.slow
 def test_adjoints_are_the_slopes_of_the_loss_at_every_stage(chain):
     loss = lambda picture: jnp.mean((picture - 0.5) ** 2)
-    found = eqx.filter_jit(image.adjoints)(chain, MOSAIC, loss)
-    assert list(found) == list(chain.stages)
+    adjoints = eqx.filter_jit(image.adjoints)(chain, MOSAIC, loss)
+    assert list(adjoints) == list(chain.stages)
     picture = chain(MOSAIC)
-    np.testing.assert_allclose(found["sharpen"], 2 * (picture - 0.5) / picture.size, rtol=1e-10)
+    np.testing.assert_allclose(adjoints["sharpen"], 2 * (picture - 0.5) / picture.size, rtol=1e-10)
     after = lambda x: loss(chain.stages["sharpen"](chain.stages["gamma"](x)))
     np.testing.assert_allclose(
-        found["guided"], jax.grad(after)(chain.pictures(MOSAIC)["guided"]), rtol=1e-9, atol=1e-15
+        adjoints["guided"], jax.grad(after)(chain.pictures(MOSAIC)["guided"]), rtol=1e-9, atol=1e-15
     )
 
 

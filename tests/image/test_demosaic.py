@@ -21,19 +21,20 @@ SITES = {"red": (0, 0), "beside red": (0, 1), "below red": (1, 0), "blue": (1, 1
 
 @pytest.mark.parametrize("pattern", image.PATTERNS)
 def test_mosaics_follow_the_pattern(pattern):
-    found = np.asarray(image.mosaic(PICTURE, pattern))
+    mosaic = np.asarray(image.mosaic(PICTURE, pattern))
     for i, color in enumerate(pattern):
         site = np.s_[i // 2 :: 2, i % 2 :: 2]
-        np.testing.assert_array_equal(found[site], PICTURE["RGB".index(color)][site])
+        np.testing.assert_array_equal(mosaic[site], PICTURE["RGB".index(color)][site])
 
 
 def test_bilinear_is_the_mean_of_the_nearest_of_each_color():
     cross, square = np.array([[0, 1, 0], [1, 4, 1], [0, 1, 0]]) / 4, np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]]) / 4
     mosaic = np.asarray(image.mosaic(PICTURE))
     masks = image_masks(mosaic.shape)
-    found = image.bilinear(image.mosaic(PICTURE))
+    interpolated = image.bilinear(image.mosaic(PICTURE))
     for color, (mask, kernel) in enumerate(zip(masks, (square, cross, square), strict=True)):
-        np.testing.assert_allclose(found[color], ndimage.convolve(mosaic * mask, kernel, mode="mirror"), atol=1e-12)
+        expected = ndimage.convolve(mosaic * mask, kernel, mode="mirror")
+        np.testing.assert_allclose(interpolated[color], expected, atol=1e-12)
 
 
 def image_masks(shape):
@@ -57,8 +58,8 @@ def test_malvar_is_exact_where_the_colors_differ_by_constants():
 def test_every_pattern_goes_through_the_red_first_form(pattern):
     picture = jnp.broadcast_to(jnp.array([0.2, 0.5, 0.9])[:, None, None], (3, 8, 10))
     rggb = image.to_rggb(image.mosaic(picture, pattern), pattern)
-    found = image.cut_back(image.bilinear(rggb), pattern, (8, 10))
-    np.testing.assert_allclose(found, picture, rtol=1e-12)
+    interpolated = image.cut_back(image.bilinear(rggb), pattern, (8, 10))
+    np.testing.assert_allclose(interpolated, picture, rtol=1e-12)
 
 
 def test_menon_gives_the_numbers_of_a_public_implementation():
@@ -85,8 +86,8 @@ def network():
 
 def test_the_network_keeps_what_was_measured_and_starts_near_malvar(network):
     mosaic = image.mosaic(PICTURE)
-    found = network(mosaic)
-    np.testing.assert_array_equal(image.mosaic(found), mosaic)
+    picture = network(mosaic)
+    np.testing.assert_array_equal(image.mosaic(picture), mosaic)
     zero = jax.tree.map(jnp.zeros_like, network)
     np.testing.assert_allclose(zero(mosaic), image.malvar(mosaic), atol=1e-12)
 

@@ -88,11 +88,11 @@ def test_the_picture_of_a_file_is_what_the_chain_makes_of_the_mosaic():
 @pytest.mark.slow
 def test_only_training_leaves_out_the_mirrored_edge():
     chain, mosaic = pretrained.trained("noisy"), jr.uniform(jr.key(7), (64, 68), jnp.float32)
-    bare, whole = train_chain.on_patches(chain)(mosaic), chain(mosaic)
+    in_training, mirrored = train_chain.on_patches(chain)(mosaic), chain(mosaic)
     # Beyond the reach of the network's stencils and the sharpening nothing differs.
     inner = np.s_[:, 28:-28, 28:-28]
-    np.testing.assert_allclose(bare[inner], whole[inner], atol=1e-5)
-    assert np.abs(bare - whole).max() > 1e-2
+    np.testing.assert_allclose(in_training[inner], mirrored[inner], atol=1e-5)
+    assert np.abs(in_training - mirrored).max() > 1e-2
 
 
 def test_sizes_that_are_no_multiple_of_four_come_back():

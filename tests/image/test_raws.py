@@ -30,9 +30,9 @@ def to_srgb(to_camera):
 def test_binary_mosaics_come_back(tmp_path):
     values = RNG.integers(0, 1024, (6, 8)).astype("<u2")
     (tmp_path / "a.raw").write_bytes(values.tobytes())
-    found = image.read_binary(tmp_path / "a.raw", (6, 8), "gbrg", black=64, white=1023)
-    assert found.pattern == "GBRG"
-    np.testing.assert_allclose(found.mosaic, (values - 64.0) / 959.0, rtol=1e-6, atol=1e-7)
+    raw = image.read_binary(tmp_path / "a.raw", (6, 8), "gbrg", black=64, white=1023)
+    assert raw.pattern == "GBRG"
+    np.testing.assert_allclose(raw.mosaic, (values - 64.0) / 959.0, rtol=1e-6, atol=1e-7)
 
 
 def test_binary_mosaics_that_do_not_fit_are_named(tmp_path):
@@ -79,21 +79,21 @@ def dng(path, mosaic, pattern="RGGB", black=64, white=1023, gains=(2.0, 1.0, 1.5
 @pytest.mark.parametrize("pattern", image.PATTERNS)
 def test_a_digital_negative_brings_its_constants(pattern, tmp_path):
     values = RNG.integers(64, 1024, (32, 48))
-    found = image.read_raw(dng(tmp_path / "a.dng", values, pattern))
-    assert found.pattern == pattern
-    np.testing.assert_allclose(found.mosaic, (values - 64.0) / 959.0, atol=1e-6)
-    np.testing.assert_allclose(found.gains, (2.0, 1.0, 1.5), rtol=1e-3)
+    raw = image.read_raw(dng(tmp_path / "a.dng", values, pattern))
+    assert raw.pattern == pattern
+    np.testing.assert_allclose(raw.mosaic, (values - 64.0) / 959.0, atol=1e-6)
+    np.testing.assert_allclose(raw.gains, (2.0, 1.0, 1.5), rtol=1e-3)
     # A camera that sees sRGB: nothing is left for its matrix to do.
-    np.testing.assert_allclose(found.matrix, np.eye(3), atol=2e-3)
+    np.testing.assert_allclose(raw.matrix, np.eye(3), atol=2e-3)
 
 
 def test_the_matrix_is_that_of_the_file(tmp_path):
     values = RNG.integers(64, 1024, (32, 48))
-    found = image.read_raw(dng(tmp_path / "a.dng", values, to_camera=SEES_MIXED)).matrix
-    assert np.abs(found - np.eye(3)).max() > 0.5
+    matrix = image.read_raw(dng(tmp_path / "a.dng", values, to_camera=SEES_MIXED)).matrix
+    assert np.abs(matrix - np.eye(3)).max() > 0.5
     # The file has its numbers in steps of 1e-4.
-    np.testing.assert_allclose(found, to_srgb(SEES_MIXED), atol=1e-3)
-    np.testing.assert_allclose(found.sum(axis=1), 1.0, rtol=1e-6)
+    np.testing.assert_allclose(matrix, to_srgb(SEES_MIXED), atol=1e-3)
+    np.testing.assert_allclose(matrix.sum(axis=1), 1.0, rtol=1e-6)
     # Without a matrix, and from a camera that nobody knows, colours stay as they are.
     bare = image.read_raw(dng(tmp_path / "b.dng", values, to_camera=None)).matrix
     np.testing.assert_array_equal(bare, np.eye(3))
@@ -135,9 +135,9 @@ LEVELS = {
 def test_black_levels_differ_as_the_tags_of_a_negative_say(name, tmp_path):
     tags, black = LEVELS[name]
     values = RNG.integers(100, 1024, (32, 48))
-    found = image.read_raw(dng(tmp_path / "a.dng", values, more=tags))
+    raw = image.read_raw(dng(tmp_path / "a.dng", values, more=tags))
     # By the definition, one scale for all pixels: from the greatest black level to white.
-    np.testing.assert_allclose(found.mosaic, (values - black) / (1023 - np.max(black)), atol=1e-6)
+    np.testing.assert_allclose(raw.mosaic, (values - black) / (1023 - np.max(black)), atol=1e-6)
 
 
 @pytest.mark.parametrize("corner", [(2, 4), (2, 5), (3, 4), (3, 5)], ids=str)
@@ -146,13 +146,13 @@ def test_patterns_of_colors_and_of_black_count_from_the_active_area(corner, tmp_
     top, left = corner
     rows, columns = ROWS[: 29 - top], COLUMNS[: 45 - left]
     tags = [area(top, left, 29, 45), *black_pattern(2, 2, QUAD.ravel()), by_row(rows), by_column(columns)]
-    found = image.read_raw(dng(tmp_path / "a.dng", values, more=tags))
+    raw = image.read_raw(dng(tmp_path / "a.dng", values, more=tags))
     black = np.tile(QUAD, (16, 24))[: 29 - top, : 45 - left] + rows[:, None] + columns
     expected = (values[top:29, left:45] - black) / (1023 - black.max())
     # LibRaw leaves out a row and a column where the area begins at odd ones: the rest is as it was, one colour on.
     cut = top % 2, left % 2
-    assert found.pattern == TURNED[cut]
-    np.testing.assert_allclose(found.mosaic, expected[cut[0] :, cut[1] :], atol=1e-6)
+    assert raw.pattern == TURNED[cut]
+    np.testing.assert_allclose(raw.mosaic, expected[cut[0] :, cut[1] :], atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -218,11 +218,11 @@ def nef(path, mosaic, pattern, model, gains=None):
 @pytest.mark.parametrize("pattern", image.PATTERNS)
 def test_a_known_cameras_raw_has_the_colors_of_its_table(pattern, tmp_path):
     values = RNG.integers(0, 2**16, (32, 48))
-    found = image.read_raw(nef(tmp_path / "a.nef", values, pattern, b"NIKON D850\0", gains=(2.0, 1.0, 1.5)))
-    assert found.pattern == pattern
-    np.testing.assert_allclose(found.mosaic, values / 65535.0, atol=1e-6)
-    np.testing.assert_allclose(found.gains, (2.0, 1.0, 1.5), rtol=1e-6)
-    np.testing.assert_allclose(found.matrix, to_srgb(SEES_D850), atol=1e-4)
+    raw = image.read_raw(nef(tmp_path / "a.nef", values, pattern, b"NIKON D850\0", gains=(2.0, 1.0, 1.5)))
+    assert raw.pattern == pattern
+    np.testing.assert_allclose(raw.mosaic, values / 65535.0, atol=1e-6)
+    np.testing.assert_allclose(raw.gains, (2.0, 1.0, 1.5), rtol=1e-6)
+    np.testing.assert_allclose(raw.matrix, to_srgb(SEES_D850), atol=1e-4)
 
 
 def test_a_known_cameras_daylight_is_white_and_its_colors_come_back(tmp_path):

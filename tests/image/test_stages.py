@@ -56,11 +56,11 @@ def test_single_precision_stays_single_and_finite(name):
 def test_stages_in_strips_are_the_same(name, monkeypatch):
     stage, x = STAGES[name]
     loss = lambda s, x: jnp.sum(jnp.cos(s(x)) * x)
-    whole = jax.grad(loss, (0, 1))(stage, x)
+    in_one = jax.grad(loss, (0, 1))(stage, x)
     # The last strip is moved inward, over pixels of the one before.
     monkeypatch.setattr(pointwise, "STRIP", 7)
     strips = jax.grad(loss, (0, 1))(stage, x)
-    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(strips), strict=True):
+    for a, b in zip(jax.tree.leaves(in_one), jax.tree.leaves(strips), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)
 
 
@@ -160,8 +160,8 @@ def test_bilateral_grid_keeps_flat_colors_and_edges_and_smooths_noise():
     np.testing.assert_allclose(image.BilateralGrid(strength=1.0, cell=4)(flat), flat, atol=1e-5)
     noise = 0.02 * jr.normal(jr.key(3), (3, 32, 32))
     edge = jnp.broadcast_to(jnp.where(jnp.arange(32) < 16, 0.2, 0.8)[None, None], (3, 32, 32))
-    found = image.BilateralGrid(strength=1.0, cell=8)(edge + noise)
-    assert np.std(found - edge) < 0.4 * np.std(noise)
+    smoothed = image.BilateralGrid(strength=1.0, cell=8)(edge + noise)
+    assert np.std(smoothed - edge) < 0.4 * np.std(noise)
 
 
 def test_local_laplacian_without_change_is_identity_and_detail_adds_contrast():

@@ -38,14 +38,14 @@ def squares():
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_constants_are_the_cameras_before_the_network_learns(chain, squares, seed):
-    found = train_chain.with_constants(chain, squares, key=jr.key(seed))
-    balance, matrix = found.stages["balance"], found.stages["color"].matrix
+    trained = train_chain.with_constants(chain, squares, key=jr.key(seed))
+    balance, matrix = trained.stages["balance"], trained.stages["color"].matrix
     # A stochastic fit of finite length: about five times the errors of three seeds.
     assert abs(balance.black - CAMERA.black) < 1e-3
     np.testing.assert_allclose([balance.red, balance.blue], [CAMERA.red, CAMERA.blue], rtol=0.005)
     np.testing.assert_allclose(matrix, CAMERA.matrix, atol=0.013)
     for name in ("demosaic", "sharpen"):
-        before, after = (ds.parameters(x.stages[name]) for x in (chain, found))
+        before, after = (ds.parameters(x.stages[name]) for x in (chain, trained))
         assert all(np.array_equal(before[path].value, after[path].value) for path in before)
 
 
@@ -72,8 +72,8 @@ def test_one_by_one_takes_as_many_steps_as_all_together(chain, squares, steps, m
 @pytest.mark.slow
 @pytest.mark.parametrize("own_targets", [False, True])
 def test_one_by_one_trains_every_stage(chain, squares, own_targets):
-    found = stagewise.one_by_one(chain, squares, 20, key=jr.key(0), own_targets=own_targets)
-    before, after = ds.parameters(chain), ds.parameters(found)
+    trained = stagewise.one_by_one(chain, squares, 20, key=jr.key(0), own_targets=own_targets)
+    before, after = ds.parameters(chain), ds.parameters(trained)
     assert before.keys() == after.keys()
     stay = {name for name in before if np.array_equal(before[name].value, after[name].value)}
     assert stay == {"stages.demosaic.noise_level"}  # which is given, not learned

@@ -50,9 +50,9 @@ def bits(leaf):
     return kind, np.shape(leaf), np.asarray(leaf).dtype, weak, np.ascontiguousarray(leaf).tobytes()
 
 
-def assert_same(found, expected):
-    assert jax.tree.structure(found) == jax.tree.structure(expected)
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+def assert_same(actual, expected):
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         assert a is b if callable(b) else bits(a) == bits(b)
 
 
@@ -66,8 +66,8 @@ def test_every_leaf_comes_back_to_the_bit(path):
     ds.save(path, saved)
     assert_same(ds.load(path, state(seed=0))._replace(model=None), saved._replace(model=None))
     # Of another seed: all that differs came from the file.
-    found = ds.load(path, state(seed=0)).model
-    assert_same(eqx.filter(found, eqx.is_array), eqx.filter(saved.model, eqx.is_array))
+    loaded = ds.load(path, state(seed=0)).model
+    assert_same(eqx.filter(loaded, eqx.is_array), eqx.filter(saved.model, eqx.is_array))
     assert os.listdir(path.parent) == [path.name]
 
 

@@ -29,9 +29,9 @@ READ = {
 @pytest.mark.parametrize("name", READ)
 def test_a_table_is_read_however_it_was_saved(name, tmp_path):
     (tmp_path / "a.csv").write_bytes(READ[name])
-    found = read_measurements(tmp_path / "a.csv", ["time", "angle"], gaps=["angle"], increasing="time")
-    np.testing.assert_array_equal(found["time"], [0, 1, 2])
-    np.testing.assert_array_equal(found["angle"], [1.5, np.nan, -0.1])
+    columns = read_measurements(tmp_path / "a.csv", ["time", "angle"], gaps=["angle"], increasing="time")
+    np.testing.assert_array_equal(columns["time"], [0, 1, 2])
+    np.testing.assert_array_equal(columns["angle"], [1.5, np.nan, -0.1])
     assert remarks(tmp_path / "a.csv") == ["made up"]
 
 

@@ -85,11 +85,11 @@ def test_folders_and_files_protected_from_writing_are_named(tmp_path, monkeypatc
 
 def test_what_a_killed_process_left_is_cleared(tmp_path):
     (tmp_path / "figures").mkdir()
-    kept = write_text(tmp_path / "fit.npz", "")
+    complete = write_text(tmp_path / "fit.npz", "")
     for name in ("fit.npz.partial", "figures/a.png.partial"):
         (tmp_path / name).write_text("half")
     clear_partial(tmp_path)
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [kept]
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [complete]
 
 
 def test_a_path_may_be_of_a_file_that_is_not_there(tmp_path):

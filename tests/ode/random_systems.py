@@ -44,12 +44,12 @@ def complex_slopes(function: Callable, x: np.ndarray) -> tuple[np.ndarray, np.nd
     return np.real(columns[0]), np.stack([np.imag(c) / STEP for c in columns], axis=-1)
 
 
-def misfit(found, right, tolerance: float) -> np.ndarray:
+def misfit(actual, right, tolerance: float) -> np.ndarray:
     """The largest error of each system, in units of the tolerance for its numbers and of their size."""
-    found, right = np.asarray(found, float), np.asarray(right, float)
+    actual, right = np.asarray(actual, float), np.asarray(right, float)
     axes = tuple(range(1, right.ndim))
     size = 1 + np.max(np.abs(right), axis=axes, initial=0.0)
-    return np.max(np.abs(found - right), axis=axes, initial=0.0) / (tolerance * size)
+    return np.max(np.abs(actual - right), axis=axes, initial=0.0) / (tolerance * size)
 
 
 def compare(solve: Callable, truth: Callable, inputs: np.ndarray, tolerance: float, reverse: bool = False) -> Outcome:
@@ -99,9 +99,9 @@ def linear(seed: int, count: int) -> Outcome:
 
     def truth(x):
         a, b, y, _, span = parts(x)
-        whole = np.block([[a, b[:, None]], [np.zeros((1, n + 1))]])
+        augmented = np.block([[a, b[:, None]], [np.zeros((1, n + 1))]])
         start = np.append(y, 1.0)
-        return np.stack([(expm(span * s * whole) @ start)[:n] for s in [0.0, *np.sort(between), 1.0]])
+        return np.stack([(expm(span * s * augmented) @ start)[:n] for s in [0.0, *np.sort(between), 1.0]])
 
     return compare(solve, truth, inputs, 300 * rtol, reverse=seed % 2 == 0)
 
@@ -128,8 +128,8 @@ def at_rest(seed: int, count: int) -> Outcome:
         rates, y, couple, c = x[:3], x[3:6], x[6], x[7:]
         a = np.diag(-rates).astype(complex)
         a[2, 0] += couple
-        whole = np.block([[a, (rates * c)[:, None]], [np.zeros((1, 4))]])
-        return (expm(whole) @ np.append(y, 1.0))[:3]
+        augmented = np.block([[a, (rates * c)[:, None]], [np.zeros((1, 4))]])
+        return (expm(augmented) @ np.append(y, 1.0))[:3]
 
     return compare(solve, truth, inputs, 1e-4, reverse=seed % 2 == 0)
 
@@ -279,15 +279,15 @@ def captured(seed: int, count: int) -> Outcome:
         lambda: (lambda a: (a.y[None], a.status))(integrate_phase(phase, 0.0, start, t1=1.0)),
         lambda: (lambda h: (h.y[None], h.status))(integrate_hybrid([phase], start, t1=1.0, max_events=1)),
     ]
-    found, right, statuses = [], [], []
+    values, right, statuses = [], [], []
     for _ in range(count):
         given["rate"], given["power"] = rng.choice([0.5, 1.0, 2.0, 3.0]), int(rng.choice([1, 2]))
         ends, status = ways[rng.integers(3)]()
-        found.append(float(ends[-1]))
+        values.append(float(ends[-1]))
         statuses.append(int(status))
         rate = given["rate"]
         right.append(np.exp(-rate) if given["power"] == 1 else 1 / (1 + rate))
-    value = misfit(found, right, 1e-5)
+    value = misfit(values, right, 1e-5)
     return Outcome(np.array(statuses), value, np.zeros_like(value))
 
 
@@ -314,11 +314,11 @@ def main() -> None:
     total = np.zeros(3, int)
     for kind in words.kinds:
         for seed in range(*map(int, words.seeds.split(":"))):
-            found = outcome(kind, seed, words.count)
-            good = found.status == Status.FINISHED
-            row = len(good), int(np.sum(~good)), len(found.wrong)
+            result = outcome(kind, seed, words.count)
+            good = result.status == Status.FINISHED
+            row = len(good), int(np.sum(~good)), len(result.wrong)
             total += row
-            worst = [float(np.max(x[good], initial=0.0)) for x in (found.value, found.slope)]
+            worst = [float(np.max(x[good], initial=0.0)) for x in (result.value, result.slope)]
             print(
                 f"{kind:12s} {seed:5d} {row[0]:8d} {row[1]:7d} {row[2]:6d}  {worst[0]:.2g}, {worst[1]:.2g}", flush=True
             )

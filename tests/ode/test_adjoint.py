@@ -78,8 +78,8 @@ def test_other_methods_and_both_modes(method):
     run = lambda p, adjoint: saved(solve((p, *X[1:]), adjoint, saveat=SAVES["ts"], **SOLVERS[method]))
     theirs = jax.jit(jax.grad(lambda p: run(p, dfx.RecursiveCheckpointAdjoint())))(p)
     own = lambda p: run(p, ReplayAdjoint())
-    for found in (jax.jit(jax.grad(own))(p), jax.jit(jax.jacfwd(own))(p)):
-        np.testing.assert_allclose(found, theirs, rtol=1e-12, atol=1e-13)
+    for own_slope in (jax.jit(jax.grad(own))(p), jax.jit(jax.jacfwd(own))(p)):
+        np.testing.assert_allclose(own_slope, theirs, rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.slow

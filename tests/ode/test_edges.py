@@ -197,9 +197,9 @@ def test_events_where_the_state_is_zero_are_all_found():
         phase = Phase(slope, (Event(lambda t, y, a: y, to=0),))
         return integrate_hybrid([phase], jnp.prod(-8.0 - r), t0=-8.0, t1=4.0, max_events=5).event_t
 
-    found = jax.jit(jax.vmap(find))(roots)
-    np.testing.assert_allclose(found[:, :3], roots, atol=1e-7)
-    assert bool(jnp.all(jnp.isnan(found[:, 3:])))
+    event_times = jax.jit(jax.vmap(find))(roots)
+    np.testing.assert_allclose(event_times[:, :3], roots, atol=1e-7)
+    assert bool(jnp.all(jnp.isnan(event_times[:, 3:])))
 
 
 SECOND = """

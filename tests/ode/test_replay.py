@@ -111,10 +111,10 @@ def test_single_precision_stays_single():
 def test_the_memory_policy_changes_nothing(memory, solver):
     y0, p = start(jnp.float64)
     reference = dfx.RecursiveCheckpointAdjoint()
-    kept = ends(solver, PID[1e-6], 0.1, jnp.float64, reference)(y0, p)
+    expected = ends(solver, PID[1e-6], 0.1, jnp.float64, reference)(y0, p)
     other = ends(solver, PID[1e-6], 0.1, jnp.float64, ReplayAdjoint(memory))(y0, p)
     explicit = isinstance(solver, dfx.Tsit5)
-    for a, b in zip(jax.tree.leaves(kept), jax.tree.leaves(other), strict=True):
+    for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(other), strict=True):
         # The same steps again: rounding, and what the root finder leaves.
         np.testing.assert_allclose(a, b, rtol=1e-12 if explicit else 1e-8, atol=1e-13 if explicit else 1e-9)
 
@@ -165,9 +165,9 @@ def test_jacobians_of_a_path_and_of_a_batch():
         return jnp.sum(jnp.sin(integrate(lambda t, y, p: p * jnp.cos(y) * t, y0, ts, p, **options)))
 
     p, starts = jnp.array([0.7, -1.3]), jnp.linspace(0.0, 1.0, 6).reshape(3, 2)
-    whole = lambda memory: jax.jit(jax.grad(lambda p: jnp.sum(jax.vmap(lambda y: loss(p, y, memory))(starts))))
+    slope = lambda memory: jax.jit(jax.grad(lambda p: jnp.sum(jax.vmap(lambda y: loss(p, y, memory))(starts))))
     # Another order of summation.
-    np.testing.assert_allclose(whole("jacobians")(p), whole("states")(p), rtol=1e-11)
+    np.testing.assert_allclose(slope("jacobians")(p), slope("states")(p), rtol=1e-11)
 
 
 TIMES = [

@@ -112,9 +112,9 @@ def test_a_posterior_prints_values_with_deviations():
     shapes = []
     jax.jit(lambda seen: (shapes.append(repr(ds.posterior(residuals, model, seen))), seen)[1])(SEEN)
     assert "Posterior(" in shapes[0]
-    made, last = int(np.isfinite(history.loss).sum()), history.last_loss
-    assert repr(history).startswith(f"History(loss {history.loss[0]:.4g} -> {last:.4g} in {made} of 100 steps; ")
-    assert repr(history).endswith(f"converged after {made} of 100 iterations)")
+    count, last = int(np.isfinite(history.loss).sum()), history.last_loss
+    assert repr(history).startswith(f"History(loss {history.loss[0]:.4g} -> {last:.4g} in {count} of 100 steps; ")
+    assert repr(history).endswith(f"converged after {count} of 100 iterations)")
     assert "nan" not in repr(history)
 
 

@@ -45,8 +45,8 @@ def test_learning_curve_holds_loss_validation_and_references():
 
 def test_seed_curves_are_worst_median_and_best_at_each_step():
     figure = plot.seed_curves([[1.0, 4.0], [2.0, 5.0], [9.0, 0.5]])
-    found = {line.get_label(): list(line.get_ydata()) for line in figure.axes[0].lines}
-    assert found == {"worst seed": [9.0, 5.0], "median": [2.0, 4.0], "best seed": [1.0, 0.5]}
+    lines = {line.get_label(): list(line.get_ydata()) for line in figure.axes[0].lines}
+    assert lines == {"worst seed": [9.0, 5.0], "median": [2.0, 4.0], "best seed": [1.0, 0.5]}
     drawn(figure)
 
 
@@ -113,10 +113,10 @@ def test_polylines_fade_from_the_first_frame_to_the_last():
     base = Polyline([[0.0, 0.0], [4.0, 0.0]])
     figure = plot.polylines([Polyline(ARM), base, Disc(PATH, 0.1, 1)], {"ball": PATH}, frames=[0, 5, 10], ground=0.0)
     (axes,) = figure.axes
-    ground, trail, still, *arms = axes.lines
+    ground, trail, static, *arms = axes.lines
     assert list(ground.get_ydata()) == [0.0, 0.0]
     np.testing.assert_array_equal(trail.get_xydata(), PATH)
-    assert still.get_alpha() == 1.0
+    assert static.get_alpha() == 1.0
     np.testing.assert_array_equal([arm.get_xydata() for arm in arms], ARM[[0, 5, 10]])
     assert [arm.get_alpha() for arm in arms] == [0.5, 0.75, 1.0]
     assert [disc.center for disc in axes.patches] == [tuple(PATH[frame]) for frame in (0, 5, 10)]
@@ -270,11 +270,11 @@ def test_a_band_holds_the_measurements_and_their_residuals():
     drawn(figure)
 
 
-def test_a_profile_stands_beside_its_linear_one():
+def test_a_profile_is_drawn_with_its_linear_one():
     points = np.array([[1.0, -2.0], [2.0, 0.0], [3.0, 1.5]])
     figure = plot.profile_curve(ProfileLikelihood("x", 2.0, 1.0, 3.0, (False, False), points), 0.5, 1.7, "x (m)")
-    linear, found, *levels = figure.axes[0].lines
+    linear, profile, *levels = figure.axes[0].lines
     np.testing.assert_array_equal(linear.get_ydata(), [-2.0, 0.0, 2.0])
-    np.testing.assert_array_equal(found.get_xydata(), points)
+    np.testing.assert_array_equal(profile.get_xydata(), points)
     assert [line.get_ydata()[0] for line in levels] == [-1.7, 1.7]
     drawn(figure)
