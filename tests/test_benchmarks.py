@@ -1,4 +1,4 @@
-"""Benchmarks that others are to run: that they run."""
+"""Benchmarks that others use run without errors."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""The enhancement scenario in short form, as a user runs it, and what it says to bad input."""
+"""Short runs of the enhancement scenario as a user starts them, and its messages for bad input."""
 
 import json
 from functools import partial
@@ -14,7 +14,7 @@ from diffsim.image.training import train_chain
 
 @pytest.fixture(scope="session")
 def enhance(scenario):
-    """Runs the scenario: the finished process."""
+    """Runs the scenario and returns the finished process."""
     return partial(scenario, "enhance", timeout=300)
 
 
@@ -35,7 +35,7 @@ def answer(done) -> dict:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("task", "widths"), [("demosaic", (4,)), ("noisy", (4, 4))])
-def test_short_training_writes_a_whole_run(task, widths, tmp_path, enhance):
+def test_short_training_writes_a_complete_run(task, widths, tmp_path, enhance):
     words = ("train", "--task", task, "--minutes", "0.005", "--widths", *widths, "--json")
     result = answer(enhance(*words, cwd=tmp_path))
     if task == "demosaic":

@@ -1,4 +1,4 @@
-"""The scenario that identifies: what it finds in the data sets that ship, and what it says to bad measurements."""
+"""The identification scenario: results for the data sets in the repository, and messages for bad data."""
 
 import json
 import re
@@ -16,7 +16,7 @@ DATA = Path(__file__).parent.parent / "scenarios" / "data"
 
 @pytest.fixture(scope="session")
 def identify(scenario):
-    """Runs the scenario: the finished process."""
+    """Runs the scenario and returns the finished process."""
     return partial(scenario, "identify")
 
 

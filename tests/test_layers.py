@@ -128,7 +128,7 @@ def test_what_is_not_public_of_jax_is_used_in_one_subpackage():
 
 
 def test_the_library_leaves_the_configuration_of_jax_alone():
-    # But for the named call that switches the cache on.
+    # Except in the call whose name says that it turns on the cache.
     for path in set(FILES) - {ROOT / "_jax" / "compilation.py"}:
         for node in ast.walk(ast.parse(path.read_text())):
             touched = isinstance(node, ast.Attribute) and node.attr == "config" and ast.unparse(node) == "jax.config"

@@ -1,4 +1,4 @@
-"""Failed solves in scenarios: an error in one line, or a number in the result."""
+"""Failed solves in scenarios: an error in one line, or a count in the result."""
 
 import errno
 import json

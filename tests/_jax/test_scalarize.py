@@ -1,4 +1,4 @@
-"""Functions written out number by number, against themselves on arrays."""
+"""Functions written out number by number, against the same functions of arrays."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The measured comparison of modes: its rows agree, say what does not work, and name a way to take."""
+"""The measured comparison of modes: its rows agree, report what does not work, and recommend a mode."""
 
 import jax
 import jax.numpy as jnp

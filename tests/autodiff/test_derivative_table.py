@@ -1,4 +1,4 @@
-"""The ways of differentiating, against closed forms and each other: orders, digits, and what each refuses."""
+"""The ways of differentiating, against closed forms and each other: orders, accuracy, and what each refuses."""
 
 import sys
 
@@ -62,7 +62,7 @@ def test_by_hand_is_symbolic_is_automatic_is_complex(name):
     np.testing.assert_allclose(automatic, hand, rtol=1e-12)
     imaginary = complex_gradient(lambda x: f(*x), jnp.asarray(point))
     np.testing.assert_allclose(imaginary, hand, rtol=1e-12)
-    if name != "P3":  # a rule of its own has no formula to read
+    if name != "P3":  # a function with a custom rule has no formula
         symbolic = symbolic_gradient(f, *("x1", "x2")[: len(point)])(*point)
         np.testing.assert_allclose(np.ravel(symbolic), hand, rtol=1e-12)
 
@@ -70,7 +70,7 @@ def test_by_hand_is_symbolic_is_automatic_is_complex(name):
 @pytest.mark.parametrize(("scheme", "order"), finite_differences.ORDERS.items())
 @pytest.mark.parametrize("name", ["sin", "two variables", "mixed"])
 def test_observed_order(name, scheme, order):
-    """The error falls as step^order where truncation rules; large enough that rounding does not, small for one term."""
+    """The error falls as step^order where truncation dominates and one term is enough."""
     f, derivative, point = FUNCTIONS[name]
     exact = np.ravel(derivative(*point))
     steps = 2.0 ** -(np.arange(3, 7) if order == 4 else np.arange(8, 12))

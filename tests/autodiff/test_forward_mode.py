@@ -1,4 +1,4 @@
-"""Forward derivatives in every mode, and the program compiled whole: the same numbers as the plain function."""
+"""`forward_mode` in every mode of differentiation, and `compile_whole`: the same numbers as the plain function."""
 
 import equinox as eqx
 import jax
@@ -13,7 +13,7 @@ from diffsim.compilation import compile_whole
 
 
 def plain(model, x):
-    """A function of a tree with a fixed string beside its arrays, whose outputs are a number and a count."""
+    """A function of a tree of arrays and a fixed string, whose outputs are a number and a count."""
     value = model["gain"] * jnp.sin(x[0] * model["rate"]) + jnp.exp(-x[1]) * x[0]
     return value, jnp.array(3) + (value > 0)
 
@@ -164,7 +164,7 @@ def test_compile_whole_changes_nothing():
 
     x, y = jnp.array(0.3), jnp.arange(1.0, 20.0)
     compiled = compile_whole(sums)
-    # One program or many: the same operations, save for their fusion.
+    # One program or many: the same operations except for their fusion.
     np.testing.assert_allclose(compiled(x, y), sums(x, y), rtol=1e-13)
     np.testing.assert_allclose(jax.grad(compiled)(x, y), jax.grad(sums)(x, y), rtol=1e-13)
     np.testing.assert_allclose(jax.jit(jax.vmap(compiled, (0, None)))(x[None], y)[0], sums(x, y), rtol=1e-13)
@@ -202,7 +202,7 @@ def cube_by_a_loop(x):
 @pytest.mark.parametrize("jit", [False, True])
 @pytest.mark.parametrize("size", [1, 3, 4])
 def test_the_number_of_inputs_decides_the_mode(size, jit):
-    """Up to three numbers the loop serves; with more it is the other function, here with twice the derivative."""
+    """Up to three numbers the loop is differentiated, beyond the other function, with twice the derivative."""
     twice = lambda x: 2 * jnp.sum(x**3) - jax.lax.stop_gradient(jnp.sum(x**3))
     f = lambda x: few_or_many(cube_by_a_loop, twice, x, 3)
     f = jax.jit(f) if jit else f

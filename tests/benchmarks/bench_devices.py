@@ -73,7 +73,7 @@ def trebuchet(items: int):
 
 
 def run(case: str, devices: int, count: int) -> dict:
-    """What the first process of so many finds."""
+    """The result of the first of `count` processes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -1,4 +1,4 @@
-"""What `fit` costs beside a scan by hand: `python tests/benchmarks/bench_fit.py [ROUNDS]`.
+"""The cost of `fit` compared with a scan by hand: `python tests/benchmarks/bench_fit.py [ROUNDS]`.
 
 A network with 337 parameters learns a function from minibatches of 64, 1,000 steps of Adam. By hand: a jitted scan with
 donated state, once in calls of 50 steps as `fit` makes them, and once over all 1,000. The cases take turns; the table

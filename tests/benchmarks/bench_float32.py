@@ -1,4 +1,4 @@
-"""What single precision costs: `python tests/benchmarks/bench_float32.py`.
+"""The errors of single precision: `python tests/benchmarks/bench_float32.py`.
 
 An undamped oscillator, y'' = -k y from y = 1 at rest, is solved in float32 by Tsit5 at several tolerances: the state
 after 20 s by `integrate`, the first time at which y is zero by `integrate_phase`, and the derivatives of both in k at

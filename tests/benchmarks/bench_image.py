@@ -1,4 +1,4 @@
-"""CPU time, compile time and memory of every image stage and of the whole chain, forward and with gradients.
+"""CPU time, compile time and memory of every image stage and of the full chain, forward and with gradients.
 
     python tests/benchmarks/bench_image.py [--megapixels 1] [--stage NAME] [--torch | --compile] [--fresh]
 
@@ -28,7 +28,7 @@ from diffsim.image import pretrained
 from timing import program
 
 
-# Settings of the allocator of Linux, glibc's: one heap for all threads, which keeps blocks of any size once freed.
+# Settings of glibc's allocator: one heap for all threads, which does not return freed blocks to the system.
 ARENA_MAX, TRIM_THRESHOLD, MMAP_THRESHOLD = -8, -1, -3
 
 
@@ -64,7 +64,7 @@ def cases():
 
 
 def keep_memory() -> None:
-    """Retains freed memory for the next program: else a run may request every page again, which adds to its time."""
+    """Keeps freed memory for the next program: otherwise a run may request every page again, which takes time."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         for setting, value in ((ARENA_MAX, 1), (TRIM_THRESHOLD, 2**31 - 1), (MMAP_THRESHOLD, 2**31 - 1)):
@@ -117,7 +117,7 @@ def measure(stage, x, size: float) -> list[float]:
 
 
 def compare_with_torch(x, size: float, only: str) -> None:
-    """Prints forward and backward CPU ms per MP of both, and how many times ours is the faster."""
+    """Prints forward and backward CPU ms per megapixel of both, and their ratio."""
     if importlib.util.find_spec("torch") is None or importlib.util.find_spec("kornia") is None:
         print("PyTorch or kornia is not installed: nothing to compare with")
         return

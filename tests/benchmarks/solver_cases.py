@@ -1,4 +1,4 @@
-"""Problems that the benchmark of solvers poses, and the ways in which their gradients are taken."""
+"""Problems of the benchmark of solvers, and the ways of computing their gradients."""
 
 import ctypes
 import subprocess
@@ -18,7 +18,7 @@ RATES = np.array([0.04, 3e7, 1e4])  # of Robertson's reactions
 
 
 class RK4(dfx.AbstractERK):
-    """The classical Runge-Kutta method, which diffrax leaves to its users."""
+    """The classical Runge-Kutta method, which diffrax does not have."""
 
     tableau = dfx.ButcherTableau(
         a_lower=(np.array([0.5]), np.array([0.0, 0.5]), np.array([0.0, 0.0, 1.0])),
@@ -56,7 +56,7 @@ def rk4_step(field, y, p, h):
 
 
 def by_scan(field, y0, n):
-    """A checkpointed scan over steps of RK4, as one writes it by hand, compiled whole."""
+    """A checkpointed scan over steps of RK4, written by hand and compiled whole."""
 
     def loss(p):
         step = jax.checkpoint(lambda y, _: (rk4_step(field, y, p, T1 / n), None))
@@ -103,7 +103,7 @@ def gray_scott(t, y, _):
 
 
 def euler_by_scan(field, y0, steps, h):
-    """A plain scan over explicit Euler steps, as one writes it by hand; the gradient in the initial field."""
+    """A plain scan over explicit Euler steps, written by hand; the gradient with respect to the initial field."""
 
     def loss(y0):
         y, _ = lax.scan(lambda y, _: (y + h * field(0.0, y, None), None), y0, None, length=steps)
@@ -132,7 +132,7 @@ def _pointer(array, number=ctypes.c_double):
 
 
 def c_field(field, y0, steps: int, h: float):
-    """Euler's method for one of the fields, and the gradient in the first, by C."""
+    """Euler's method for one of the fields, and the gradient with respect to the initial field, in C."""
     function = getattr(_compile("fields.c"), field.__name__)
     function.restype = ctypes.c_float
     start, n = np.ascontiguousarray(y0, np.float32), y0.shape[-1]

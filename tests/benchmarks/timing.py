@@ -1,4 +1,4 @@
-"""Timing side by side: cases in one process and in turns, least and median wall time, CPU time, compilation apart."""
+"""Timing: cases in one process and in turns, minimum and median wall time, CPU time, and compilation separately."""
 
 import time
 
@@ -20,7 +20,7 @@ def compiled(function, *args):
 
 
 def table(title: str, cases: dict, rounds: int = 30) -> None:
-    """Times every case in turns and prints them with their ratios to the first, and how far gradients are apart."""
+    """Times every case in turns and prints them with their ratios to the first, and the differences of gradients."""
     runs = {name: case if isinstance(case, tuple) else (case, 0.0) for name, case in cases.items()}
     walls, cpus = {name: [] for name in runs}, {name: [] for name in runs}
     for _ in range(rounds):

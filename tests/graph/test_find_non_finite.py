@@ -1,4 +1,4 @@
-"""The doctor on planted patterns: the operation, line, stage and step of each; and the safe functions."""
+"""`find_non_finite` on planted patterns: the operation, line, stage and step of each; and the safe functions."""
 
 import inspect
 

@@ -86,7 +86,7 @@ def test_unknown_stages_and_empty_chains_are_named(chain):
         image.Chain()
 
 
-def test_tiles_equal_the_whole(chain):
+def test_tiles_equal_the_full_picture(chain):
     picture = chain(MOSAIC)
     tiled = image.in_tiles(chain, MOSAIC, size=20, halo=16)
     np.testing.assert_allclose(tiled, picture, atol=1e-12)

@@ -16,7 +16,7 @@ PICTURE = jr.uniform(jr.key(0), (3, 16, 18))
 
 
 # Where red, green and blue are; of green, by the colour in its row or column.
-SITES = {"red": (0, 0), "beside red": (0, 1), "below red": (1, 0), "blue": (1, 1)}
+SITES = {"red": (0, 0), "next to red": (0, 1), "below red": (1, 0), "blue": (1, 1)}
 
 
 @pytest.mark.parametrize("pattern", image.PATTERNS)
@@ -38,7 +38,7 @@ def test_bilinear_is_the_mean_of_the_nearest_of_each_color():
 
 
 def image_masks(shape):
-    """Where an RGGB mosaic holds red, green and blue."""
+    """Where an RGGB mosaic is red, green and blue."""
     red, blue = np.zeros(shape), np.zeros(shape)
     red[0::2, 0::2] = blue[1::2, 1::2] = 1.0
     return red, 1.0 - red - blue, blue
@@ -63,7 +63,7 @@ def test_every_pattern_goes_through_the_red_first_form(pattern):
 
 
 def test_menon_gives_the_numbers_of_a_public_implementation():
-    """Those of `demosaicing_CFA_Bayer_Menon2007` in colour-demosaicing 0.2.7, a corner and weighted sums."""
+    """The numbers of `demosaicing_CFA_Bayer_Menon2007` in colour-demosaicing 0.2.7: a corner and weighted sums."""
     y, x = np.indices((12, 14))
     picture = image.menon(0.5 + 0.3 * np.sin(0.7 * x + 0.05 * y**2) + 0.1 * np.cos(1.3 * x * y))
     weights = np.cos(np.arange(picture.size)).reshape(picture.shape)
@@ -103,7 +103,7 @@ def test_the_halo_is_how_far_a_pixel_reaches(network):
 def test_gradients_of_the_network():
     # With offsets: without, all of a black quad lies on the kink of relu.
     model = jax.tree.map(lambda x: x + 0.05, image.DemosaicNetwork((3,), key=jr.key(2)))
-    # Away from the kinks of relu, which differences cannot tell from errors.
+    # Away from the kinks of relu, which differences cannot distinguish from errors.
     loss = lambda model, m: jnp.sum(jnp.sin(model(m)))
     mosaic = image.mosaic(PICTURE)[:10, :12]
     # Quads of 0, the black level, grey, white, and saturated in one colour.

@@ -1,4 +1,4 @@
-"""Picture files and trained parameters: round trips, files made by others, damage, bad requests."""
+"""Picture files and trained parameters: round trips, files of other programs, damage, bad requests."""
 
 import re
 import struct
@@ -34,7 +34,7 @@ def test_pictures_come_back_as_written(bits, suffix, tmp_path):
 
 @pytest.mark.parametrize("kind", range(5))
 def test_every_filter_of_png_is_undone(kind):
-    """Rows coded here by the definition, one byte after the other."""
+    """Rows encoded by the definition, byte by byte."""
     pixels = RNG.integers(0, 256, (6, 7, 6), dtype=np.uint8)
     coded = np.zeros_like(pixels)
     for y in range(6):

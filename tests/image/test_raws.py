@@ -15,7 +15,7 @@ from diffsim.image.io.raw import SRGB_TO_XYZ
 from diffsim.image.training import train_chain
 
 RNG = np.random.default_rng(0)
-# The colours of the standard observer to those of two cameras, and of one that is sold (Adobe's matrix for it).
+# From XYZ to the colours of two invented cameras and of a real one (Adobe's matrix for it).
 SEES_SRGB = np.linalg.inv(SRGB_TO_XYZ)
 SEES_MIXED = np.array([[0.7, -0.2, -0.05], [-0.4, 1.25, 0.12], [-0.05, 0.2, 0.6]])
 SEES_D850 = np.array([[1.0405, -0.3755, -0.1270], [-0.5461, 1.3787, 0.1793], [-0.1040, 0.2015, 0.6785]])
@@ -54,7 +54,7 @@ def rational(values):
 
 
 def dng(path, mosaic, pattern="RGGB", black=64, white=1023, gains=(2.0, 1.0, 1.5), to_camera=SEES_SRGB, more=()):
-    """Writes a digital negative with the least that its definition asks for; no matrix if `to_camera` is None.
+    """Writes a digital negative with the required tags only; no matrix if `to_camera` is None.
 
     `more` are further tags (code, type, count, values), which take the place of those of the same code.
     """
@@ -83,7 +83,7 @@ def test_a_digital_negative_brings_its_constants(pattern, tmp_path):
     assert raw.pattern == pattern
     np.testing.assert_allclose(raw.mosaic, (values - 64.0) / 959.0, atol=1e-6)
     np.testing.assert_allclose(raw.gains, (2.0, 1.0, 1.5), rtol=1e-3)
-    # A camera that sees sRGB: nothing is left for its matrix to do.
+    # A camera with the colours of sRGB: its matrix is the identity.
     np.testing.assert_allclose(raw.matrix, np.eye(3), atol=2e-3)
 
 
@@ -91,10 +91,10 @@ def test_the_matrix_is_that_of_the_file(tmp_path):
     values = RNG.integers(64, 1024, (32, 48))
     matrix = image.read_raw(dng(tmp_path / "a.dng", values, to_camera=SEES_MIXED)).matrix
     assert np.abs(matrix - np.eye(3)).max() > 0.5
-    # The file has its numbers in steps of 1e-4.
+    # The file stores the matrix in steps of 1e-4.
     np.testing.assert_allclose(matrix, to_srgb(SEES_MIXED), atol=1e-3)
     np.testing.assert_allclose(matrix.sum(axis=1), 1.0, rtol=1e-6)
-    # Without a matrix, and from a camera that nobody knows, colours stay as they are.
+    # Without a matrix, and from an unknown camera, colours do not change.
     bare = image.read_raw(dng(tmp_path / "b.dng", values, to_camera=None)).matrix
     np.testing.assert_array_equal(bare, np.eye(3))
 
@@ -149,7 +149,7 @@ def test_patterns_of_colors_and_of_black_count_from_the_active_area(corner, tmp_
     raw = image.read_raw(dng(tmp_path / "a.dng", values, more=tags))
     black = np.tile(QUAD, (16, 24))[: 29 - top, : 45 - left] + rows[:, None] + columns
     expected = (values[top:29, left:45] - black) / (1023 - black.max())
-    # LibRaw leaves out a row and a column where the area begins at odd ones: the rest is as it was, one colour on.
+    # LibRaw leaves out a row and a column if the area begins at odd ones; the pattern is shifted accordingly.
     cut = top % 2, left % 2
     assert raw.pattern == TURNED[cut]
     np.testing.assert_allclose(raw.mosaic, expected[cut[0] :, cut[1] :], atol=1e-6)
@@ -270,11 +270,11 @@ def test_three_cameras_raws_of_a_scene_are_developed_alike(tmp_path, scenario):
     pictures = []
     for name, (pattern, constants) in CAMERAS.items():
         red, _, blue = constants["gains"]
-        # Each sees colours in its own way, through filters and with numbers of its own.
+        # Each camera has its own colour matrix, filter pattern and number range.
         camera = image.Camera(red=red, blue=blue, matrix=tuple(map(tuple, to_srgb(constants["to_camera"]))))
         seen = image.mosaic(sensor.camera_colors(scene, camera), pattern)
         stored = np.round(constants["black"] + (constants["white"] - constants["black"]) * seen)
-        # One row and column less: no whole number of quads.
+        # One row and column less: not an integer number of quads.
         path, stored = tmp_path / name, stored[:79, :101]
         if path.suffix == ".dng":
             dng(path, stored, pattern, **constants)

@@ -1,4 +1,4 @@
-"""Every stage: what it must leave alone, what it must do exactly, its gradients at the pixels where code breaks."""
+"""Every stage: invariants, exact cases, and gradients at pixels where formulas are singular."""
 
 import equinox as eqx
 import jax
@@ -81,7 +81,7 @@ def test_a_batch_of_pictures_is_what_each_is_with_gradients(name):
     "stage", [image.UnsharpMask(amount=0.5), image.BilateralGrid()], ids=["unsharp mask", "bilateral grid"]
 )
 def test_a_wide_picture_is_treated_as_a_tall_one(stage, size):
-    """Both stages are the same turned around, though their strips are rows."""
+    """Both stages give the same for a transposed picture, although their strips are rows."""
     x = jr.uniform(jr.key(1), (3, *size))
     slopes = jax.jit(jax.grad(lambda stage, x: jnp.sum(jnp.sin(stage(x))), (0, 1)))
     wide, tall = slopes(stage, x), slopes(stage, x.transpose(0, 2, 1))
@@ -140,7 +140,7 @@ def test_guided_filter_is_exact_on_lines_of_the_luma_and_smooths_noise():
     assert np.std(image.GuidedFilter(smoothing=1e-1)(noise)) < 0.2 * np.std(noise)
 
 
-def test_guided_filter_of_one_plane_is_that_of_three_alike():
+def test_guided_filter_of_one_plane_is_that_of_three_equal_planes():
     plane = jr.uniform(jr.key(4), (1, 20, 24))
     guided = image.GuidedFilter(radius=2)
     np.testing.assert_allclose(guided(plane), guided(jnp.repeat(plane, 3, axis=0))[:1], rtol=1e-12)

@@ -1,4 +1,4 @@
-"""Training of the noisy chain: its constants are found first, and the ways of the ablation take the same steps."""
+"""Training of the noisy chain: its constants are fitted first, and all ways of the ablation take as many steps."""
 
 import subprocess
 import sys
@@ -79,8 +79,8 @@ def test_one_by_one_trains_every_stage(chain, squares, own_targets):
     assert stay == {"stages.demosaic.noise_level"}  # which is given, not learned
 
 
-def test_what_the_camera_has_at_a_place_is_what_its_own_stage_makes_of_the_place_before(squares):
-    """Stages with the camera's own constants, which are known, one after the other."""
+def test_the_target_of_a_stage_is_the_cameras_stage_of_the_target_before(squares):
+    """Stages with the known constants of the camera, one after the other."""
     picture = 0.1 + 0.7 * squares[0].astype(jnp.float32) / 255
     target = lambda name: stagewise.own_target(name, picture)
     balance = WhiteBalance(*jnp.array([CAMERA.black, CAMERA.red, CAMERA.blue]))

@@ -1,4 +1,4 @@
-"""Pictures as they are looked at: colours last, eight bits, stages with their adjoints."""
+"""Pictures for display: colours last, eight bits, stages with their adjoints."""
 
 import jax.numpy as jnp
 import numpy as np

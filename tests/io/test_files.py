@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and paths that no file can have."""
+"""Files that are written completely or not at all, and paths that no file can have."""
 
 import os
 import stat
@@ -73,7 +73,7 @@ def test_paths_that_cannot_be_written_are_named(name, message, tmp_path):
 
 def test_folders_and_files_protected_from_writing_are_named(tmp_path, monkeypatch):
     path = write_text(tmp_path / "a.txt", "old")
-    # A superuser may write anywhere, so that what the system says stands in for a mode.
+    # A superuser may write anywhere, so the answer of the system is replaced instead of the file's mode.
     monkeypatch.setattr(os, "access", lambda where, mode: Path(where) != path)
     with pytest.raises(InputError, match="is protected from writing: give another path, or permit it"):
         write_text(path, "new")

@@ -31,7 +31,7 @@ MODES = ("auto", "auto", "replay", "forward", "few")
 
 
 class Case(NamedTuple):
-    """A solve and its closed form, both functions of one vector `x`, and what is done with them, innermost first."""
+    """A solve and its closed form, both functions of one vector `x`, and their transformations, innermost first."""
 
     name: str
     words: tuple[str, ...]
@@ -42,11 +42,11 @@ class Case(NamedTuple):
 
     @property
     def order(self) -> int:
-        """How often it is differentiated."""
+        """The number of differentiations."""
         return sum(ORDERS.get(word, 0) for word in self.words)
 
     def may_be_refused(self) -> bool:
-        """Whether reverse mode is asked for where there is none: over a derivative, or of forward mode alone."""
+        """Whether the case needs a reverse mode that does not exist: over a derivative, or of forward mode alone."""
         order = 0
         for word in self.words:
             if word in REVERSE and (order or self.forward_only):
@@ -111,7 +111,7 @@ def decay(rng: np.random.Generator):
     """dy/dt = a - r y in all components of a tree, at several times, of which the last is a parameter."""
     size, count = int(rng.choice(SIZES)), int(rng.integers(1, 5))
     solver = [dfx.Tsit5(), dfx.Dopri8(), dfx.Kvaerno5()][int(rng.choice(3, p=[0.6, 0.25, 0.15]))]
-    # With "two_levels" no states in between are kept.
+    # With "two_levels" states between the first and the last time are not recorded.
     memory = str(rng.choice(["auto", "states", "two_levels" if count == 1 else "auto", "jacobians"]))
     constant = rng.uniform() < 0.2 and not isinstance(solver, dfx.Kvaerno5)
     adjoint = ds.ReplayAdjoint(memory) if rng.uniform() < 0.9 else dfx.DirectAdjoint()
@@ -204,7 +204,7 @@ def chosen_mode(rng: np.random.Generator) -> tuple[Any, bool]:
 
 
 def tight(x) -> dict[str, float]:
-    """Tolerances that leave the digits that are compared."""
+    """Tolerances that give the digits that are compared."""
     return {"rtol": 1e-6, "atol": 1e-6} if x.dtype == jnp.float32 else {"rtol": 1e-9, "atol": 1e-11}
 
 
@@ -217,7 +217,7 @@ def case(seed: int) -> Case:
     chosen, derived = words(rng), int(rng.integers(2**31))
 
     def stopped(function):
-        # A parameter that is not differentiated is one that some operation sees and its derivative does not.
+        # With `stop_gradient`, some operations have inputs without a derivative.
         return lambda x: function(x if constant is None else x.at[constant].set(lax.stop_gradient(x[constant])))
 
     functions = []
@@ -236,7 +236,7 @@ def verdict(case: Case) -> str:
         value = case.solve(jnp.asarray(case.x))
     except ds.InputError as error:
         return "refused" if case.may_be_refused() else f"REFUSED {error}"
-    except Exception as error:  # any kind: that is what is looked for
+    except Exception as error:  # of any type: such errors are what the search is for
         return f"RAISED {type(error).__name__}: {str(error).splitlines()[0]}"
     right = case.truth(jnp.asarray(case.x.astype(np.float64)))
     if value.shape != right.shape:

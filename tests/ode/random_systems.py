@@ -1,4 +1,4 @@
-"""Random systems with known solutions, to search for solves that end FINISHED beside a wrong number.
+"""Random systems with known solutions, to search for solves with the status FINISHED and a wrong number.
 
     python tests/ode/random_systems.py --count 500 --seeds 0:2
 
@@ -25,7 +25,7 @@ STEP = 1e-30  # of complex differentiation
 
 
 class Outcome(NamedTuple):
-    """For each system: its status, and the errors of value and derivative in units of what is tolerated."""
+    """For each system: its status, and the errors of value and derivative in units of the tolerance."""
 
     status: np.ndarray
     value: np.ndarray
@@ -53,7 +53,7 @@ def misfit(actual, right, tolerance: float) -> np.ndarray:
 
 
 def compare(solve: Callable, truth: Callable, inputs: np.ndarray, tolerance: float, reverse: bool = False) -> Outcome:
-    """Values and derivatives of `solve(x) -> (numbers, status)` at each row of inputs, beside those of `truth(x)`."""
+    """Values and derivatives of `solve(x) -> (numbers, status)` at each row of inputs, and those of `truth(x)`."""
 
     def both(x):
         derivative = jax.jacrev if reverse else jax.jacfwd
@@ -175,7 +175,7 @@ def balls(seed: int, count: int) -> Outcome:
     rng = np.random.default_rng(seed)
     heights = rng.choice([0.0, 0.5, 1.0, 1.0, 2.0, rng.uniform(0.2, 2)], (count, 2))
     speeds = rng.choice([0.0, 0.0, 1.0, 2.0], (count, 2)) + np.where(heights == 0, 1.0, 0.0)
-    keep = rng.choice([0.92, 0.95, rng.uniform(0.92, 1.0)], (count, 1))  # or the bounces would pile up
+    keep = rng.choice([0.92, 0.95, rng.uniform(0.92, 1.0)], (count, 1))  # smaller ones would let the bounces accumulate
     inputs = np.concatenate([heights, speeds, keep, np.full((count, 1), 9.81)], axis=1)
     t1 = rng.uniform(0.8, 1.6)
 
@@ -224,7 +224,7 @@ def crossings(seed: int, count: int) -> Outcome:
         end = integrate_hybrid(
             [phase], jnp.zeros_like(x[0]), x, t1=30.0, max_events=3, mode=("auto", "replay")[seed % 2]
         )
-        # The last event is where it ends: that is wanted.
+        # The solve ends at the last event, as intended.
         status = jnp.where(end.status == Status.EVENT_LIMIT, Status.FINISHED, end.status)
         return end.event_t, status
 
@@ -268,7 +268,7 @@ def jumps(seed: int, count: int) -> Outcome:
 
 
 def captured(seed: int, count: int) -> Outcome:
-    """A decay whose rate and shape a field reads from an object, which changes from call to call; not in a batch."""
+    """A decay whose field reads rate and power from an object that changes between calls; without a batch."""
     rng = np.random.default_rng(seed)
     given = {"rate": 1.0, "power": 1}
     field = lambda t, y, args: -given["rate"] * y ** given["power"]
@@ -296,7 +296,7 @@ KINDS = {f.__name__: f for f in (linear, at_rest, billiard, balls, crossings, ju
 
 @functools.cache
 def outcome(kind: str, seed: int, count: int) -> Outcome:
-    """That of one kind."""
+    """The outcome of one kind of systems."""
     return KINDS[kind](seed, count)
 
 

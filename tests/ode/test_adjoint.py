@@ -63,9 +63,9 @@ def test_what_was_saved_is_diffraxs_with_its_derivatives(save, method):
         jax.value_and_grad(lambda x: saved(solve(x, adjoint, saveat=SAVES[save], **SOLVERS[method])))
     )
     own, theirs = run(ReplayAdjoint())(X), run(dfx.RecursiveCheckpointAdjoint())(X)
-    # The same program, compiled with another beside it.
+    # The same program, compiled together with another.
     np.testing.assert_allclose(own[0], theirs[0], rtol=1e-13)
-    # Rounding; for an implicit method what the root finder leaves.
+    # Rounding; for an implicit method the error of the root finder.
     precision = 1e-12 if method == "Tsit5" else 1e-8
     for a, b in zip(jax.tree.leaves(own[1]), jax.tree.leaves(theirs[1]), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=precision * max(1.0, float(jnp.max(jnp.abs(b)))) * 10)

@@ -163,7 +163,7 @@ def test_the_program_does_not_grow_with_the_number_of_events():
     def size(count):
         return len(jax.jit(lambda x: bounces(x, count)[0]).lower(X).as_text())
 
-    # The numbers 5 and 50 stand in some shapes, no more.
+    # The numbers 5 and 50 occur in some shapes only.
     assert size(50) == pytest.approx(size(5), rel=0.01)
 
 

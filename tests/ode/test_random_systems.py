@@ -1,4 +1,4 @@
-"""Random systems against their closed forms: none may end FINISHED beside a wrong number."""
+"""Random systems against their closed forms: none may have the status FINISHED and a wrong number."""
 
 import importlib.util
 import sys

@@ -1,4 +1,4 @@
-"""Figures: what they hold is what was given, and nothing global changes."""
+"""Figures: they contain the given data, and nothing global changes."""
 
 import errno
 import os
@@ -26,11 +26,11 @@ ARM = np.stack([np.zeros_like(PATH), PATH], axis=1)
 
 
 def drawn(figure) -> None:
-    """Draws the figure, which is when most of matplotlib's complaints come."""
+    """Draws the figure, which is when most of matplotlib's warnings occur."""
     figure.draw_without_rendering()
 
 
-def test_learning_curve_holds_loss_validation_and_references():
+def test_learning_curve_draws_loss_validation_and_references():
     figure = plot.learning_curve([8.0, 4.0, 2.0, 1.0], [5.0, 2.0], {"published": 0.5}, ylabel="miss (m²)")
     (axes,) = figure.axes
     loss, validation, published = axes.lines
@@ -56,7 +56,7 @@ def test_growth_of_gradients_starts_at_one():
     np.testing.assert_array_equal(line.get_xydata(), [[0.5, 1.0], [2.0, 4.0]])
 
 
-def test_a_wrapped_path_has_a_gap_where_the_angle_comes_round():
+def test_a_wrapped_path_has_a_gap_where_the_angle_jumps():
     path = plot.wrapped([3.0, 3.2, 3.4], [1.0, 2.0, 3.0])
     np.testing.assert_allclose(path[:, 0], [3.0, np.nan, 3.4 - 2 * np.pi])
     np.testing.assert_array_equal(path[:, 1], [1.0, 2.0, 3.0])
@@ -256,7 +256,7 @@ def test_pictures_stand_side_by_side_under_their_names():
     assert shown[0].images[0].get_array().max() == 1.0
 
 
-def test_a_band_holds_the_measurements_and_their_residuals():
+def test_a_band_is_drawn_with_measurements_and_residuals():
     band = CredibleBand(TIMES, 0.1 + 0 * TIMES, TIMES - 0.2, TIMES + 0.2)
     seen = np.where(TIMES > 0.85, np.nan, TIMES + 0.1)
     figure = plot.fit_band(TIMES, seen, band, 0.05, "time (s)", "angle (rad)", level=0.9)
