@@ -125,7 +125,7 @@ def text_of(path: Path | str) -> str:
 
 
 def _rows_of_text(text: str, numbers: list[int]) -> Iterator[str]:
-    """The lines that count, of which the numbers are noted."""
+    """The lines that are neither empty nor comments, whose numbers are recorded."""
     for number, line in enumerate(io.StringIO(text, newline=None), start=1):
         if line.strip() and not line.lstrip().startswith("#"):
             numbers.append(number)
