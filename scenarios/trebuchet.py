@@ -76,7 +76,7 @@ def distances(angle, log_mass, wind):
 def misses(model, targets):
     """Relative misses of the network on targets of shape (n, 2): distance (m), wind (m/s)."""
     controls = jax.vmap(model)(targets)
-    # One throw after another takes only the steps it needs: on a CPU that is faster than a batch of equal steps.
+    # One throw after another, each with only the steps it needs: on a CPU that is faster than a batch in lockstep.
     ranges = ds.compilation.compile_whole(distances)(controls[:, 0], controls[:, 1], targets[:, 1])
     return ranges / targets[:, 0] - 1
 
