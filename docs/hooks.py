@@ -1,4 +1,4 @@
-"""Pages of the site that are made from other files: notebooks, the scenarios' table, the reference, the change log."""
+"""Pages of the site generated from other files: notebooks, the scenarios' table, the reference, the change log."""
 
 import ast
 import base64
@@ -10,7 +10,7 @@ from latex2mathml.converter import convert
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parent.parent
-ROOMS = {
+REFERENCE_PAGES = {
     "solve": ("Solving", ["ode", "discrete", "mechanics", "safe"]),
     "gradients": ("Gradients and their evidence", ["autodiff", "gradcheck", "graph", "testing"]),
     "train": (
@@ -25,38 +25,39 @@ ROOMS = {
 """The pages of the reference: their titles, and the folders and files of the package whose public names they list."""
 
 LINKS = {"docs/": "", "scenarios/README.md": "scenarios.md", "CONTRIBUTING.md": "contributing.md"}
-"""Where the pages of the site are that other files link to."""
+"""The pages of the site for links in other files."""
 
 _MATH = re.compile(r"\$\$(.+?)\$\$|(?<![\\$\w`])\$([^$\n`]+?)\$(?![\w`])", re.DOTALL)
 _CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
 
 
 def on_files(files, config):
-    """Adds the pages that are made, and the pictures of the notebooks."""
-    made = {"scenarios.md": "scenarios/README.md", "contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
-    for page, source in made.items():
-        files.append(File.generated(config, page, content=_with_links((ROOT / source).read_text())))
+    """Adds the generated pages, and the pictures of the notebooks."""
+    sources = {"scenarios": "scenarios/README.md", "contributing": "CONTRIBUTING.md", "changelog": "CHANGELOG.md"}
+    for page, source in sources.items():
+        files.append(File.generated(config, f"{page}.md", content=_with_links((ROOT / source).read_text())))
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         for name, content in _notebook(path).items():
             files.append(File.generated(config, f"tutorials/{name}", content=content))
     names = public_names()
-    for page, (title, rooms) in ROOMS.items():
-        paths = [path for room in rooms for path in names if path.split(".")[1] == room]
+    for page, (title, subpackages) in REFERENCE_PAGES.items():
+        paths = [path for subpackage in subpackages for path in names if path.split(".")[1] == subpackage]
         files.append(File.generated(config, f"reference/{page}.md", content=_reference(title, paths)))
     return files
 
 
 def on_page_markdown(markdown, **_):
-    """Formulas between dollars become MathML, which browsers show without any script."""
+    """Converts formulas between dollar signs to MathML, which browsers display without a script."""
     parts = _CODE.split(markdown)
     return "".join(part if part.startswith("`") else _MATH.sub(_mathml, part) for part in parts)
 
 
 def public_names() -> list[str]:
-    """Returns the full path of every public name, of `diffsim` itself and of its rooms; only the source is read."""
+    """Returns the full path of every public name, of `diffsim` and its subpackages; only the source is read."""
     package = ROOT / "diffsim"
-    rooms = ["autodiff", "compilation", "control", "gradcheck", "graph", "image", "ode", "optimize", "train"]
-    files = [package / "_public.py", *(package / room / "__init__.py" for room in [*rooms, "uncertainty"])]
+    subpackages = ["autodiff", "compilation", "control", "gradcheck", "graph", "image", "ode", "optimize", "train"]
+    subpackages.append("uncertainty")
+    files = [package / "_public.py", *(package / subpackage / "__init__.py" for subpackage in subpackages)]
     paths = []
     for file in [*filter(Path.exists, files), package / "compilation.py"]:
         here = ["diffsim", *file.relative_to(package).parent.parts]

@@ -1,16 +1,16 @@
 """Can a pole be balanced by a network that was trained through the dynamics, in a tenth of a second?
 
 A network reads the state of CartPole-v1 and sets a force between -10 and 10 N. Its loss is the mean square of the
-state over 50 steps from random states, and Adam differentiates it through the steps themselves. A state that has
-fallen stays as it fell, and costs as much until the end. The real environment only pushes fully to the left or to
-the right: there the sign of the force decides.
+state over 50 steps from random states. Its gradient goes through the steps of the dynamics, and Adam minimises it.
+Once the pole has fallen, the state no longer changes and costs the same at every step until the end. The real
+environment only pushes fully to the left or to the right, in the direction of the force's sign.
 
     python scenarios/cartpole.py                          train with 20 seeds, judge each in the real environment
     python scenarios/cartpole.py evaluate --seeds 0:100   one policy; --policy RUN/policy.npz for one trained
     python scenarios/cartpole.py animate cartpole.gif
 
-Gymnasium judges: pip install "diffsim[scenarios]". Expected: 500.0, the maximum, on seeds 0 to 99 for every training
-seed, after less than 0.1 s of training each; in all about 20 s.
+The test environment is Gymnasium's: pip install "diffsim[scenarios]". Expected: 500.0, the maximum, on seeds 0 to 99
+for every training seed, after less than 0.1 s of training each; in all about 20 s.
 """
 
 from diffsim.app import cli
@@ -43,13 +43,13 @@ HORIZON = 50  # steps that the loss looks ahead: 1 s
 BATCH = 8
 UPDATES = 150
 NEAR = np.full(4, START)
-WIDE = np.array([TRACK / 2, 0.5, TILT / 2, 0.5])  # half of the starts are drawn up to here, the others as at a reset
+WIDE = np.array([TRACK / 2, 0.5, TILT / 2, 0.5])  # bounds of half of the starts; the others are drawn as at a reset
 TEST = "0:100"
 EVERY = 2  # steps between the frames of an animation
 
 OPTIMIZER = optax.chain(
     optax.clip_by_global_norm(1.0), optax.adam(optax.cosine_decay_schedule(2e-2, UPDATES))
-)  # one object for all seeds, which therefore compile once
+)  # one object for all seeds, so that the training compiles once
 
 
 def network(key) -> ds.BoundedMLP:
@@ -63,7 +63,7 @@ def episode(policy, start, length: int):
     def move(carry, _):
         s, standing = carry
         after = step(MACHINE, s, policy(jnp.stack(s)))
-        # What has fallen stays there: it costs, and its motion, which is none of ours, carries no gradient.
+        # After a fall the state is frozen: it still costs, but no gradient flows through motion outside the task.
         s = jax.tree.map(lambda new, old: jnp.where(standing, new, old), after, s)
         return s, standing & ~fallen(s)
 
@@ -71,7 +71,7 @@ def episode(policy, start, length: int):
 
 
 def costs(policy, start, length: int):
-    """Squares of the states of an episode, each part in units of its size."""
+    """The cost of each state of an episode: squares of its parts in units of their typical sizes."""
     s, _ = episode(policy, start, length)
     return (s.position / TRACK) ** 2 + (s.angle / TILT) ** 2 + 0.1 * (s.velocity**2 + s.rate**2)
 
@@ -83,7 +83,7 @@ def loss_over(horizon: int):
 
 
 def learn(seed: int, horizon: int = HORIZON, state: Path | None = None):
-    """The policy after its last update, and the history of the loss; kept in and continued from the file `state`."""
+    """The trained policy and the history of the loss; the training is saved in the file `state` and resumes from it."""
     weights, starts = jr.split(jr.key(seed))
     policy, batches = network(weights), control.sample_initial_states(starts, UPDATES, BATCH, NEAR, WIDE)
     which = ds.trainable(policy, "layers")
@@ -98,14 +98,14 @@ def forces(policy, states):
 
 
 def real(count: int) -> list:
-    """So many of Gymnasium's environments."""
+    """A list of `count` environments of Gymnasium."""
     return [extra("gymnasium", "scenarios").make("CartPole-v1") for _ in range(count)]
 
 
 def judge(policy, seeds: str) -> np.ndarray:
     """The return of one episode of the real CartPole-v1 for each seed of its reset, by the sign of the force."""
     numbers = cli.seed_range(seeds)
-    act = lambda seen: (np.asarray(forces(policy, jnp.asarray(seen, float))) > 0).astype(int)
+    act = lambda observed: (np.asarray(forces(policy, jnp.asarray(observed, float))) > 0).astype(int)
     return control.evaluate_episodes(real(len(numbers)), numbers, act)
 
 
@@ -155,9 +155,9 @@ def train(
 
 def write_report(run, policy, losses, growth, result) -> None:
     """The page: result, learning curves, gradient against horizon, phase portrait, animation, stages, certificate."""
-    page = report.Report("A pole balanced by a network", "Trained through the steps of the dynamics, judged outside")
+    page = report.Report("A pole balanced by a network", "Trained through the dynamics, tested in Gymnasium")
     page.settings(run.settings)
-    page.table("Result in Gymnasium's CartPole-v1, resets 0 to 99", ["quantity", "reached"], list(result.items()))
+    page.table("Result in Gymnasium's CartPole-v1, resets 0 to 99", ["quantity", "value"], list(result.items()))
     figures = {
         "learning_curve": (plot.seed_curves(losses), f"Loss at each update, over {len(losses)} training seeds."),
         "gradient_growth": (plot.gradient_growth({"true": growth}, DT), "Derivative of a step's cost before training."),

@@ -5,7 +5,7 @@ one hidden layer. The loss is the mean cross-entropy. Full-batch gradient descen
 
     python scenarios/classify.py                          scikit-learn's 8x8 digits, which need no download
     python scenarios/classify.py --data FOLDER            MNIST: IDX files, gzipped or not, at least one pair
-    python scenarios/classify.py by-hand                  gradients by hand beside automatic ones
+    python scenarios/classify.py by-hand                  gradients by hand compared with automatic ones
     python scenarios/classify.py activations              hidden activations compared
 
 With one pair of IDX files its first pictures train and the rest test. Published for 8,000 training and 2,000 test
@@ -35,7 +35,7 @@ import diffsim as ds
 from diffsim.io.idx import read_pair
 from diffsim.viz import plot, report
 
-Updates = Annotated[int, cli.Within(1, 10_000)]  # each has its pictures in memory from the start
+Updates = Annotated[int, cli.Within(1, 10_000)]  # bounded, as the minibatches of all updates are in memory at once
 HIDDEN = 32
 BATCH = 128
 ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu, "sigmoid": jax.nn.sigmoid, "gelu": jax.nn.gelu}
@@ -71,10 +71,10 @@ def digits(data: Path | None, train: int, test: int, key) -> tuple[tuple, tuple]
     if data is None:
         from sklearn.datasets import load_digits
 
-        found = load_digits()
-        sets = [(found.data / 16.0, found.target)]  # pyright: ignore[reportAttributeAccessIssue]
+        dataset = load_digits()
+        sets = [(dataset.data / 16.0, dataset.target)]  # pyright: ignore[reportAttributeAccessIssue]
     else:
-        sets = [found for stem in ("train", "t10k") if (found := read_pair(data, stem)) is not None]
+        sets = [pair for stem in ("train", "t10k") if (pair := read_pair(data, stem)) is not None]
         if not sets:
             raise ds.InputError(f"{data} has no pair such as t10k-images-idx3-ubyte.gz and t10k-labels-idx1-ubyte.gz")
     if len(sets) == 1:
@@ -92,7 +92,7 @@ def accuracy(model, data) -> float:
 
 
 def minibatches(data, updates: int, key):
-    """A stack of batches, one for each update: all pictures in random order, again and again."""
+    """A stack of batches, one for each update: all pictures in random order, as often as needed."""
     pictures, labels = data
     size = min(BATCH, len(labels))
     rounds = -(-updates // (len(labels) // size))
@@ -110,9 +110,9 @@ def adam(model, data, updates: int, key, rate: float):
 
 
 def descend(model, data, steps: int, rate: float):
-    """The model after full-batch gradient descent: one picture of the whole set for every step."""
-    whole = tuple(jnp.asarray(x) for x in data)
-    return ds.fit(lambda m, _: loss(m, whole), model, optax.sgd(rate), jnp.arange(steps), progress=False)
+    """The model after full-batch gradient descent, and the history."""
+    full_batch = tuple(jnp.asarray(x) for x in data)
+    return ds.fit(lambda m, _: loss(m, full_batch), model, optax.sgd(rate), jnp.arange(steps), progress=False)
 
 
 def train(
@@ -125,7 +125,7 @@ def train(
     steps: Annotated[int, cli.Within(1, 100_000)] = 300,
     run: cli.Run,
 ) -> dict:
-    """Train both models both ways, judge them on the test pictures, write the report.
+    """Train both models with both optimizers, judge them on the test pictures, write the report.
 
     Args:
         data: folder of IDX files; without it, scikit-learn's digits.
@@ -135,7 +135,8 @@ def train(
         updates: steps of Adam, each on 128 pictures.
         steps: of full-batch gradient descent.
     """
-    found: dict[str, list[float]] = {"logistic": [], "network": [], "logistic, descent": [], "network, descent": []}
+    names = ("logistic", "network", "logistic, descent", "network, descent")
+    accuracies: dict[str, list[float]] = {name: [] for name in names}
     curves: dict[str, np.ndarray] = {}
     networks = []
     for seed in range(seeds):
@@ -145,17 +146,16 @@ def train(
         for name, model in models.items():
             fitted, history = adam(model, learn, updates, order, 3e-3 if name == "network" else 1e-2)
             full, slow = descend(model, learn, steps, 0.3)
-            found[name].append(accuracy(fitted, judge))
-            found[f"{name}, descent"].append(accuracy(full, judge))
+            accuracies[name].append(accuracy(fitted, judge))
+            accuracies[f"{name}, descent"].append(accuracy(full, judge))
             curves |= {f"{name}, Adam": history.loss, f"{name}, descent": slow.loss}
             networks.append((fitted, learn, judge))
-            run.metric(seed=seed, model=name, accuracy=found[name][-1], descent=found[f"{name}, descent"][-1])
-            run.say(
-                f"seed {seed}: {name} {found[name][-1]:.2%}, by full-batch descent {found[f'{name}, descent'][-1]:.2%}"
-            )
+            run.metric(seed=seed, model=name, accuracy=accuracies[name][-1], descent=accuracies[f"{name}, descent"][-1])
+            adam_accuracy, descent_accuracy = accuracies[name][-1], accuracies[f"{name}, descent"][-1]
+            run.say(f"seed {seed}: {name} {adam_accuracy:.2%}, by full-batch descent {descent_accuracy:.2%}")
     result = {
-        f"{name} {what}": float(pick(found[name]))
-        for name in found
+        f"{name} {what}": float(pick(accuracies[name]))
+        for name in accuracies
         for what, pick in (("mean", np.mean), ("least", np.min))
     }
     fitted, learn, judge = networks[-1]
@@ -170,23 +170,22 @@ def train(
 
 def write_report(run, result, curves, model, judge, count) -> None:
     """The page: accuracies, learning curves, confusion, and the pipeline's stages."""
-    page = report.Report("Odd or even?", f"Handwritten digits, {count} to train with, {len(judge[1])} to judge by")
+    page = report.Report("Odd or even?", f"Handwritten digits, {count} to train with, {len(judge[1])} to test with")
     page.settings(run.settings)
     rows = [
         (name, value, PUBLISHED.get(name.split()[0]) if "descent" not in name else None)
         for name, value in result.items()
     ]
-    page.table("Accuracy on the test pictures, over the seeds", ["model", "reached", "published"], rows)
+    page.table("Accuracy on the test pictures, over the seeds", ["model", "accuracy", "published"], rows)
     page.section("Learning curves")
     for name, values in curves.items():
-        figure = plot.learning_curve(values, ylabel="cross-entropy", reference={"a coin's": float(np.log(2))})
+        figure = plot.learning_curve(values, ylabel="cross-entropy", reference={"random guess": float(np.log(2))})
         page.figure(figure, f"Loss of each step: {name}.")
         run.figure(name.replace(", ", "_"), figure)
     guess = np.asarray(jax.vmap(model)(jnp.asarray(judge[0]))) > 0
-    cells = [[int(np.sum((judge[1] == truth) & (guess == said))) for said in (0, 1)] for truth in (0, 1)]
-    page.table(
-        "Confusion of the network", ["digit", "said even", "said odd"], [("even", *cells[0]), ("odd", *cells[1])]
-    )
+    cells = [[int(np.sum((judge[1] == truth) & (guess == answer))) for answer in (0, 1)] for truth in (0, 1)]
+    columns = ["digit", "classified even", "classified odd"]
+    page.table("Confusion of the network", columns, [("even", *cells[0]), ("odd", *cells[1])])
     page.section("The pipeline's stages")
     pictures, labels = (jnp.asarray(x[:64]) for x in judge)
     layers = model.layers
@@ -202,9 +201,9 @@ def write_report(run, result, curves, model, judge, count) -> None:
 def shallow_by_hand(w1, b1, w2, b2, x, y):
     """Gradient of the mean cross-entropy of sigmoid(w2.tanh(W1 x + b1) + b2), derived by the chain rule."""
     hidden = np.tanh(x @ w1.T + b1)
-    bar = (1 / (1 + np.exp(-(hidden @ w2 + b2))) - y) / len(y)
-    inner = np.outer(bar, w2) * (1 - hidden**2)
-    return inner.T @ x, inner.sum(0), hidden.T @ bar, bar.sum()
+    cotangent = (1 / (1 + np.exp(-(hidden @ w2 + b2))) - y) / len(y)
+    inner = np.outer(cotangent, w2) * (1 - hidden**2)
+    return inner.T @ x, inner.sum(0), hidden.T @ cotangent, cotangent.sum()
 
 
 def deep_by_hand(weights, x, y):
@@ -212,16 +211,16 @@ def deep_by_hand(weights, x, y):
     activations = [x]
     for weight in weights:
         activations.append(1 / (1 + np.exp(-activations[-1] @ weight.T)))
-    bar, gradient = 2 * (activations[-1] - y) / y.size, []
+    cotangent, gradient = 2 * (activations[-1] - y) / y.size, []
     for weight, before, after in zip(weights[::-1], activations[-2::-1], activations[:0:-1], strict=True):
-        bar = bar * after * (1 - after)
-        gradient.append(bar.T @ before)
-        bar = bar @ weight
+        cotangent = cotangent * after * (1 - after)
+        gradient.append(cotangent.T @ before)
+        cotangent = cotangent @ weight
     return gradient[::-1]
 
 
 def by_hand(*, seed: cli.Seed = 0) -> dict:
-    """Gradients of a one-hidden-layer network and of a deep sigmoid network: by hand beside automatic.
+    """Gradients of a one-hidden-layer network and of a deep sigmoid network: by hand compared with automatic.
 
     Args:
         seed: of the weights and the data.
@@ -239,8 +238,8 @@ def by_hand(*, seed: cli.Seed = 0) -> dict:
             a = jax.nn.sigmoid(a @ weight.T)
         return jnp.mean((a - target) ** 2)
 
-    gap = lambda ours, theirs: max(
-        float(np.max(np.abs(a - b)) / np.max(np.abs(b))) for a, b in zip(ours, theirs, strict=True)
+    gap = lambda by_hand, automatic: max(
+        float(np.max(np.abs(a - b)) / np.max(np.abs(b))) for a, b in zip(by_hand, automatic, strict=True)
     )
     host = lambda tree: [np.asarray(leaf) for leaf in tree]
     return {

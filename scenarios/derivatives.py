@@ -1,12 +1,12 @@
-"""How right, and how dear, are the four ways to a derivative: by hand, by formula, by differences, automatically?
+"""How accurate and how expensive are the four ways to a derivative: by hand, by formula, by differences, automatic?
 
-Four functions are differentiated every way: x^3 - 3x, y = (sin(x1/x2) + x1/x2 - exp x2)(x1/x2 - exp x2) at
-(1.5, 0.5), the loss of a least-squares problem, and that of a deep sigmoid network. Then the accuracy of every
-scheme of differences against its step, the cost of whole Jacobians against their dimensions, and the graph.
+Four functions are differentiated in all four ways: x^3 - 3x, y = (sin(x1/x2) + x1/x2 - exp x2)(x1/x2 - exp x2) at
+(1.5, 0.5), the loss of a least-squares problem, and that of a deep sigmoid network. Then follow the accuracy
+of every finite-difference scheme against its step, the cost of full Jacobians against their dimensions, and the graph.
 
     python scenarios/derivatives.py                      all of it, with a report
     python scenarios/derivatives.py graph OUT.svg        the graph of the two-variable example; also .png, .pdf
-    python scenarios/derivatives.py doctor               a NaN that hides in a backward pass, found
+    python scenarios/derivatives.py doctor               locate a NaN that occurs only in the backward pass
 
 Expected: by hand, by formula and automatic agree to 1e-12; the error of differences falls with orders 1, 1, 2, 4;
 the value 2.0167 and the derivatives 3.0118 and -13.7240 of the textbook example. Some 20 s.
@@ -78,11 +78,11 @@ def deep_by_hand(weights, x=0.7):
     activations = [x]
     for weight in weights:
         activations.append(1 / (1 + np.exp(-weight * activations[-1])))
-    bar, gradient = 2 * (activations[-1] - 0.25), []
+    cotangent, gradient = 2 * (activations[-1] - 0.25), []
     for weight, before, after in zip(weights[::-1], activations[-2::-1], activations[:0:-1], strict=True):
-        slope = bar * after * (1 - after)
+        slope = cotangent * after * (1 - after)
         gradient.append(slope * before)
-        bar = slope * weight
+        cotangent = slope * weight
     return np.array(gradient[::-1])
 
 
@@ -122,7 +122,7 @@ def accuracy() -> dict[str, np.ndarray]:
 
 
 def orders(errors: dict[str, np.ndarray]) -> dict[str, float]:
-    """The observed orders: slopes of log error over log step, where truncation rules."""
+    """The observed orders: slopes of log error over log step, where truncation dominates."""
     window = {"forward": slice(7, 12), "backward": slice(7, 12), "central": slice(7, 11), "richardson": slice(3, 7)}
     return {s: float(np.polyfit(np.log(STEPS[w]), np.log(errors[s][w]), 1)[0]) for s, w in window.items()}
 
@@ -134,7 +134,7 @@ def layer(inputs: int, outputs: int):
 
 
 def compare(*, run: cli.Run) -> dict:
-    """Every way on every function, accuracy against step, cost against dimensions, and the pictures."""
+    """Compare all ways on all functions: accuracy against step, cost against dimensions, figures."""
     run.say("four ways on four functions")
     rows, errors = four_ways(), accuracy()
     run.say("cost against dimensions")
@@ -145,17 +145,17 @@ def compare(*, run: cli.Run) -> dict:
         "value": float(graph.result.value),
         "dy_dx1": float(graph["x1"].adjoint),  # pyright: ignore[reportArgumentType]
         "dy_dx2": float(graph["x2"].adjoint),  # pyright: ignore[reportArgumentType]
-        "worst_error_but_differences": exact,
+        "worst_error_without_differences": exact,
     } | {f"order_{scheme}": order for scheme, order in orders(errors).items()}
     write_report(run, rows, errors, costs, graph, result)
     return result
 
 
 def write_report(run, rows, errors, costs, graph, result) -> None:
-    """The page: result, errors, accuracy, costs, graph and tables, certificates, a hidden NaN."""
-    page = report.Report("Derivatives four ways", "By hand, by formula, by differences, automatically")
-    reached = [(name, result[name], value) for name, value in PUBLISHED.items()]
-    page.table("The textbook example", ["quantity", "reached", "textbook"], reached)
+    """The page: result, errors, accuracy, costs, graph and tables, certificate."""
+    page = report.Report("Derivatives four ways", "By hand, by formula, by differences, automatic")
+    comparison = [(name, result[name], value) for name, value in PUBLISHED.items()]
+    page.table("The textbook example", ["quantity", "value", "textbook"], comparison)
     page.table("Largest error relative to the gradient by hand", ["function", "way", "error"], rows)
     picture = plot.curves(STEPS, errors, "step, relative", "error", log="xy", dashed=["complex step", "automatic"])
     page.section("Accuracy against step")
@@ -164,9 +164,10 @@ def write_report(run, rows, errors, costs, graph, result) -> None:
     page.section("Cost of a Jacobian")
     shapes = [f"{c.inputs} -> {c.outputs}" for c in costs]
     ratios = {way: [c.ratio[way] for c in costs] for way in ("forward", "reverse", "differences")}
-    dear = plot.curves(range(len(costs)), ratios, "shape: " + ", ".join(shapes), "operations per evaluation", log="y")
-    page.figure(dear, "Forward mode and differences cost by the inputs, reverse mode by the outputs.")
-    run.figure("cost", dear)
+    labels = "shape: " + ", ".join(shapes), "operations per evaluation"
+    cost_figure = plot.curves(range(len(costs)), ratios, *labels, log="y")
+    page.figure(cost_figure, "Forward mode and differences cost more with every input, reverse mode with every output.")
+    run.figure("cost", cost_figure)
     columns = ["inputs -> outputs", *(f"{way}, ms" for way in ("function", *ratios))]
     clock = [(f"{c.inputs} -> {c.outputs}", *(1e3 * c.seconds[way] for way in ("function", *ratios))) for c in costs]
     page.table("Measured", columns, clock)
@@ -189,13 +190,13 @@ def graph(
         x1: first variable.
         x2: second variable, not 0.
     """
-    found = ds.computational_graph(two, jnp.asarray(x1), jnp.asarray(x2))
-    plot.save_figure(plot.graph(found), out)
-    return {"file": str(out), "nodes": len(found.nodes), "tables": f"\n{found}"}
+    drawn = ds.computational_graph(two, jnp.asarray(x1), jnp.asarray(x2))
+    plot.save_figure(plot.graph(drawn), out)
+    return {"file": str(out), "nodes": len(drawn.nodes), "tables": f"\n{drawn}"}
 
 
 def doctor() -> dict:
-    """A NaN that only the backward pass has, the operation that makes it, and the cure."""
+    """A NaN that occurs only in the backward pass, the operation that produces it, and the remedy."""
     masked = lambda x: jnp.sum(jnp.where(x > 0, jnp.sqrt(x), 0.0))
     x = jnp.array([0.0, 1.0, 4.0])
     cured = lambda x: jnp.sum(safe.sqrt(x))

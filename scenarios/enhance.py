@@ -1,13 +1,14 @@
-"""Can a whole raw-to-picture chain be learned by differentiating through every stage at once?
+"""Can all stages of a raw-to-picture chain be learned together, by differentiating through the chain?
 
 A chain develops a camera's raw: black level and white balance, a small network that demosaicks and denoises for the
-noise level of the raw, colour matrix, gamma, tone curve, saturation, sharpening. All of it starts wrong and is
-trained through the finished picture, on raws synthesised from the photographs that come with scikit-image.
+noise level of the raw, colour matrix, gamma, tone curve, saturation, sharpening. All parameters start from wrong values
+and are trained on the loss of the finished picture, on raws synthesised from the photographs that come with
+scikit-image.
 
     python scenarios/enhance.py                                   train the noisy chain for about a minute
     python scenarios/enhance.py train --minutes 10                ... for ten
     python scenarios/enhance.py train --task demosaic --minutes 3 the clean mosaic alone
-    python scenarios/enhance.py apply IN OUT                      develop a raw (or what a camera makes of a picture)
+    python scenarios/enhance.py apply IN OUT                      develop a raw (or the simulated raw of a picture)
     python scenarios/enhance.py evaluate FOLDER                   PSNR compared with classical chains
     python scenarios/enhance.py ablation                          the same stages trained one by one
     python scenarios/enhance.py recover                           known constants recovered from noise-free data
@@ -62,7 +63,7 @@ PLAIN = (".bin", ".raw")  # files of the values of a mosaic and nothing else
 
 
 def steps_in(minutes: float, task: Task) -> int:
-    """The steps of a training of so many minutes."""
+    """The number of steps of a training of `minutes`."""
     return max(1, round(minutes * STEPS_A_MINUTE[task]))
 
 
@@ -143,14 +144,14 @@ def apply(
     white: cli.Finite | None = None,
     stored: Literal[8, 16] = 16,
 ) -> dict:
-    """Develop a raw into a picture: of a camera, or a plain binary mosaic, or what a camera makes of a picture.
+    """Develop a raw into a picture: of a camera, or a plain binary mosaic, or the simulated raw of a picture.
 
     Args:
-        source: a DNG or maker's raw; a .bin or .raw file of plain numbers; a picture, unprocessed first.
+        source: a DNG or maker's raw; a .bin or .raw file of plain numbers; a picture, made into a raw first.
         out: PNG, TIFF or JPEG to write.
         parameters: a file that `train` wrote; else those that ship.
         bits: per value of the picture to write.
-        noise: of a raw, by default middle; or of the camera that is to photograph a picture, by default none.
+        noise: of a raw, by default middle; or of the raw simulated from a picture, by default none.
         rows: of a plain mosaic.
         columns: of a plain mosaic.
         pattern: of a plain mosaic.
@@ -180,14 +181,15 @@ def apply(
 def ablation(*, minutes: Minutes = 0.42, seed: cli.Seed = 0) -> dict:
     """The same stages trained together and one by one, judged on photographs held out.
 
-    All ways take as many steps of the same losses on the same raws. One by one, a stage learns while the others stay as
-    they are, and the network gets all steps but a hundred for each other stage (or half, if they are few): first
-    against the finished picture, the only target of training together, then each stage against the picture of the
-    camera after it, which is known only of a simulated camera.
+    All ways take as many steps of the same losses on the same raws. One by one, a stage learns while the others are
+    frozen; every stage but the network gets a hundred steps, and the network the rest (or half, if steps are few).
+    Training one by one is done twice: against the finished picture, the only target of training together, and each
+    stage against the camera's picture after that stage, which is known only for a simulated camera.
 
-    After 0.42 minutes together was ahead by 1.11, 0.94, 0.95, 0.94 and 0.90 dB (seeds 0 to 4), and by 0.44, 0.20, 0.37,
-    0.21 and 0.37 of stages with targets of their own. The longer the training, the less it is ahead: 0.84 and 0.70 dB
-    after 0.7 minutes (seeds 0 and 1; 0.09 and 0.12 of targets of their own), 0.23 after 5 (seed 0; 0.10).
+    After 0.42 minutes training together was ahead by 1.11, 0.94, 0.95, 0.94 and 0.90 dB (seeds 0 to 4), and by 0.44,
+    0.20, 0.37, 0.21 and 0.37 dB of stages with targets of their own. The longer the training, the less it is ahead:
+    0.84 and 0.70 dB after 0.7 minutes (seeds 0 and 1; 0.09 and 0.12 of targets of their own), 0.23 after 5 (seed 0;
+    0.10).
 
     Args:
         minutes: of training on two cores, each way.
@@ -246,7 +248,7 @@ def write_report(run, task: str, chain, history, result) -> None:
     page.before_after(views.pixels(before), views.pixels(after), f"A photograph held out; before is {what}.")
     shown = {"raw": given, **stages, "scene": scene}
     drawn = plot.pictures({name: views.colors_last(x) for name, x in shown.items()})
-    add_figure(run, page, "stages", "Every stage's picture", drawn, "What each stage makes of the raw.")
+    add_figure(run, page, "stages", "Every stage's picture", drawn, "The output of each stage.")
     caption = (
         "The first layer's filters: four squares each, for R, G, G, B; black is the least weight, white the greatest."
     )
@@ -255,7 +257,7 @@ def write_report(run, task: str, chain, history, result) -> None:
         add_curves(run, page, chain)
     graph = views.loss_graph(chain, given, scene)
     caption = (
-        "From the raw to the loss: what each stage costs, and the gradient of the loss with respect to its picture."
+        "From the raw to the loss: the cost of each stage, and the gradient of the loss with respect to its picture."
     )
     add_figure(run, page, "graph", "The graph of the stages", plot.stages(graph), caption)
     page.write(run.folder / "report.html")

@@ -1,19 +1,19 @@
 """Can a network swing up a pendulum that its motor cannot lift, and how near does it come to the best possible?
 
 A network reads (cos, sin, rate) of Pendulum-v1 and sets a torque of at most 2 N m. Its loss is the environment's mean
-cost over 64 steps, and Adam differentiates it through the steps. The true gradient explodes through a falling rod:
-each step's derivative is shrunk, by 0.93 at first and not at all at the end. Where the network asks for more torque
-than there is, only gradients that lead back within the limits pass. Dynamic programming on a grid of states gives the
-optimum, and its value makes a horizon of three steps enough: `guided` trains so.
+cost over 64 steps, and its gradient goes through the steps. The true gradient explodes while the rod falls, so each
+step's derivative is multiplied by a factor, 0.93 at first and 1 at the end of the training. Where the network asks
+for more torque than the limit, only gradients that lead back within the limits pass. Dynamic programming on a grid of
+states gives the optimum. With its value at the end of the horizon, three steps are enough: `guided` trains this way.
 
     python scenarios/pendulum.py                          train with 6 seeds, judge each in the real environment
     python scenarios/pendulum.py guided                   train 3 with the optimum's value at the end of 3 steps
-    python scenarios/pendulum.py optimum                  the optimum by dynamic programming, judged as the networks
+    python scenarios/pendulum.py optimum                  the optimum by dynamic programming, tested as the networks are
     python scenarios/pendulum.py evaluate --seeds 0:100   one policy; --policy RUN/policy.npz for one trained
     python scenarios/pendulum.py animate pendulum.gif
 
-Gymnasium judges: pip install "diffsim[scenarios]". Best possible on seeds 0 to 99: -132.97 on the grid. Expected: at
-least -140.5 for 19 of 20 training seeds, after 2 to 5 s of training each; `guided` -134.
+The test environment is Gymnasium's: pip install "diffsim[scenarios]". Best possible on seeds 0 to 99: -132.97 on the
+grid. Expected: at least -140.5 for 19 of 20 training seeds, after 2 to 5 s of training each; `guided` -134.
 """
 
 from diffsim.app import cli
@@ -43,29 +43,29 @@ MACHINE = Rod()
 HORIZON = 64  # steps that the loss looks ahead: 3.2 s
 BATCH, UPDATES = 64, 1500
 DECAY = (0.93, 1.0)  # of the adjoint at each step, from the first to the last update
-WIDE = 0.3  # of the starts are drawn with any rate, the others as at a reset
+WIDE = 0.3  # fraction of the starts that are drawn with any rate; the others are drawn as at a reset
 SHORT, SHORT_BATCH, SHORT_UPDATES = 3, 512, 4000  # horizon, batch and updates of `guided`
 AXES = (control.GridAxis(-np.pi, np.pi, 400, periodic=True), control.GridAxis(-RATE, RATE, 401))
-TORQUES = np.linspace(-TORQUE, TORQUE, 33)  # N m, what the optimum chooses from
+TORQUES = np.linspace(-TORQUE, TORQUE, 33)  # N m, from which the optimum chooses
 TEST, VALIDATION = "0:100", "1000:1200"  # resets to judge with, and resets to choose a policy with
-AIM, OPTIMUM = -140.5, -132.97  # on the test resets: what a policy should reach, and the optimum as `optimum` finds it
+AIM, OPTIMUM = -140.5, -132.97  # on the test resets: the aim of a policy, and the optimum as `optimum` computes it
 
 STEP = partial(rod_step, MACHINE)
 OPTIMIZER, SHORT_OPTIMIZER = (
     optax.chain(optax.clip_by_global_norm(1.0), optax.adam(optax.cosine_decay_schedule(1e-2, updates)))
     for updates in (UPDATES, SHORT_UPDATES)
-)  # one object for all seeds, which therefore compile once
+)  # one object for all seeds, so that the training compiles once
 
 
 def network(key) -> eqx.nn.MLP:
-    """What sets the torque, in units of its limit, from (cos, sin, rate / 8)."""
+    """The policy: (cos, sin, rate / 8) to the torque in units of its limit."""
     return eqx.nn.MLP(3, "scalar", 32, 2, activation=jnp.tanh, key=key)
 
 
 def torque(policy, s: State):
     """The torque (N m) of a network in a state."""
-    asked = TORQUE * policy(jnp.stack([jnp.cos(s.angle), jnp.sin(s.angle), s.rate / RATE]))
-    return control.straight_through_clip(asked, -TORQUE, TORQUE)
+    requested = TORQUE * policy(jnp.stack([jnp.cos(s.angle), jnp.sin(s.angle), s.rate / RATE]))
+    return control.straight_through_clip(requested, -TORQUE, TORQUE)
 
 
 def swing(policy, start, length: int, decay=1.0):
@@ -85,7 +85,7 @@ def costs(policy, start, length: int, decay=1.0):
 
 
 def learn(seed: int, horizon: int = HORIZON, state: Path | None = None):
-    """The policy after its last update, and the history of the loss; kept in and continued from the file `state`."""
+    """The trained policy and the history of the loss; the training is saved in the file `state` and resumes from it."""
     weights, starts = jr.split(jr.key(seed))
     states = control.sample_initial_states(starts, UPDATES, BATCH, START, (START[0], RATE), wide_fraction=WIDE)
     batches = states, jnp.linspace(*DECAY, UPDATES)
@@ -106,7 +106,7 @@ def best_torque(value, s: State):
 
 @cache
 def guided_loss():
-    """The loss: some steps of the policy, then the best possible, from starts of shape (batch, 2)."""
+    """The loss from starts of shape (batch, 2): the cost of some steps, and the optimum's value after them."""
     value = best()
 
     def one(policy, start):
@@ -125,15 +125,15 @@ def torques(rule, policy, angles, rates):
 
 
 def real(count: int) -> list:
-    """So many of Gymnasium's environments."""
+    """A list of `count` environments of Gymnasium."""
     return [extra("gymnasium", "scenarios").make("Pendulum-v1") for _ in range(count)]
 
 
 def judge(policy, seeds: str, rule=torque) -> np.ndarray:
     """The return of one episode of the real Pendulum-v1 for each seed of its reset."""
     numbers = cli.seed_range(seeds)
-    angle_of = lambda seen: np.arctan2(seen[:, 1], seen[:, 0])
-    act = lambda seen: np.asarray(torques(rule, policy, angle_of(seen), seen[:, 2]), np.float32)[:, None]
+    angle_of = lambda observed: np.arctan2(observed[:, 1], observed[:, 0])
+    act = lambda x: np.asarray(torques(rule, policy, angle_of(x), x[:, 2]), np.float32)[:, None]
     return control.evaluate_episodes(real(len(numbers)), numbers, act)
 
 
@@ -177,7 +177,7 @@ def train(
 
 
 def guided(*, seed: cli.Seed = 0, policies: cli.Count = 3, run: cli.Run) -> dict:
-    """Train on short horizons that end in the optimum's value, keep the best on validation resets, write the report.
+    """Train on short horizons that end in the optimum's value, choose the best on validation resets, write the report.
 
     Args:
         seed: of the first policy's weights and starts; the others follow.
@@ -212,7 +212,7 @@ def optimum(*, run: cli.Run) -> dict:
     jax.block_until_ready(best().table)
     seconds = time.process_time() - began
     returns = judge(best(), TEST, best_torque)
-    page = report.Report("The best that any pendulum can do", "Dynamic programming on a grid of angles and rates")
+    page = report.Report("The optimal swing up of a pendulum", "Dynamic programming on a grid of angles and rates")
     for name, (figure, caption) in optimum_figures().items():
         page.figure(figure, caption)
         run.figure(name, figure)
@@ -221,7 +221,7 @@ def optimum(*, run: cli.Run) -> dict:
 
 
 def optimum_figures() -> dict:
-    """Pictures of the optimum: cost to come and torque over angle and rate."""
+    """Figures of the optimum: cost to go and torque over angle and rate."""
     angles, rates = (axis.points() for axis in AXES)
     labels = "angle (rad)", "rate (rad/s)"
     value = plot.field_map(angles, rates, np.asarray(best().table).T, *labels, "least cost of an episode")

@@ -1,11 +1,11 @@
 """Can a network hold a quadrotor in place in gusts that it has never met, trained through wind and dynamics?
 
-A network reads place, tilt, velocity and rate of a quadrotor in the vertical plane, not the wind, and sets two thrusts
-of 0 to 10 N, 20 times a second. Its loss looks 3 s ahead from random states in random winds; Adam differentiates it
-through the flight, whose derivative each step shrinks, by 0.95 at first and not at all at the end. Where the network
-asks for more thrust than there is, only gradients that lead back within the limits pass. Success: within 0.5 m of the
-target throughout the last 5 s of 10, from up to 2 m away, in winds of 3 m/s (standard deviation of the mean along the
-ground) with gusts of 2 m/s.
+A network reads position, tilt, velocity and rate of a quadrotor in the vertical plane, not the wind, and sets two
+thrusts of 0 to 10 N, 20 times a second. Its loss is the cost of 3 s from random states in random winds; the gradient
+goes through the flight, and each step multiplies it by a factor, 0.95 at first and 1 at the end of the training. Where
+the network asks for more thrust than the limit, only gradients that lead back within the limits pass. Success: within
+0.5 m of the target throughout the last 5 s of 10, from up to 2 m away, in winds of 3 m/s (standard deviation of the
+mean along the ground) with gusts of 2 m/s.
 
     python scenarios/quadrotor.py                                        train with 5 seeds, judge each in 1,000 winds
     python scenarios/quadrotor.py evaluate --policy RUN/policy.npz --gust 3
@@ -42,49 +42,49 @@ from diffsim.viz import plot, report, scenes
 MACHINE = Quadrotor()
 WIND = Wind()
 MEAN = np.array([3.0, 1.0])  # m/s, standard deviations of the mean wind along and upwards
-DT = 0.05  # s, between two decisions; the wind is held as long
-STEPS, LAST = 200, 100  # decisions of a flight, 10 s, and of its end, 5 s, in which it is to stay
+DT = 0.05  # s, between two decisions; the wind is constant in between
+STEPS, LAST = 200, 100  # decisions of a flight, 10 s, and of its end, 5 s, when it must stay near
 NEAR_TARGET = 0.5  # m
 HORIZON = 60  # steps that the loss looks ahead: 3 s
 BATCH, UPDATES = 32, 1000
 DECAY = (0.95, 1.0)  # of the adjoint at each step, from the first to the last update
 START = np.array([2.0, 2.0, 0.3, 1.0, 1.0, 0.5])  # states of a test begin up to here, half of those of a batch
 WINDS = 1000
-TEST, TURNED = 1_000_000, 2_000_000  # first seeds of tests, and of `evaluate`: no training seed is as large
+TEST, EVALUATION = 1_000_000, 2_000_000  # first seeds of tests and of `evaluate`: no training seed is as large
 
 OPTIMIZER = optax.chain(
     optax.clip_by_global_norm(1.0), optax.adam(optax.cosine_decay_schedule(1e-2, UPDATES))
-)  # one object for all seeds, which therefore compile once
+)  # one object for all seeds, so that the training compiles once
 
 
 def network(key) -> eqx.nn.MLP:
-    """What sets the two thrusts, relative to hovering, from seven numbers of the state."""
+    """The policy: seven numbers of the state to two thrusts relative to hovering."""
     return eqx.nn.MLP(7, 2, 32, 2, activation=jnp.tanh, key=key)
 
 
 def thrusts(policy, s: State):
     """The thrusts (N) of the left and the right rotor in a state."""
-    seen = jnp.stack([s.x, s.height, jnp.sin(s.tilt), jnp.cos(s.tilt), s.vx / 2, s.vz / 2, s.rate / 4])
+    inputs = jnp.stack([s.x, s.height, jnp.sin(s.tilt), jnp.cos(s.tilt), s.vx / 2, s.vz / 2, s.rate / 4])
     hover = MACHINE.mass * MACHINE.g / 2
-    return control.straight_through_clip(hover * (1 + policy(seen)), 0.0, THRUST)
+    return control.straight_through_clip(hover * (1 + policy(inputs)), 0.0, THRUST)
 
 
-def field(t, s: State, held) -> State:
-    """Time derivative of the state while thrusts and wind are held."""
-    return quadrotor(MACHINE, s, *held)
+def field(t, s: State, inputs) -> State:
+    """Time derivative of the state under constant thrusts and wind, the inputs."""
+    return quadrotor(MACHINE, s, *inputs)
 
 
 def fly(policy, start, wind, decay=1.0, parts: int = 1) -> State:
     """The states after each decision, from a start of shape (6,), in a wind of shape (steps, 2).
 
-    Between decisions the motion is followed in `parts` Runge-Kutta steps.
+    Between decisions the motion is integrated in `parts` Runge-Kutta steps.
     """
     move = lambda s, w: ds.zero_order_hold(field, s, (thrusts(policy, s), w), DT, steps=parts)
     return ds.rollout(move, State(*start), wind, decay=decay)[1]
 
 
 def costs(policy, start, wind, decay=1.0):
-    """What each state of a flight costs: squares, mostly of the distance."""
+    """The cost of each state of a flight: squares, mostly of the distance."""
     s = fly(policy, start, wind, decay)
     return s.x**2 + s.height**2 + 0.1 * (s.vx**2 + s.vz**2 + s.tilt**2) + 0.02 * s.rate**2
 
@@ -108,7 +108,7 @@ def loss_over(horizon: int):
 
 
 def learn(seed: int, horizon: int = HORIZON, state: Path | None = None):
-    """The policy after its last update, and the history of the loss; kept in and continued from the file `state`."""
+    """The trained policy and the history of the loss; the training is saved in the file `state` and resumes from it."""
     weights, starts, winds = jr.split(jr.key(seed), 3)
     states = control.sample_initial_states(starts, UPDATES, BATCH, START, 2 * START)
     batches = states, jr.split(winds, (UPDATES, BATCH)), jnp.linspace(*DECAY, UPDATES)
@@ -148,11 +148,11 @@ def train(
         policies: how many to train.
         horizon: decisions that the loss looks ahead.
     """
-    starts, still = (
+    starts, calm = (
         control.sample_initial_states(jr.key(0), 1, 64, START, 2 * START)[0],
         jnp.zeros((max(horizon, STEPS), 2)),
     )
-    growths = control.compare_gradient_growth(partial(costs, wind=still), network(jr.key(seed)), starts, DECAY[0])
+    growths = control.compare_gradient_growth(partial(costs, wind=calm), network(jr.key(seed)), starts, DECAY[0])
     growths["decaying"].warn(horizon)
     trained, losses, good, fine, seconds, ends = [], [], [], [], [], []
     for number in range(seed, seed + policies):
@@ -193,7 +193,7 @@ def write_report(run, policy, losses, growths, ends, result) -> None:
         "gradient_growth": (plot.gradient_growth(growths, DT), "Derivative of a step's cost before training."),
         "distances": (
             plot.curves(np.sort(ends), share, "greatest distance in the last 5 s (m)", "share of winds"),
-            "How far it comes from the target, over the winds of the first seed.",
+            "Distances from the target, over the winds of the first seed.",
         ),
     }
     for name, (figure, caption) in figures.items():
@@ -241,7 +241,7 @@ def evaluate(
     """
     numbers, wind = cli.seed_range(seeds), ds.replace(WIND, {"gust": gust})
     flown = policy_of(policy, seed)
-    ends = np.concatenate([judge(flown, *draw_test(TURNED + number, 100, wind)) for number in numbers])
+    ends = np.concatenate([judge(flown, *draw_test(EVALUATION + number, 100, wind)) for number in numbers])
     share = float(np.mean(ends < NEAR_TARGET))
     return {"winds": len(ends), "share_within_half_a_metre": share, "median_distance_m": float(np.median(ends))}
 

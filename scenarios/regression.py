@@ -1,4 +1,4 @@
-"""How do the optimisers of the textbooks fare on one least-squares problem, and does the theorem's bound hold?
+"""How fast do ten optimization methods solve a least-squares problem, and does the theoretical bound hold?
 
 Least squares, f(w) = |X w - y|^2 / 2 with n = 500 rows and p = 100 columns, by ten methods. Gradient descent with step
 eta = 1/lambda_max(X^T X) obeys f(w_T) - f* <= |w0 - w*|^2 / (2 eta T); above 2/lambda_max it diverges. Then sin x by a
@@ -6,7 +6,7 @@ cubic in 2,000 points, powers and Legendre polynomials, its gradient by hand; an
 
     python scenarios/regression.py                        every method, with a report
     python scenarios/regression.py bound --problems 1000  the bound on random problems
-    python scenarios/regression.py descend --step 2.1     gradient descent with this many 1/lambda_max
+    python scenarios/regression.py descend --step 2.1     gradient descent with a step of 2.1/lambda_max
     python scenarios/regression.py sine                   sin x by a cubic
     python scenarios/regression.py surfaces OUT.png       loss surface of a neuron; --hidden 2: of a small network
 
@@ -72,7 +72,7 @@ def gradient_descent(x, y, w, eta, count):
 
 
 def momentum(x, y, w, eta, count, beta=0.9):
-    """Heavy ball: the last step goes on, by a factor beta."""
+    """Heavy ball: the last step is repeated, times a factor beta."""
     return along(lambda w, v: (w + (u := beta * v - eta * jax.grad(loss)(w, x, y)), u), (w, 0 * w), count)
 
 
@@ -115,7 +115,7 @@ def conjugate_gradients(x, y, w, eta, count):
 
 
 def coordinate_descent(x, y, w, eta, count):
-    """The exact minimum over one weight after the other; one step is a sweep over all."""
+    """The exact minimum over one weight after another; one step is a sweep over all weights."""
 
     def sweep(w):
         one = lambda k, w: w.at[k].add(x[:, k] @ (y - x @ w) / (x[:, k] @ x[:, k]))
@@ -125,7 +125,7 @@ def coordinate_descent(x, y, w, eta, count):
 
 
 def by_optax(optimizer):
-    """A method of optax on the same problem."""
+    """An optimizer of optax as a method."""
 
     def run(x, y, w, eta, count):
         value = lambda w: loss(w, x, y)
@@ -200,9 +200,9 @@ def reached(curve) -> int | None:
 
 def write_report(run, curves, limit, result) -> None:
     """The page: results, convergence with the bound, the cubic's fit, surfaces."""
-    page = report.Report("Least squares by ten methods", f"{ROWS} rows, {COLUMNS} columns; the theorem's bound drawn")
+    page = report.Report("Least squares by ten methods", f"{ROWS} rows, {COLUMNS} columns, with the theoretical bound")
     page.settings(run.settings)
-    page.table("Result", ["quantity", "reached"], list(result.items()))
+    page.table("Result", ["quantity", "value"], list(result.items()))
     shown = {name: np.maximum(curve, 1e-20) for name, curve in curves.items()}
     shown["bound for gradient descent"] = np.concatenate([[np.nan], limit])
     picture = plot.curves(np.arange(len(limit) + 1), shown, "step", "f(w) - f*", log="y", dashed=[*shown][-1:])
@@ -214,12 +214,12 @@ def write_report(run, curves, limit, result) -> None:
     fits = {name: basis(x) @ normal_equations(basis(x), jnp.sin(x)) for name, basis in BASES.items()}
     cubic = plot.curves(x, {"sin x": jnp.sin(x), "best cubic": fits["powers"]}, "x", "y", dashed=["best cubic"])
     gap = float(jnp.max(jnp.abs(fits["powers"] - fits["Legendre"])))
-    page.figure(cubic, f"Powers and Legendre polynomials give one cubic, within {gap:.0e}.")
+    page.figure(cubic, f"Powers and Legendre polynomials give the same cubic, within {gap:.0e}.")
     run.figure("cubic", cubic)
     page.section("Loss surfaces")
-    for hidden, words in ((1, "one sigmoid neuron"), (2, "two tanh neurons, over the first layer's weights")):
+    for hidden, description in ((1, "one sigmoid neuron"), (2, "two tanh neurons, over the first layer's weights")):
         surface = draw_surface(hidden)
-        page.figure(surface, f"Loss of {words}, with paths of gradient descent, momentum and Adam.")
+        page.figure(surface, f"Loss of {description}, with paths of gradient descent, momentum and Adam.")
         run.figure(f"surface_{hidden}", surface)
     page.write(run.folder / "report.html")
 
@@ -230,7 +230,7 @@ def bound(
     steps: Annotated[int, cli.Within(1, 1000)] = 100,
     seed: cli.Seed = 0,
 ) -> dict:
-    """How often gradient descent with step 1/lambda_max violates the theorem's bound: never.
+    """Count how often gradient descent with step 1/lambda_max violates the theoretical bound: never.
 
     Args:
         problems: random problems, of 20 rows and 8 columns.
@@ -327,7 +327,7 @@ def surface(hidden: int):
 
 
 def draw_surface(hidden: int):
-    """The picture of `surface`, with the paths of three optimisers from one start."""
+    """The picture of `surface`, with the paths of three optimizers from one start."""
     value, start = surface(hidden), jnp.array([-3.0, 3.0])
     axis = jnp.linspace(-5.0, 5.0, 81)
     grid = jax.vmap(lambda b: jax.vmap(lambda a: value(jnp.stack([a, b])))(axis))(axis)
@@ -345,7 +345,7 @@ def draw_surface(hidden: int):
 
 
 def surfaces(out: Annotated[Path, cli.WritableFile((".svg", ".png", ".pdf"))], *, hidden: Literal[1, 2] = 1) -> dict:
-    """Loss surface of a neuron or of a small network, with paths of three optimisers, drawn to a file.
+    """Loss surface of a neuron or of a small network, with paths of three optimizers, drawn to a file.
 
     Args:
         out: the picture to write: .png, .svg or .pdf.

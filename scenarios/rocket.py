@@ -1,10 +1,10 @@
-"""Can a network land a rocket softly and on the spot, trained through flight and touchdown, and on how much fuel?
+"""Can a network trained through flight and touchdown land a rocket softly, on the target and with little fuel?
 
 A network reads the state of a rocket in the vertical plane and, 4 times a second, sets the throttle and the gimbal of
 its engine. From random starts some 500 m up, sinking at 60 m/s, it flies until the height is zero: touchdown is an
-event, and the length of the flight is free. Adam differentiates a loss of the touchdown and the fuel through event and
-decisions. Success, in motion integrated to 1e-8: within 5 m of the spot, sinking at less than 2 m/s, drifting at less
-than 1 m/s, tilted by less than 0.1 rad, with fuel left. Straight above the spot the least fuel is known.
+event, and the length of the flight is free. The loss of the touchdown and the fuel is differentiated through event
+and decisions. Success, in motion integrated to 1e-8: within 5 m of the target, sinking at less than 2 m/s, drifting
+at less than 1 m/s, tilted by less than 0.1 rad, with fuel left. From straight above the target the least fuel is known.
 
     python scenarios/rocket.py                                     train with 5 seeds, judge each on 1,000 starts
     python scenarios/rocket.py evaluate --policy RUN/policy.npz   one policy on other starts
@@ -42,30 +42,30 @@ from diffsim.viz import plot, report
 MACHINE = Rocket()
 DT, STEPS = 0.25, 100  # s between two decisions, and decisions of a flight at most
 MIDDLE = np.array([0.0, 500.0, 0.0, 0.0, -60.0, 0.0, 28_000.0])  # starts are drawn about this state
-SPREAD = np.array([80.0, 150.0, 0.2, 8.0, 15.0, 0.05, 500.0])  # up to here
-VERTICAL = np.array([0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 1.0])  # times a start: straight above the spot, upright
+SPREAD = np.array([80.0, 150.0, 0.2, 8.0, 15.0, 0.05, 500.0])  # and within this distance from it
+VERTICAL = np.array([0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 1.0])  # times a start: straight above the target, upright
 LIMITS = np.array([5.0, 1e-3, 0.1, 1.0, 2.0, 0.1])  # of a success: m, m, rad, m/s, m/s, rad/s
 SINK = 1.0  # m/s, the touchdown that the loss asks for
-SIZE, FUEL = np.array([5.0, 5.0, 0.05, 0.5, 0.7, 0.05]), 1000.0  # errors at touchdown, and fuel (kg), that cost alike
+SIZE, FUEL = np.array([5.0, 5.0, 0.05, 0.5, 0.7, 0.05]), 1000.0  # scales of the touchdown's errors and of fuel (kg)
 BATCH, UPDATES, TESTS = 32, 2000, 1000
-TEST, TURNED = 1_000_000, 2_000_000  # first seeds of tests, and of `evaluate`: no training seed is as large
-EXTENT = (-300.0, 300.0, -30.0, 680.0)  # m, of the pictures
+TEST, EVALUATION = 1_000_000, 2_000_000  # first seeds of tests and of `evaluate`: no training seed is as large
+EXTENT = (-300.0, 300.0, -30.0, 680.0)  # m, of the figures
 SOLVER = dfx.Bosh3()
 IN_TRAINING = {"solver": SOLVER, "stepsize_controller": dfx.ConstantStepSize(), "dt0": DT, "max_steps": 4}
 
-# Of a key and the numbers of updates and of states of each.
+# A function of a key, the number of updates and the number of states in each.
 draw = partial(
     control.sample_initial_states, half_width=SPREAD, wide_half_width=SPREAD, wide_fraction=0.0, center=MIDDLE
 )
-# One object for all seeds, which therefore compile once.
+# One object for all seeds, so that the training compiles once.
 OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(optax.cosine_decay_schedule(1.5e-2, UPDATES)))
 
 
 class Flight(NamedTuple):
-    """What a flight carries on: the state, throttle and gimbal that are held, whether it is still in the air."""
+    """A flight at one decision: the state, the controls (throttle and gimbal), and whether it is in the air."""
 
     s: State
-    held: jax.Array
+    controls: jax.Array
     aloft: jax.Array
 
 
@@ -80,14 +80,14 @@ def decide(policy, s: State):
     return policy(jnp.stack([jnp.arcsinh(s.height / 10), s.mass / MACHINE.dry - 1, *motion]))
 
 
-field = lambda t, s, held: rocket(MACHINE, s, *held)  # while throttle and gimbal are held
+field = lambda t, s, controls: rocket(MACHINE, s, *controls)  # throttle and gimbal are constant
 
 
 def fly(policy, start, parts: int = 1) -> tuple[Flight, Flight]:
     """The flight at the last decision before the ground, and after each decision, from a start of shape (7,)."""
 
     def move(now: Flight, _) -> Flight:
-        after = ds.zero_order_hold(field, now.s, now.held, DT, steps=parts, solver=SOLVER)
+        after = ds.zero_order_hold(field, now.s, now.controls, DT, steps=parts, solver=SOLVER)
         aloft = now.aloft & (after.height > 0)
         s = jax.tree.map(lambda new, old: jnp.where(aloft, new, old), after, now.s)
         return Flight(s, decide(policy, s), aloft)
@@ -98,12 +98,12 @@ def fly(policy, start, parts: int = 1) -> tuple[Flight, Flight]:
 
 def land(last: Flight, **options) -> ds.ode.PhaseResult:
     """The touchdown after the last decision; EVENT_NOT_FOUND, and a state in the air, if the flight was too long."""
-    return ds.integrate_phase(ds.Phase(field, (GROUND,)), 0.0, last.s, last.held, t1=DT, **options)
+    return ds.integrate_phase(ds.Phase(field, (GROUND,)), 0.0, last.s, last.controls, t1=DT, **options)
 
 
 def cost(policy, start):
-    """What one flight costs: the errors at its touchdown, linear where they are large, and its fuel."""
-    # A flight that was too long costs the errors of its last state; one that failed is NaN, which `fit` refuses.
+    """The cost of one flight: the errors at its touchdown, linear where they are large, and its fuel."""
+    # A flight that was too long costs the errors of its last state. The cost of a failed one is NaN: `fit` then stops.
     end = land(fly(policy, start)[0], **IN_TRAINING).y
     errors = jnp.stack(end._replace(vz=end.vz + SINK)[:6]) / SIZE
     return jnp.sqrt(1 + jnp.sum(errors**2)) - 1 + (start[6] - end.mass) / FUEL
@@ -115,7 +115,7 @@ def loss(policy, starts):
 
 
 def learn(seed: int, state: Path | None = None):
-    """The policy after its last update, and the history of the loss; kept in and continued from the file `state`."""
+    """The trained policy and the history of the loss; the training is saved in the file `state` and resumes from it."""
     weights, starts = jr.split(jr.key(seed))
     policy = network(weights)
     options = {
@@ -135,9 +135,9 @@ def judge(policy, starts):
 
 
 def measured(policy, starts) -> dict:
-    """Landings from starts of shape (n, 7), medians at touchdown, and fuel beside the least from above the spot.
+    """Landings from starts of shape (n, 7), medians at touchdown, and fuel relative to the least from above the target.
 
-    Flights without a touchdown are no landings; they are counted, and left out of the medians.
+    Flights without a touchdown do not count as landings; they are counted separately and left out of the medians.
     """
     high = starts * VERTICAL
     (ends, status), (down, down_status) = judge(policy, starts), judge(policy, high)
@@ -180,7 +180,7 @@ def train(*, seed: cli.Seed = 0, policies: cli.Count = 5, run: cli.ResumableRun)
 
 
 def write_report(run, policy, losses, result) -> None:
-    """The page: result, learning curves, trajectories, a vertical landing beside the best, animation, certificate."""
+    """The page: result, learning curves, trajectories, a vertical landing and the best, animation, certificate."""
     page = report.Report("A rocket landed by a network", "Trained through flight and touchdown")
     page.settings(run.settings)
     page.table(f"Result from {TESTS} unseen starts for each seed", ["quantity", "value"], list(result.items()))
@@ -200,11 +200,11 @@ def write_report(run, policy, losses, result) -> None:
 
 @eqx.filter_jit
 def flown(policy, start):
-    """States after each decision, from then on that of the touchdown, and the lines to draw, (steps, 2, 2, 2)."""
+    """States after each decision, that of the touchdown after it, and the lines to draw, (steps, 2, 2, 2)."""
     last, path = fly(policy, start)
     s = jax.tree.map(lambda along, end: jnp.where(path.aloft, along, end), path.s, land(last).y)
-    throttle = jnp.where(path.aloft, path.held[:, 0], 0.0)
-    return s, jax.vmap(lambda *now: outline(MACHINE, *now))(s, throttle, path.held[:, 1])
+    throttle = jnp.where(path.aloft, path.controls[:, 0], 0.0)
+    return s, jax.vmap(lambda *now: outline(MACHINE, *now))(s, throttle, path.controls[:, 1])
 
 
 def shapes(lines) -> list[report.Polyline]:
@@ -214,7 +214,7 @@ def shapes(lines) -> list[report.Polyline]:
 
 
 def trajectories(policy):
-    """Paths from unseen starts to the spot, and the rocket along one of them."""
+    """Paths from unseen starts to the target, and the rocket along one of them."""
     s, lines = jax.vmap(lambda start: flown(policy, start))(draw(jr.key(TEST), 1, 12)[0])
     paths = [report.Polyline(np.column_stack(path), colour=5, width=1.0) for path in zip(s.x, s.height, strict=True)]
     return plot.polylines([*paths, *shapes(lines[0])], extent=EXTENT, frames=range(0, STEPS, 6))
@@ -253,7 +253,7 @@ def evaluate(*, policy: cli.InFile | None = None, seeds: cli.Seeds = "0:10", see
         seeds: of the starts, FIRST:LAST without the last.
         seed: of the training, where one is trained.
     """
-    starts = jnp.concatenate([draw(jr.key(TURNED + number), 1, 100)[0] for number in cli.seed_range(seeds)])
+    starts = jnp.concatenate([draw(jr.key(EVALUATION + number), 1, 100)[0] for number in cli.seed_range(seeds)])
     return {"starts": len(starts), **measured(policy_of(policy, seed), starts)}
 
 

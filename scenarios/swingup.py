@@ -1,10 +1,10 @@
 """Can a network swing up a pole from below a cart, and keep it there, trained through the dynamics?
 
 A network reads the state of a cart-pole and sets a force between -10 and 10 N, 20 times a second; in between the force
-is held, and a Runge-Kutta step follows the motion. Its loss looks 4 s ahead from hanging and from random states.
-Through a pole that falls the true gradient explodes (the report shows how), so each step shrinks it, by 0.95 at first
-and not at all at the end. Success is judged in motion integrated to 1e-9: from 64 hanging starts the pole must stay
-within 0.2 rad of upright over the last 2 s of 10, and the cart on its track of 2.4 m to either side.
+is constant, and a Runge-Kutta step integrates the motion. Its loss is the cost of 4 s from hanging and random states.
+Through a falling pole the true gradient explodes (the report shows how), so each step multiplies it by a factor, 0.95
+at first and 1 at the end of the training. Success is judged in motion integrated to 1e-9: from 64 hanging starts the
+pole must stay within 0.2 rad of upright over the last 2 s of 10, and the cart on its track of 2.4 m to either side.
 
     python scenarios/swingup.py                                     train with 10 seeds, judge each
     python scenarios/swingup.py evaluate --policy RUN/policy.npz   one policy on other starts
@@ -41,7 +41,7 @@ from diffsim.viz import plot, report, scenes
 
 MACHINE = CartPole()
 DT = 0.05  # s, between two decisions
-STEPS, LAST = 200, 40  # decisions of an episode, 10 s, and of its end, 2 s, in which the pole is to stand
+STEPS, LAST = 200, 40  # decisions of an episode, 10 s, and of its end, 2 s, when the pole must stand
 UPRIGHT = 0.2  # rad
 HORIZON = 80  # steps that the loss looks ahead: 4 s
 BATCH = 64
@@ -51,14 +51,14 @@ HANGING = np.array([0.0, 0.0, np.pi, 0.0])
 NEAR = np.array([0.5, 0.2, 0.3, 0.3])  # test starts are drawn about HANGING up to here
 ABOUT = np.array([0.6, 0.3, 0.4, 0.4])  # half of the training starts are drawn about HANGING up to here,
 WIDE = np.array([1.5, 3.0, np.pi, 6.0])  # the others about upright up to here
-EDGE = 1.5  # m to either side, beyond which the cart's place costs more
+EDGE = 1.5  # m to either side, beyond which the cart's position costs more
 SIZE = np.array([TRACK, 4.0, 1.0, 1.0, 8.0])  # typical sizes of what the network reads
 STARTS = 64
 TEST = 1_000_000  # test starts have seeds from here on, so that none is a training seed
 
 OPTIMIZER = optax.chain(
     optax.clip_by_global_norm(1.0), optax.adam(optax.cosine_decay_schedule(1e-2, UPDATES))
-)  # one object for all seeds, which therefore compile once
+)  # one object for all seeds, so that the training compiles once
 
 
 def network(key) -> ds.BoundedMLP:
@@ -72,7 +72,7 @@ def force(policy, s: State):
 
 
 def field(t, s: State, push) -> State:
-    """Time derivative of the state while a force is held."""
+    """Time derivative of the state under a constant force."""
     return cartpole(MACHINE, s, push)
 
 
@@ -83,14 +83,14 @@ def swing(policy, start, length: int = STEPS, decay=1.0) -> State:
 
 
 def costs(policy, start, length: int, decay=1.0):
-    """What each state of a swing costs: the pole's height below upright, small squares, and the end of the track."""
+    """The cost of each state of a swing: the pole's height below upright, small squares, and the end of the track."""
     s = swing(policy, start, length, decay)
     small = 0.1 * s.position**2 + 0.01 * (s.velocity**2 + s.rate**2)
     return 1 - jnp.cos(s.angle) + small + 10 * jax.nn.relu(jnp.abs(s.position) - EDGE) ** 2
 
 
 def learn(seed: int, horizon: int = HORIZON, state: Path | None = None):
-    """The policy after its last update, and the history of the loss; kept in and continued from the file `state`."""
+    """The trained policy and the history of the loss; the training is saved in the file `state` and resumes from it."""
     weights, starts = jr.split(jr.key(seed))
     policy = network(weights)
     states = control.sample_initial_states(starts, UPDATES, BATCH, ABOUT, WIDE, center=HANGING)
@@ -122,15 +122,15 @@ def succeeds(s: State):
 
 @eqx.filter_jit
 def judge(policy, starts):
-    """For each start of shape (n, 4): success, success in the exact motion, how far the two ever part (rad), solved.
+    """For each start of shape (n, 4): success, success in the exact motion, largest angle difference (rad), solved.
 
-    An exact motion that is not solved to its end is no success, and parts by NaN.
+    An exact motion that is not solved to its end is no success, and its difference is NaN.
     """
     quick = jax.vmap(lambda x: swing(policy, x))(starts)
     exact, statuses = jax.vmap(lambda x: exact_swing(policy, x))(starts)
-    apart = jnp.max(jnp.abs(quick.angle - exact.angle), axis=1)
+    difference = jnp.max(jnp.abs(quick.angle - exact.angle), axis=1)
     solved = jnp.all(ds.finished(statuses), axis=1)
-    return jax.vmap(succeeds)(quick), jax.vmap(succeeds)(exact) & solved, apart, solved
+    return jax.vmap(succeeds)(quick), jax.vmap(succeeds)(exact) & solved, difference, solved
 
 
 def hanging(seed: int, count: int = STARTS):
@@ -155,19 +155,19 @@ def train(
     starts, far = control.sample_initial_states(jr.key(0), 1, 64, ABOUT, WIDE, center=HANGING)[0], max(horizon, STEPS)
     growths = control.compare_gradient_growth(partial(costs, length=far), network(jr.key(seed)), starts, DECAY[0])
     growths["decaying"].warn(horizon)
-    trained, losses, good, seconds, parting, failed = [], [], [], [], [], 0
+    trained, losses, good, seconds, differences, failed = [], [], [], [], [], 0
     for number in range(seed, seed + policies):
         began = time.process_time()
         policy, history = learn(number, horizon, run.state(f"fit-{number}"))
         seconds.append(time.process_time() - began)
-        quick, exact, apart, solved = judge(policy, hanging(TEST + number))
+        quick, exact, difference, solved = judge(policy, hanging(TEST + number))
         failed += int(jnp.sum(~solved))
         trained.append(policy)
         if number == seed:
             ds.save(run.folder / "policy.npz", policy)
         losses.append(history.loss)
         good.append(int(exact.sum()))
-        parting.append(float(jnp.nanmedian(apart)))
+        differences.append(float(jnp.nanmedian(difference)))
         run.metric(seed=number, good=good[-1], good_in_our_steps=int(quick.sum()), cpu_seconds=seconds[-1])
         run.say(f"seed {number}: {good[-1]} of {STARTS} starts after {seconds[-1]:.1f} s CPU")
     result = {
@@ -176,7 +176,7 @@ def train(
         "least_starts": min(good),
         "cpu_seconds_median": float(np.median(seconds)),
         "cpu_seconds_worst": max(seconds),
-        "angles_apart_rad_median": float(np.median(parting)),
+        "angle_difference_rad_median": float(np.median(differences)),
         "failed_solves": failed,
         "useful_horizon_without_decay": growths["true"].useful_horizon,
     }
@@ -244,12 +244,12 @@ def evaluate(*, policy: cli.InFile | None = None, seeds: cli.Seeds = "0:64", see
     """
     numbers = cli.seed_range(seeds)
     starts = jnp.concatenate([hanging(2 * TEST + number, 1) for number in numbers])
-    quick, exact, apart, solved = judge(policy_of(policy, seed), starts)
+    quick, exact, difference, solved = judge(policy_of(policy, seed), starts)
     return {
         "starts": len(starts),
         "good": int(exact.sum()),
         "good_in_our_steps": int(quick.sum()),
-        "angles_apart_rad_median": float(jnp.nanmedian(apart)),
+        "angle_difference_rad_median": float(jnp.nanmedian(difference)),
         "failed_solves": int(jnp.sum(~solved)),
     }
 

@@ -1,7 +1,7 @@
 """Can a network learn to aim a trebuchet by differentiating through the throw?
 
-A small network reads (target distance, wind) and sets (release angle, counterweight mass). The simulator slides,
-swings and flies the ball, three phases joined by exact events; the residual is the relative miss, and Levenberg-
+A small network reads (target distance, wind) and sets (release angle, counterweight mass). The simulator has
+three phases joined by exact events, slide, swing and flight; the residual is the relative miss, and Levenberg-
 Marquardt on the network's weights differentiates through the ODE solver, its events and the network at once.
 
     python scenarios/trebuchet.py                        train, then judge on fresh targets at tight tolerance
@@ -44,7 +44,7 @@ from diffsim.systems.trebuchet import FAST, ThrowStatus, Trebuchet, drawing, thr
 from diffsim.viz import plot, report
 
 ANGLES = (np.deg2rad(5.0), np.deg2rad(65.0))  # rad, release angles the network may choose
-MASSES = (10.0, 122.0)  # kg: lighter does not throw, heavier lets the sling go slack
+MASSES = (10.0, 122.0)  # kg: a lighter weight does not throw, with a heavier one the sling goes slack
 WINDS = (-20.0, 20.0)  # m/s
 DISTANCES = (20.0, 100.0)  # m
 BLOCK = 256
@@ -76,7 +76,7 @@ def distances(angle, log_mass, wind):
 def misses(model, targets):
     """Relative misses of the network on targets of shape (n, 2): distance (m), wind (m/s)."""
     controls = jax.vmap(model)(targets)
-    # One throw after another: each takes just the steps it needs, which on a CPU beats a batch in lockstep.
+    # One throw after another, each with only the steps it needs: on a CPU that is faster than a batch in lockstep.
     ranges = ds.compilation.compile_whole(distances)(controls[:, 0], controls[:, 1], targets[:, 1])
     return ranges / targets[:, 0] - 1
 
@@ -141,7 +141,7 @@ def judge(model, targets) -> tuple[np.ndarray, np.ndarray]:
 
 
 def learn(model, data, steps: int, state: Path):
-    """The aimer after its last iteration, and the history; kept in the file `state`, from which it is read if there."""
+    """The trained network and the history; they are saved in the file `state`, and read from it if it exists."""
     if state.exists():
         return ds.load(state, (model, ds.train.History(np.zeros(steps), 0.0, 0.0)))
     options = {"solver": OPTIMIZER, "steps": steps, "filter_spec": ds.trainable(model, "layers")}
@@ -164,7 +164,7 @@ def train(
         seed: of the network's weights and of all targets.
         targets: number of training targets.
         steps: iterations of Levenberg-Marquardt.
-        evidence: add to the report what every stage of the pipeline does, and check the gradients by differences.
+        evidence: add the stages of the pipeline and a check of the gradients to the report.
     """
     chosen, fresh = np.random.default_rng(seed).spawn(2)
     reaches = reach()
@@ -209,7 +209,7 @@ def report_on(run, model, history, reaches, result) -> report.Report:
         ("training, s", f"{result['training_seconds']:.1f}", f"{PUBLISHED['training s']:.0f}"),
         ("compilation, s", f"{result['compile_seconds']:.1f}", None),
     ]
-    page.table("Result against published figures", ["quantity", "reached", "published"], rows)
+    page.table("Result against published figures", ["quantity", "value", "published"], rows)
     rms = np.sqrt(2 * history.loss / max(int(run.settings["targets"]), 1))
     curve = plot.learning_curve(rms, ylabel="rms relative miss", reference={"published mean": PUBLISHED["mean miss"]})
     page.figure(curve, "Learning curve: rms miss over the training targets after each iteration.")
@@ -228,7 +228,7 @@ def pipeline(model, target: float) -> ds.graph.StageGraph:
     stages = {
         "network": model,
         "controls": lambda outputs: {"angle": outputs[0], "mass": jnp.exp(outputs[1])},
-        # In its two controls forward mode serves reverse mode, and compiles several times as fast.
+        # With only two controls, forward mode computes the gradient, and compiles several times as fast.
         "throw": ds.forward_mode(lambda c: throw(shot(c["angle"], c["mass"], aim[1]), check=False, mode="forward")),
         "loss": lambda result: (result.range / target - 1) ** 2,
     }
@@ -247,7 +247,7 @@ def miss_map(model, reaches):
 
 
 def gradient_check() -> ds.gradcheck.GradientCheck:
-    """The evidence on the loss's gradient by an untrained network's weights; the solver's tolerance is felt at 1e-6."""
+    """The evidence on the loss's gradient by an untrained network's weights; the solver's tolerance matters at 1e-6."""
     model, targets = network(jr.key(0)), jnp.array([[60.0, 2.0], [50.0, -3.0], [80.0, 0.0], [45.0, 1.0]])
 
     def loss(layers):
@@ -262,8 +262,8 @@ def animation(angle: float, mass: float, wind: float) -> report.Animation:
     if not np.isfinite(result.range):
         raise ds.RunError(f"nothing to draw: {ThrowStatus(int(result.status)).explanation}")
     d = jax.tree.map(np.asarray, jax.jit(drawing)(shot(angle, mass, wind), result))
-    held = (d.t <= float(result.t_release))[:, None, None]
-    line = np.stack([d.tip, np.where(held[:, 0], d.ball, d.tip)], axis=1)
+    in_sling = (d.t <= float(result.t_release))[:, None]
+    line = np.stack([d.tip, np.where(in_sling, d.ball, d.tip)], axis=1)
     shapes = [
         report.Polyline(np.array([[0.0, 0.0], [0.0, float(MACHINE.h_pivot)]]), colour=3),
         report.Polyline(np.stack([d.hinge, d.tip], axis=1), width=4.0),
@@ -325,7 +325,8 @@ def aim(*, distance: cli.Positive = 60.0, wind: cli.Finite = 0.0, angle: cli.Fin
     jax.block_until_ready(aim_compiled(*arguments))
     seconds = time.perf_counter() - began
     if not abs(float(hit.miss)) <= 1e-6:
-        raise ds.RunError(f"came to a miss of {float(hit.miss):.1e} of {distance:g} m after {int(hit.throws)} throws")
+        miss, count = float(hit.miss), int(hit.throws)
+        raise ds.RunError(f"the search ended with a miss of {miss:.1e} of {distance:g} m after {count} throws")
     mass = float(hit.mass)
     final = exact_throws(angle_rad, np.array([mass]), wind)
     check_landed(final)
@@ -341,7 +342,7 @@ def aim(*, distance: cli.Positive = 60.0, wind: cli.Finite = 0.0, angle: cli.Fin
 
 
 OUTPUTS = ("range", "t_liftoff", "t_release", "t_impact", "v_release")
-# Columns of results that a table may bring along.
+# Columns of results that an input table may contain; they are ignored.
 RESULTS = {"case", "slack", "status", "flight_time", *OUTPUTS} | {
     f"{quantity}_{at}" for quantity in ("x", "y", "vx", "vy") for at in ("release", "impact")
 }
@@ -374,11 +375,11 @@ def sweep(machines: cli.InFile, out: cli.OutFile, *, gradients: bool = False) ->
     status = [ThrowStatus(int(s)).name.lower() for s in np.asarray(throws.status)]
     write_table(out, table, results, status, keep=("case",))
     counted = ["bad_input" if i in table.bad else s for i, s in enumerate(status)]
-    found = {"rows": len(counted)} | {kind: counted.count(kind) for kind in sorted(set(counted))}
+    summary = {"rows": len(counted)} | {kind: counted.count(kind) for kind in sorted(set(counted))}
     if slopes is not None:
         good = [i for i in range(len(counted)) if np.isfinite(results["range"][i]) and i not in table.bad]
-        found["rows_without_gradient"] = int(np.sum(~np.isfinite(slopes[good]).all(axis=1)))
-    return found
+        summary["rows_without_gradient"] = int(np.sum(~np.isfinite(slopes[good]).all(axis=1)))
+    return summary
 
 
 def animate(

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What must hold before a change lands: style, types and the default tests; with --all also the tests marked slow, which
-# are the full trainings, the notebooks, processes that are killed, and the rest of the large tables.
+# The checks before a change is merged: style, types and the default tests; with --all also the tests marked slow, which
+# are the full trainings, the notebooks, killed processes, and the larger tables.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 selection=(-m "not slow")

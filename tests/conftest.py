@@ -1,4 +1,4 @@
-"""What the whole suite shares: double precision, explicit ranks, compile results on disk, scenarios as processes."""
+"""Shared by all tests: double precision, explicit ranks, a compilation cache on disk, scenarios as processes."""
 
 import functools
 import importlib.util
@@ -26,14 +26,14 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
 def memory() -> float:
-    """Bytes that this process holds; infinite where the system does not say."""
+    """Bytes of memory of this process; infinite if the system does not report them."""
     pages = Path("/proc/self/statm")
     return int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if pages.exists() else float("inf")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _programs_are_dropped_as_they_fill_the_memory():
-    """After a module with which the process has grown: one that keeps the programs of all comes to 5 GB."""
+    """Clears compiled programs after a module if the process is large: those of all modules take 5 GB."""
     yield
     if memory() > FULL:
         jax.clear_caches()
@@ -41,7 +41,7 @@ def _programs_are_dropped_as_they_fill_the_memory():
 
 @pytest.fixture(scope="session")
 def scenario():
-    """Runs a scenario as its user does: `scenario(name, *words, cwd=)` gives the finished process.
+    """Runs a scenario as a user does: `scenario(name, *words, cwd=)` returns the finished process.
 
     Folders of `path` are searched for modules first.
     """
@@ -56,7 +56,7 @@ def scenario():
 
 @functools.cache
 def load(name):
-    """A scenario as a module of this process: saves the start of a new one where little is computed."""
+    """Runs a scenario in this process, which saves the start of a new one where little is computed."""
     path = ROOT / "scenarios" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
@@ -66,7 +66,7 @@ def load(name):
 
 @pytest.fixture
 def command(capsys, tmp_path, monkeypatch):
-    """Runs a scenario's command line in this process, in an empty folder: its exit code, output and complaint."""
+    """Runs a scenario's command line in this process, in an empty folder: exit code, output and error output."""
     monkeypatch.chdir(tmp_path)
 
     def run(name, *words):

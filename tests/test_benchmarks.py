@@ -1,4 +1,4 @@
-"""Benchmarks that others are to run: that they run."""
+"""Benchmarks that others use run without errors."""
 
 import json
 import subprocess
@@ -16,12 +16,12 @@ def test_the_accelerators_benchmark_measures_every_row_on_a_cpu(tmp_path):
     out = tmp_path / "cpu.json"
     command = [sys.executable, str(BENCHMARKS / "accelerator.py"), "--short", "--out", str(out)]
     subprocess.run(command, check=True, timeout=900)
-    found = json.loads(out.read_text())
-    assert len(found["rows"]) == 14
-    assert not found["left_out"]
-    for row in found["rows"]:
+    results = json.loads(out.read_text())
+    assert len(results["rows"]) == 14
+    assert not results["left_out"]
+    for row in results["rows"]:
         assert 0 < row["min_ms"] <= row["median_ms"], row
-    assert all(0 < error < 0.1 for error in list(found["float32"][0].values())[1:])
+    assert all(0 < error < 0.1 for error in list(results["float32"][0].values())[1:])
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The cart-pole scenario in its short form, as a user runs it, and what it says to bad input."""
+"""Short runs of the cart-pole scenario as a user starts them, and its messages for bad input."""
 
 import json
 from functools import partial
@@ -13,7 +13,7 @@ import diffsim as ds
 
 @pytest.fixture(scope="session")
 def cartpole(scenario):
-    """Runs the scenario: the finished process."""
+    """Runs the scenario and returns the finished process."""
     return partial(scenario, "cartpole")
 
 
@@ -27,7 +27,7 @@ def trained(tmp_path_factory, cartpole):
 
 
 @pytest.mark.slow
-def test_two_seeds_reach_the_maximum_and_leave_a_whole_run(trained):
+def test_two_seeds_reach_the_maximum_and_write_a_complete_run(trained):
     result, run = trained
     assert result["at_500"] == 2
     assert {"config.toml", "metrics.jsonl", "versions.json", "report.html", "figures", "policy.npz"} <= {

@@ -1,4 +1,4 @@
-"""Swing-up, quadrotor and rocket in their short forms, as a user runs them, and what they say to bad input."""
+"""Short runs of swing-up, quadrotor and rocket as a user starts them, and their messages for bad input."""
 
 import json
 
@@ -40,8 +40,8 @@ def landed(tmp_path_factory, scenario):
 def test_a_swing_up_succeeds_from_every_hanging_start_in_the_exact_motion(swung):
     result, run = swung
     assert result["at_64_of_64"] == 1
-    # The held steps of 0.05 s follow the motion of tolerance 1e-9.
-    assert result["angles_apart_rad_median"] < 1e-5
+    # Steps of 0.05 s with a constant force agree with the motion of tolerance 1e-9.
+    assert result["angle_difference_rad_median"] < 1e-5
     assert {path.name for path in run.iterdir()} >= RUN
 
 
@@ -107,5 +107,5 @@ def test_bad_input_is_named_and_exits_with_2(name, words, message, tmp_path, com
     code, _, complaint = command(name, *words)
     assert code == 2
     assert message in complaint
-    # A run folder may have been begun; nothing was made in it.
+    # A run folder may exist, but nothing has been written into it.
     assert {path.name for path in tmp_path.rglob("*.*")} <= {"other.npz", "config.toml", "versions.json"}

@@ -1,4 +1,4 @@
-"""The documents: their code runs, the site builds without a warning, every public name has its place in it."""
+"""The documents: their code runs, the site builds without a warning, and it contains every public name."""
 
 import importlib.util
 import re
@@ -15,7 +15,7 @@ _BLOCK = re.compile(r"^( *)```python\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
 
 
 def code_of(page):
-    """The blocks of Python of a page, one after the other."""
+    """The Python blocks of a page, one after the other."""
     blocks = [re.sub(rf"^{indent}", "", code, flags=re.MULTILINE) for indent, code in _BLOCK.findall(page.read_text())]
     return "\n".join(blocks)
 
@@ -23,7 +23,7 @@ def code_of(page):
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if code_of(page)], ids=lambda page: page.stem)
 def test_the_code_of_a_page_runs(page, tmp_path):
-    """In a process of its own, from top to bottom, as a reader would try it."""
+    """In a separate process, from top to bottom, as a reader would run it."""
     script = tmp_path / "page.py"
     script.write_text(code_of(page))
     done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=300)
@@ -46,7 +46,7 @@ def test_what_the_reference_lists_is_public():
 
 
 class Resources(HTMLParser):
-    """What a page loads, and the identifiers that it has."""
+    """The resources that a page loads, and its identifiers."""
 
     def __init__(self):
         super().__init__()
@@ -62,8 +62,8 @@ class Resources(HTMLParser):
 
 
 @pytest.mark.slow
-def test_the_site_builds_and_is_whole(tmp_path):
-    """Strictly, so that a link, an anchor or a name that is gone fails; nothing is loaded from other hosts."""
+def test_the_site_builds_and_is_complete(tmp_path):
+    """In strict mode, so that a missing link, anchor or name fails; nothing is loaded from other hosts."""
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -1,4 +1,4 @@
-"""The enhancement scenario in short form, as a user runs it, and what it says to bad input."""
+"""Short runs of the enhancement scenario as a user starts them, and its messages for bad input."""
 
 import json
 from functools import partial
@@ -14,7 +14,7 @@ from diffsim.image.training import train_chain
 
 @pytest.fixture(scope="session")
 def enhance(scenario):
-    """Runs the scenario: the finished process."""
+    """Runs the scenario and returns the finished process."""
     return partial(scenario, "enhance", timeout=300)
 
 
@@ -35,7 +35,7 @@ def answer(done) -> dict:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("task", "widths"), [("demosaic", (4,)), ("noisy", (4, 4))])
-def test_short_training_writes_a_whole_run(task, widths, tmp_path, enhance):
+def test_short_training_writes_a_complete_run(task, widths, tmp_path, enhance):
     words = ("train", "--task", task, "--minutes", "0.005", "--widths", *widths, "--json")
     result = answer(enhance(*words, cwd=tmp_path))
     if task == "demosaic":
@@ -59,8 +59,8 @@ def test_evaluate_beats_the_classical_filters_with_what_ships(folder, tmp_path, 
 @pytest.mark.slow
 def test_apply_writes_a_picture_of_a_picture(folder, tmp_path, enhance):
     answer(enhance("apply", folder / "a.png", tmp_path / "b.png", "--bits", 16, "--json", cwd=tmp_path))
-    found, scene = image.read_picture(tmp_path / "b.png"), image.read_picture(folder / "a.png")
-    assert image.psnr(found, scene) > 22
+    developed, scene = image.read_picture(tmp_path / "b.png"), image.read_picture(folder / "a.png")
+    assert image.psnr(developed, scene) > 22
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Programs for accelerators, without one: exported for CUDA and TPU they hold nothing that only a CPU has."""
+"""Programs for accelerators, without an accelerator: exported for CUDA and TPU they have no operation of CPUs only."""
 
 import importlib.util
 import re
@@ -20,7 +20,7 @@ from diffsim.optimize.iterations import run_iterations
 
 KEY = jr.key(0)
 SCENARIOS = Path(__file__).parent.parent / "scenarios"
-# Libraries and random numbers of a GPU; operations of a TPU; memory that is not filled, and notes to the compiler.
+# Libraries and random numbers of a GPU; operations of a TPU; uninitialised memory, and annotations for the compiler.
 KNOWN = {
     "cuda": r"cu(solver|blas|_)\w*|AllocateBuffer|Sharding",
     "tpu": r"Qr|Cholesky|LuDecomposition|AllocateBuffer|Sharding",
@@ -28,7 +28,7 @@ KNOWN = {
 
 
 def in_its_format(name):
-    """A scenario as a module of its own, with numbers of the format that holds now."""
+    """A scenario as a new module, with numbers in the current format."""
     spec = importlib.util.spec_from_file_location(name, SCENARIOS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -61,7 +61,7 @@ def bounces(dtype, mode="auto"):
 
 
 def replayed_bounces(dtype):
-    """As many numbers as are differentiated in reverse mode."""
+    """So many numbers that they are differentiated in reverse mode."""
     return bounces(dtype, "replay")
 
 

@@ -1,4 +1,4 @@
-"""The scenarios on the foundations in their short forms, as a user runs them, and what they say to bad input."""
+"""Short runs of the scenarios on the foundations as a user starts them, and their messages for bad input."""
 
 import gzip
 import json
@@ -20,9 +20,9 @@ def result_of(done) -> dict:
 @pytest.mark.slow
 def test_derivatives_four_ways(tmp_path, scenario):
     result = result_of(scenario("derivatives", "--json", cwd=tmp_path))
-    found = [result["value"], result["dy_dx1"], result["dy_dx2"]]
-    np.testing.assert_allclose(found, [2.0167, 3.0118, -13.7240], atol=1e-4)
-    assert result["worst_error_but_differences"] < 1e-12
+    values = [result["value"], result["dy_dx1"], result["dy_dx2"]]
+    np.testing.assert_allclose(values, [2.0167, 3.0118, -13.7240], atol=1e-4)
+    assert result["worst_error_without_differences"] < 1e-12
     schemes = ("forward", "backward", "central", "richardson")
     np.testing.assert_allclose([result[f"order_{s}"] for s in schemes], [1, 1, 2, 4], atol=0.1)
     page = (tmp_path / result["run"] / "report.html").read_text()
@@ -36,9 +36,9 @@ def test_graph_drawn_and_hidden_nan_found(tmp_path, scenario):
     assert result["nodes"] == 9
     assert "x1    3.0118" in result["tables"]
     assert (tmp_path / "graph.svg").read_text().startswith("<?xml")
-    found = result_of(scenario("derivatives", "doctor", "--json", cwd=tmp_path))
-    assert "sqrt" in found["finding"]
-    assert "nan" not in found["gradient_of_the_cure"]
+    diagnosis = result_of(scenario("derivatives", "doctor", "--json", cwd=tmp_path))
+    assert "sqrt" in diagnosis["finding"]
+    assert "nan" not in diagnosis["gradient_of_the_cure"]
 
 
 @pytest.mark.slow
@@ -67,7 +67,7 @@ def test_bound_over_a_thousand_problems_and_divergence_beyond_two(tmp_path, scen
 
 
 def test_multivariate_polynomials_by_normal_equations(module_of):
-    """A quadratic in two variables is in the span of the six monomials, so that its weights come back."""
+    """A quadratic in two variables is in the span of the six monomials, so that its weights are recovered."""
     regression = module_of("regression")
     points = jnp.asarray(np.random.default_rng(0).standard_normal((30, 2)))
     x, y = points.T
@@ -86,7 +86,7 @@ def idx(path: Path, array: np.ndarray) -> Path:
 
 @pytest.mark.slow
 def test_odd_or_even_from_idx_files(tmp_path, scenario):
-    """Pictures in which the upper half is lit for odd digits: learnt by both models within some steps."""
+    """Pictures whose upper half is bright for odd digits: both models learn them within some steps."""
     random = np.random.default_rng(0)
     labels = random.integers(0, 10, 400)
     pictures = random.integers(0, 100, (400, 8, 8))
@@ -131,7 +131,7 @@ def test_idx_files_that_cannot_be_used(tmp_path):
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("lengths", [(2**32 - 1,) * 3, (2**31, 2**31, 4), (0, 28, 28), (10**9,), (3, 0, 2)], ids=str)
 def test_an_idx_file_of_absurd_shape_is_refused_before_it_is_unpacked(lengths, packed, tmp_path):
-    """Lengths whose product is 0 or beyond 64 bits, and those that no file of this size can hold."""
+    """Lengths whose product is 0 or beyond 64 bits, and lengths that do not fit into a file of this size."""
     data = bytes([0, 0, 8, len(lengths)]) + b"".join(n.to_bytes(4, "big") for n in lengths) + bytes(100_000)
     (tmp_path / "a").write_bytes(gzip.compress(data) if packed else data)
     with pytest.raises(InputError, match=r"a: shape \(.*\) cannot be in a file of \d+ bytes: fetch the file again"):

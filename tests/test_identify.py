@@ -1,4 +1,4 @@
-"""The scenario that identifies: what it finds in the data sets that ship, and what it says to bad measurements."""
+"""The identification scenario: results for the data sets in the repository, and messages for bad data."""
 
 import json
 import re
@@ -16,7 +16,7 @@ DATA = Path(__file__).parent.parent / "scenarios" / "data"
 
 @pytest.fixture(scope="session")
 def identify(scenario):
-    """Runs the scenario: the finished process."""
+    """Runs the scenario and returns the finished process."""
     return partial(scenario, "identify")
 
 
@@ -27,16 +27,16 @@ def result_of(done) -> dict:
 
 @pytest.mark.slow
 def test_the_pendulum_is_found_within_its_intervals(tmp_path, identify):
-    found = result_of(identify("--json", cwd=tmp_path))
+    result = result_of(identify("--json", cwd=tmp_path))
     for name, true in (("length", 0.65), ("friction", 0.012), ("angle", 1.1), ("rate", -0.4)):
         # The data set is one draw: three standard deviations.
-        assert abs(found[name] - true) < 3 * found[f"{name}_std"], name
-    assert found["length_std"] < 1e-3
-    assert 0.026 < found["noise"] < 0.034
-    low, high = found["friction_profile"]
-    assert low < found["friction"] < high
-    assert found["at_bound"] == []
-    folder = tmp_path / found["run"]
+        assert abs(result[name] - true) < 3 * result[f"{name}_std"], name
+    assert result["length_std"] < 1e-3
+    assert 0.026 < result["noise"] < 0.034
+    low, high = result["friction_profile"]
+    assert low < result["friction"] < high
+    assert result["at_bound"] == []
+    folder = tmp_path / result["run"]
     assert {path.name for path in (folder / "figures").iterdir()} == {"band.png", "profile.png"}
     page = re.sub(r"<[^>]+>", " ", (folder / "report.html").read_text())
     assert "Generated, not measured" in page
@@ -47,23 +47,23 @@ def test_the_pendulum_is_found_within_its_intervals(tmp_path, identify):
 
 @pytest.mark.slow
 def test_the_drag_is_found_within_its_interval(tmp_path, identify):
-    found = result_of(identify("drag", "--json", cwd=tmp_path))
-    assert abs(found["Cd"] - 0.9) < 3 * found["Cd_std"] < 0.01
-    page = (tmp_path / found["run"] / "report.html").read_text()
+    result = result_of(identify("drag", "--json", cwd=tmp_path))
+    assert abs(result["Cd"] - 0.9) < 3 * result["Cd_std"] < 0.01
+    page = (tmp_path / result["run"] / "report.html").read_text()
     assert ">agrees<" in page
 
 
 def test_the_data_set_is_what_generate_makes(tmp_path, identify):
-    made = result_of(identify("generate", "made.csv", "--json", cwd=tmp_path))
-    assert made["rows"] == 240
-    new, kept = ((folder / name).read_text() for folder, name in ((tmp_path, "made.csv"), (DATA, "pendulum.csv")))
-    assert new.splitlines()[:2] == kept.splitlines()[:2]
-    assert new.startswith("# Generated, not measured")
-    again, shipped = (
+    result = result_of(identify("generate", "made.csv", "--json", cwd=tmp_path))
+    assert result["rows"] == 240
+    new_text, shipped_text = (tmp_path / "made.csv").read_text(), (DATA / "pendulum.csv").read_text()
+    assert new_text.splitlines()[:2] == shipped_text.splitlines()[:2]
+    assert new_text.startswith("# Generated, not measured")
+    generated, shipped = (
         read_measurements(p, ["time", "angle"], gaps=["angle"]) for p in (tmp_path / "made.csv", DATA / "pendulum.csv")
     )
     # Written with six digits; another version of the solver may differ in the last.
-    np.testing.assert_allclose(again["angle"], shipped["angle"], atol=1e-5)
+    np.testing.assert_allclose(generated["angle"], shipped["angle"], atol=1e-5)
 
 
 HEAD = "time,angle\n"
@@ -92,9 +92,9 @@ def test_bad_measurements_are_named_with_the_remedy(name, tmp_path):
 def test_measurements_with_remarks_gaps_and_other_columns_are_read(tmp_path):
     text = '\ufeff# of a pendulum\n\nnote, time ,angle\na,0,1\n# a remark\n"b, c",1,\nd,2,nan\ne,3,-1e-1\n'
     (tmp_path / "good.csv").write_text(text, encoding="utf-8")
-    found = read_measurements(tmp_path / "good.csv", ["time", "angle"], gaps=["angle"], increasing="time")
-    np.testing.assert_array_equal(found["time"], [0, 1, 2, 3])
-    np.testing.assert_array_equal(found["angle"], [1, np.nan, np.nan, -0.1])
+    columns = read_measurements(tmp_path / "good.csv", ["time", "angle"], gaps=["angle"], increasing="time")
+    np.testing.assert_array_equal(columns["time"], [0, 1, 2, 3])
+    np.testing.assert_array_equal(columns["angle"], [1, np.nan, np.nan, -0.1])
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The layers of the package: who may import whom, and what an import costs."""
+"""The layers of the package: what may import what, and what an import costs."""
 
 import ast
 import subprocess
@@ -15,7 +15,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 BASE = {"_errors", "_types", "_extras", "_trees"}
 LOW = BASE | {"_jax", "autodiff", "parameters", "io"}
-# What each room may import, itself aside; arrows point down.
+# What each subpackage may import besides itself; arrows point down.
 MAY_IMPORT = {
     "_errors": set(),
     "_types": set(),
@@ -59,42 +59,42 @@ def imports(path: Path, top_level_only: bool = False) -> set[str]:
     tree = ast.parse(path.read_text())
     name = module_name(path)
     package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
-    found = set()
+    names = set()
     for node in tree.body if top_level_only else ast.walk(tree):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
             source = ".".join([*base, *([node.module] if node.module else [])])
             for alias in node.names:
                 full = f"{source}.{alias.name}"
-                found.add(full if full in MODULES else source)
-    return found
+                names.add(full if full in MODULES else source)
+    return names
 
 
-def room(module: str) -> str:
-    """The folder or file right below the package."""
+def subpackage(module: str) -> str:
+    """The folder or file directly below the package that contains a module."""
     return ".".join(module.split(".")[1:2])
 
 
-def test_every_room_is_in_the_table():
-    assert {room(module) for module in MODULES} == {*MAY_IMPORT, *TOP}
+def test_every_subpackage_is_in_the_table():
+    assert {subpackage(module) for module in MODULES} == {*MAY_IMPORT, *TOP}
 
 
 @pytest.mark.parametrize("name", sorted(MAY_IMPORT))
-def test_a_room_imports_only_what_lies_below(name):
+def test_a_subpackage_imports_only_what_lies_below(name):
     for module, path in MODULES.items():
-        if room(module) == name:
+        if subpackage(module) == name:
             own = {other for other in imports(path) if other.split(".")[0] == "diffsim"}
-            wrong = {other for other in own if room(other) not in MAY_IMPORT[name] | {name}}
+            wrong = {other for other in own if subpackage(other) not in MAY_IMPORT[name] | {name}}
             assert not wrong, f"{module} imports {wrong}"
 
 
 def test_systems_do_not_import_each_other():
     for module, path in MODULES.items():
         parts = module.split(".")
-        if room(module) == "systems" and len(parts) > 2:
-            others = {other for other in imports(path) if room(other) == "systems"}
+        if subpackage(module) == "systems" and len(parts) > 2:
+            others = {other for other in imports(path) if subpackage(other) == "systems"}
             wrong = {other for other in others if other.split(".")[2:3] != parts[2:3]}
             assert not wrong, f"{module} imports {wrong}"
 
@@ -119,16 +119,16 @@ INTERNALS = (
 )
 
 
-def test_what_is_not_public_of_jax_is_used_in_one_room():
+def test_what_is_not_public_of_jax_is_used_in_one_subpackage():
     for module, path in MODULES.items():
-        if room(module) != "_jax":
+        if subpackage(module) != "_jax":
             wrong = {name for name in imports(path) if name.startswith(INTERNALS)}
             assert not wrong, f"{module} imports {wrong}"
             assert "__version_info__" not in path.read_text(), f"{module} asks for a version"
 
 
 def test_the_library_leaves_the_configuration_of_jax_alone():
-    # But for the named call that switches the cache on.
+    # Except in the call whose name says that it turns on the cache.
     for path in set(FILES) - {ROOT / "_jax" / "compilation.py"}:
         for node in ast.walk(ast.parse(path.read_text())):
             touched = isinstance(node, ast.Attribute) and node.attr == "config" and ast.unparse(node) == "jax.config"

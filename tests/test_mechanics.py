@@ -81,7 +81,7 @@ def test_force_and_position_dependent_mass():
 
 
 def test_a_force_is_the_fourth_argument():
-    """It was once taken for an argument of the Lagrangian, which may have defaults: here the mass `m1`."""
+    """The force must not be taken for an argument of the Lagrangian, which may have defaults: here the mass `m1`."""
     q, v, torque = draw(3, 1.5), draw(103, 3.0), Angles(jnp.array(0.4), jnp.array(-0.2))
     by_position = acceleration(double_pendulum, q, v, torque)
     by_name = acceleration(double_pendulum, q, v, force=torque, args=(1.3, 0.7))

@@ -1,4 +1,4 @@
-"""The notebooks run from a fresh kernel, stay small, and are kept with their outputs."""
+"""The notebooks run from a fresh kernel, are small, and are stored with their outputs."""
 
 import ast
 from pathlib import Path
@@ -45,7 +45,7 @@ def test_notebook_is_small(cells):
                 assert node.end_lineno - node.lineno < 10, node.name
 
 
-def test_notebook_is_kept_with_outputs(cells):
+def test_notebook_is_stored_with_outputs(cells):
     counts = [cell.execution_count for cell in code_of(cells)]
     assert counts == list(range(1, len(counts) + 1))
     outputs = outputs_of(cells)
@@ -53,7 +53,7 @@ def test_notebook_is_kept_with_outputs(cells):
     assert any(output.get("name") == "stdout" for output in outputs)
 
 
-def test_kept_outputs_are_clean(cells):
+def test_stored_outputs_are_clean(cells):
     for output in outputs_of(cells):
         assert output.output_type != "error"
         assert output.get("name") != "stderr", output.text

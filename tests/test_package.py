@@ -1,4 +1,4 @@
-"""The package as it is installed: what it imports is declared, what it leans on is pinned, the wheel is complete."""
+"""The installed package: imports are declared, internals that it uses are pinned, and the wheel is complete."""
 
 import ast
 import importlib.metadata
@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PINNED = {"jax", "diffrax", "equinox", "optimistix", "lineax"}
-"""Packages of which the library uses what may change with any release."""
+"""Packages of which the library uses internals, which may change with any release."""
 
 
 def named(requirements):
@@ -26,7 +26,7 @@ def named(requirements):
 
 
 def imported(nodes):
-    """The names of the modules that are imported in syntax trees, but the standard ones and our own."""
+    """The names of the modules that syntax trees import, without the standard library and this package."""
     own = {path.stem for path in (ROOT / "scenarios").glob("*.py")} | {"diffsim"}
     for node in nodes:
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
@@ -35,14 +35,14 @@ def imported(nodes):
 
 
 def undeclared(modules, requirements):
-    """Those of the modules that no distribution among the requirements has."""
+    """The modules that no distribution among the requirements provides."""
     distributions, declared = importlib.metadata.packages_distributions(), named(requirements)
     return {name for name in modules if not declared & {d.lower() for d in distributions.get(name, [name])}}
 
 
 @pytest.mark.parametrize("folder", ["diffsim", "scenarios"])
 def test_what_is_imported_is_declared(folder):
-    """Within functions by an extra or the base, at the top of a module of the library by the base."""
+    """Imports within functions need an extra or a base dependency, those at the top of a module a base dependency."""
     trees = [ast.parse(path.read_text()) for path in sorted((ROOT / folder).rglob("*.py"))]
     base, extras = PROJECT["dependencies"], itertools.chain(*PROJECT["optional-dependencies"].values())
     assert not undeclared(imported(node for tree in trees for node in ast.walk(tree)), [*base, *extras])
@@ -57,7 +57,7 @@ def test_packages_whose_internals_are_used_have_an_upper_bound():
 
 @pytest.mark.slow
 def test_a_wheel_built_from_the_source_distribution_works(tmp_path):
-    """It has the files that are no Python, and runs a simulation, a picture and a report without the checkout."""
+    """It contains all data files, and computes a simulation, a picture and a report without the repository."""
     build = lambda kind, folder: subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", str(tmp_path)],
         cwd=folder,

@@ -78,15 +78,15 @@ def test_bounds_in_the_wrong_order():
 
 
 def test_paths_lead_through_modules_dictionaries_and_lists():
-    found = ds.parameters(plant())
+    entries = ds.parameters(plant())
     names = {"mass", "friction", "slope", "gains", "offset"}
     expected = {f"cart.{n}" for n in names} | {f"spares.left.{n}" for n in names}
-    assert set(found) == expected | {"network.0.weight", "network.0.bias"}
-    assert found["spares.left.mass"].value == 3.0
-    assert found["spares.left.mass"].unit == "kg"
-    assert found["spares.left.mass"].bounds == (0.1, 10.0)
-    assert found["network.0.bias"].unit == ""
-    assert found["network.0.bias"].bounds == (-np.inf, np.inf)
+    assert set(entries) == expected | {"network.0.weight", "network.0.bias"}
+    assert entries["spares.left.mass"].value == 3.0
+    assert entries["spares.left.mass"].unit == "kg"
+    assert entries["spares.left.mass"].bounds == (0.1, 10.0)
+    assert entries["network.0.bias"].unit == ""
+    assert entries["network.0.bias"].bounds == (-np.inf, np.inf)
 
 
 def chosen(filter_) -> set[str]:

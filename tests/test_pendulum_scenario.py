@@ -1,4 +1,4 @@
-"""The pendulum scenario as a user runs it, and what it says to bad input."""
+"""The pendulum scenario as a user runs it, and its messages for bad input."""
 
 import json
 from functools import partial
@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def pendulum(scenario):
-    """Runs the scenario: the finished process."""
+    """Runs the scenario and returns the finished process."""
     return partial(scenario, "pendulum")
 
 
@@ -22,7 +22,7 @@ def trained(tmp_path_factory, pendulum):
 
 
 @pytest.mark.slow
-def test_one_seed_comes_near_the_optimum_and_leaves_a_whole_run(trained):
+def test_one_seed_comes_near_the_optimum_and_writes_a_complete_run(trained):
     result, run = trained
     # The aim is -140.5; rounding, which training amplifies, moves a seed by about one between machines.
     assert -145 < result["best_score"] <= result["optimum"] + 0.4

@@ -1,4 +1,4 @@
-"""Scenarios that go on with a run: killed in the middle, refused where it is not theirs."""
+"""Resumed runs of scenarios: after a kill in the middle, and refused for a run of another scenario."""
 
 import json
 import os
@@ -23,7 +23,7 @@ def lines(folder):
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
-    """The folder of a cart-pole run that was killed once its second policy had begun."""
+    """The folder of a cart-pole run that was killed after the start of its second policy."""
     pytest.importorskip("gymnasium")
     place = tmp_path_factory.mktemp("killed")
     own = {"PYTHONPATH": str(ROOT), "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax")}
@@ -39,7 +39,7 @@ def killed(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_a_run_that_was_killed_goes_on_bit_for_bit(killed, tmp_path, scenario):
+def test_a_run_that_was_killed_resumes_bit_for_bit(killed, tmp_path, scenario):
     for words in (["--resume", killed], ["--seed", "1", "--resume", killed]):
         done = scenario("cartpole", "train", *words, "--json", cwd=tmp_path)
         if "--seed" in words:
@@ -48,8 +48,8 @@ def test_a_run_that_was_killed_goes_on_bit_for_bit(killed, tmp_path, scenario):
         else:
             assert done.returncode == 0, done.stderr
             assert json.loads(done.stdout.splitlines()[-1])["run"] == str(killed)
-    whole = scenario("cartpole", *WORDS, "--json", cwd=tmp_path)
-    folder = tmp_path / json.loads(whole.stdout.splitlines()[-1])["run"]
+    finished = scenario("cartpole", *WORDS, "--json", cwd=tmp_path)
+    folder = tmp_path / json.loads(finished.stdout.splitlines()[-1])["run"]
     assert lines(killed) == lines(folder)
     assert len(lines(killed)) == 3
     assert (killed / "policy.npz").read_bytes() == (folder / "policy.npz").read_bytes()
@@ -57,7 +57,7 @@ def test_a_run_that_was_killed_goes_on_bit_for_bit(killed, tmp_path, scenario):
 
 def test_a_folder_without_a_run_or_of_another_scenario_is_refused(killed, tmp_path, scenario):
     for name, folder, message in (
-        ("cartpole", tmp_path, "no run is there"),
+        ("cartpole", tmp_path, "there is no run"),
         ("quadrotor", killed, "is a run of cartpole train, not of quadrotor train"),
     ):
         done = scenario(name, "train", "--resume", folder, cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""Functions with finite derivatives: those of mathematics where these are finite, and 0 at the arguments named."""
+"""Functions with finite derivatives: the mathematical ones where these are finite, and 0 at the given arguments."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import pytest
 
 from diffsim import safe
 
-# The function, its counterpart, arguments where both agree, and one where only ours has a finite derivative.
+# The function, its counterpart, arguments where both agree, and one where only the function has a finite derivative.
 CASES = {
     "sqrt": (safe.sqrt, jnp.sqrt, (2.3,), (0.0,)),
     "sqrt of a negative number": (safe.sqrt, jnp.sqrt, (0.1,), (-1.0,)),
@@ -39,7 +39,7 @@ def test_values_and_derivatives(f, exact, regular, singular):
 @pytest.mark.parametrize("f", [case[0] for case in CASES.values()], ids=CASES.keys())
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_a_failure_stays_visible(f, dtype):
-    """NaN gives NaN, in value and gradient, whatever other arguments are replaced by."""
+    """NaN gives NaN, in value and gradient, whatever the value at the replaced arguments."""
     args = [jnp.full((), jnp.nan, dtype)] * (1 if f in (safe.sqrt, CASES["log"][0]) else 2)
     value, slopes = jax.jit(jax.value_and_grad(f, tuple(range(len(args)))))(*args)
     assert value.dtype == dtype

@@ -1,4 +1,4 @@
-"""Failed solves in scenarios: an error in one line, or a number in the result."""
+"""Failed solves in scenarios: an error in one line, or a count in the result."""
 
 import errno
 import json
@@ -59,8 +59,8 @@ def test_measurements_are_written_whole_or_not_at_all(command, module_of, monkey
 def test_a_fit_that_ran_out_of_iterations_is_not_converged(count, converged, module_of):
     losses = np.where(np.arange(5) < count, 1.0, np.nan)
     posterior = SimpleNamespace(summary=lambda level: [], noise=0.1)
-    found = module_of("identify").summary(posterior, ds.train.History(losses, 0.0, 0.0))
-    assert found["converged"] is converged
+    result = module_of("identify").summary(posterior, ds.train.History(losses, 0.0, 0.0))
+    assert result["converged"] is converged
 
 
 def throws(ranges, status):
@@ -87,8 +87,8 @@ def test_failed_throws_at_fresh_targets_are_counted(command, module_of, monkeypa
     monkeypatch.setattr(trebuchet, "judge", lambda model, test: (misses, None))
     monkeypatch.setattr(trebuchet, "report_on", lambda *_: report.Report("page", ""))
     misses[:3] = np.nan
-    found = json.loads(command("trebuchet", "train", "--json")[1])
-    assert (found["failed_throws"], found["mean_miss"]) == (3, pytest.approx(0.01))
+    result = json.loads(command("trebuchet", "train", "--json")[1])
+    assert (result["failed_throws"], result["mean_miss"]) == (3, pytest.approx(0.01))
     misses[:] = np.nan
     code, _, complaint = command("trebuchet", "train")
     assert code == 1
@@ -101,10 +101,10 @@ def test_flights_without_a_touchdown_are_counted(module_of, monkeypatch):
     end = np.array([0.0, 0.0, 0.0, 0.0, -1.0, 0.0, 27_000.0])
     ends = jnp.stack([end, end, np.nan * end])
     monkeypatch.setattr(rocket, "judge", lambda policy, starts: (ends, status))
-    found = rocket.measured(None, jnp.asarray(np.tile(rocket.MIDDLE, (3, 1))))
-    assert (found["landings"], found["without_touchdown"], found["without_touchdown_from_above"]) == (1, 2, 2)
-    assert found["sink_m_s"] == 1.0
-    assert np.isfinite(found["fuel_over_least"])
+    result = rocket.measured(None, jnp.asarray(np.tile(rocket.MIDDLE, (3, 1))))
+    assert (result["landings"], result["without_touchdown"], result["without_touchdown_from_above"]) == (1, 2, 2)
+    assert result["sink_m_s"] == 1.0
+    assert np.isfinite(result["fuel_over_least"])
     monkeypatch.setattr(rocket, "judge", lambda policy, starts: (ends, status.at[0].set(ds.Status.STEP_LIMIT)))
     with pytest.raises(ds.RunError, match="no flight of 3 touched down"):
         rocket.measured(None, jnp.asarray(np.tile(rocket.MIDDLE, (3, 1))))
@@ -113,11 +113,11 @@ def test_flights_without_a_touchdown_are_counted(module_of, monkeypatch):
 def test_a_swing_that_is_not_solved_is_counted_and_no_success(module_of):
     swingup = module_of("swingup")
     starts = jnp.zeros((2, 4)).at[:, 2].set(jnp.array([0.0, 0.1]))
-    pushes = lambda seen: jnp.where(seen[2] > 0, jnp.nan, 0.0)
-    _, exact, apart, solved = swingup.judge(pushes, starts)
+    pushes = lambda state: jnp.where(state[2] > 0, jnp.nan, 0.0)
+    _, exact, difference, solved = swingup.judge(pushes, starts)
     np.testing.assert_array_equal(solved, [True, False])
     np.testing.assert_array_equal(exact, [True, False])
-    assert np.isnan(apart[1])
+    assert np.isnan(difference[1])
 
 
 def test_descents_that_diverge_are_an_error(command, module_of, monkeypatch):

@@ -1,4 +1,4 @@
-"""The loss of every scenario that trains by a gradient, in process: finite, and its gradient that of differences.
+"""The loss of every scenario that trains by a gradient, in process: finite, and its gradient agrees with differences.
 
 These are the fast twins of the trainings, which are marked slow.
 """
@@ -92,6 +92,6 @@ def _gradient_is_that_of_differences(loss, model, case):
     value, gradient, (far_back, back, ahead, far_ahead) = everything(x)
     assert np.isfinite(value)
     slope = (8 * (ahead - back) - (far_ahead - far_back)) / (12 * step)
-    # Ranges of the trebuchet are solved to 1e-6, which a difference over this step divides by it.
+    # Ranges of the trebuchet are accurate to 1e-6, an error that a difference divides by its step.
     tolerance = 1e-3 if case in (trebuchet, drag) else 1e-6
     np.testing.assert_allclose(jnp.vdot(gradient, direction), slope, rtol=tolerance, atol=tolerance * float(value))

@@ -1,6 +1,7 @@
-"""Every scenario in its short form, as a user runs it, and what it says to bad input."""
+"""Short runs of every scenario as a user starts them, and their messages for bad input."""
 
 import csv
+import html
 import json
 from pathlib import Path
 
@@ -11,11 +12,11 @@ DATA = Path(__file__).parent / "data"
 
 
 @pytest.mark.slow
-def test_short_training_writes_a_whole_run(tmp_path, scenario):
+def test_short_training_writes_a_complete_run(tmp_path, scenario):
     done = scenario("trebuchet", "train", "--targets", 64, "--steps", 12, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
-    # Twelve iterations on 64 targets bring it to some percent; untrained it misses by more than half.
+    # Twelve iterations on 64 targets give a miss of some percent; an untrained network misses by more than half.
     assert result["mean_miss"] < 0.1
     folder = tmp_path / result["run"]
     assert {"config.toml", "metrics.jsonl", "versions.json", "report.html", "figures"} <= {
@@ -30,19 +31,19 @@ def test_the_evidence_on_a_gradient_is_on_the_report_if_asked_for(tmp_path, scen
     done = scenario("trebuchet", "train", "--targets", 16, "--steps", 2, "--evidence", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     page = (tmp_path / json.loads(done.stdout.splitlines()[-1])["run"] / "report.html").read_text()
-    assert "The pipeline&#x27;s stages" in page or "The pipeline's stages" in page
+    assert "The pipeline's stages" in html.unescape(page)
     certificate = page.rpartition("Certificate: the loss")[2]
     assert certificate.count("agrees") == 6  # a weight and a bias of three layers
     assert not any(word in certificate for word in ("disagrees", "inconclusive", "zero?", "non-finite"))
 
 
 def _resumes(folder, result, place, scenario):
-    """A run that broke off after its training, which is kept, goes on without it."""
+    """A run that was interrupted after its training, which is saved, resumes without training again."""
     metrics = (folder / "metrics.jsonl").read_bytes()
     (folder / "report.html").unlink()
     done = scenario("trebuchet", "train", "--resume", folder, "--json", cwd=place)
     assert done.returncode == 0, done.stderr
-    # The seconds that the training took are the same too.
+    # The seconds of training are the same too.
     assert json.loads(done.stdout.splitlines()[-1]) | {"run": result["run"]} == result
     assert (folder / "metrics.jsonl").read_bytes() == metrics
     assert (folder / "report.html").exists()
@@ -53,12 +54,12 @@ def test_sweep_with_gradients_agrees_with_the_reference_table(tmp_path, scenario
     out = tmp_path / "out.csv"
     done = scenario("trebuchet", "sweep", DATA / "gradients.csv", out, "--gradients", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    for expected, found in zip(_rows(DATA / "gradients.csv"), _rows(out), strict=True):
-        assert found["status"] == "taut"
-        np.testing.assert_allclose(float(found["range"]), float(expected["range"]), rtol=1e-8)
+    for expected, row in zip(_rows(DATA / "gradients.csv"), _rows(out), strict=True):
+        assert row["status"] == "taut"
+        np.testing.assert_allclose(float(row["range"]), float(expected["range"]), rtol=1e-8)
         for column in ("angle_deg", "m_weight", "wind", "l_sling", "l_short", "l_long"):
-            value, true = float(found[f"d_{column}"]), float(expected[f"d_{column}"])
-            # Scaled by range over parameter where the derivative is near zero, as the table's errors are.
+            value, true = float(row[f"d_{column}"]), float(expected[f"d_{column}"])
+            # Scaled by range over parameter where the derivative is near zero, like the table's errors.
             scale = max(abs(true), 1e-3 * abs(float(expected["range"])) / (abs(float(expected[column])) or 1.0))
             assert abs(value - true) <= 1e-6 * scale, column
 

@@ -1,4 +1,4 @@
-"""The assertion that users put into their own tests."""
+"""The assertion for users' own tests."""
 
 import jax
 import jax.numpy as jnp

@@ -1,1 +1,1 @@
-"""What exists because of how JAX and XLA work: primitives and their rules."""
+"""Workarounds for JAX and XLA: primitives and their rules."""

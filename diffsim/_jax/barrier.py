@@ -1,4 +1,8 @@
-"""A barrier to fusion that holds over a batch too, where XLA's CPU backend drops an `optimization_barrier`."""
+"""A barrier to fusion that also works under `vmap`.
+
+XLA's CPU backend drops a `jax.lax.optimization_barrier` over a batch (in jax 0.10 always). There the barrier is a call
+that the backend is told not to inline.
+"""
 
 import jax
 from jax import lax
@@ -10,21 +14,21 @@ from .new_primitive import new_primitive
 
 
 def barrier(*arrays: Array) -> list[Array]:
-    """The same arrays, computed once: what is done with them is not fused with what they are made from.
+    """Returns the same arrays, computed once: operations on them are not fused with the operations that produce them.
 
-    The backend otherwise fuses one operation into every one that uses its result, and computes it as many times. Every
-    mode of differentiation and `vmap` go through; derivatives are kept so too.
+    The backend otherwise fuses an operation into each operation that uses its result, and computes it once for each.
+    All modes of differentiation and `vmap` are supported; there is a barrier for the derivatives too.
     """
     return _barrier.bind(*arrays, many=False)
 
 
 def _moving(tangents, many):
-    """Tangents or cotangents, with a barrier behind those that are not zero."""
+    """Tangents or cotangents, those that are not symbolic zeros behind a barrier."""
     moving = [i for i, t in enumerate(tangents) if type(t) is not ad.Zero]
-    found = list(tangents)
+    result = list(tangents)
     for i, t in zip(moving, _barrier.bind(*(tangents[i] for i in moving), many=many) if moving else (), strict=True):
-        found[i] = t
-    return found
+        result[i] = t
+    return result
 
 
 def _jvp(primals, tangents, many):

@@ -1,4 +1,8 @@
-"""One number for all members of a batch, so that what depends on it is done once."""
+"""One number for all members of a batch, for the conditions of loops.
+
+Under `vmap` the condition of a `while_loop` becomes a batch, and JAX selects between the old and the new state of every
+member at every step, which copies the state. A condition that has no batch axis avoids that.
+"""
 
 import equinox.internal as eqxi
 import jax
@@ -10,9 +14,9 @@ from .._types import Flag
 
 @jax.custom_batching.custom_vmap
 def largest_of_batch(x: Int[Array, ""]) -> Int[Array, ""]:
-    """`x`; under `vmap` the largest of the batch, the same for each member, so that a loop over it is one loop.
+    """Returns `x`; under `vmap` the largest of the batch, for every member, so that all members share one loop.
 
-    Of a batch without members the least integer there is. `equinox.internal.unvmap_max` raises there.
+    For a batch without members it is the least integer; `equinox.internal.unvmap_max` raises an error there.
     """
     return x
 
@@ -23,5 +27,5 @@ def _over(size, batched, x):
 
 
 def any_of_batch(x: Flag) -> Flag:
-    """`x`; under `vmap` whether it is true for any member, the same for each."""
+    """Returns `x`; under `vmap` whether it is true for any member, the same for all."""
     return eqxi.unvmap_any(x)

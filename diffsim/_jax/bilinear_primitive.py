@@ -1,4 +1,7 @@
-"""Bilinear functions of two arrays as primitives with given adjoints, for batches of either or both."""
+"""Bilinear functions of two arrays as primitives with given adjoints, for batches of either array or both.
+
+JAX has no public way to replace the transpose of a function and keep its forward mode: `jax.custom_vjp` excludes `jvp`.
+"""
 
 from functools import partial
 
@@ -18,7 +21,7 @@ def _batched(function, second: int, first, other):
 
 
 def _batch_rule(primitive, second: int, args, dims):
-    """One more axis of a vmap in front, merged with the batch axis if there is one already."""
+    """Moves a batch axis to the front, and merges it with an existing batch axis."""
     size = next(x.shape[d] for x, d in zip(args, dims, strict=True) if d is not None)
     args = [x if d is None else jnp.moveaxis(x, d, 0) for x, d in zip(args, dims, strict=True)]
     inner = [x.ndim - rank - (d is not None) for x, rank, d in zip(args, (3, second), dims, strict=True)]
@@ -43,12 +46,12 @@ def bilinear(name: str, function, second: int, shape, to_first, to_second) -> Pr
     """Returns the primitive of `function(first, other)`, linear in each of its arguments.
 
     Args:
-        name: of the primitive.
-        function: of an array of rank 3 and one of rank `second`.
-        second: the rank of the other array.
-        shape: `shape(first, other)`, the shape of the result by those of the arguments.
-        to_first: `to_first(cotangent, first, other)`, the cotangent of the first, which may bind such primitives.
-        to_second: the same for the other.
+        name: The name of the primitive.
+        function: A function of an array of rank 3 and one of rank `second`.
+        second: The rank of the second array.
+        shape: `shape(first, other)`, the shape of the result from those of the arguments.
+        to_first: `to_first(cotangent, first, other)`, the cotangent of the first argument; it may bind primitives.
+        to_second: The same for the second argument.
     """
     batched = partial(_batched, function, second)
 

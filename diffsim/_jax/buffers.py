@@ -1,7 +1,7 @@
-"""Arrays that a compiled program computes once, and arrays for its loops to write into.
+"""Arrays that a compiled program computes once, and output buffers of its loops.
 
-XLA's CPU backend fuses an operation into each of its uses and computes it as many times; it sets memory aside for the
-whole run of what depends on no argument.
+XLA's CPU backend fuses an operation into each of its uses and computes it once for each. It computes what depends on no
+argument at the start of the program, so that such buffers occupy memory throughout.
 """
 
 from typing import Any
@@ -13,25 +13,26 @@ from .barrier import barrier
 
 
 def materialize(x: Any) -> Array:
-    """Returns the same array, computed once and stored: a fusion would compute it again for every use."""
+    """Returns the same array, computed once and stored instead of being fused into each of its uses."""
     return barrier(x)[0]
 
 
 def output_buffer(like: Float[Array, "..."], shape: tuple[int, ...] | None = None) -> Float[Array, "..."]:
-    """Returns an array of this shape, by default that of `like`, for a loop to write over all of it.
+    """Returns an output buffer of this shape, by default that of `like`, which a loop must overwrite completely.
 
-    It depends on one element of `like`. Zeros would depend on nothing, and a compiled program begins with what depends
-    on nothing: the buffers of all loops would exist at once. The element is from the middle, since one at the edge may
-    be a constant.
+    The buffer depends on one element of `like`. Plain zeros would depend on no argument, and a program computes such
+    values at its start: the buffers of all loops would exist at the same time. The element is in the middle, since one
+    at the edge may be a constant.
     """
     middle = tuple(size // 2 for size in like.shape)
     return jnp.broadcast_to(0.0 * like[middle], like.shape if shape is None else shape)
 
 
 def zero_pad(x: Float[Array, "..."], before: int, after: int, axis: int) -> Float[Array, "..."]:
-    """Returns the array with that many zeros before and after it along an axis, as a copy of whole rows.
+    """Returns the array with `before` and `after` zeros along an axis, by copying rows.
 
-    Fused into what follows, `jnp.pad` would compare the place of every element with the edges.
+    `jnp.pad` would be fused into the next operation, which would then compare the index of every element with the
+    edges.
     """
     if before == after == 0:
         return x

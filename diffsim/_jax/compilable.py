@@ -1,4 +1,4 @@
-"""Functions as traced programs: their size, and whether XLA's CPU backend can compile them whole."""
+"""The primitive operations of a function, and whether XLA's CPU backend can compile it whole (`compile_whole`)."""
 
 from collections.abc import Callable, Iterator
 
@@ -6,8 +6,8 @@ import equinox as eqx
 import jax
 import jax.extend as jex
 
-# Arithmetic and rearrangements that stay so under differentiation. Looking up by an index that is computed does not:
-# its transpose scatters, which the backend refuses in a program compiled whole.
+# Arithmetic and rearrangements whose derivatives are also in this list. A lookup by a computed index is not: its
+# transpose is a scatter, which the backend does not support in a program compiled whole.
 _PLAIN = """
 abs acos acosh add add_any and asin asinh atan atan2 atanh barrier broadcast_in_dim cbrt ceil clamp closed_call
 concatenate cond convert_element_type copy copy_p core_call cos cosh cumsum custom_jvp_call custom_rule_call
@@ -20,7 +20,7 @@ transpose unstack unvmap_any unvmap_max while write_row xor
 
 
 def operations(function: Callable, *args) -> list[str]:
-    """The names of the primitive operations of `function(*args)`, those inside its loops and calls included."""
+    """Returns the names of the primitive operations of `function(*args)`, including those in its loops and calls."""
     program, _, _ = eqx.filter_make_jaxpr(function)(*args)
     return list(_names(program.jaxpr))
 
@@ -35,5 +35,5 @@ def _names(program) -> Iterator[str]:
 
 
 def is_plain(names: list[str]) -> bool:
-    """Whether operations, and their derivatives, can be compiled whole."""
+    """Whether operations with these names, and their derivatives, can be compiled whole."""
     return set(names) <= set(_PLAIN.split())

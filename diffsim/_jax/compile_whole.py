@@ -1,4 +1,8 @@
-"""Small programs compiled as one native function on CPU, instead of one small call for each operation."""
+"""Small programs compiled as one native function on CPU.
+
+XLA's CPU backend dispatches the operations of a loop one by one, which for small states costs several times as much as
+the arithmetic. The attribute `xla_cpu_small_call` of a call asks it to compile the call as one function instead.
+"""
 
 import functools
 from collections.abc import Callable
@@ -13,17 +17,20 @@ from jax.experimental.xla_metadata import set_xla_metadata
 from .._trees import is_key
 from .compilable import is_plain, operations
 
-_BATCH = 4 * 2**20  # bytes of the states of a batch up to which one core alone is faster
-# Over a batch the backend may hand these to a library, which it cannot from within a program compiled whole.
+_BATCH = 4 * 2**20  # bytes of the states of a batch, up to which a single core is faster
+# Over a batch the backend may call a library for these operations, but not in a program compiled whole.
 _COLLECTIVE = {"dot_general", "cumsum", "reduce_sum", "reduce_prod", "reduce_max", "reduce_min"}
 
 
 def compile_whole(function: Callable) -> Callable:
-    """`function` of arrays, compiled by XLA's CPU backend into one native function.
+    """Returns `function`, compiled by XLA's CPU backend as one native function.
 
-    The backend otherwise dispatches every operation in a loop over larger buffers by itself, which for a single
-    small trajectory costs several times the arithmetic. Other backends ignore the request, and so does JAX's
-    tracing: values and derivatives are the same. Good for small states; large arrays lose the use of more cores.
+    Otherwise the backend dispatches every operation of a loop by itself, which for a single small trajectory costs
+    several times as much as the arithmetic. Values and derivatives are the same, and other backends ignore the request.
+    It pays for small states; operations on large arrays can then use only one core.
+
+    Args:
+        function: A function of arrays.
     """
 
     @jax.jit
@@ -31,26 +38,28 @@ def compile_whole(function: Callable) -> Callable:
         # Only the call is marked, not the calls within it.
         with set_xla_metadata(xla_cpu_small_call=None, inlineable=None):
             result = _using(args, function(*args))
-            # A number that depends on every real array of the result, as do its derivatives.
+            # This number depends on every real array of the result, and so do its derivatives.
             return result, _sum_of_firsts([x for x in jax.tree.leaves(result) if eqx.is_inexact_array(x) and x.size])
 
     @jax.jit
     @functools.wraps(function)
     def wrapped(*args):
-        # Behind a barrier no argument is a constant, which the compiler would draw into the function.
+        # Behind a barrier no argument is a constant, which the compiler would move into the function.
         args = lax.optimization_barrier(args)
         with set_xla_metadata(xla_cpu_small_call="true", inlineable="false"):
             result, number = inner(*args)
-        # Of a single large result the backend of jaxlib 0.10 shares out the work, which a whole program cannot.
+        # jaxlib 0.10 divides the work on a single large result among threads, which a program compiled whole cannot do.
         return lax.optimization_barrier((result, number))[0]
 
     return wrapped
 
 
 def compile_small(function: Callable, size: int) -> Callable:
-    """`function` of arrays compiled whole; under `vmap` only if all its members together are small and plain.
+    """Returns `function` compiled whole; under `vmap` only if the batch is small and its operations allow it.
 
-    Its loops are over so many bytes (`size`); what else it is given, such as a record of states, does not count.
+    Args:
+        function: A function of arrays.
+        size: The size in bytes of the state of its loops. Other arguments, such as recorded states, do not count.
     """
     call = jax.custom_batching.custom_vmap(compile_whole(function))
     alone = jax.custom_jvp(call)
@@ -76,9 +85,9 @@ def compile_small(function: Callable, size: int) -> Callable:
 
 
 def _rates(function: Callable, size: int, primals, tangents) -> list:
-    """The tangents of the real arrays of `function(*primals)`, by a program of their own.
+    """The tangents of the real arrays of `function(*primals)`, by a separate program.
 
-    The derivative of a call that is marked may have arguments that are of no use to it, which ends the process.
+    The derivative of a call that is compiled whole may have unused arguments, for which the backend ends the process.
     """
     leaves, tree = jax.tree.flatten(primals)
     real = [i for i, x in enumerate(leaves) if eqx.is_inexact_array(x)]
@@ -96,24 +105,24 @@ def _rates(function: Callable, size: int, primals, tangents) -> list:
 
 
 def _using(args, result):
-    """The result, in a way that makes every argument matter to every part of it.
+    """The result, changed such that every part of it depends on every argument.
 
-    XLA's CPU backend aborts the process where a program compiled whole has an argument that turns out to be unused,
-    for which it suffices that a loop carries a number, or the caller is given a result, that nobody needs.
+    XLA's CPU backend ends the process if a program compiled whole has an argument that turns out to be unused. That
+    happens as soon as a loop carries a number, or a call returns a result, that nothing uses.
     """
     numbers = [x for x in jax.tree.leaves(args) if eqx.is_array(x) and x.size and not is_key(x)]
     if not numbers:
         return result
     total = _sum_of_firsts(numbers)
-    # No number is both, which the compiler does not work out.
+    # No number satisfies both, but the compiler does not detect that.
     never = (total != total) & (total == 0)
 
     def tie(x):
         if not eqx.is_array(x) or is_key(x) or not x.size:
             return x
-        # One number of it is enough, and spares a copy.
+        # One element is enough, and avoids a copy.
         first = _first(x)
-        # The other number always differs: of two equal constants the compiler takes one, and forgets the arguments.
+        # The other number always differs: for two equal constants the compiler would drop the selection.
         other = (first == 0).astype(first.dtype)
         return lax.dynamic_update_slice(x, jnp.where(never, other, first), (0,) * x.ndim)
 
@@ -121,7 +130,7 @@ def _using(args, result):
 
 
 def _first(x):
-    """The first number of an array, in an array of as many dimensions."""
+    """The first element of an array, as an array of the same number of dimensions."""
     return lax.slice(x, (0,) * x.ndim, (1,) * x.ndim)
 
 

@@ -1,7 +1,7 @@
 """Functions of parameters and a picture with an adjoint written by hand.
 
-`jax.custom_vjp` would exclude forward mode; here only the transposition is replaced, so that `jvp`, `linearize`, `vmap`
-and second derivatives work as they do without it.
+`jax.custom_vjp` would exclude forward mode. Here only the transposition of the derivative is replaced, so that `jvp`,
+`linearize`, `vmap` and second derivatives work as they do without it.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ Adjoint = Callable[[Array, Array, Array], tuple[Array, Array]]
 
 
 def with_adjoint(function: Function, adjoint: Adjoint, check: Callable[[Array], None] | None = None) -> Function:
-    """Returns the function with this adjoint in reverse mode, which stores nothing but the arguments.
+    """Returns the function with this adjoint in reverse mode, which stores only the arguments.
 
     Args:
         function: `function(parameters, picture)` of two arrays, traceable.
@@ -36,7 +36,7 @@ def with_adjoint(function: Function, adjoint: Adjoint, check: Callable[[Array], 
     primitive = new_primitive(
         f"push_{function.__name__}",
         lambda *args, like: push(*args),
-        jvp=lambda primals, tangents, like: jax.jvp(push, primals, _solid(primals, tangents)),
+        jvp=lambda primals, tangents, like: jax.jvp(push, primals, _instantiated(primals, tangents)),
         transpose=partial(_transpose, adjoint),
         batch=lambda args, axes, like: (jax.vmap(push, axes)(*args), 0),
         abstract=lambda *args, like: like,
@@ -53,14 +53,14 @@ def with_adjoint(function: Function, adjoint: Adjoint, check: Callable[[Array], 
     @called.defjvp
     def _(primals, tangents):
         value = called(*primals)
-        # The shape by tracing the function again would take as long as all the rest.
+        # The shape is passed on, since tracing the function again for it would double the time.
         return value, primitive.bind(*primals, *tangents, like=ShapedArray(value.shape, value.dtype))
 
     return called
 
 
-def _solid(primals, tangents):
-    """The tangents, with symbolic zeros as arrays."""
+def _instantiated(primals, tangents):
+    """The tangents, with symbolic zeros replaced by arrays."""
     return tuple(jnp.zeros_like(x) if type(t) is ad.Zero else t for x, t in zip(primals, tangents, strict=True))
 
 

@@ -1,8 +1,8 @@
-"""Functions with a derivative of their own that they keep inside loops, too.
+"""Functions with a derivative rule that also applies inside loops.
 
-Reverse mode divides the body of a `lax.scan` or `lax.map` into what is known and what is linear. Where the known part
-is differentiated again, as in a Hessian, jax 0.10 forgets the rules of `jax.custom_jvp` and differentiates the function
-itself, which gives a wrong second derivative. A primitive keeps its rule.
+Reverse mode divides the body of a `lax.scan` or `lax.map` into a known and a linear part. If the known part is
+differentiated again, as in a Hessian, jax 0.10 drops the rules of `jax.custom_jvp` and differentiates the function
+itself, which gives a wrong second derivative. The rule of a primitive is not dropped.
 """
 
 from collections.abc import Callable
@@ -19,10 +19,13 @@ from .new_primitive import new_primitive
 
 
 class custom_jvp:  # named and used as `jax.custom_jvp`
-    """`function` of trees of arrays, with the rule given to `defjvp`.
+    """A function of trees of arrays, with the derivative rule given to `defjvp`.
 
-    The rule is that of `jax.custom_jvp` with `symbolic_zeros=True`: `rule(primals, tangents)` gives value and tangent,
-    where a tangent that is zero by its kind is a `SymbolicZero`. Neither function closes over arrays being traced.
+    The rule is that of `jax.custom_jvp` with `symbolic_zeros=True`: `rule(primals, tangents)` returns value and
+    tangent, and a tangent that is always zero is a `SymbolicZero`. Neither function may close over traced arrays.
+
+    Args:
+        function: The function.
     """
 
     def __init__(self, function: Callable):
@@ -30,7 +33,7 @@ class custom_jvp:  # named and used as `jax.custom_jvp`
         self.rule: Callable | None = None
 
     def defjvp(self, rule: Callable) -> Callable:
-        """Sets the rule; serves as a decorator."""
+        """Sets the rule; can be used as a decorator."""
         self.rule = rule
         return rule
 

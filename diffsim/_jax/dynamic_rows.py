@@ -1,6 +1,6 @@
-"""Reading and writing rows of a table, which `vmap` leaves a slice where all members share the place.
+"""Reading and writing rows of an array, which remain slices under `vmap` if all members share the index.
 
-JAX's own slices become gathers and scatters under `vmap`, which cost more and cannot be compiled whole.
+JAX's dynamic slices become gathers and scatters under `vmap`, which are slower and cannot be compiled whole.
 """
 
 import functools
@@ -16,16 +16,16 @@ from .new_primitive import new_primitive
 
 
 def row(rows: Array, place: Count) -> Array:
-    """One row. Forward mode and `vmap` go through it, reverse mode does not."""
+    """Returns one row. Forward mode and `vmap` are supported, reverse mode is not."""
     return _row.bind(rows, place, axis=0)
 
 
 def put(rows: Array, place: Count, value: Array) -> Array:
-    """The rows with `value` at one place. Forward mode and `vmap` go through it, reverse mode does not."""
+    """Returns the rows with one replaced by `value`. Forward mode and `vmap` are supported, reverse mode is not."""
     return _put.bind(rows, place, jnp.asarray(value, rows.dtype), axis=0)
 
 
-# Not lax.dynamic_index_in_dim and its like, which are calls of their own.
+# lax.dynamic_index_in_dim and similar functions would be separate calls.
 def _get(rows, place, *, axis):
     sizes = [1 if i == axis else size for i, size in enumerate(rows.shape)]
     return lax.squeeze(lax.dynamic_slice(rows, _corner(rows, place, axis), sizes), [axis])

@@ -1,4 +1,4 @@
-"""All operations of a program, those inside its loops and calls included; casts among them."""
+"""All operations of a program, including those in its loops and calls; and which of them lose digits."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -20,7 +20,7 @@ def all_equations(jaxpr: core.Jaxpr) -> Iterator[core.JaxprEqn]:
 def _inside(params: dict[str, Any]) -> Iterator[core.Jaxpr]:
     """Yields the programs among an operation's parameters.
 
-    Those of `lax.custom_root` are in a named tuple, or, from jax 0.12 on, attributes of an object that stands for it.
+    Those of `lax.custom_root` are in a named tuple, or from jax 0.12 on attributes of the object `_prim`.
     """
     for value in (*params.values(), *getattr(params.get("_prim"), "__dict__", {}).values()):
         for part in value if isinstance(value, tuple | list) else (value,):
@@ -30,7 +30,7 @@ def _inside(params: dict[str, Any]) -> Iterator[core.Jaxpr]:
 
 
 def casts_coarser(equation: core.JaxprEqn) -> bool:
-    """Whether an operation casts a number that varies to a coarser floating-point format."""
+    """Whether an operation casts a number, not a constant, to a floating-point format with fewer digits."""
     if equation.primitive.name != "convert_element_type" or isinstance(equation.invars[0], core.Literal):
         return False
     atoms: list[Any] = [*equation.invars, *equation.outvars]
@@ -42,5 +42,5 @@ def casts_coarser(equation: core.JaxprEqn) -> bool:
 
 
 def casts_coarser_inside(operation: Operation) -> bool:
-    """Whether anything inside an operation casts to a coarser format."""
+    """Whether an operation inside this one casts to a floating-point format with fewer digits."""
     return any(casts_coarser(equation) for jaxpr in _inside(operation.params) for equation in all_equations(jaxpr))

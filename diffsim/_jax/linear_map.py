@@ -1,4 +1,8 @@
-"""A linear map given together with its transpose, for loops that JAX cannot transpose by itself."""
+"""Linear maps that are given together with their transposes.
+
+JAX cannot transpose a loop whose number of steps is unknown, such as the replay of a solve. A primitive can be given
+its transpose.
+"""
 
 import functools
 from collections.abc import Callable
@@ -12,13 +16,20 @@ from .new_primitive import new_primitive
 
 
 def linear_map(forward: Callable, backward: Callable, residuals: list, inputs: list, *, plain: bool = False) -> list:
-    """`forward(residuals, inputs)`, linear in `inputs`, with `backward(residuals, cotangents)` as its transpose.
+    """Returns `forward(residuals, inputs)`, with `backward(residuals, cotangents)` as its transpose.
 
-    All four are lists of arrays; neither function may close over arrays that are being traced. Reverse mode, `vmap`
-    and forward mode over either of the two work; so `jax.hessian` does. Reverse mode over a derivative raises
-    InputError, unless both functions are `plain`: made of operations that JAX can transpose.
+    Reverse mode, `vmap`, and forward mode over both are supported, and therefore `jax.hessian`.
+
+    Args:
+        forward: A function of two lists of arrays, linear in the second, that returns a list of arrays. It may not
+            close over traced arrays.
+        backward: The transpose: a function of the residuals and the cotangents of the results that returns the
+            cotangents of the inputs. It may not close over traced arrays.
+        residuals: The arrays on which the map depends.
+        inputs: The arrays to which it is applied.
+        plain: Whether JAX can transpose both functions. Otherwise reverse mode over a derivative raises InputError.
     """
-    # Compiled functions are traced once, however often JAX goes through a map to batch, differentiate and lower it.
+    # Compiled functions are traced once, however often JAX batches, differentiates and lowers the map.
     forward, backward = jax.jit(forward), jax.jit(backward)
     return _linear.bind(*residuals, *inputs, forward=forward, backward=backward, count=len(residuals), plain=plain)
 
@@ -37,7 +48,7 @@ def _jvp(primals, tangents, **rule):
 
 
 def _of_residuals(primals, tangents, **rule) -> list:
-    """The tangents where residuals move too: again a linear map, of their tangents, but one without a transpose."""
+    """The tangents if residuals have tangents too: a linear map of all tangents, but one without a transpose."""
     moving = [i for i, t in enumerate(tangents) if type(t) is not ad.Zero]
 
     def forward(primals, directions):
@@ -56,13 +67,13 @@ def _refused(residuals, cotangents):
 
 
 def jvp_of_moving(function: Callable, primals, tangents):
-    """Value and tangent of `function(*primals)`, without work for tangents that are zero by their kind."""
+    """Returns value and tangent of `function(*primals)`, without work for symbolic zeros among the tangents."""
     moving = [i for i, t in enumerate(tangents) if type(t) is not ad.Zero]
     return _along(function, primals, moving, [tangents[i] for i in moving])
 
 
 def _along(function: Callable, primals, moving: list[int], directions):
-    """Value and tangent of `function(*primals)` as the `moving` ones of its arguments go along `directions`."""
+    """Value and tangent of `function(*primals)` along `directions` of its arguments number `moving`."""
 
     def along(*moved):
         args = list(primals)
@@ -80,17 +91,17 @@ def _transpose(cotangents, *args, forward, backward, count, plain):
 
 
 def _batch(args, axes, *, forward, backward, count, plain):
-    held, moved = list(axes[:count]), list(axes[count:])
+    residual_axes, input_axes = list(axes[:count]), list(axes[count:])
 
     def each_forward(residuals, inputs):
-        return jax.vmap(forward, in_axes=(held, moved))(residuals, inputs)
+        return jax.vmap(forward, in_axes=(residual_axes, input_axes))(residuals, inputs)
 
     def each_backward(residuals, cotangents):
-        results = jax.vmap(backward, in_axes=(held, 0))(residuals, cotangents)
-        # An input that all members share collects the cotangents of all.
+        results = jax.vmap(backward, in_axes=(residual_axes, 0))(residuals, cotangents)
+        # The cotangent of an input without a batch axis is the sum over the members.
         return [
             jnp.sum(x, axis=0) if axis is None else jnp.moveaxis(x, 0, axis)
-            for x, axis in zip(results, moved, strict=True)
+            for x, axis in zip(results, input_axes, strict=True)
         ]
 
     out = linear_map(each_forward, each_backward, list(args[:count]), list(args[count:]), plain=plain)

@@ -1,6 +1,6 @@
 """Two linear maps of one array that are each other's transpose, as primitives.
 
-JAX transposes a linear map operation by operation; of a pair, each is transposed by calling the other.
+JAX transposes a linear map operation by operation. Each map of such a pair is transposed by calling the other.
 """
 
 import inspect
@@ -21,14 +21,14 @@ Shape = Callable[..., tuple[int, ...]]
 
 
 def linear_pair(forward: Map, forward_shape: Shape, transpose: Map, transpose_shape: Shape) -> tuple[Map, Map]:
-    """Returns both maps, each with the other as its transpose, so that no mode of differentiation looks inside.
+    """Returns both maps, each with the other as its transpose; JAX does not differentiate their operations.
 
     Args:
         forward: `forward(array, **options)`, linear in the array, for any number of leading axes: those of `jax.vmap`.
             Its keyword-only arguments are the options, hashable and the same for both maps.
-        forward_shape: `forward_shape(shape, **options)`, the shape of the result by the shape of the array.
-        transpose: the transpose of `forward`, with the same options.
-        transpose_shape: the same for `transpose`.
+        forward_shape: `forward_shape(shape, **options)`, the shape of the result from that of the array.
+        transpose: The transpose of `forward`, with the same options.
+        transpose_shape: The same as `forward_shape` for `transpose`.
     """
     first, second = _primitive(forward, forward_shape), _primitive(transpose, transpose_shape)
     ad.deflinear2(first, lambda cotangent, array, **options: [second.bind(cotangent, **options)])

@@ -1,4 +1,4 @@
-"""Operations of our own: registers with JAX a function that it must not look into."""
+"""New primitive operations: functions that JAX differentiates and batches by given rules only."""
 
 import functools
 from collections.abc import Callable
@@ -23,15 +23,15 @@ def new_primitive(
     """Returns the primitive of a function of arrays and static keyword arguments.
 
     Args:
-        name: as programs show it.
-        function: what is compiled.
-        batch: `batch(arguments, axes, **static)` gives the batched result and its axes.
-        jvp: `jvp(primals, tangents, **static)` gives value and tangent; None where `ad.deflinear2` or `ad.defbilinear`
-            gives the rules.
-        transpose: `transpose(cotangents, *arguments, **static)`, of a linear function.
-        abstract: shapes and types of the result, from those of the arguments; by default found by tracing.
-        eager: what runs outside `jit`; by default `function`, operation by operation.
-        multiple_results: whether the function returns a list.
+        name: The name in traced programs.
+        function: The function that is compiled.
+        batch: `batch(arguments, axes, **static)` returns the batched result and its axes.
+        jvp: `jvp(primals, tangents, **static)` returns value and tangent; None if `ad.deflinear2` or `ad.defbilinear`
+            defines the rules.
+        transpose: `transpose(cotangents, *arguments, **static)`, for a linear function.
+        abstract: Returns shapes and types of the result from those of the arguments; by default `function` is traced.
+        eager: The function that runs outside `jit`; by default `function`, operation by operation.
+        multiple_results: Whether the function returns a list.
     """
     primitive = Primitive(name)
     primitive.multiple_results = multiple_results
@@ -50,7 +50,7 @@ def shapes_of(function: Callable) -> Callable:
     """Returns the abstract evaluation of a primitive that computes `function`."""
 
     def shapes(*args, **static):
-        # With their sharding and the axes over which they vary, by which arrays inside `jax.shard_map` differ.
+        # Inside `jax.shard_map` the type of an array also has its sharding and the mesh axes over which it varies.
         placing = lambda a: (
             {"sharding": a.sharding} | ({"manual_axis_type": a.manual_axis_type} if a.manual_axis_type else {})
         )

@@ -1,4 +1,8 @@
-"""A traced program as one operation, which partial evaluation takes or leaves as a whole."""
+"""A traced program as one operation, which partial evaluation does not divide.
+
+Linearisation goes through every operation inside a call, through nested loops, even where all inputs of the call are
+known. A primitive is a single operation for it.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,7 +18,7 @@ from .new_primitive import new_primitive
 
 
 class Program(NamedTuple):
-    """A function of arrays, traced: a program of what it closes over, and then of the leaves of its arguments."""
+    """A traced function of arrays, as a program of the arrays it closes over and the leaves of its arguments."""
 
     program: jex.core.ClosedJaxpr
     closed: list[Array]
@@ -22,10 +26,10 @@ class Program(NamedTuple):
 
     @classmethod
     def of(cls, function: Callable, *args: PyTree[Array]) -> "Program":
-        """`function` of arguments like these, without operations that its results do not need."""
+        """Returns the program of `function(*args)`, without operations that its results do not need."""
         leaves, tree = jax.tree.flatten(args)
         flat = lambda *leaves: function(*jax.tree.unflatten(tree, leaves))
-        # The mark of a program compiled whole is not for the calls within it.
+        # The attribute of a program compiled whole must not apply to the calls within it.
         with set_xla_metadata(xla_cpu_small_call=None, inlineable=None):
             traced, like = jax.make_jaxpr(flat, return_shape=True)(*leaves)
         bare = traced.jaxpr
@@ -34,16 +38,16 @@ class Program(NamedTuple):
         return cls(jex.core.ClosedJaxpr(needed, ()), traced.consts, jax.tree.structure(like))
 
     def bind(self, *leaves: Array) -> PyTree[Array]:
-        """The results, of leaves that begin with those closed over, as one operation.
+        """Returns the results as one operation.
 
-        JAX's linearisation goes through every operation of a call, loop in loop, even though all that it depends on is
-        known, and through this as one.
+        Args:
+            *leaves: The arrays that the function closes over, then the leaves of its arguments.
         """
         return jax.tree.unflatten(self.results, _undivided.bind(*leaves, program=self.program))
 
 
 def undivided(function: Callable, *args: PyTree[Array]) -> PyTree[Array]:
-    """`function(*args)` as one operation."""
+    """Returns `function(*args)`, computed as one operation."""
     program = Program.of(function, *args)
     return program.bind(*program.closed, *jax.tree.leaves(args))
 
@@ -65,9 +69,9 @@ _undivided = new_primitive(
     abstract=lambda *_, program: program.out_avals,
     multiple_results=True,
 )
-# Some of jax 0.12's operations, such as a search in a sorted array, are replaced by others before they are lowered.
+# jax 0.12 replaces some operations, such as a search in a sorted array, before lowering.
 _undivided.to_lojax = _call
-# As a call: to lower the function would be to trace it once more.
+# Lowered as a call, which does not trace the function again.
 mlir.register_lowering(
     _undivided,
     lambda context, *args, program: mlir.core_call_lowering(context, *args, name="undivided", call_jaxpr=program),

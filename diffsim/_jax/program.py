@@ -1,4 +1,4 @@
-"""A function as a list of its operations, each of which can be called and differentiated by itself."""
+"""A function as a list of its operations, each of which can be called and differentiated separately."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
@@ -17,17 +17,26 @@ Fold = bool | Collection[str]
 Slot = int
 
 CALLS = ("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat2")
-"""Operations that only call others, so that opening them changes neither values nor derivatives."""
+"""Operations that only call others: inlining them changes neither values nor derivatives."""
 
 COMMUTE = ("add", "mul", "max", "min", "add_any", "and", "or")
 
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation: its name, its kind (jax's primitive), what it reads and writes (slots, and the outputs' ranks).
+    """One operation of a program.
 
-    `scope` is the path of `jax.named_scope`s and called functions around it, `source` the line as file:line; `solver`
-    says that a solver wrote the operation, on behalf of that line.
+    Attributes:
+        name: Its name, or that of the function it calls.
+        kind: The name of its primitive.
+        call: The operation as a function of its operands.
+        operands: The slots it reads.
+        outputs: The slots it writes.
+        ranks: The ranks of its outputs.
+        params: The parameters of the primitive.
+        scope: The path of the `jax.named_scope`s and called functions around it.
+        source: The line of the caller's code as file:line.
+        solver: Whether a solver added the operation, called from that line.
     """
 
     name: str
@@ -43,7 +52,7 @@ class Operation:
 
 
 class Stuck(Exception):
-    """An operation that cannot be run, or differentiated, by itself; the text says which, and why."""
+    """An operation that cannot be run or differentiated separately; the message says which and why."""
 
     def __init__(self, operation: Operation, what: str, error: Exception):
         at = f" at {operation.source}" if operation.source else ""
@@ -53,7 +62,7 @@ class Stuck(Exception):
 
 @dataclass
 class Program:
-    """The operations of a function in the order of their computation; values are kept in numbered slots."""
+    """The operations of a function in the order of computation; their values are in numbered slots."""
 
     inputs: list[Slot] = field(default_factory=list)
     constants: dict[Slot, Any] = field(default_factory=dict)
@@ -62,12 +71,12 @@ class Program:
     size: int = 0
 
     def new(self) -> Slot:
-        """Returns a slot that nothing uses yet."""
+        """Returns an unused slot."""
         self.size += 1
         return self.size - 1
 
     def run(self, values: Sequence[Any]) -> list[Any]:
-        """Returns the value of every slot for these inputs; raises Stuck at an operation that cannot be run alone."""
+        """Returns the value of every slot for these inputs; raises Stuck at an operation that cannot be run."""
         slots: list[Any] = [None] * self.size
         for slot, value in (*zip(self.inputs, values, strict=True), *self.constants.items()):
             slots[slot] = value
@@ -80,12 +89,12 @@ class Program:
 def _call(operation: Operation, slots: Sequence[Any]) -> tuple[Any, ...]:
     try:
         return operation.call(*(slots[slot] for slot in operation.operands))
-    except Exception as error:  # any kind: an operation that calls back to Python raises what it likes
+    except Exception as error:  # of any type: an operation that calls back to Python may raise anything
         raise Stuck(operation, "cannot be run by itself", error) from error
 
 
 class Place(NamedTuple):
-    """Where operations stand that say nothing of it themselves: see `Operation`."""
+    """The origin of operations that do not record it themselves: see `Operation`."""
 
     scope: str = ""
     source: str = ""
@@ -96,10 +105,15 @@ NOWHERE = Place()
 
 
 def program_of(closed: core.ClosedJaxpr, fold: Fold = False, at: Place = NOWHERE) -> Program:
-    """Returns the operations of a jaxpr `at` a place, equal ones merged, those that change nothing left out.
+    """Returns the operations of a jaxpr, with equal ones merged and those that change nothing left out.
 
-    Calls of jitted functions are opened, unless `fold` is True or has the function's name. Functions with
-    their own derivative and loops stay one operation each: opened, they would be differentiated otherwise.
+    Functions with a custom derivative, and loops, remain one operation each: inlined, they would be differentiated in
+    another way.
+
+    Args:
+        closed: The jaxpr.
+        fold: Calls of jitted functions are inlined, unless this is True or contains the function's name.
+        at: The origin of the jaxpr's operations.
     """
     builder = _Builder(Program(), fold)
     builder.program.inputs = [builder.program.new() for _ in closed.jaxpr.invars]
@@ -110,12 +124,12 @@ def program_of(closed: core.ClosedJaxpr, fold: Fold = False, at: Place = NOWHERE
 
 def _alive(program: Program) -> Program:
     """The program without operations whose results nothing needs."""
-    needed, kept = set(program.results), []
+    needed, alive = set(program.results), []
     for operation in reversed(program.operations):
         if needed & set(operation.outputs):
             needed |= set(operation.operands)
-            kept.append(operation)
-    program.operations = kept[::-1]
+            alive.append(operation)
+    program.operations = alive[::-1]
     return program
 
 
@@ -134,7 +148,7 @@ class _Builder:
         return self.known[key][0]
 
     def add(self, jaxpr: core.Jaxpr, constants: Sequence[Slot], inputs: Sequence[Slot], at: Place):
-        """Appends the operations of a jaxpr that is called `at` a place; returns its results' slots."""
+        """Appends the operations of a jaxpr with origin `at`, and returns the slots of its results."""
         place = dict(zip(jaxpr.constvars, constants, strict=True)) | dict(zip(jaxpr.invars, inputs, strict=True))
         read = lambda atom: self.constant(atom.val) if isinstance(atom, core.Literal) else place[atom]
         for equation in jaxpr.eqns:
@@ -169,17 +183,17 @@ class _Builder:
 
 
 def _of_constants(call: Callable[..., tuple[Any, ...]], operands: list[Any]) -> tuple[Any, ...] | None:
-    """The results of an operation on constants; None where an operand is none, or where it cannot be run."""
+    """The results of an operation on constants; None if an operand is not constant, or the operation cannot be run."""
     if any(operand is None for operand in operands):
         return None
     try:
         return call(*operands)
-    except Exception:  # any kind: it stays an operation, which says when it is run what it raises
+    except Exception:  # of any type: the operation remains, and raises it when it is run
         return None
 
 
 def _identity(params: dict[str, Any]) -> Any:
-    """What two operations of one name must share to be the same: functions are the same only where they are one."""
+    """A key that is equal for the parameters of equal operations; functions are compared by identity."""
     named = {key: value if callable(value) else str(value) for key, value in params.items()}
     return tuple((key, id(value) if callable(value) else value) for key, value in sorted(named.items()))
 
@@ -199,7 +213,7 @@ def name_of(equation: core.JaxprEqn) -> str:
 
 
 def _idle(equation: core.JaxprEqn) -> bool:
-    """Whether an operation hands on its operand as it is."""
+    """Whether an operation returns its operand unchanged."""
     if equation.primitive.name == "copy":
         return True
     if equation.primitive.name not in ("convert_element_type", "broadcast_in_dim", "reshape"):
@@ -221,7 +235,7 @@ def caller(equation: core.JaxprEqn) -> Callable[..., tuple[Any, ...]]:
 
 
 def trace(f: Callable[..., Any], *leaves: Any) -> core.ClosedJaxpr:
-    """Returns the jaxpr of a function of arrays; raises InputError where it cannot be traced."""
+    """Returns the jaxpr of a function of arrays; raises InputError if it cannot be traced."""
     try:
         return jax.make_jaxpr(f)(*leaves)
     except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:

@@ -1,4 +1,8 @@
-"""Functions of a few numbers, written out number by number: no arrays to put together, take apart and transpose."""
+"""Functions of small arrays, written out as operations on their single entries.
+
+A loop over a state of a few numbers spends most of its time in assembling arrays, splitting them and transposing these
+operations. Written out number by number, a function has no arrays.
+"""
 
 import functools
 from collections.abc import Callable
@@ -59,25 +63,33 @@ _REARRANGED: dict[str, Callable] = {
 
 
 def can_be_written_out(names) -> bool:
-    """Whether a function of these primitive operations can be."""
+    """Whether a function of these primitive operations can be written out."""
     return set(names) <= {*_EACH.split(), *_CALLS, *_REARRANGED}
 
 
 def written_out(function: Callable, *like) -> Callable:
-    """`function` of arrays `like` these, which gives back one, as a function of lists of their entries."""
+    """Returns a function of the entries of arrays that computes `function`.
+
+    Args:
+        function: A function of arrays that returns an array.
+        *like: Arrays of the shapes and types of its arguments.
+
+    Returns:
+        A function of lists of entries, one for each array, that returns the list of the result's entries.
+    """
     program = jax.make_jaxpr(function)(*like)
     shapes = [jnp.shape(x) for x in like]
 
     def of_entries(*args):
         given = [_objects(x).reshape(shape) for x, shape in zip(args, shapes, strict=True)]
-        (found,) = _evaluate(program.jaxpr, program.consts, *given)
-        return list(found.ravel())
+        (result,) = _evaluate(program.jaxpr, program.consts, *given)
+        return list(result.ravel())
 
     return of_entries
 
 
 def entries(x) -> list:
-    """The entries of an array."""
+    """Returns the entries of an array as a list."""
     return [x] if jnp.ndim(x) == 0 else list(jnp.unstack(jnp.ravel(x)))
 
 
@@ -89,17 +101,17 @@ def _evaluate(program, constants, *args) -> list[np.ndarray]:
         name, given = equation.primitive.name, [value(x) for x in equation.invars]
         if name in _CALLS:
             inner = equation.params.get("jaxpr") or equation.params["call_jaxpr"]
-            found = _evaluate(inner.jaxpr, inner.consts, *given)
+            results = _evaluate(inner.jaxpr, inner.consts, *given)
         elif name not in _REARRANGED:
             bind = functools.partial(equation.primitive.bind, **equation.params)
-            with user_context(equation.source_info.traceback):  # of the line in the user's field
-                found = np.frompyfunc(bind, len(given), 1)(*given)
+            with user_context(equation.source_info.traceback):  # the line in the user's vector field
+                results = np.frompyfunc(bind, len(given), 1)(*given)
         else:
-            found = _REARRANGED[name](*given, **equation.params)
-        found = found if isinstance(found, list) else [found]
-        # NumPy gives the entry itself back for an array without dimensions.
-        found = [y if isinstance(y, np.ndarray) else _objects([y]).reshape(()) for y in found]
-        known |= dict(zip(equation.outvars, found, strict=True))
+            results = _REARRANGED[name](*given, **equation.params)
+        results = results if isinstance(results, list) else [results]
+        # For an array without dimensions NumPy returns the entry itself.
+        results = [y if isinstance(y, np.ndarray) else _objects([y]).reshape(()) for y in results]
+        known |= dict(zip(equation.outvars, results, strict=True))
     return [value(x) for x in program.outvars]
 
 
@@ -112,7 +124,7 @@ def _numbers(x) -> np.ndarray:
 
 
 def _objects(xs: list) -> np.ndarray:
-    found = np.empty(len(xs), object)
+    array = np.empty(len(xs), object)
     for i, x in enumerate(xs):
-        found[i] = x
-    return found
+        array[i] = x
+    return array

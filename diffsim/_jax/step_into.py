@@ -1,4 +1,4 @@
-"""Inside loops, branches and custom functions: the program of one step, with the values that it has there."""
+"""The steps of loops, the branches taken and the bodies of custom functions, as programs with their values."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -11,16 +11,21 @@ from jax.extend import core
 from .program import Operation, Place, Program, Stuck, program_of
 
 MOST = 100_000
-"""Steps of a loop that are followed."""
+"""The largest number of steps of a loop that are yielded."""
 
 BODIES = ("call_jaxpr", "call", "program", "jaxpr", "fun_jaxpr")
-"""Under which name an operation has its body: functions with rules of their own, and calls."""
+"""The parameters under which an operation may have its body: functions with custom rules, and calls."""
 
 
 class Step(NamedTuple):
-    """One step of an operation that has a function inside; `number` is None where it is no loop.
+    """One step of an operation that has a function inside.
 
-    `inputs` and `outputs` are the values with which the step began and that it gave.
+    Attributes:
+        number: The number of the step; None if the operation is not a loop.
+        inside: The function.
+        inputs: The values of its inputs in this step.
+        outputs: The values of its results.
+        at: The origin of the operation.
     """
 
     number: int | None
@@ -46,9 +51,9 @@ class Scan(NamedTuple):
 
 
 def steps(operation: Operation, operands: Sequence[Any]) -> Iterator[Step]:
-    """Yields the steps of a loop in their order, the branch that is taken, or the body of a custom function.
+    """Yields the steps of a loop in order, the branch that is taken, or the body of a custom function.
 
-    Nothing for an operation that has no function inside. Raises Stuck where the function inside cannot be run.
+    Yields nothing for an operation without a function inside; raises Stuck if that function cannot be run.
     """
     at = Place("", operation.source, operation.solver)
     try:
@@ -56,7 +61,7 @@ def steps(operation: Operation, operands: Sequence[Any]) -> Iterator[Step]:
             yield step._replace(at=at)
     except Stuck:
         raise
-    except Exception as error:  # any kind: what is inside may call back to Python, which raises what it likes
+    except Exception as error:  # of any type: a callback to Python inside may raise anything
         raise Stuck(operation, "cannot be run step by step", error) from error
 
 
@@ -78,15 +83,15 @@ def _steps(operation: Operation, operands: Sequence[Any]) -> Iterator[Step]:
 
 
 def inside_inputs(operation: Operation, flags: Sequence[bool], count: int) -> list[bool]:
-    """Returns what of a step's inputs is flagged in the first step, by the flags of the operation's operands.
+    """Returns the flags of the inputs of the first step, from those of the operation's operands.
 
-    The operands of a loop begin with those of its test, which the step does not have.
+    The operands of a while loop begin with those of its condition, which are not inputs of a step.
     """
     return list(flags[operation.params.get("cond_nconsts", 0) :]) if len(flags) >= count else [any(flags)] * count
 
 
 def _linear(params: dict[str, Any], operands: Sequence[Any]) -> Step:
-    """The body of a linear map that is given as a function of its residuals and its inputs."""
+    """The body of a `linear_map`, a function of its residuals and its inputs."""
     count = params["count"]
     body = jax.make_jaxpr(lambda *x: params["forward"](list(x[:count]), list(x[count:])))(*operands)
     return _once(body, operands)
@@ -100,17 +105,17 @@ def _while(params: dict[str, Any], operands: list[Any]) -> Iterator[Step]:
     tests, bodies = params["cond_nconsts"], params["body_nconsts"]
     given, constants = operands[:tests], operands[tests : tests + bodies]
     carry = operands[tests + bodies :]
-    goes = jax.jit(core.jaxpr_as_fun(params["cond_jaxpr"]))
+    condition = jax.jit(core.jaxpr_as_fun(params["cond_jaxpr"]))
     body = jax.jit(core.jaxpr_as_fun(params["body_jaxpr"]))
     for number in range(MOST):
-        if not np.all(goes(*given, *carry)[0]):
+        if not np.all(condition(*given, *carry)[0]):
             return
         inputs, carry = [*constants, *carry], body(*constants, *carry)
         yield Step(number, params["body_jaxpr"], inputs, carry)
 
 
 def scan_of(operation: Operation, operands: Sequence[Any]) -> Scan:
-    """Returns a scan's operands by what they are: those with one more axis than inside are rows."""
+    """Returns a scan's operands by role: rows are those that have one more axis than inside the body."""
     inside: Any = operation.params["jaxpr"]
     pairs = list(zip(inside.in_avals, operands, strict=True))
     rows = [x for aval, x in pairs if np.ndim(x) > len(aval.shape)]
@@ -132,7 +137,7 @@ def _scan(scan: Scan) -> Iterator[Step]:
 
 
 def finite(value: Any) -> bool:
-    """Whether a value has no NaN and no infinity; integers and keys have none."""
+    """Whether a value has no NaN and no infinity; true for integers and keys."""
     if value is None or not jnp.issubdtype(jnp.result_type(value), jnp.inexact):
         return True
     return bool(np.all(np.isfinite(np.asarray(value))))

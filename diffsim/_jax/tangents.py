@@ -1,4 +1,8 @@
-"""What moves when derivatives are taken: arrays held constant, and arrays whose tangents are carried together."""
+"""Which arrays have tangents: constant arrays, arrays with tangents for all or none, arrays without reverse mode.
+
+JAX traces the body of a loop again until no further array of its state turns out to have a tangent; reverse mode that
+reaches a loop without a transpose fails with a message about the loop. The functions here prevent both.
+"""
 
 import equinox as eqx
 import jax
@@ -12,24 +16,24 @@ from .linear_map import linear_map
 
 
 def freeze(tree):
-    """The same tree, treated as constant by differentiation."""
+    """Returns the same tree, constant under differentiation."""
     return jax.tree.map(lambda x: lax.stop_gradient(x) if eqx.is_inexact_array(x) else x, tree)
 
 
 @custom_jvp
 def moving_together(numbers: list) -> list:
-    """The same arrays, with tangents for all of them, be they zero, if there is one for any.
+    """Returns the same arrays; if any of them has a tangent, then all do, if necessary zeros.
 
-    JAX goes through the body of a loop again for as long as it finds tangents that were not there at its beginning.
+    JAX traces the body of a loop again as long as it adds tangents that the initial state does not have.
     """
     return numbers
 
 
 def _together(primals, tangents):
-    (numbers,), (found,) = primals, tangents
-    nothing = 0 * sum(jnp.ravel(x)[0] for x in found if not isinstance(x, SymbolicZero))
-    filled = [jnp.zeros_like(x) if isinstance(t, SymbolicZero) else t for x, t in zip(numbers, found, strict=True)]
-    return numbers, [t + nothing for t in filled]
+    (numbers,), (rates,) = primals, tangents
+    zero = 0 * sum(jnp.ravel(x)[0] for x in rates if not isinstance(x, SymbolicZero))
+    filled = [jnp.zeros_like(x) if isinstance(t, SymbolicZero) else t for x, t in zip(numbers, rates, strict=True)]
+    return numbers, [t + zero for t in filled]
 
 
 moving_together.defjvp(_together)
@@ -58,7 +62,7 @@ def _(primals, tangents):
 
 
 def forward_only(tree):
-    """The same tree, of which reverse mode is refused in words before it comes to a loop that has no transpose."""
+    """Returns the same tree, for which reverse mode raises InputError before it reaches a loop without a transpose."""
     numbers, rest = eqx.partition(tree, eqx.is_inexact_array)
     leaves, structure = jax.tree.flatten(numbers)
     return eqx.combine(jax.tree.unflatten(structure, _forward_only(leaves)), rest)

@@ -1,4 +1,7 @@
-"""Traced functions that compare equal where they are the same program, so that like calls share what is compiled."""
+"""Traced functions that compare equal if they are the same program, so that equal calls share a compiled program.
+
+`jax.jit` recognises a static function by its identity, and compiles again for one that is defined in each call.
+"""
 
 import dataclasses
 import functools
@@ -16,16 +19,20 @@ from jaxtyping import Array, PyTree
 
 from .source_lines import line_of
 
-_SMALL = 1024  # bytes of a constant that is compared by its numbers
+_SMALL = 1024  # bytes of a constant, up to which it is compared by value
 
 
 class Traced(eqx.Module):
-    """`function` of arguments like those given, as a program and the arrays that it closes over.
+    """A function, traced for given arguments: a program and the arrays that it closes over.
 
-    Two of them have equal programs if they apply the same operations, with the same Python numbers, in the same order,
-    from the same lines of the caller's code: a message that names a line of one must not name that of another.
-    So a function is recognised that is defined again in each call, and one is not taken for the same that has since
-    closed over another number. A function within a custom derivative is compared by its code and what it closes over.
+    Two programs are equal if they apply the same operations, with the same Python numbers, in the same order, from the
+    same lines of the caller's code, since error messages name these lines. So a function that is defined again in each
+    call is recognised, and one that closes over another Python number is not confused with it. A function within a
+    custom derivative is compared by its code and closure.
+
+    Attributes:
+        constants: The arrays that the function closes over.
+        program: The program.
     """
 
     constants: list[Array]
@@ -33,7 +40,7 @@ class Traced(eqx.Module):
 
     @classmethod
     def of(cls, function: Callable, *args: PyTree) -> "Traced":
-        """The function as it is now: JAX's own tracing remembers a function by its identity."""
+        """Returns the function as it is now; tracing by JAX would reuse a trace of the same function object."""
         arrays, rest = eqx.partition(args, eqx.is_array)
         leaves, tree = jax.tree.flatten(arrays)
         flat = lambda *leaves: function(*eqx.combine(jax.tree.unflatten(tree, leaves), rest))
@@ -48,17 +55,17 @@ class Traced(eqx.Module):
 
 
 def is_traced() -> bool:
-    """Whether this is part of a program that JAX is tracing, to be compiled with it."""
+    """Whether JAX is tracing a program now, of which new operations become part."""
     return isinstance(jnp.zeros(()), Tracer)
 
 
 def as_arrays(tree: PyTree) -> PyTree:
-    """The tree with Python's floats as arrays, also those that are being differentiated; they stay weakly typed."""
+    """Returns the tree with Python floats as weakly typed arrays, also those that are differentiated."""
 
     def convert(x):
         if isinstance(x, float):
             return jnp.asarray(x)
-        # `jax.grad` of a Python number hands on one that is a number within.
+        # Under `jax.grad` of a Python number the tracer contains a Python number.
         return x * 1 if isinstance(x, Tracer) and x.weak_type and jnp.issubdtype(x.dtype, jnp.floating) else x
 
     return jax.tree.map(convert, tree)
@@ -81,12 +88,12 @@ class _Program:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _run(program: _Program, constants: list[Array], leaves: list[Array]) -> list[Array]:
-    """The results of a program; however many calls of it a solve has, it is transformed and lowered once."""
+    """The results of a program. As a jitted call it is transformed and lowered once, however often a solve calls it."""
     return jex.core.jaxpr_as_fun(jex.core.ClosedJaxpr(program.jaxpr, constants))(*leaves)
 
 
 class _Identical:
-    """An object that equals nothing but itself; it is kept alive, so that no other takes its place in memory."""
+    """A key for an object that equals only itself; the reference to it prevents that its id is reused."""
 
     def __init__(self, value):
         self.value = value
@@ -99,7 +106,7 @@ class _Identical:
 
 
 def _key_of_program(jaxpr: jex.core.Jaxpr) -> tuple:
-    """What a program does, with its variables numbered in the order in which they appear."""
+    """A key for a program, with its variables numbered in the order in which they appear."""
     numbers: dict[Any, int] = {}
 
     def name(atom):
@@ -122,7 +129,7 @@ def _key_of_program(jaxpr: jex.core.Jaxpr) -> tuple:
 
 
 def _key(value, within: tuple = ()) -> Any:
-    """A hashable that is equal for two parameters of an operation if these mean the same."""
+    """A hashable key that is equal for parameters of operations with the same meaning."""
     key = functools.partial(_key, within=(*within, id(value)))
     if id(value) in within:
         return "recursion", within.index(id(value))
@@ -147,7 +154,7 @@ def _key(value, within: tuple = ()) -> Any:
 
 
 def _key_of_function(function: types.FunctionType, key: Callable) -> tuple:
-    """Its code, its defaults and what it closes over; JAX's own functions close over memories of their calls too."""
+    """A key of code, defaults and closure, but for the dictionaries of past calls in closures of JAX."""
     cells = [_content(cell) for cell in function.__closure__ or ()]
     if function.__module__.startswith("jax."):
         cells = [content for content in cells if not isinstance(content, dict)]
@@ -158,20 +165,20 @@ def _key_of_function(function: types.FunctionType, key: Callable) -> tuple:
 def _content(cell: types.CellType):
     try:
         return cell.cell_contents
-    except ValueError:  # it is still empty
+    except ValueError:  # the cell is empty
         return None
 
 
 def _key_of_object(value, key: Callable) -> Any:
     kind = type(value)
-    if kind.__name__ == "WrappedFun":  # a function that JAX has given a new form of arguments, step by step
+    if kind.__name__ == "WrappedFun":  # a function that JAX has wrapped in transformations of its arguments
         return key(value.f), key(value.transforms)
     if isinstance(value, types.MethodType):
         return key(value.__func__), key(value.__self__)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return kind, tuple(key(getattr(value, field.name, None)) for field in dataclasses.fields(value))
     if isinstance(value, float):
-        return float, value.hex()  # tells -0.0 from 0.0, and takes NaN for NaN
+        return float, value.hex()  # distinguishes -0.0 from 0.0, and NaN equals NaN
     by_value = kind.__eq__ is not object.__eq__
     if by_value and kind.__hash__ is not None:
         try:
@@ -179,6 +186,6 @@ def _key_of_object(value, key: Callable) -> Any:
         except TypeError:
             return _Identical(value)
         return kind, value
-    # Notes that JAX takes while it traces: where it is, and what came out.
-    notes = kind is object or kind.__module__.startswith(("jax.", "jaxlib."))
-    return kind if notes else _Identical(value)
+    # Records of JAX about the tracing, such as locations and results, which do not matter.
+    records = kind is object or kind.__module__.startswith(("jax.", "jaxlib."))
+    return kind if records else _Identical(value)

@@ -1,4 +1,4 @@
-"""Whether a value is known now or only when the compiled program runs."""
+"""Whether a value is known during tracing, or only when the compiled program runs."""
 
 from typing import Any
 
@@ -6,5 +6,5 @@ from jax.core import Tracer
 
 
 def is_tracer(x: Any) -> bool:
-    """Whether `x` stands for a value within `jit`, `vmap` or `grad`, and so has no number yet."""
+    """Whether `x` is a tracer of `jit`, `vmap` or `grad`, whose value is not known."""
     return isinstance(x, Tracer)

@@ -1,4 +1,4 @@
-"""Sub-commands from plain functions: their signatures are the flags, what they return is the result.
+"""Sub-commands from plain functions: their signatures define the flags, and they return the results.
 
 A scenario script has functions such as
 
@@ -9,9 +9,9 @@ and ends with
     if __name__ == "__main__":
         cli.main(train, throw)
 
-What a value may be stands in its annotation: `Seed`, `Seeds`, `Count`, `Finite`, `Positive`, `InFile`, `OutFile`, or a
-type with a constraint, as in `Annotated[int, cli.Within(1, 100)]` and `Annotated[Path, cli.WritableFile((".gif",))]`. A
-script that begins with
+The annotation of a parameter says which values are allowed: `Seed`, `Seeds`, `Count`, `Finite`, `Positive`, `InFile`,
+`OutFile`, or a type with a constraint, as in `Annotated[int, cli.Within(1, 100)]` and `Annotated[Path,
+cli.WritableFile((".gif",))]`. A script that begins with
 
     if __name__ == "__main__":
         cli.check_arguments(__file__)
@@ -78,11 +78,11 @@ WRONG_PATH = (FileNotFoundError, PermissionError, FileExistsError, IsADirectoryE
 
 
 def check_arguments(script: str | Path, argv: Sequence[str] | None = None) -> None:
-    """Checks the command line of a script by its source, and exits if it asks for help or cannot be used.
+    """Checks the command line of a script against its source; exits after help and for bad arguments.
 
-    For the first lines of a script, before it imports what takes time. Until `main` takes over, Ctrl-C ends the script
-    with one line, and so does a device in `JAX_PLATFORMS` that is not there. Signatures that the source alone does not
-    show, as with a default that is computed, are checked by `main`.
+    Call it in the first lines of a script, before slow imports. Until `main` is called, Ctrl-C ends the script with a
+    one-line message, and so does an absent device in `JAX_PLATFORMS`. Signatures that need more than the source, such
+    as computed defaults, are checked by `main`.
 
     Args:
         script: The file of the script.
@@ -98,45 +98,45 @@ def check_arguments(script: str | Path, argv: Sequence[str] | None = None) -> No
 
 
 def main(*jobs: "Job", argv: Sequence[str] | None = None) -> NoReturn:
-    """Runs the job that the command line names, the first if it names none, and exits.
+    """Runs the sub-command that the command line names, by default the first, and exits.
 
-    Of a job's parameters, those without default that may be passed by position are arguments, the others
-    flags; one annotated `Run` receives a new run folder, one annotated `ResumableRun` an old one if the flag
-    `--resume RUN` names it. Its first docstring line and `Args:` are its help.
-    The returned mapping is printed as `name  value` lines, or with `--json` as one JSON object.
+    Positional parameters of a job that have no default become arguments, all others flags. A parameter annotated
+    `Run` receives a new run folder; one annotated `ResumableRun` does too, or an old one with the flag `--resume RUN`.
+    The first line of the docstring and its `Args:` are the help. The returned mapping is printed as `name  value`
+    lines, or with `--json` as one JSON object.
 
-    Exit codes: 0 done, 1 the work failed (`RunError`, no memory left), 2 bad arguments (`InputError`, a file that
-    cannot be used, a device that is absent), 130 interrupted, 141 the reader of the output left. Other exceptions are
-    bugs and pass through.
+    Exit codes: 0 done, 1 the work failed (`RunError`, out of memory), 2 bad arguments (`InputError`, a file that
+    cannot be used, an absent device), 130 interrupted, 141 the output was closed by its reader. Other exceptions are
+    bugs and are raised.
 
     Args:
         *jobs: The functions of the sub-commands.
         argv: The words of the command line; by default those of this process.
     """
-    # OpenBLAS, which JAX loads with its first factorisation, has threads that wait for one another at full load; for
-    # matrices as small as a scenario's one is as fast, and several times faster where other programs run.
+    # OpenBLAS, which JAX loads with its first factorisation, has threads that wait actively for one another. For the
+    # small matrices of a scenario one thread is as fast, and several times faster where other programs run.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    before, sys.stderr = sys.stderr, without_write_errors(sys.stderr)
+    original, sys.stderr = sys.stderr, without_write_errors(sys.stderr)
     on_interrupt(None)
     sys.excepthook = sys.__excepthook__
     try:
         with _exit_on_error():
             _run(jobs, _request(jobs, argv))
-            print(end="", flush=True)  # here, so that a closed pipe is met where it is caught
+            print(end="", flush=True)  # flushed here, so that the error of a closed pipe is caught
         sys.exit(DONE)
     finally:
-        sys.stderr = before
+        sys.stderr = original
 
 
 def _request(jobs: Sequence[Callable], argv: Sequence[str] | None) -> "Request":
-    from .parse import parse  # here: tyro takes half of the time of `--help`
+    from .parse import parse  # imported late: tyro takes half of the time of `--help`
 
     return parse(jobs, list(sys.argv[1:] if argv is None else argv))
 
 
 @contextmanager
 def _exit_on_error() -> Iterator[None]:
-    """Turns exceptions that are no bugs into one line on standard error and an exit code."""
+    """Turns exceptions other than bugs into one line on standard error and an exit code."""
     try:
         yield
     except BrokenPipeError:
@@ -156,16 +156,17 @@ def _exit_on_error() -> Iterator[None]:
 
 
 def _exit_on_missing_resource(error: BaseException) -> None:
-    """Ends the process if there is no memory left, or no such device."""
+    """Exits if the error means that memory ran out, or that a device is absent."""
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
         _fail(FAILED, f"memory ran out: ask for less. {str(error)[:200]}")
     if "Unable to initialize backend" in str(error) or "Unknown backend" in str(error):
-        wish = os.environ.get("JAX_PLATFORMS", "")
-        _fail(BAD_ARGUMENTS, f"JAX_PLATFORMS={wish}: {str(error)[:300]}; leave it unset, or name a device that is here")
+        requested = os.environ.get("JAX_PLATFORMS", "")
+        remedy = "leave it unset, or name a device that is available"
+        _fail(BAD_ARGUMENTS, f"JAX_PLATFORMS={requested}: {str(error)[:300]}; {remedy}")
 
 
 def _exit_on_import_error(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-    """Reports an exception between `check_arguments` and `main`, where no other code stands around it."""
+    """Reports an exception between `check_arguments` and `main`, where nothing else catches it."""
     if isinstance(error, KeyboardInterrupt):
         _fail(INTERRUPTED, "interrupted")
     if isinstance(error, MemoryError | RuntimeError):
@@ -176,16 +177,16 @@ def _exit_on_import_error(kind: type[BaseException], error: BaseException, trace
 
 
 def _run(jobs: Sequence["Job"], request: "Request") -> None:
-    """Does the work that is asked for and prints its result."""
+    """Runs the requested job and prints its result."""
     from .parse import run_parameter
 
     job, settings, own = jobs[request.number], request.settings, (request.script.stem, request.command)
-    begin = lambda kind: (
+    open_run = lambda kind: (
         resumed_run(request.resume, *own, settings)
         if request.resume
         else new_run(request.runs or Path("runs"), *own, settings, kind)
     )
-    runs = {name: begin(kind) for name, kind in run_parameter(job).items()}
+    runs = {name: open_run(kind) for name, kind in run_parameter(job).items()}
     try:
         result = dict(job(**settings, **runs) or {})
         for run in runs.values():

@@ -1,4 +1,4 @@
-"""Settings of a sub-command as a TOML file: read and checked against its parameters, or written."""
+"""Settings files of sub-commands in TOML: reading, with a check against the parameters, and writing."""
 
 import argparse
 import difflib
@@ -36,8 +36,8 @@ def read(path: Path, parameters: Mapping[str, inspect.Parameter]) -> dict[str, A
     try:
         table = tomllib.loads(data.decode("utf-8-sig").replace("\r\n", "\n"))
     except RecursionError:
-        raise InputError(f"{path} is not a file of settings: it is nested too deep") from None
-    except ValueError as error:  # TOML or UTF-8 that is none, or a number of thousands of digits
+        raise InputError(f"{path} is not a file of settings: it is nested too deeply") from None
+    except ValueError as error:  # invalid TOML or UTF-8, or a number of thousands of digits
         raise InputError(f"{path} is not a TOML file: {error!s:.200}") from error
     values = {}
     for key, raw in table.items():
@@ -49,19 +49,19 @@ def read(path: Path, parameters: Mapping[str, inspect.Parameter]) -> dict[str, A
 
 
 def named_path(words: Sequence[str], flag: str) -> Path | None:
-    """Returns the value of a flag such as `--config`, which must be known first: it sets the defaults of the others."""
+    """Returns the value of a flag such as `--config`, whose file sets the defaults of the other flags."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument(flag, type=Path, nargs="?", dest="path")
     return parser.parse_known_args(words)[0].path
 
 
 def of_run(folder: Path) -> Path:
-    """Returns the settings file of a run folder."""
+    """Returns the path of the settings file in a run folder."""
     return folder / "config.toml"
 
 
 def check_same(folder: Path, given: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    """Raises InputError if a run is resumed with other settings than it was started with."""
+    """Raises InputError if a run is resumed with settings other than those it was started with."""
     for name, value in given.items():
         if settings[name] != value:
             difference = f"{name} is {show(value)} there, here {show(settings[name])}"
@@ -82,7 +82,7 @@ def _suggestion(name: str, parameters: Mapping[str, inspect.Parameter]) -> str:
 
 def _convert(path: Path, key: str, raw: Any, annotation: Any) -> Any:
     """The value of a setting; the text "None" stands for None where its type allows that."""
-    import msgspec  # here: help and flags do without
+    import msgspec  # imported late: help and flags do not need it
 
     kind = _bare(annotation)
     if isinstance(kind, EnumType) and isinstance(raw, str) and raw in kind.__members__:
@@ -94,14 +94,14 @@ def _convert(path: Path, key: str, raw: Any, annotation: Any) -> Any:
 
 
 def _path(kind: type, value: Any) -> Any:
-    """Makes a path, which msgspec does not know, of a text."""
+    """Converts text to a path, which msgspec does not support."""
     if kind is Path and isinstance(value, str):
         return Path(value)
-    raise TypeError(f"{kind} is no type of settings")
+    raise TypeError(f"{kind} is not a type of settings")
 
 
 def _bare(annotation: Any) -> Any:
-    """The type of an annotation, without the marks that say more of it."""
+    """The type of an annotation without its metadata."""
     if get_origin(annotation) is Annotated:
         return _bare(annotation.__origin__)
     if get_origin(annotation) in (Union, UnionType):
@@ -119,5 +119,5 @@ def _literal(value: Any) -> str:
         return "[" + ", ".join(_literal(item) for item in value) + "]"
     if isinstance(value, int | float):
         return repr(value)
-    # A JSON string is a TOML string except for the delete character, which TOML wants escaped.
+    # A JSON string is a TOML string, except that TOML requires the delete character to be escaped.
     return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")

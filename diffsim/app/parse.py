@@ -1,4 +1,4 @@
-"""A command line as the checked settings of one of a script's sub-commands: types, values, files, folders."""
+"""Parsing of a command line into the checked settings of one of a script's sub-commands."""
 
 import difflib
 import inspect
@@ -19,14 +19,21 @@ Job = Callable[..., Mapping[str, Any] | None]
 
 _Config = Annotated[Path | None, tyro.conf.arg(metavar="FILE.toml", help="settings to start from")]
 _Json = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help="print one JSON object")]
-_Runs = Annotated[Path, tyro.conf.arg(metavar="DIR", help="where the run folder is made")]
+_Runs = Annotated[Path, tyro.conf.arg(metavar="DIR", help="where the run folder is created")]
 _Resume = Annotated[Path | None, tyro.conf.arg(metavar="RUN", help="folder of a run to resume")]
 
 
 class Request(NamedTuple):
-    """What a command line asks for: the job's place among the others, its settings, and what is done with its result.
+    """What a command line asks for.
 
-    `runs` is where a new run folder is made, `resume` the folder of an old one to resume.
+    Attributes:
+        script: The file of the script.
+        number: The index of the job.
+        command: The name of the sub-command.
+        settings: The job's arguments by name.
+        as_json: Whether to print the result as JSON.
+        runs: The folder in which a run folder is created; None for a job without one.
+        resume: The folder of a run to resume.
     """
 
     script: Path
@@ -39,7 +46,19 @@ class Request(NamedTuple):
 
 
 def parse(jobs: Sequence[Job], words: Sequence[str]) -> Request:
-    """What the words ask for. Raises InputError, or SystemExit after tyro's help or complaint."""
+    """Parses a command line.
+
+    Args:
+        jobs: The functions of the sub-commands; the first is the default.
+        words: The words of the command line.
+
+    Returns:
+        The job, its settings, and the general flags.
+
+    Raises:
+        InputError: For an unknown sub-command, a file of settings that cannot be used, and values not allowed.
+        SystemExit: After help, and after tyro's message about other bad arguments.
+    """
     for word in words:
         if not _is_text(word):
             raise InputError(f"{word!r:.80} is not UTF-8: give plain text, or rename the file")
@@ -61,7 +80,7 @@ def parse(jobs: Sequence[Job], words: Sequence[str]) -> Request:
 
 
 def run_parameter(job: Job) -> dict[str, type[Run]]:
-    """Returns the name of the parameter that takes the run folder, with its kind; empty if there is none."""
+    """Returns the parameter that takes the run folder, as {name: type}; empty if there is none."""
     return {name: hint for name, hint in get_type_hints(job).items() if hint in (Run, ResumableRun)}
 
 
@@ -94,9 +113,10 @@ def _overview(jobs: Sequence[Job]) -> str:
 
 
 def _parse(job: Job, words: Sequence[str], prog: str, description: str | None, own: tuple[str, str]) -> dict[str, Any]:
-    """Returns the job's settings together with `json` and `runs`: flags before the file before defaults.
+    """Returns the job's settings together with `json`, `runs` and `resume`.
 
-    `own` are the names of scenario and sub-command, by which a resumed run must have been started.
+    Flags override the file of settings, which overrides defaults. `own` are the names of scenario and sub-command,
+    which must be those of a resumed run.
     """
     parameters = _parameters(job)
     runs = run_parameter(job)
@@ -134,7 +154,7 @@ def _parameters(job: Job) -> dict[str, inspect.Parameter]:
 
 
 def _field(parameter: inspect.Parameter, given: Mapping[str, Any]) -> inspect.Parameter:
-    """Returns the parameter as tyro is to see it, its default the value `given` by a file if there is one."""
+    """Returns the parameter as tyro needs it; a value `given` by the file of settings becomes its default."""
     required = parameter.default is parameter.empty and parameter.kind == parameter.POSITIONAL_OR_KEYWORD
     annotation = tyro.conf.Positional[parameter.annotation] if required else parameter.annotation
     return _flag(parameter.name, annotation, given.get(parameter.name, parameter.default))

@@ -1,4 +1,4 @@
-"""The folder of a run: what it was asked, what it ran on, what it measured, what it drew."""
+"""Run folders: settings, versions, metrics and figures of a run."""
 
 import json
 import platform
@@ -25,6 +25,10 @@ class Run:
     """A run folder and the settings of the run.
 
     A sub-command with a parameter annotated `cli.Run` receives a new one.
+
+    Attributes:
+        folder: The folder.
+        settings: The settings by name.
     """
 
     folder: Path
@@ -36,20 +40,20 @@ class Run:
             file.write(json_line(values) + "\n")
 
     def figure(self, name: str, fig: Any) -> Path:
-        """Returns the path of `figures/<name>.png`, where the matplotlib figure `fig` is now saved."""
+        """Saves a matplotlib figure as `figures/<name>.png` and returns its path."""
         path = self.folder / "figures" / f"{name}.png"
         path.parent.mkdir(exist_ok=True)
         return write_whole(path, lambda file: fig.savefig(file, dpi=150, format="png"))
 
     def say(self, text: str) -> None:
-        """Prints progress, on standard error, where it cannot mix with the result."""
+        """Prints progress on standard error, separate from the result."""
         print(text, file=sys.stderr, flush=True)
 
     def finish(self) -> None:
-        """Ends a run whose work is done."""
+        """Completes the files of a run whose work is done."""
 
     def clear(self) -> None:
-        """Removes what is only of use while the run goes on."""
+        """Removes files that are only needed during the run."""
 
     def _metrics(self) -> Path:
         return self.folder / METRICS
@@ -57,13 +61,13 @@ class Run:
 
 @dataclass(frozen=True)
 class ResumableRun(Run):
-    """A run that can be resumed after it was interrupted: what its parts save is in its folder.
+    """A run that can be resumed after an interruption: its folder contains the checkpoints of its parts.
 
-    A sub-command with a parameter annotated `cli.ResumableRun` has the flag `--resume RUN`. It then does all of its
-    work again with the same settings, in the same folder; its fits, whose checkpoints are at `state`, do not.
+    A sub-command with a parameter annotated `cli.ResumableRun` has the flag `--resume RUN`. It then runs again from
+    the start with the same settings, in the same folder; its fits resume from their checkpoints at `state`.
 
-    A resumed run writes its metrics again, to a second file. The first file stays until the second has as many lines:
-    no metric is lost if the run fails or is killed again.
+    A resumed run writes its metrics again, to a second file. The first file is kept until the second has as many
+    lines, so that no metric is lost if the run fails or is killed again.
     """
 
     def state(self, part: str = "fit") -> Path:
@@ -71,43 +75,43 @@ class ResumableRun(Run):
         return self.folder / f"{part}.npz"
 
     def metric(self, **values: Any) -> None:
-        """Appends one JSON object to `metrics.jsonl`, or to the file that is to replace it."""
+        """Appends one JSON object to `metrics.jsonl`, or to the file that will replace it."""
         super().metric(**values)
-        again = partial_of(self.folder / METRICS)
-        if again.exists() and _lines(again) >= _lines(self.folder / METRICS):
+        new_metrics = partial_of(self.folder / METRICS)
+        if new_metrics.exists() and _lines(new_metrics) >= _lines(self.folder / METRICS):
             self.finish()
 
     def finish(self) -> None:
-        """Replaces the old metrics by those of this attempt."""
-        again = partial_of(self.folder / METRICS)
-        if again.exists():
-            again.replace(self.folder / METRICS)
+        """Replaces the old metrics by those of the resumed run."""
+        new_metrics = partial_of(self.folder / METRICS)
+        if new_metrics.exists():
+            new_metrics.replace(self.folder / METRICS)
 
     def clear(self) -> None:
-        """Removes the metrics of an attempt that wrote fewer than the run before."""
+        """Removes new metrics that are fewer than the old ones."""
         partial_of(self.folder / METRICS).unlink(missing_ok=True)
 
     def _metrics(self) -> Path:
-        again = partial_of(self.folder / METRICS)
-        return again if again.exists() else self.folder / METRICS
+        new_metrics = partial_of(self.folder / METRICS)
+        return new_metrics if new_metrics.exists() else self.folder / METRICS
 
 
 def check_own(folder: Path, scenario: str, command: str) -> None:
-    """Raises InputError unless a folder holds a run of this sub-command of this scenario; nothing in it is changed."""
+    """Raises InputError unless a folder contains a run of this scenario and sub-command; changes nothing in it."""
     check_path(folder)
     if not (folder / "config.toml").is_file():
-        raise InputError(f"--resume {folder}: no run is there; give a folder such as runs/<scenario>/<time>-<seed>")
+        raise InputError(f"--resume {folder}: there is no run; give a folder such as runs/<scenario>/<time>-<seed>")
     try:
         versions = json.loads((folder / "versions.json").read_text(encoding="utf-8"))
-        begun = versions["scenario"], versions["command"]
+        started = versions["scenario"], versions["command"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise InputError(f"--resume {folder}: versions.json does not name its scenario; begin a new run") from None
-    if begun != (scenario, command):
-        raise InputError(f"--resume {folder} is a run of {' '.join(map(str, begun))}, not of {scenario} {command}")
+    if started != (scenario, command):
+        raise InputError(f"--resume {folder} is a run of {' '.join(map(str, started))}, not of {scenario} {command}")
 
 
 def resumed_run(folder: Path, scenario: str, command: str, settings: Mapping[str, Any]) -> ResumableRun:
-    """Returns the run in an old folder, without the partial files that a killed process left there."""
+    """Returns the run in an old folder, after removing the partial files of a killed process."""
     check_own(folder, scenario, command)
     clear_partial(folder)
     if (folder / METRICS).exists():
@@ -116,9 +120,15 @@ def resumed_run(folder: Path, scenario: str, command: str, settings: Mapping[str
 
 
 def new_run(root: Path, scenario: str, command: str, settings: Mapping[str, Any], kind: type[Run] = Run) -> Run:
-    """Returns a run in the new folder `root/scenario/<time>-<seed>`, its settings and versions written.
+    """Creates the folder `root/scenario/<time>-<seed>`, writes settings and versions, and returns its run.
 
-    The seed is the setting of that name, or 0. A folder that exists is never reused: a number is appended.
+    Args:
+        root: The folder of all runs.
+        scenario: The name of the scenario.
+        command: The name of the sub-command.
+        settings: The settings; the seed in the folder's name is the setting of that name, or 0. If the folder exists,
+            a number is appended to its name.
+        kind: The type of the run.
     """
     stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{settings.get('seed', 0)}"
     folder = root / scenario / stem

@@ -1,8 +1,8 @@
-"""The sub-commands of a script as its source has them, without importing what the script imports.
+"""The sub-commands of a script, read from its source without running its imports.
 
-The arguments of a command line are checked by these before JAX is imported, which takes a second. Of the script only
-that is executed which the signatures need: imports of light modules, assignments to names, and the functions
-themselves, of which the name, the signature and the docstring are kept and the body is not.
+They serve to check a command line before JAX is imported, which takes a second. Only the parts of the script that the
+signatures need are executed: imports of light modules, assignments to names, and the functions with their names,
+signatures and docstrings, but without their bodies.
 """
 
 import ast
@@ -15,9 +15,13 @@ LIGHT = {"__future__", "collections.abc", "dataclasses", "enum", "math", "pathli
 
 
 def stubs(path: Path) -> list[Callable]:
-    """The functions that the script hands to `cli.main`, each without a body; none if the source does not show them.
+    """Returns the functions that a script passes to `cli.main`, without bodies.
 
-    A script whose signatures need more than light modules, as a default that is computed, shows none.
+    Args:
+        path: The script.
+
+    Returns:
+        The functions; none if their signatures need more than light modules, such as a computed default.
     """
     tree = ast.parse(path.read_text(encoding="utf-8"))
     names = _named(tree)
@@ -30,13 +34,13 @@ def stubs(path: Path) -> list[Callable]:
     space: dict[str, Any] = {"__name__": path.stem, "__file__": str(path)}
     try:
         exec(compile(module, str(path), "exec"), space)
-    except Exception:  # whatever a script may do there: it is checked when it runs
+    except Exception:  # of any type, as a script may do anything there: `main` checks it later
         return []
     return [space[name] for name in names]
 
 
 def job_names(path: Path) -> list[str]:
-    """The names of the functions that the script hands to `cli.main`."""
+    """Returns the names of the functions that a script passes to `cli.main`."""
     return _named(ast.parse(path.read_text(encoding="utf-8")))
 
 
@@ -49,11 +53,11 @@ def _named(tree: ast.Module) -> list[str]:
 
 
 def _empty(node: ast.FunctionDef) -> ast.FunctionDef:
-    """The function with nothing in its body but a docstring."""
+    """The function without a body but for its docstring."""
     text = ast.get_docstring(node, clean=False)
-    short = copy.copy(node)
-    short.body = [ast.copy_location(ast.Expr(ast.Constant(text)), node.body[0])]
-    return short
+    stub = copy.copy(node)
+    stub.body = [ast.copy_location(ast.Expr(ast.Constant(text)), node.body[0])]
+    return stub
 
 
 def _needed(tree: ast.Module, jobs: list[ast.FunctionDef]) -> Iterator[ast.stmt]:
@@ -89,7 +93,7 @@ def _stores(name: ast.Name) -> bool:
 
 
 def _renames(node: ast.stmt, names: list[str]) -> bool:
-    """Whether a statement gives one of the functions the name of its sub-command."""
+    """Whether a statement renames one of the functions, by setting its `__name__`."""
     target = node.targets[0] if isinstance(node, ast.Assign) else None
     named = isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name) and target.value.id in names
     return named and isinstance(target, ast.Attribute) and target.attr == "__name__"

@@ -1,4 +1,4 @@
-"""Standard streams that fail, and the interrupt from the keyboard, without a traceback."""
+"""Standard streams whose errors are ignored, and Ctrl-C without a traceback."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 
 class _WithoutWriteErrors:
-    """A stream that discards what it cannot write, as on a full disk: no work is lost for a line of text."""
+    """A stream that discards what it cannot write, for example on a full disk, so that the work continues."""
 
     def __init__(self, stream: TextIO):
         self._stream = stream
@@ -29,14 +29,14 @@ class _WithoutWriteErrors:
 
 
 def without_write_errors(stream: TextIO | None) -> Any:
-    """The stream, which now discards what it cannot write; a stream to nowhere if it is closed."""
+    """Returns a stream that discards what it cannot write; for None, a stream to the null device."""
     if stream is None:
         return open(os.devnull, "w")
     return stream if isinstance(stream, _WithoutWriteErrors) else _WithoutWriteErrors(stream)
 
 
 def flush_or_discard(stream: TextIO | None) -> None:
-    """Flushes a stream or, if that fails, points it at nothing, so that the flush at exit does not fail again."""
+    """Flushes a stream or, if that fails, redirects it to the null device, so that the flush at exit succeeds."""
     if stream is None:
         return
     try:
@@ -50,10 +50,13 @@ _handlers: list[Any] = []
 
 
 def on_interrupt(handler: Callable[[], object] | None) -> None:
-    """Makes Ctrl-C call `handler()`, which ends the process; with None, raise KeyboardInterrupt again.
+    """Makes Ctrl-C call `handler()`; with None, Ctrl-C raises KeyboardInterrupt again.
 
-    An import may catch a KeyboardInterrupt as an error of its own. Interrupts that are ignored, as those of a process
-    in the background, stay so.
+    This is for the time of imports, which may catch a KeyboardInterrupt as an error of their own. Interrupts that are
+    ignored, as in a background process, stay ignored.
+
+    Args:
+        handler: A function that ends the process by SystemExit.
     """
     if handler is None:
         if _handlers and signal.getsignal(signal.SIGINT) is _handlers[-1]:

@@ -1,8 +1,8 @@
-"""What the values of a command line may be: constraints in the annotations of a sub-command's parameters.
+"""Constraints on the values of a command line, given in the annotations of a sub-command's parameters.
 
     def train(*, policies: Annotated[int, Within(1, 1000)] = 20, out: Annotated[Path, WritableFile((".gif",))]): ...
 
-They are checked with the arguments, before any work begins and before JAX is imported.
+They are checked with the arguments, before any work starts and before JAX is imported.
 """
 
 import math
@@ -16,29 +16,29 @@ from typing import Annotated, Any, Protocol, TypeAlias, Union, get_args, get_ori
 from .._errors import InputError
 from ..io.files import check_path, check_writable
 
-LAST_SEED = 2_000_000_000  # every generator of random numbers takes it, and some more
+LAST_SEED = 2_000_000_000  # accepted by all random number generators, even after small additions
 MOST_SEEDS = 100_000
 
 
 @runtime_checkable
 class Constraint(Protocol):
-    """What is said of a value in its annotation."""
+    """A constraint on a value, in its annotation."""
 
     def check(self, name: str, value: Any) -> None:
-        """Raises InputError, which names the value and the remedy, unless it may be used."""
+        """Raises InputError, with the value and the remedy, unless the value is allowed."""
 
 
 @dataclass(frozen=True)
 class Within:
-    """A number from `low` to `high`; with `above`, more than `low`. It must be finite unless `high` is not."""
+    """A finite number from `low` to `high`; with `above`, greater than `low`."""
 
     low: float = -math.inf
     high: float = math.inf
     above: bool = False
 
     def check(self, name: str, value: Any) -> None:
-        good = self.low < value <= self.high if self.above else self.low <= value <= self.high
-        if good and math.isfinite(value):
+        allowed = self.low < value <= self.high if self.above else self.low <= value <= self.high
+        if allowed and math.isfinite(value):
             return
         ends = [f"{'above' if self.above else 'at least'} {self.low:g}"] if math.isfinite(self.low) else []
         ends += [f"at most {self._high()}"] if math.isfinite(self.high) else []
@@ -59,7 +59,7 @@ class NonZero:
 
 @dataclass(frozen=True)
 class Each:
-    """Values that are each as a constraint says."""
+    """Values that each satisfy a constraint."""
 
     constraint: "Constraint"
 
@@ -70,7 +70,7 @@ class Each:
 
 @dataclass(frozen=True)
 class ReadableFile:
-    """The path of a file that is there; with `suffixes`, one whose name ends in one of them."""
+    """The path of an existing file; with `suffixes`, its name must end in one of them."""
 
     suffixes: tuple[str, ...] = ()
 
@@ -87,17 +87,17 @@ class ReadableFile:
 
 @dataclass(frozen=True)
 class ExistingFolder:
-    """The path of a folder that is there."""
+    """The path of an existing folder."""
 
     def check(self, name: str, value: Path) -> None:
         check_path(value)
         if not value.is_dir():
-            raise InputError(f"{value} is not a folder: give one that is there")
+            raise InputError(f"{value} is not a folder: give one that exists")
 
 
 @dataclass(frozen=True)
 class WritableFile:
-    """The path of a file that can be written; with `suffixes`, one whose name ends in one of them."""
+    """The path of a file that can be written; with `suffixes`, its name must end in one of them."""
 
     suffixes: tuple[str, ...] = ()
 
@@ -119,8 +119,11 @@ class SeedRange:
 def seed_range(text: str) -> range:
     """Returns the seeds FIRST:LAST, without the last.
 
+    Args:
+        text: The range as text, such as "0:100".
+
     Raises:
-        InputError: If there is none, or if there are too many.
+        InputError: For text of another form, an empty range, and more than 100,000 seeds.
     """
     first, colon, last = text.partition(":")
     short = max(len(first), len(last)) <= 10  # digits of the last seed
@@ -141,7 +144,7 @@ Positive: TypeAlias = Annotated[float, Within(0.0, above=True)]
 
 
 def check_values(hints: dict[str, Any], values: dict[str, Any]) -> None:
-    """Raises InputError for the first value that a constraint in its annotation does not allow."""
+    """Raises InputError for the first value that violates a constraint in its annotation."""
     for name, hint in hints.items():
         for constraint in _constraints(hint):
             if values[name] is not None:
@@ -151,7 +154,7 @@ def check_values(hints: dict[str, Any], values: dict[str, Any]) -> None:
 
 
 def check_folder_can_be_made(folder: Path) -> None:
-    """Raises InputError if a folder is not there and could not be made, or not be written into."""
+    """Raises InputError unless a folder can be written, or can be created."""
     check_path(folder)
     existing = folder.absolute()
     while not os.path.lexists(existing) and existing != existing.parent:

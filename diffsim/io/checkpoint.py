@@ -20,7 +20,7 @@ _DAMAGED = "Take another copy of the file, or start again without it"
 
 
 class Header(msgspec.Struct):
-    """What the JSON entry of a file says of its leaves.
+    """The description of a file's leaves, its JSON entry.
 
     Attributes:
         versions: The versions of the format, of diffsim, jax and optax that wrote the file.
@@ -36,7 +36,7 @@ class Header(msgspec.Struct):
 
 
 class CheckpointContents(NamedTuple):
-    """What a file holds: the versions that wrote it, its leaves by path, and the notes of its writer."""
+    """The content of a file: the versions that wrote it, its leaves by path, and the notes of its writer."""
 
     versions: dict[str, int | str]
     leaves: dict[str, Leaf]
@@ -107,12 +107,12 @@ def fill(path: str | Path, contents: CheckpointContents, like: PyTree) -> PyTree
 
 
 def read(path: str | Path) -> CheckpointContents:
-    """All that a file holds, by path and without a tree to compare; raises InputError if any of it is damaged."""
+    """Returns the content of a file, by path and without a tree to compare; raises InputError if it is damaged."""
     return parse(path, read_bytes(path))
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """The bytes of a regular file; raises InputError for anything else, as a pipe, which would never end."""
+    """The bytes of a regular file; raises InputError for anything else, such as a pipe, which would never end."""
     path = Path(path)
     check_path(path)
     try:
@@ -124,7 +124,7 @@ def read_bytes(path: str | Path) -> bytes:
 
 
 def parse(path: str | Path, data: bytes) -> CheckpointContents:
-    """All that the bytes of a file hold; raises InputError, which names the `path`, if any of it is damaged."""
+    """The content of a file's bytes; raises InputError, which names the `path`, if they are damaged."""
     try:
         text, arrays = unpack(data)
         header = _header(text)
@@ -167,7 +167,7 @@ def _bits(dtype: np.dtype) -> np.dtype:
 
 
 def misfits(contents: CheckpointContents, like: PyTree) -> list[str]:
-    """What keeps a file from filling a tree, a phrase for each leaf: missing, unknown, or of another kind."""
+    """Why a file does not fit a tree, a phrase for each leaf: missing, unknown, or of another kind."""
     expected = named(like)
     wrong = [f"{path} is missing" for path in expected if path not in contents.leaves]
     wrong += [f"{path} is unknown" for path in contents.leaves if path not in expected]

@@ -69,7 +69,7 @@ def write_rows(path: str | Path, columns: Sequence[str], rows: Sequence[Sequence
 
 
 def number(name: str, text: str, remedy: str = "give a number") -> float:
-    """The number in a cell of the column `name`, not finite where it says so; raises InputError if there is none."""
+    """The number in a cell of the column `name`, which may be NaN or infinite; raises InputError for other text."""
     fault = f"{name}={text!r:.60} is not a number"
     if "," in text:
         raise InputError(f"{fault}; give a decimal point, as in 0.5, and no separators")
@@ -125,7 +125,7 @@ def text_of(path: Path | str) -> str:
 
 
 def _rows_of_text(text: str, numbers: list[int]) -> Iterator[str]:
-    """The lines that count, of which the numbers are noted."""
+    """The lines that are neither empty nor comments, whose numbers are recorded."""
     for number, line in enumerate(io.StringIO(text, newline=None), start=1):
         if line.strip() and not line.lstrip().startswith("#"):
             numbers.append(number)

@@ -89,7 +89,7 @@ def check_path(path: Path) -> None:
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError, PermissionError):
-        pass  # of these what is done with the path tells more
+        pass  # the operation on the path reports these errors more precisely
     except OSError as error:
         raise InputError(f"{_short(path)} cannot be a path: {error.strerror}; give another") from error
 
@@ -145,7 +145,7 @@ def _replace(target: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Makes a new name outlast a power failure, where the system can open a folder to flush it."""
+    """Flushes a folder, where the system allows it, so that a new name survives a power failure."""
     with suppress(PermissionError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

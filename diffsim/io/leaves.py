@@ -1,4 +1,4 @@
-"""The leaves of a tree as plain arrays, and back: what a file saves of arrays, typed keys and numbers."""
+"""The leaves of a tree as plain arrays, and back: arrays, typed keys and numbers in files."""
 
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from .npz import NUMBERS
 
 
 class Leaf(NamedTuple):
-    """A leaf as it lies in a file: its array, and the implementation if that array is the data of random keys."""
+    """A leaf in a file: its array, and the implementation if that array is the data of random keys."""
 
     value: np.ndarray
     key: str | None = None
@@ -47,7 +47,7 @@ def is_saved(leaf: Any) -> bool:
 
 
 def to_file(name: str, leaf: Any) -> Leaf:
-    """What is written of a leaf; raises InputError if it holds no plain numbers."""
+    """A leaf as it is written; raises InputError if it has no plain numbers."""
     if is_key(leaf):
         return Leaf(np.asarray(jr.key_data(leaf)), str(jr.key_impl(leaf)))
     array = np.asarray(leaf)
@@ -57,7 +57,7 @@ def to_file(name: str, leaf: Any) -> Leaf:
 
 
 def kind(leaf: Leaf) -> tuple:
-    """The shape, dtype and kind of key of what a file holds."""
+    """The shape, dtype and kind of key of a leaf in a file."""
     return tuple(leaf.value.shape), leaf.value.dtype.name, leaf.key
 
 
@@ -73,7 +73,7 @@ def kind_of(leaf: Any) -> tuple:
 
 
 def from_file(saved: Leaf, like: Any) -> Any:
-    """What a file holds, as the kind of object that `like` is."""
+    """A leaf of a file as an object of the type of `like`."""
     if is_key(like):
         return jr.wrap_key_data(jnp.asarray(saved.value), impl=saved.key)
     if isinstance(like, np.ndarray | np.generic):

@@ -31,7 +31,7 @@ class Table(NamedTuple):
 
 
 def read_table(path: Path | str, model: Model, degrees: Mapping[str, str], others: Collection[str] = ()) -> Table:
-    """Returns the table of models in a CSV file; a bad number spoils its own row only.
+    """Returns the table of models in a CSV file; a bad number makes only its own row invalid.
 
     Args:
         path: The file, whose columns are paths of the model's parameters or names in `degrees`.

@@ -1,9 +1,9 @@
 """Parameters on their bounds in the course of a fit: an active set within the transform of the bounds.
 
-The derivative of the transform vanishes near a bound, so that a solver slows down and may never arrive, or leaps so far
+The derivative of the transform vanishes near a bound, so that a solver slows down and may never arrive, or jumps so far
 that it cannot return. A parameter that has come close to a bound while the loss still decreases towards it is therefore
 set on the bound (made active) and the others continue. When they have converged, the sign of the loss's derivative
-tells whether it stays there: the conditions of Karush, Kuhn and Tucker.
+decides whether it stays there: the conditions of Karush, Kuhn and Tucker.
 """
 
 from collections.abc import Callable

@@ -22,7 +22,7 @@ from ..train.validate import check_on_host
 from .iterations import FitResult, Solver, run_iterations, traced_now, with_rtol
 from .status import FitStatus
 
-# The trust region grows after steps that do three quarters of what the linear model predicts (Nocedal and Wright,
+# The trust region grows after steps that achieve three quarters of what the linear model predicts (Nocedal and Wright,
 # Numerical Optimization, Springer 2006, algorithm 4.1), not 99 hundredths: near a bound that is several times faster.
 LEVENBERG_MARQUARDT = eqx.tree_at(
     lambda solver: solver.search,
@@ -155,7 +155,7 @@ def _fit(given, model, data, solver: Solver, steps: int, filter_spec, progress: 
 
 
 def _ending(function, start, fixed, data, solver: Solver, result: FitResult, done: int) -> tuple[FitStatus, str]:
-    """How a fit ended, and a sentence that says so, with a likely cause if no step lowered the loss."""
+    """The status of a fit and a message about it, with a likely cause if no step lowered the loss."""
     status, count = FitStatus(int(result.status)), f"{done} of {len(result.losses)} iterations"
     squares = not isinstance(solver, optx.AbstractMinimiser)
     if status == FitStatus.NO_PROGRESS:

@@ -18,7 +18,7 @@ from .sharding import AXIS, ITEMS, REPLICATED, on_each_device
 
 
 class TrainState(NamedTuple):
-    """What a step changes.
+    """The state that a step changes.
 
     Attributes:
         trained: The trained parameters, transformed so that they have no bounds.
@@ -34,7 +34,7 @@ class TrainState(NamedTuple):
 
 
 class NonFiniteState(NamedTuple):
-    """What the policy for steps that are not finite remembers.
+    """The state of the policy for steps that are not finite.
 
     Attributes:
         bad_in_a_row: The number of consecutive steps, up to now, that were not finite.
@@ -169,7 +169,7 @@ def _guarded_step(
 def _remember(
     non_finite: NonFiniteState, rule: NonFiniteRule, good: Array, bad_in_a_row: Array, before: tuple
 ) -> NonFiniteState:
-    """What the policy remembers after a step from the state `before`."""
+    """The policy's state after a step from the state `before`."""
     if non_finite.scale is None:
         return NonFiniteState(bad_in_a_row)
     scale = jnp.where(good, jnp.minimum(1.0, non_finite.scale * rule.grow), non_finite.scale * rule.shrink)

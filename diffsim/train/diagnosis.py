@@ -1,4 +1,4 @@
-"""Why a fit does not move: derivatives compared with finite differences, by parameter, and data that are not finite."""
+"""Why a fit makes no progress: a comparison of derivatives with finite differences, and data that are not finite."""
 
 import enum
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ FLAT = 1e-4
 
 
 class Finding(enum.Enum):
-    """What keeps a fit from moving."""
+    """The cause of a fit's lack of progress."""
 
     MINIMUM = enum.auto()
     DERIVATIVE = enum.auto()
@@ -33,7 +33,7 @@ class Finding(enum.Enum):
 
 
 class Diagnosis(NamedTuple):
-    """What keeps a fit from moving, and a phrase that says so."""
+    """The cause of a fit's lack of progress, and a phrase about it."""
 
     finding: Finding
     cause: str
@@ -123,7 +123,7 @@ def _derivative(
 
 
 def _judge(derivatives: dict[str, _Derivative], share: float, name: str) -> Diagnosis:
-    """The first of the known causes that the derivatives show; `name` is what the function is called."""
+    """The first of the known causes that the derivatives show; `name` is the name of the function."""
     verb = "do" if name == "residuals" else "does"
     bad = [path for path, d in derivatives.items() if not np.isfinite(d.derivative)]
     if bad:

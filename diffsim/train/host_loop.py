@@ -71,7 +71,7 @@ class FitLoop:
 
     @cached_property
     def inputs(self) -> tuple[Model, PyTree]:
-        """The fixed parameters and the batches; those of the batches that are device arrays lie on the devices."""
+        """The fixed parameters and the batches; batches that are device arrays are on the devices."""
         arrays, others = eqx.partition(self.batches, lambda leaf: isinstance(leaf, jax.Array))
         if self.group.devices is not None and self.steps % self.steps_per_call:
             # The last call is as long as the others; its batches beyond the last are not used.
@@ -147,7 +147,7 @@ class FitLoop:
         return snapshot._replace(state=result.state, non_finite=result.non_finite, best=best, done=result.done)
 
     def progress(self, first: int, snapshot: Snapshot) -> FitProgress:
-        """What the callback is passed after the call that made the steps from `first` on."""
+        """The progress passed to the callback after the call with the steps from `first` on."""
         rows = slice(first, snapshot.done)
         value = None if snapshot.best is None else float(snapshot.validation[self.number_of_calls(snapshot.done) - 1])
         model = lambda: self.model(snapshot.state.trained)
@@ -158,7 +158,7 @@ class FitLoop:
         return snapshot.done == self.steps or self.is_out_of_patience(snapshot)
 
     def is_out_of_patience(self, snapshot: Snapshot) -> bool:
-        """Whether the validation loss has not decreased for as many calls as `patience` says."""
+        """Whether the validation loss has not decreased for `patience` calls."""
         if snapshot.best is None or self.early_stopping.patience is None:
             return False
         return self.number_of_calls(snapshot.done) - snapshot.best.call >= self.early_stopping.patience

@@ -62,7 +62,7 @@ class NonFinite(NamedTuple):
         return NonFiniteRule(self.limit, self.factor, self.factor ** (-1 / self.recover))
 
     def state(self, train_state: TrainState, bad_in_a_row: int = 0) -> NonFiniteState | None:
-        """What the policy remembers at a state that so many bad steps in a row have led to; None for "stop"."""
+        """The policy's state after so many bad steps in a row; None for "stop"."""
         if self.policy == "stop":
             return None
         if self.policy == "skip":

@@ -17,7 +17,7 @@ _SECONDS_BETWEEN_LINES = 5.0
 
 
 class _ActivityColumn(ProgressColumn):
-    """What a fit does before its first step, and for how long: what it compiles."""
+    """The activity of a fit before its first step, and its duration: what it compiles."""
 
     def render(self, task) -> Text:
         return Text(f"{task.fields['activity']}, {task.elapsed or 0:.0f} s" if task.fields["activity"] else "")

@@ -1,4 +1,4 @@
-"""Fits that survive their process: what is saved of a fit, when, and whether a file belongs to the fit at hand."""
+"""Fits that survive their process: what is saved of a fit, when, and whether a file belongs to this fit."""
 
 import re
 import sys
@@ -153,7 +153,7 @@ class Checkpointer:
         self.saved_at, self.calls, self.saved_step = time.monotonic(), 0, snapshot.done
 
     def save_interrupted(self, snapshot: Snapshot) -> None:
-        """Saves the snapshot of a fit that the keyboard interrupts, and says on stderr how to resume."""
+        """Saves the snapshot of a fit after Ctrl-C, and explains on stderr how to resume."""
         if self.options is not None and self.group.is_leader:
             self.save(snapshot)
             where = f"step {snapshot.done} of {len(snapshot.losses)} is saved in {self.options.path}"
@@ -161,7 +161,7 @@ class Checkpointer:
 
 
 def _check_fingerprint(path, contents: CheckpointContents, like: Snapshot) -> None:
-    """Raises InputError that says in what the fit in a file differs from the one at hand."""
+    """Raises InputError with the differences of the fit in a file from this one."""
     required = {"losses", *(f"fingerprint.{name}" for name in Fingerprint._fields)}
     sizes = {name: leaf.value.size for name, leaf in contents.leaves.items() if name.startswith("fingerprint.")}
     if not required <= contents.leaves.keys() or set(sizes.values()) != {1} or like.fingerprint is None:

@@ -1,1 +1,1 @@
-"""What is looked at: figures, animations, report pages."""
+"""Figures, animations and report pages."""

@@ -1,4 +1,4 @@
-"""A moving picture as data: lines and discs in world coordinates, and the times of its frames."""
+"""An animation as data: lines and discs in world coordinates, and the times of its frames."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from diffsim._errors import InputError
 from diffsim.io.json_encoding import plain
 
-# Okabe and Ito's colours, which colour-blind readers tell apart.
+# Okabe and Ito's colours, which colour-blind readers can distinguish.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
 SMALLEST = 1 / 300  # radius of a disc as a fraction of the picture
@@ -21,9 +21,12 @@ Extent = tuple[float, float, float, float]
 
 @dataclass(frozen=True, eq=False)
 class Polyline:
-    """A line through `points` of shape (frames, points, 2), or (points, 2) if it stands still.
+    """A line through points, which may move.
 
-    `colour` counts through the palette, `width` is in points of 1/72 inch.
+    Attributes:
+        points: Shape (frames, points, 2), or (points, 2) if the line does not move.
+        colour: The number of its colour in the palette.
+        width: In points of 1/72 inch.
     """
 
     points: ArrayLike
@@ -31,25 +34,31 @@ class Polyline:
     width: float = 2.0
 
     def frames(self) -> np.ndarray:
-        """Returns the points, (frames, points, 2), with one frame for a line that stands still."""
+        """Returns the points, (frames, points, 2), with one frame for a line that does not move."""
         points = np.asarray(self.points, float)
         return points[None] if points.ndim == 2 else points
 
 
 @dataclass(frozen=True, eq=False)
 class Disc:
-    """A disc of `radius` about `centre` of shape (frames, 2), or (2,) if it stands still."""
+    """A disc, which may move.
+
+    Attributes:
+        centre: Shape (frames, 2), or (2,) if the disc does not move.
+        radius: In the units of the coordinates.
+        colour: The number of its colour in the palette.
+    """
 
     centre: ArrayLike
     radius: float
     colour: int = 0
 
     def drawn_radius(self, size: float) -> float:
-        """Returns the radius in a picture whose longer side is `size`: never too small to be seen."""
+        """Returns the radius in a picture whose longer side is `size`, at least 1/300 of it, so that it is visible."""
         return max(float(self.radius), SMALLEST * float(size))
 
     def frames(self) -> np.ndarray:
-        """Returns the centre, (frames, 1, 2), with one frame for a disc that stands still."""
+        """Returns the centre, (frames, 1, 2), with one frame for a disc that does not move."""
         return np.atleast_2d(np.asarray(self.centre, float))[:, None]
 
 
@@ -58,11 +67,17 @@ Shape = Polyline | Disc
 
 @dataclass(frozen=True, eq=False)
 class Animation:
-    """Shapes that move, with the `times` of their frames, (frames,), in seconds, increasing.
+    """Shapes that move, and the times of their frames. Coordinates that are not finite leave gaps.
 
-    `trails` are paths of chosen points, (frames, 2) by name, drawn as the line that the point leaves behind.
-    `extent` is (left, right, bottom, top), by default all that is ever drawn; `labels` are those of the axes.
-    Coordinates that are not finite leave gaps. Raises `InputError` if the numbers of frames differ.
+    Attributes:
+        times: Times of the frames in seconds, increasing, shape (frames,).
+        shapes: The shapes to draw, later ones over earlier ones.
+        trails: Paths of chosen points by name, shape (frames, 2), each drawn as a line behind its point.
+        extent: The visible region (left, right, bottom, top), by default all that is drawn in any frame.
+        labels: The labels of the axes.
+
+    Raises:
+        InputError: If the numbers of frames differ, or the times are not finite and increasing.
     """
 
     times: ArrayLike
@@ -82,7 +97,7 @@ class Animation:
             _check(f"trail '{name}'", np.asarray(path)[:, None], {count})
 
     def data(self) -> dict[str, Any]:
-        """Returns the animation as JSON-ready lists, rounded to what the eye can see.
+        """Returns the animation as lists for JSON, rounded to a hundred-thousandth of its size.
 
         A frame of a shape is the flat list x0, y0, x1, y1, ...; None stands for what is not finite.
         """
@@ -102,12 +117,12 @@ class Animation:
 
 
 def colour(number: int) -> str:
-    """Returns a colour of the palette, which repeats."""
+    """Returns colour `number` of the palette, which repeats after its end."""
     return PALETTE[number % len(PALETTE)]
 
 
 def bounds(shapes: Iterable[Shape], trails: Mapping[str, ArrayLike], margin: float = 0.05) -> Extent:
-    """Returns (left, right, bottom, top) around everything finite, with a margin relative to its size."""
+    """Returns (left, right, bottom, top) around all finite points, with a margin relative to their range."""
     boxes = [np.asarray(path, float).reshape(-1, 2) for path in trails.values()]
     for shape in shapes:
         points, radius = shape.frames().reshape(-1, 2), getattr(shape, "radius", 0.0)

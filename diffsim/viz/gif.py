@@ -1,4 +1,4 @@
-"""Animated GIF files: one palette for all frames, each frame's pixels in the nearest colour of it."""
+"""Animated GIF files: each pixel has the nearest colour of one palette for all frames."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -13,9 +13,18 @@ SHADES = 16  # between a colour and white, as on the edge of a line
 
 
 def write_gif(path: Path, frames: Iterable[np.ndarray], palette: np.ndarray, fps: int) -> Path:
-    """Returns `path`, where `frames` (height, width, 3) of bytes are now a GIF: all of it, or what was there before.
+    """Writes frames as an animated GIF that repeats, completely or not at all, and returns its path.
 
-    A palette of its own for every frame would take most of the time.
+    All frames share one palette: choosing one for every frame would take most of the time.
+
+    Args:
+        path: The file to write.
+        frames: Pictures of bytes, each of shape (height, width, 3).
+        palette: The colours (256, 3), as `palette_of` chooses them.
+        fps: Frames per second.
+
+    Returns:
+        `path`.
     """
     nearest = _nearest(palette)
 
@@ -31,7 +40,15 @@ def write_gif(path: Path, frames: Iterable[np.ndarray], palette: np.ndarray, fps
 
 
 def palette_of(frames: Sequence[np.ndarray], colours: Sequence[str]) -> np.ndarray:
-    """Returns 256 colours (256, 3): `colours` with their shades up to white, and the most frequent of `frames`."""
+    """Returns the 256 colours of a GIF: given ones with their shades up to white, and the most frequent ones.
+
+    Args:
+        frames: Pictures (height, width, 3) of bytes whose frequent colours are taken.
+        colours: Hexadecimal colours such as "#0072b2" that must be in the palette.
+
+    Returns:
+        The palette, shape (256, 3).
+    """
     shade = np.linspace(0.0, 1.0, SHADES)[:, None]
     ramps = [(1 - shade) * np.frombuffer(bytes.fromhex(c[1:]), np.uint8) + 255 * shade for c in sorted(set(colours))]
     fixed = np.concatenate([*ramps, np.empty((0, 3))]).round().astype(np.uint8)
@@ -48,7 +65,7 @@ def _code(frame: np.ndarray) -> np.ndarray:
 
 
 def _nearest(palette: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """Returns a function from pixels to the indices of the nearest colours, which keeps those that it has found."""
+    """Returns a function from pixels to the indices of the nearest colours, which caches them."""
     table = np.full(1 << 24, -1, np.int16)
     entries = palette.astype(int)
 

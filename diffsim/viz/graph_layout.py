@@ -1,4 +1,4 @@
-"""Places for the nodes of a layered graph: every edge points down, and few of them cross."""
+"""The layout of a layered graph: every edge points down, and few edges cross."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,9 +7,10 @@ Bend = tuple[str, str, int]
 
 
 def layers(parents: Mapping[str, Sequence[str]]) -> dict[str, int]:
-    """Returns the layer of every node, one below its lowest parent; inputs stand just above their first child.
+    """Returns the layer of every node: one below its lowest parent, an input just above its first child.
 
-    `parents` lists the nodes in an order in which parents come first.
+    Args:
+        parents: The parents of every node, in an order in which parents precede their children.
     """
     level: dict[str, int] = {}
     for node, above in parents.items():
@@ -22,10 +23,16 @@ def layers(parents: Mapping[str, Sequence[str]]) -> dict[str, int]:
 
 
 def layout(parents: Mapping[str, Sequence[str]]) -> tuple[dict[str, tuple[float, int]], dict[tuple[str, str], list]]:
-    """Returns for every node (place in its layer, layer), and for every edge the points that it passes.
+    """Returns the position of every node and the course of every edge.
 
-    Edges over several layers get a bend in each. Nodes are ordered by the mean place of their neighbours, from
-    above and from below in turn, after Sugiyama, Tagawa and Toda, IEEE Trans. SMC 11 (1981).
+    Edges over several layers get a bend in each. The nodes of a layer are ordered by the mean position of their
+    neighbours above and below in turn, after Sugiyama, Tagawa and Toda, IEEE Trans. SMC 11 (1981).
+
+    Args:
+        parents: The parents of every node, in an order in which parents precede their children.
+
+    Returns:
+        For every node (position in its layer, layer), and for every edge (parent, node) the points it passes.
     """
     level = layers(parents)
     links: list[tuple[object, object]] = []
@@ -48,7 +55,7 @@ def layout(parents: Mapping[str, Sequence[str]]) -> tuple[dict[str, tuple[float,
 
 
 def _order(rows: list[list], links: Sequence[tuple[object, object]]) -> dict:
-    """A place for every node and bend: the order within the rows is improved, then each drawn to its neighbours."""
+    """A position for every node and bend: rows are sorted by their neighbours, then nodes are moved towards them."""
     above: dict = {node: [] for row in rows for node in row}
     below: dict = {node: [] for row in rows for node in row}
     for top, bottom in links:
@@ -67,9 +74,9 @@ def _order(rows: list[list], links: Sequence[tuple[object, object]]) -> dict:
     return {node: value - left for node, value in place.items()}
 
 
-def _spread(row: list, wanted: list[float], place: dict) -> None:
-    """Puts a row's nodes where they are wanted, at least 1 apart: from the left, from the right, and between."""
-    left, right = list(wanted), list(wanted)
+def _spread(row: list, targets: list[float], place: dict) -> None:
+    """Puts a row's nodes near their targets, at a distance of at least 1: the mean of sweeps from left and right."""
+    left, right = list(targets), list(targets)
     for k in range(1, len(row)):
         left[k] = max(left[k], left[k - 1] + 1)
     for k in range(len(row) - 2, -1, -1):

@@ -19,17 +19,24 @@ from diffsim.viz.animation import PALETTE
 from diffsim.viz.graph_layout import layout
 
 DRAWN = 150
-"""Nodes that a drawing may have: beyond that nobody reads it."""
+"""The largest number of nodes of a drawing: a larger one is not readable."""
 
 LETTER = 0.074  # in, the width of a letter at the size used
-LONGEST = 26  # letters of an operation before it is cut
+LONGEST = 26  # letters of an operation's name before it is cut
 
 
 def graph(g: Graph) -> Figure:
     """Returns a drawing of a computational graph, in layers from the inputs down to the result.
 
-    Each box has a node's operation, value, tangent and adjoint. `savefig("graph.svg")` exports it. Raises
-    InputError for more than 150 nodes.
+    Each box shows a node's operation, value, tangent and adjoint.
+
+        plot.graph(ds.computational_graph(f, x)).savefig("graph.svg")
+
+    Args:
+        g: A graph of at most 150 nodes.
+
+    Raises:
+        InputError: For a graph with more nodes.
     """
     if len(g.nodes) > DRAWN:
         raise InputError(
@@ -67,7 +74,7 @@ def _colour(node: Node, g: Graph) -> str:
 
 
 def _smooth(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A path through the points that leaves and enters each straight down."""
+    """A smooth path through the points that is vertical at each of them."""
     s = np.linspace(0.0, 1.0, 20)[:, None]
     ease = s * s * (3 - 2 * s)
     parts = [np.column_stack([a[0] + (b[0] - a[0]) * ease, a[1] + (b[1] - a[1]) * s]) for a, b in pairwise(points)]
@@ -76,7 +83,11 @@ def _smooth(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def stages(g: StageGraph) -> Figure:
-    """Returns a drawing of a pipeline: one row per stage, with its output small, shapes, adjoint, time, bytes."""
+    """Returns a drawing of a pipeline: for each stage its output as a thumbnail, shapes, adjoint, time and bytes.
+
+    Args:
+        g: The stages, as `stage_graph` returns them.
+    """
     count = len(g.stages)
     with _blank(6.8, 1.15 * count) as (figure, axes):
         axes.set(xlim=(0, 6.8), ylim=(count, 0))
@@ -96,7 +107,7 @@ def stages(g: StageGraph) -> Figure:
 
 
 def _thumbnail(axes: Axes, values: np.ndarray) -> None:
-    """Draws an output small: a picture, curves, bars of a short vector, or a number."""
+    """Draws an output as a thumbnail: a picture, curves, bars of a short vector, or a number."""
     axes.set(xticks=[], yticks=[])
     axes.grid(False)
     if values.ndim >= 2 and min(values.shape[:2]) >= 8 and (values.ndim == 2 or values.shape[2] in (1, 3)):
@@ -113,7 +124,7 @@ def _thumbnail(axes: Axes, values: np.ndarray) -> None:
 
 @contextmanager
 def _blank(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
-    """Gives a figure of a size in inches, and axes without any marks over all of it."""
+    """Yields a figure of a size in inches, and axes without any marks that fill it."""
     with matplotlib.rc_context(fname=Path(__file__).with_name("plot.mplstyle")):
         figure = Figure(figsize=(width, height))
         figure.set_layout_engine("none")

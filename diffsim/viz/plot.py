@@ -1,4 +1,4 @@
-"""Every figure: each function returns a new matplotlib `Figure` and touches no global state."""
+"""All figures: each function returns a new matplotlib `Figure` and changes no global state."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -34,7 +34,7 @@ from diffsim.viz.posterior_plot import profile_curve as profile_curve
 STYLE = Path(__file__).with_name("plot.mplstyle")
 Canvas = tuple[Figure, Axes]
 SAMPLES = 8  # frames from which the colours of a GIF are chosen
-CROWD = 4  # names of curves that fit into the axes; more stand beside them
+CROWD = 4  # names of curves in a legend within the axes; with more, the legend is to their right
 
 
 def learning_curve(
@@ -46,15 +46,19 @@ def learning_curve(
     xlabel: str = "step",
     ylabel: str = "loss",
 ) -> Figure:
-    """Returns the loss (steps,) against the step, on a logarithmic scale unless no loss is positive.
+    """Returns a figure of the loss against the step, on a logarithmic scale unless no loss is positive.
 
-    `validation` values belong to `validation_steps`, or else are spread evenly up to the last step;
-    `reference` draws a level line for each named value, such as a published figure.
+    Args:
+        loss: The loss of each step, shape (steps,).
+        validation: Validation losses.
+        reference: Named values, such as published results, each drawn as a horizontal line.
+        validation_steps: The steps of the validation losses; by default they are evenly spaced up to the last step.
+        xlabel, ylabel: The labels of the axes.
     """
     losses = np.asarray(loss, float)
     with _axes(xlabel, ylabel) as (figure, axes):
-        quiet: dict[str, Any] = {} if validation is None else {"linewidth": 1.0, "alpha": 0.6}
-        axes.plot(np.arange(1, len(losses) + 1), losses, label="training", **quiet)
+        style: dict[str, Any] = {} if validation is None else {"linewidth": 1.0, "alpha": 0.6}
+        axes.plot(np.arange(1, len(losses) + 1), losses, label="training", **style)
         if validation is not None:
             even = np.linspace(0, len(losses), np.size(validation) + 1)[1:]
             steps = even if validation_steps is None else np.asarray(validation_steps)
@@ -71,9 +75,14 @@ def learning_curve(
 def curves(
     x: ArrayLike, y: Mapping[str, ArrayLike], xlabel: str, ylabel: str, *, log: str = "", dashed: Sequence[str] = ()
 ) -> Figure:
-    """Returns the named curves `y`, each (points,), against `x`; labels are to name their units.
+    """Returns a figure of named curves over one abscissa.
 
-    `log` names the logarithmic axes: "x", "y" or "xy". Curves in `dashed`, such as bounds, are drawn so.
+    Args:
+        x: The abscissae, shape (points,).
+        y: The curves by name, each of shape (points,).
+        xlabel, ylabel: The labels of the axes, with units.
+        log: The logarithmic axes: "x", "y", "xy" or none.
+        dashed: Names of curves to draw dashed, such as bounds.
     """
     with _axes(xlabel, ylabel) as (figure, axes):
         for number, (name, values) in enumerate(y.items()):
@@ -89,7 +98,12 @@ def curves(
 
 
 def seed_curves(losses: ArrayLike, xlabel: str = "update", ylabel: str = "loss") -> Figure:
-    """Returns the learning curves of several seeds, (seeds, steps): at each step the worst, the median, the best."""
+    """Returns a figure of the learning curves of several seeds: worst, median and best loss at each step.
+
+    Args:
+        losses: The losses, shape (seeds, steps).
+        xlabel, ylabel: The labels of the axes.
+    """
     rows = np.asarray(losses, float)
     levels = {"worst seed": rows.max(axis=0), "median": np.median(rows, axis=0), "best seed": rows.min(axis=0)}
     steps = np.arange(1, rows.shape[1] + 1)
@@ -97,9 +111,11 @@ def seed_curves(losses: ArrayLike, xlabel: str = "update", ylabel: str = "loss")
 
 
 def gradient_growth(growths: Mapping[str, GradientGrowth], dt: float) -> Figure:
-    """Returns the growth of the derivative of a step's cost in the first state against the step's time.
+    """Returns a figure of the derivative of a step's cost in the first state against the step's time.
 
-    `growths` are what `control.gradient_growth` measured, by name; a step takes `dt` seconds.
+    Args:
+        growths: Results of `control.gradient_growth`, by name.
+        dt: The duration of a step in s.
     """
     lengths = next(iter(growths.values())).lengths
     norms = {name: growth.norm_initial_state / growth.norm_initial_state[0] for name, growth in growths.items()}
@@ -107,7 +123,15 @@ def gradient_growth(growths: Mapping[str, GradientGrowth], dt: float) -> Figure:
 
 
 def wrapped(angle: ArrayLike, y: ArrayLike) -> np.ndarray:
-    """Returns a path (points, 2) for `field_map`: the angle from -pi to pi, with a gap where it comes round."""
+    """Returns a path for `field_map` with the angle between -pi and pi, and a gap where it jumps.
+
+    Args:
+        angle: Angles in rad, shape (points,).
+        y: The other coordinate, shape (points,).
+
+    Returns:
+        The points, shape (points, 2).
+    """
     turned = (np.asarray(angle, float) + np.pi) % (2 * np.pi) - np.pi
     jumps = np.abs(np.diff(turned, prepend=turned[:1])) > np.pi
     return np.column_stack([np.where(jumps, np.nan, turned), np.asarray(y, float)])
@@ -126,10 +150,16 @@ def field_map(
     contours: Sequence[float] = (),
     paths: Mapping[str, ArrayLike] | None = None,
 ) -> Figure:
-    """Returns a map of `values` (len(y), len(x)), its colours explained by a bar with `label`.
+    """Returns a figure of values over a plane as colours. Cells without a finite value are hatched grey.
 
-    Cells where `mask` is true, or without a finite value (with `log`, a positive one), are hatched grey.
-    `contours` are levels to draw as labelled lines, `paths` named rows (points, 2) of places to join up.
+    Args:
+        x, y: The coordinates of the columns and the rows.
+        values: The values, shape (len(y), len(x)).
+        xlabel, ylabel, label: The labels of the axes and of the colour bar, with units.
+        log: Whether the colours are logarithmic; cells without a positive value are then hatched too.
+        mask: Cells to hatch, of the shape of `values`.
+        contours: Levels to draw as labelled lines.
+        paths: Named lines to draw, each of shape (points, 2).
     """
     field = np.asarray(values, float)
     hidden = ~np.isfinite(field) | (field <= 0 if log else False)
@@ -158,15 +188,18 @@ def field_map(
         if paths:
             axes.set(xlim=np.asarray(x, float)[[0, -1]], ylim=np.asarray(y, float)[[0, -1]])
             axes.legend(framealpha=0.8, frameon=True)
-        bar = figure.colorbar(mesh, ax=axes, label=label)
-        bar.outline.set_visible(False)
+        colour_bar = figure.colorbar(mesh, ax=axes, label=label)
+        colour_bar.outline.set_visible(False)
     return figure
 
 
 def pictures(images: Mapping[str, ArrayLike], columns: int = 4) -> Figure:
-    """Returns pictures side by side under their names: (height, width, 3) in [0, 1], cut to it, or (height, width).
+    """Returns a figure of pictures side by side under their names.
 
-    One without colours is drawn grey, from its least to its greatest value.
+    Args:
+        images: The pictures by name. Colour pictures (height, width, 3) are clipped to [0, 1]; those of shape
+            (height, width) are drawn grey, from the least to the greatest value.
+        columns: The number of pictures in a row.
     """
     rows = -(-len(images) // columns)
     shapes = [np.shape(image)[:2] for image in images.values()]
@@ -192,17 +225,22 @@ def polylines(
     labels: tuple[str, str] = ("x (m)", "height (m)"),
     ground: float | None = None,
 ) -> Figure:
-    """Returns one still picture of shapes in world coordinates, equal on both axes, as under a stroboscope.
+    """Returns a figure of several frames of an animation, drawn over one another, with one scale for both axes.
 
-    Of the moving shapes the given `frames` are drawn, by default six from first to last, the earlier ones
-    paler; `ground` is the height of a line to stand on.
+    Args:
+        shapes: The shapes to draw.
+        trails: Paths of chosen points by name, shape (frames, 2).
+        frames: The frames of the moving shapes to draw, earlier ones paler; by default six from first to last.
+        extent: The visible region (left, right, bottom, top), by default all that is drawn.
+        labels: The labels of the axes.
+        ground: The height of a line for the ground, if one is drawn.
     """
     moving = [shape for shape in shapes if len(shape.frames()) > 1]
-    still = [shape for shape in shapes if len(shape.frames()) == 1]
+    static = [shape for shape in shapes if len(shape.frames()) == 1]
     count = max((len(shape.frames()) for shape in moving), default=1)
     chosen = np.unique(np.linspace(0, count - 1, 6).astype(int)) if frames is None else frames
     with _world(trails or {}, extent or bounds(shapes, trails or {}), labels, ground) as (figure, axes):
-        for shape in still:
+        for shape in static:
             _draw(axes, shape, 0, 1.0)
         for frame, alpha in zip(chosen, np.linspace(0.25, 1.0, len(chosen) + 1)[1:], strict=True):
             for shape in moving:
@@ -211,9 +249,17 @@ def polylines(
 
 
 def save_figure(figure: Figure, path: Path | str) -> Path:
-    """Returns `path`, where the figure now is, as its extension says: .png, .svg or .pdf; all of it, or nothing new.
+    """Writes a figure, completely or not at all, and returns its path.
 
-    Raises `InputError` for another extension.
+    Args:
+        figure: The figure.
+        path: The file to write. Its extension chooses the format: .png, .svg or .pdf.
+
+    Returns:
+        The path.
+
+    Raises:
+        InputError: For another extension.
     """
     path = Path(path)
     if path.suffix.lower() not in (".png", ".svg", ".pdf"):
@@ -222,9 +268,19 @@ def save_figure(figure: Figure, path: Path | str) -> Path:
 
 
 def save_animation(animation: Animation, path: Path | str, fps: int = 25, *, ground: float | None = None) -> Path:
-    """Returns `path`, where the animation is now a GIF that plays in real time.
+    """Writes an animation as a GIF that plays in real time, completely or not at all, and returns its path.
 
-    Raises `InputError` if the name does not end in .gif.
+    Args:
+        animation: The animation.
+        path: The file to write, with the extension .gif.
+        fps: Frames per second.
+        ground: The height of a line for the ground, if one is drawn.
+
+    Returns:
+        The path.
+
+    Raises:
+        InputError: For another extension.
     """
     path = Path(path)
     if path.suffix.lower() != ".gif":
@@ -241,11 +297,11 @@ def save_animation(animation: Animation, path: Path | str, fps: int = 25, *, gro
 
 
 def _renderer(figure: Figure, axes: Axes, shapes: Sequence[Shape]) -> Callable[[int], np.ndarray]:
-    """Returns a function from a frame's number to its pixels (height, width, 3); only what moves is drawn again."""
+    """Returns a function from a frame's number to its pixels (height, width, 3); the axes are drawn only once."""
     figure.set_dpi(100)
     canvas = FigureCanvasAgg(figure)
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # laid out once, so that the axes stay where they are
+    figure.set_layout_engine("none")  # laid out once, so that the axes do not move between frames
     drawn = [_draw(axes, shape, 0, 1.0) for shape in shapes]
     legend = axes.get_legend()
     above = drawn if legend is None else [*drawn, legend]
@@ -267,7 +323,7 @@ def _renderer(figure: Figure, axes: Axes, shapes: Sequence[Shape]) -> Callable[[
 
 @contextmanager
 def _axes(xlabel: str, ylabel: str, figsize: tuple[float, float] | None = None) -> Iterator[Canvas]:
-    """Gives a new figure and its axes, to be drawn on while the style holds."""
+    """Yields a new figure and its axes; the style applies within the context."""
     with matplotlib.rc_context({"axes.prop_cycle": cycler(color=PALETTE)}, STYLE):
         figure = Figure(figsize=figsize)
         axes = figure.add_subplot()
@@ -279,7 +335,7 @@ def _axes(xlabel: str, ylabel: str, figsize: tuple[float, float] | None = None) 
 def _world(
     trails: Mapping[str, ArrayLike], extent: Extent, labels: tuple[str, str], ground: float | None
 ) -> Iterator[Canvas]:
-    """Gives a figure with one scale in both directions, the trails and the ground drawn."""
+    """Yields a figure with one scale in both directions, in which trails and ground are drawn."""
     left, right, bottom, top = extent
     height = np.clip(6.4 * (top - bottom) / (right - left), 2.0, 8.0)
     with _axes(*labels, figsize=(7.0, height + 0.6)) as (figure, axes):
@@ -295,7 +351,7 @@ def _world(
 
 
 def _draw(axes: Axes, shape: Shape, frame: int, alpha: float) -> Line2D | Circle:
-    """Returns the shape as drawn; one zorder for all, so that later shapes cover earlier ones."""
+    """Draws a shape and returns its artist; all have one zorder, so that later shapes cover earlier ones."""
     if isinstance(shape, Polyline):
         (artist,) = axes.plot([], [], color=colour(shape.colour), linewidth=shape.width)
     else:
@@ -308,7 +364,7 @@ def _draw(axes: Axes, shape: Shape, frame: int, alpha: float) -> Line2D | Circle
 
 
 def _move(artist: Line2D | Circle, shape: Shape, frame: int) -> None:
-    """Puts a drawn shape where it is in a frame."""
+    """Moves a drawn shape to its position in a frame."""
     frames = shape.frames()
     points = frames[min(frame, len(frames) - 1)]
     if isinstance(artist, Line2D):

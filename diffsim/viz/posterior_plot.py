@@ -1,4 +1,4 @@
-"""Drawings of fits to measurements: bands with residuals below them, and profiles of the likelihood."""
+"""Figures of fits to measurements: bands with residuals below them, and profile likelihoods."""
 
 from pathlib import Path
 
@@ -15,39 +15,49 @@ _STYLE = Path(__file__).with_name("plot.mplstyle")
 
 
 def fit_band(
-    x: ArrayLike, seen: ArrayLike, band: CredibleBand, noise: float, xlabel: str, ylabel: str, *, level: float = 0.9
+    x: ArrayLike, observed: ArrayLike, band: CredibleBand, noise: float, xlabel: str, ylabel: str, *, level: float = 0.9
 ) -> Figure:
-    """Returns measurements (points,) with a model's band for one observation, and below them the residuals.
+    """Returns a figure of measurements with a model's band for new measurements, and of the residuals below.
 
-    Residuals are in units of `noise`, the standard deviation of a measurement; NaN in `seen` is a gap.
+    Args:
+        x: The abscissae, shape (points,).
+        observed: The measurements, shape (points,); NaN is a gap.
+        band: The fit and its band, as `Posterior.credible_band` returns them.
+        noise: The standard deviation of a measurement, the unit of the residuals.
+        xlabel, ylabel: The labels of the axes, with units.
+        level: The probability of the band, for the legend.
     """
-    x, seen, value = (np.asarray(a, float) for a in (x, seen, band.value))
+    x, observed, value = (np.asarray(a, float) for a in (x, observed, band.value))
     with matplotlib.rc_context({}, _STYLE):
         figure = Figure(figsize=(6.4, 5.2))
         above, below = figure.subplots(2, sharex=True, height_ratios=(3, 1))
         label = f"{level:.0%} of new measurements"
         above.fill_between(x, band.low, band.high, color=PALETTE[0], alpha=0.25, linewidth=0, label=label)
         above.plot(x, value, color=PALETTE[0], linewidth=1.2, label="fit")
-        above.plot(x, seen, "o", color="0.15", markersize=2.5, label="measured")
+        above.plot(x, observed, "o", color="0.15", markersize=2.5, label="measured")
         above.set(ylabel=ylabel)
         above.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
         below.axhline(0.0, color="0.5", linewidth=0.8)
-        below.plot(x, (seen - value) / noise, "o", color="0.15", markersize=2.5)
+        below.plot(x, (observed - value) / noise, "o", color="0.15", markersize=2.5)
         below.set(xlabel=xlabel, ylabel="residual / noise")
     return figure
 
 
-def profile_curve(found: ProfileLikelihood, std: float, reach: float, xlabel: str) -> Figure:
-    """Returns a profile of the likelihood beside that of the linear model, a line.
+def profile_curve(profile: ProfileLikelihood, std: float, reach: float, xlabel: str) -> Figure:
+    """Returns a figure of a profile likelihood compared with that of the linear model, a straight line.
 
-    `std` is the linear standard deviation, `reach` how many of these the interval's ends are away.
+    Args:
+        profile: The profile, as `profile_likelihood` returns it.
+        std: The standard deviation of the linear model.
+        reach: The distance of the interval's ends from the fit, in standard deviations.
+        xlabel: The label of the parameter, with its unit.
     """
     with matplotlib.rc_context({}, _STYLE):
         figure = Figure(figsize=(6.4, 3.6))
         axes = figure.add_subplot()
-        x = found.points[:, 0]
-        axes.plot(x, (x - found.value) / std, color="0.5", linestyle="--", label="linear")
-        axes.plot(*found.points.T, "o-", color=PALETTE[0], label="profile")
+        x = profile.points[:, 0]
+        axes.plot(x, (x - profile.value) / std, color="0.5", linestyle="--", label="linear")
+        axes.plot(*profile.points.T, "o-", color=PALETTE[0], label="profile")
         for side in (-1, 1):
             axes.axhline(side * reach, color="0.25", linewidth=0.8, linestyle=":")
         axes.set(xlabel=xlabel, ylabel="distance from the fit\n(standard deviations)")

@@ -1,11 +1,11 @@
-"""The page of a run: one HTML file that needs no other, for screen, phone and paper.
+"""The report page of a run: one self-contained HTML file, for screen, phone and paper.
 
-A scenario fills it from top to bottom:
+A scenario adds its parts from top to bottom:
 
     page = Report("Trebuchet aimed by a network", subtitle="2000 steps of Adam")
     page.settings(run.settings)
-    page.table("Result", ["quantity", "reached", "published"], [["miss (m)", 0.12, 0.3]])
-    page.figure(plot.learning_curve(losses), "The loss falls by four orders.")
+    page.table("Result", ["quantity", "value", "published"], [["miss (m)", 0.12, 0.3]])
+    page.figure(plot.learning_curve(losses), "The loss falls by four orders of magnitude.")
     page.write(run.folder / "report.html")
 """
 
@@ -31,9 +31,13 @@ FOLDER = Path(__file__).parent
 
 
 class Report:
-    """A page that grows from top to bottom; every title starts a section that the contents list.
+    """A page to which parts are added from top to bottom. Every title starts a section, listed in the contents.
 
-    Text is escaped throughout: nothing given is taken for HTML.
+    All text is escaped: nothing is interpreted as HTML.
+
+    Args:
+        title: The title of the page.
+        subtitle: A line below it.
     """
 
     def __init__(self, title: str, subtitle: str = "") -> None:
@@ -42,7 +46,7 @@ class Report:
         self._blocks: list[dict[str, Any]] = []
 
     def section(self, title: str) -> None:
-        """Starts a section."""
+        """Starts a section with this title."""
         stem = re.sub(r"\W+", "-", title.lower()).strip("-") or "section"
         taken = {anchor for anchor, _ in self._sections}
         anchor, number = stem, 2
@@ -52,7 +56,7 @@ class Report:
         self._add("section", anchor=anchor, title=title)
 
     def settings(self, values: Mapping[str, Any], title: str = "Settings") -> None:
-        """Adds a section with a table of names and values."""
+        """Adds a section with a table of names and values, such as `run.settings`."""
         self.section(title)
         self._add("settings", rows=[(name, show(value)) for name, value in values.items()])
 
@@ -78,21 +82,33 @@ class Report:
         self._add("table", columns=columns, rows=texts, numeric=numeric)
 
     def figure(self, fig: Any, caption: str, *, vector: bool = False) -> None:
-        """Adds a matplotlib figure as a picture within the page; `vector` keeps it sharp at any size (SVG)."""
+        """Adds a matplotlib figure.
+
+        Args:
+            fig: The figure.
+            caption: The text below.
+            vector: Whether to embed it as SVG, which is sharp at any size, instead of PNG.
+        """
         buffer = io.BytesIO()
         fig.savefig(buffer, format="svg" if vector else "png", dpi=180)
         source = _embedded(buffer, "svg+xml" if vector else "png")
         self._add("picture", source=source, caption=caption, width=round(96 * fig.get_figwidth()))
 
     def graph(self, graph: Graph, drawing: Any, title: str = "Computational graph") -> None:
-        """Adds a section with a computational graph: its drawing (`plot.graph`), forward and reverse table."""
+        """Adds a section with a computational graph: its drawing, and tables of its forward and reverse mode.
+
+        Args:
+            graph: The graph.
+            drawing: Its figure, as `plot.graph` returns it.
+            title: The title of the section.
+        """
         self.section(title)
         self.figure(drawing, "Inputs above, the result below; value, tangent and adjoint in each box.", vector=True)
         self.table(f"{title}: values and tangents", *graph.forward())
         self.table(f"{title}: adjoints", *graph.reverse())
 
     def certificate(self, check: GradientCheck, title: str = "Gradient certificate") -> None:
-        """Adds a section with a gradient check: a verdict per parameter, notes and suspects."""
+        """Adds a section with a gradient check: the verdict on each parameter, notes and suspects."""
         columns = ["parameter", "reverse", "forward", "differences", "+-", "verdict"]
         rows = [(r.name, r.reverse, r.forward, r.difference, r.error, r.verdict) for r in check.rows]
         self.table(title, columns, rows)
@@ -107,7 +123,7 @@ class Report:
         self._add("picture", source=_png(pixels), caption=caption, width=None)
 
     def before_after(self, before: Any, after: Any, caption: str, title: str = "Before and after") -> None:
-        """Adds a section with two pictures, one on the other, and a slider that moves the border between them.
+        """Adds a section with two pictures, one over the other, and a slider that moves the border between them.
 
         Args:
             before: The picture on the left of the border: an array (height, width, 3) of 8-bit values.
@@ -119,12 +135,12 @@ class Report:
             InputError: If the pictures differ in shape.
         """
         if before.shape != after.shape:
-            raise InputError(f"pictures of shapes {before.shape} and {after.shape} cannot lie on each other")
+            raise InputError(f"pictures of shapes {before.shape} and {after.shape} cannot be compared")
         self.section(title)
         self._add("before_after", before=_png(before), after=_png(after), caption=caption)
 
     def animation(self, animation: Animation, caption: str = "", title: str = "Animation") -> None:
-        """Adds a section in which the animation plays: button, time slider, arrow keys, two speeds."""
+        """Adds a section that plays an animation, with a button, a time slider, arrow keys and two speeds."""
         self.section(title)
         self._add("animation", scene=plain(animation.data()), caption=caption, title=title)
 
@@ -152,7 +168,7 @@ class Report:
         return write_text(path, self.html())
 
     def _add(self, kind: str, **content: Any) -> None:
-        """Adds a block, of whose kind the template has the layout."""
+        """Adds a block; the template has a layout for each kind."""
         self._blocks.append({"kind": kind, **content})
 
 
@@ -165,7 +181,7 @@ def _png(pixels: Any) -> str:
 
 
 def _embedded(buffer: io.BytesIO, kind: str) -> str:
-    """The address of a picture that lies within the page."""
+    """The data URL of a picture embedded in the page."""
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 

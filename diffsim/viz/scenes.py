@@ -1,4 +1,4 @@
-"""Moving pictures of systems: trajectories in, an `Animation` to play in a report or save as a GIF out."""
+"""Animations of systems: each function turns a trajectory into an `Animation` for a report or a GIF."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,10 +16,15 @@ def cart_and_pole(
     *,
     below: float = 0.3,
 ) -> Animation:
-    """A cart at `position` (m) on a track `track` (m) to either side, with a pole of `length` (m) at `angle` (rad).
+    """Returns an animation of a cart on a track, with a pole.
 
-    `times` (s), `position` and `angle` are of shape (frames,). The angle is zero upright and grows to the right;
-    `below` (m) is how much of the picture lies under the track.
+    Args:
+        times: Times in s, shape (frames,).
+        position: Position of the cart in m, shape (frames,).
+        angle: Angle of the pole in rad, zero upright and positive to the right, shape (frames,).
+        length: Length of the pole in m.
+        track: Length of the track to either side in m.
+        below: Height of the visible region under the track in m.
     """
     hinge = np.column_stack([np.asarray(position), np.zeros(np.size(times))])
     tip = hinge + float(length) * np.column_stack([np.sin(angle), np.cos(angle)])
@@ -34,9 +39,13 @@ def cart_and_pole(
 
 
 def rod(times: ArrayLike, angle: ArrayLike, length: float | Scalar, torque: ArrayLike) -> Animation:
-    """A rod of `length` (m) at `angle` (rad, zero upright) about the origin; the arm beside it shows the `torque`.
+    """Returns an animation of a rod that turns about the origin; the bar below it shows the torque.
 
-    All are of shape (frames,). `torque` is a fraction of its limit, from -1 to 1.
+    Args:
+        times: Times in s, shape (frames,).
+        angle: Angle in rad, zero upright and positive to the right, shape (frames,).
+        length: Length of the rod in m.
+        torque: Torque as a fraction of its limit, from -1 to 1, shape (frames,).
     """
     size = float(length)
     tip = size * np.column_stack([np.sin(angle), np.cos(angle)])
@@ -59,10 +68,16 @@ def flyer(
     wind: ArrayLike,
     extent: Extent,
 ) -> Animation:
-    """A quadrotor of half width `arm` (m) at `centre` (m) and `tilt` (rad), its thrusts and the wind as lines.
+    """Returns an animation of a quadrotor, with its thrusts and the wind as lines.
 
-    `centre`, `thrusts` (fractions of their limit) and `wind` are of shape (frames, 2), the others (frames,). The wind
-    (m/s) is drawn from the upper left, a metre for 10 m/s.
+    Args:
+        times: Times in s, shape (frames,).
+        centre: Position of the quadrotor (x, height) in m, shape (frames, 2).
+        tilt: Tilt in rad, positive to the right, shape (frames,).
+        arm: Half width of the quadrotor in m.
+        thrusts: Left and right thrust as fractions of their limit, shape (frames, 2).
+        wind: Wind in m/s, shape (frames, 2). It is drawn from the upper left, a metre for 10 m/s.
+        extent: The visible region (left, right, bottom, top) in m.
     """
     centre, wind, thrusts = np.asarray(centre), np.asarray(wind), np.asarray(thrusts)
     along = np.column_stack([np.cos(tilt), -np.sin(tilt)])
@@ -72,10 +87,10 @@ def flyer(
         np.stack([end, end + 0.5 * push[:, None] * up], axis=1)
         for end, push in zip((left, right), thrusts.T, strict=True)
     ]
-    place = np.broadcast_to([extent[0] + 0.6, extent[3] - 0.5], wind.shape)
+    corner = np.broadcast_to([extent[0] + 0.6, extent[3] - 0.5], wind.shape)
     shapes = [
         Disc(np.zeros((1, 2)), 0.06, colour=3),
-        Polyline(np.stack([place, place + 0.1 * wind], axis=1), colour=2, width=3.0),
+        Polyline(np.stack([corner, corner + 0.1 * wind], axis=1), colour=2, width=3.0),
         *(Polyline(flame, colour=1, width=3.0) for flame in flames),
         Polyline(np.stack([left, right], axis=1), width=5.0),
     ]

@@ -1,4 +1,4 @@
-"""Warm starts: a cache that a second process hits, what made a function compile again, and what is said meanwhile."""
+"""The compilation cache in a second process, causes of compilations, and messages during them."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ import pytest
 import diffsim as ds
 from diffsim.train.progress import ProgressBar, title
 
-# A fit and a solve: what diffrax and equinox put into a program must not keep it from being found.
+# A fit and a solve: nothing that diffrax and equinox put into a program may prevent a cache hit.
 TWICE = """
 import sys
 import diffsim as ds, jax, jax.numpy as jnp, optax
@@ -73,7 +73,7 @@ def test_the_argument_that_made_a_function_compile_again_is_named():
         "power is new",
         "power has number 4, before 3",
     ]
-    # Arrays that were put somewhere compile anew with some versions of JAX, and are then named.
+    # With some versions of JAX arrays placed on a device compile again, and are then named as the cause.
     assert all("args[0]['weight'] has sharding" in cause for cause in counted.causes[5:])
     assert counted.count == len(counted.causes)
     assert counted.seconds > 0

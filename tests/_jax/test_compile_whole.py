@@ -1,4 +1,4 @@
-"""Programs compiled whole: the same numbers, the compiler still does it, and its traps are avoided."""
+"""Programs compiled whole: the same numbers, the compiler supports it, and its faults are avoided."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ from diffsim.compilation import compile_whole
 
 
 def loop(x, rows):
-    """A loop that carries an array, as a record of steps is carried."""
+    """A loop whose state contains an array, like a record of steps."""
     put = lambda rows, value, i: lax.dynamic_update_index_in_dim(rows, value, i, 0)
     return lax.fori_loop(0, 100, lambda i, c: (c[0] + jnp.sin(c[1][i]), put(c[1], c[0], i)), (x, rows))
 
@@ -29,12 +29,12 @@ def asks(lowered) -> int:
 
 
 def test_the_numbers_are_the_same_with_derivatives():
-    whole = compile_whole(loop)
-    for a, b in zip(jax.jit(whole)(*ARGS), jax.jit(loop)(*ARGS), strict=True):
+    compiled = compile_whole(loop)
+    for a, b in zip(jax.jit(compiled)(*ARGS), jax.jit(loop)(*ARGS), strict=True):
         # Another order of the compiler's operations: rounding.
         np.testing.assert_allclose(a, b, rtol=1e-13)
     slope = lambda f: jax.jit(jax.jacfwd(lambda x: f(x, ARGS[1])[0]))(ARGS[0])
-    np.testing.assert_allclose(slope(whole), slope(loop), rtol=1e-13)
+    np.testing.assert_allclose(slope(compiled), slope(loop), rtol=1e-13)
 
 
 def test_this_jaxlib_still_compiles_whole_what_is_asked_for():
@@ -42,16 +42,16 @@ def test_this_jaxlib_still_compiles_whole_what_is_asked_for():
     text = jax.jit(compile_whole(loop)).lower(*ARGS).compile().as_text()
     calls = [line for line in text.splitlines() if " call(" in line]
     assert any('inlineable="false",xla_cpu_small_call="true"' in line for line in calls), (
-        "XLA inlined the call: whole.py needs another way"
+        "XLA inlined the call: compile_whole.py needs another way"
     )
 
 
 def test_under_vmap_a_small_batch_is_compiled_whole_and_a_large_one_is_not():
     small = compile_small(lambda x, n: lax.fori_loop(0, n, lambda i, x: x + jnp.sin(x) * i, x), 8)
-    for count, whole in ((10, True), (10**6, False)):
+    for count, compiled_whole in ((10, True), (10**6, False)):
         args = jnp.linspace(0.0, 1.0, count), 3
         both = jax.jit(jax.vmap(small, in_axes=(0, None)))
-        assert bool(asks(both.lower(*args))) == whole
+        assert bool(asks(both.lower(*args))) == compiled_whole
         total = np.linspace(0.0, 1.0, count)
         for i in range(3):
             total = total + np.sin(total) * i
@@ -59,7 +59,7 @@ def test_under_vmap_a_small_batch_is_compiled_whole_and_a_large_one_is_not():
 
 
 def test_under_vmap_lookups_are_left_as_they_are():
-    # Each member looks up a row of its own, which gathers.
+    # Each member reads another row, which is a gather.
     alone = compile_small(loop, 64)
     assert asks(jax.jit(alone).lower(*ARGS))
     many = jnp.stack([ARGS[0], 2 * ARGS[0]]), ARGS[1]
@@ -79,7 +79,7 @@ def test_the_gradient_of_a_batch_is_compiled_whole_both_ways():
 
     mean = lambda p, starts: jnp.mean(jax.vmap(end, (None, 0))(p, starts))
     arrays = jnp.array([1.0, 0.3]), jnp.ones((8, 4))
-    # Parameters that several entries of the state share: their cotangents are added up, which must not need a library.
+    # Parameters in several entries of the state: their cotangents are added up, which must not call a library.
     lines = jax.jit(jax.grad(mean)).lower(*arrays).as_text().splitlines()
     assert sum("call @inner" in line and "xla_cpu_small_call" in line for line in lines) == 2
 
@@ -125,7 +125,7 @@ print(jax.jit(lambda *args: compile_whole(f)(*args)[2])(*args))
 
 
 def test_results_that_nobody_uses_do_not_abort_the_process():
-    # Without them an argument may be of no use, which is the same trap.
+    # Without them an argument may be unused, which has the same effect.
     done = subprocess.run([sys.executable, "-c", DISCARDED], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
 

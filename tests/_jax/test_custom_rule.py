@@ -1,4 +1,4 @@
-"""Rules of derivatives are kept in loops: Hessians of `lax.map` and `lax.scan` are those of the loop written out.
+"""Derivative rules apply in loops: Hessians of `lax.map` and `lax.scan` equal those of the unrolled loop.
 
 jax 0.10 differentiates the function instead of its rule where a loop is differentiated twice. A rule is therefore
 either a primitive (`custom_rule.custom_jvp`), or it agrees with the derivative of its function.
@@ -71,7 +71,7 @@ def test_rule_in_batches_and_both_modes():
 
 
 def test_second_derivatives_of_relu_at_zero():
-    """Those of a function whose derivative is 0 there, whichever line is differentiated."""
+    """The derivatives of a function whose derivative is 0 there, along every line."""
     hessian = jax.hessian(lambda k: relu(k[0]) * k[1] ** 2)(jnp.array([0.0, 1.0]))
     np.testing.assert_array_equal(hessian, np.zeros((2, 2)))
 

@@ -1,4 +1,4 @@
-"""A linear map with its transpose: every mode of differentiation, against the same map written plainly."""
+"""A linear map with its transpose: every mode of differentiation, against the same map without the primitive."""
 
 import jax
 import jax.numpy as jnp

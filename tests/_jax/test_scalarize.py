@@ -1,4 +1,4 @@
-"""Functions written out number by number, against themselves on arrays."""
+"""Functions written out number by number, against the same functions of arrays."""
 
 import jax
 import jax.numpy as jnp
@@ -41,8 +41,8 @@ def test_values_and_derivatives_are_those_of_the_function(name):
 
     np.testing.assert_allclose(by_numbers(T, Y, P), function(T, Y, P), rtol=1e-15)
     for mode in (jax.jacrev, jax.jacfwd):
-        found, expected = (mode(f, argnums=(0, 1, 2))(T, Y, P) for f in (by_numbers, function))
-        for a, b in zip(found, expected, strict=True):
+        actual, expected = (mode(f, argnums=(0, 1, 2))(T, Y, P) for f in (by_numbers, function))
+        for a, b in zip(actual, expected, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-14, atol=1e-15)
 
 

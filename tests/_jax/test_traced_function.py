@@ -1,4 +1,4 @@
-"""What functions close over: new values are seen, and functions that are defined again are recognised."""
+"""Closures: new values are used, and functions that are defined again are recognised."""
 
 from pathlib import Path
 
@@ -57,7 +57,7 @@ def test_globals_and_closures_may_change(monkeypatch):
 
 
 def test_events_resets_and_limits_see_new_values():
-    """A fall from a height to a floor that moves, and on with a fraction of the speed."""
+    """A fall from a height to a moving floor, and a bounce with a fraction of the speed."""
     numbers = {"floor": 0.0, "keep": 0.5}
     floor = Event(
         lambda t, y, args: y[0] - numbers["floor"],

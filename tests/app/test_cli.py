@@ -1,4 +1,4 @@
-"""The command line: what is parsed, printed and written, and how each kind of failure ends."""
+"""The command line: what it parses, prints and writes, and how each kind of failure ends."""
 
 import json
 import math
@@ -106,7 +106,7 @@ def script(tmp_path_factory) -> Path:
 def spawn(script: Path, *words: str) -> subprocess.Popen:
     environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[2])}
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    # A shell that runs this in the background leaves interrupts switched off for all that it starts.
+    # A shell that runs this in the background starts its processes with interrupts ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     return subprocess.Popen([sys.executable, script, *words], env=environment, cwd=script.parent, **streams)
 
@@ -126,13 +126,13 @@ def test_the_first_job_runs_without_a_name(call):
     assert lines["run"].startswith("runs/test_cli/")
 
 
-@pytest.mark.parametrize(("wished", "found"), [(None, "1"), ("2", "2")])
-def test_factorisations_run_in_one_thread_unless_told_otherwise(call, monkeypatch, wished, found):
+@pytest.mark.parametrize(("requested", "expected"), [(None, "1"), ("2", "2")])
+def test_factorisations_run_in_one_thread_unless_set_otherwise(call, monkeypatch, requested, expected):
     name = "OPENBLAS_NUM_THREADS"
-    monkeypatch.setenv(name, "")  # so that it is put back
-    monkeypatch.delenv(name) if wished is None else monkeypatch.setenv(name, wished)
+    monkeypatch.setenv(name, "")  # so that it is restored
+    monkeypatch.delenv(name) if requested is None else monkeypatch.setenv(name, requested)
     call()
-    assert os.environ[name] == found
+    assert os.environ[name] == expected
 
 
 def test_json_is_one_valid_object(call):
@@ -349,7 +349,7 @@ def test_an_interrupt_is_one_line(script):
     assert (process.returncode, err) == (130, "error: interrupted\n")
 
 
-def test_a_reader_that_leaves_is_no_error(script):
+def test_an_output_closed_by_its_reader_is_no_error(script):
     process = spawn(script, "--outcome", "long")
     process.stdout.readline()
     process.stdout.close()
@@ -380,7 +380,7 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def early(tmp_path):
-    """Writes the script with what it does while it imports."""
+    """Writes the script with the given code among its imports."""
 
     def write(slow: str) -> Path:
         (tmp_path / "early.py").write_text(EARLY.format(slow=slow))
@@ -389,7 +389,7 @@ def early(tmp_path):
     return write
 
 
-def test_an_interrupt_while_importing_is_one_line_even_if_the_import_would_swallow_it(early):
+def test_an_interrupt_while_importing_is_one_line_even_if_the_import_would_catch_it(early):
     for slow in ("time.sleep(60)", "try:\n    time.sleep(60)\nexcept BaseException:\n    time.sleep(60)"):
         process = spawn(early(slow))
         assert process.stdout.readline() == "importing\n"
@@ -407,7 +407,7 @@ def test_a_device_that_is_absent_is_named(early, monkeypatch, slow):
     _, err = process.communicate()
     assert process.returncode == 2
     assert err.startswith("error: JAX_PLATFORMS=absent: Unable to initialize backend 'absent'")
-    assert "leave it unset, or name a device that is here" in err
+    assert "leave it unset, or name a device that is available" in err
     assert err.count("\n") == 1
 
 
@@ -450,7 +450,7 @@ def test_memory_that_runs_out_is_one_line(capsys, error):
 
 
 def resumable(*, seed: cli.Seed = 0, run: cli.ResumableRun) -> dict:
-    """Tells two metrics; fails where a file says so, before the first or after it."""
+    """Writes two metrics; fails before the first or after it if a file says so."""
     for step in range(2):
         fails = Path("fails").read_text() if Path("fails").exists() else ""
         if fails == str(step):
@@ -460,7 +460,7 @@ def resumable(*, seed: cli.Seed = 0, run: cli.ResumableRun) -> dict:
 
 
 def another(*, seed: cli.Seed = 0, run: cli.ResumableRun) -> dict:
-    """A sub-command of the same settings."""
+    """A sub-command with the same settings."""
     return {}
 
 

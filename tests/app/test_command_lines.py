@@ -1,4 +1,4 @@
-"""Command lines of every scenario: judged before JAX is imported, as their source has them, without a traceback."""
+"""Command lines of every scenario: checked against the source before JAX is imported, without a traceback."""
 
 import inspect
 import os
@@ -18,7 +18,7 @@ SCRIPTS = {path.stem: path for path in sorted((ROOT / "scenarios").glob("*.py"))
 
 @pytest.fixture
 def judged(capsys, tmp_path, monkeypatch):
-    """The answer to a command line by a scenario's source alone: exit code, and complaint."""
+    """The check of a command line by a scenario's source alone: exit code and error output."""
     monkeypatch.chdir(tmp_path)
 
     def run(name, *words):
@@ -30,16 +30,16 @@ def judged(capsys, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_the_source_tells_what_the_functions_take(name, module_of):
-    module, empty = module_of(name), stubs(SCRIPTS[name])
+def test_the_source_shows_the_signatures_of_the_functions(name, module_of):
+    module, stub_jobs = module_of(name), stubs(SCRIPTS[name])
     jobs = [getattr(module, job) for job in job_names(SCRIPTS[name])]
-    assert len(empty) == len(jobs) > 0
-    for short, whole in zip(empty, jobs, strict=True):
-        assert short.__name__ == whole.__name__
-        assert inspect.getdoc(short) == inspect.getdoc(whole)
-        # Run folders apart, annotations are made anew, and compare by what they hold.
-        assert str(inspect.signature(short)) == str(inspect.signature(whole))
-        assert inspect.get_annotations(short) == inspect.get_annotations(whole)
+    assert len(stub_jobs) == len(jobs) > 0
+    for stub, job in zip(stub_jobs, jobs, strict=True):
+        assert stub.__name__ == job.__name__
+        assert inspect.getdoc(stub) == inspect.getdoc(job)
+        # Except for run folders, annotations are new objects, which compare by value.
+        assert str(inspect.signature(stub)) == str(inspect.signature(job))
+        assert inspect.get_annotations(stub) == inspect.get_annotations(job)
 
 
 def test_defaults_that_stand_in_the_source_are_those_of_the_models(module_of):
@@ -62,7 +62,7 @@ def test_help_and_refusals_come_before_jax_is_imported(name, tmp_path):
         assert done.returncode == code, done.stderr
         assert "Sub-commands" in getattr(done, stream)
         assert "imported" not in done.stderr
-        # 0.2 to 0.3 s by itself; a machine that runs other tests takes longer.
+        # 0.2 to 0.3 s on an idle machine; longer while other tests run.
         assert time.perf_counter() - began < 3.0
 
 
@@ -102,9 +102,9 @@ BAD = [
     ("cartpole", ("animate", "a.gif", "--policy", "a" * 300), "too long"),
     ("derivatives", ("graph", "absent/a.svg"), "absent does not exist"),
     ("regression", ("surfaces", "a.txt"), "a.txt: unknown extension '.txt'; give .svg, .png or .pdf"),
-    ("classify", ("train", "--data", "a.csv"), "a.csv is not a folder: give one that is there"),
+    ("classify", ("train", "--data", "a.csv"), "a.csv is not a folder: give one that exists"),
     ("enhance", ("train", "--save", "absent/a.npz"), "absent does not exist"),
-    ("trebuchet", ("train", "--config", "deep.toml"), "deep.toml is not a file of settings: it is nested too deep"),
+    ("trebuchet", ("train", "--config", "deep.toml"), "deep.toml is not a file of settings: it is nested too deeply"),
     ("trebuchet", ("train", "--config", "digits.toml"), "digits.toml is not a TOML file"),
     ("trebuchet", ("train", "--config", "latin.toml"), "latin.toml is not a TOML file"),
     ("trebuchet", ("train", "--config", "large.toml"), "large.toml has more than 1000000 bytes"),
@@ -114,7 +114,7 @@ BAD = [
     ("trebuchet", ("train", "--config", "long.toml"), "does not fit its type, int"),
     ("trebuchet", ("sweep", "--config", "nul.toml"), "has a NUL, which no path has"),
     ("trebuchet", ("train", "--resume", "a" * 300), "too long"),
-    ("trebuchet", ("train", "--resume", "a.csv"), "no run is there"),
+    ("trebuchet", ("train", "--resume", "a.csv"), "there is no run"),
 ]
 
 

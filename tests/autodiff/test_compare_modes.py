@@ -1,4 +1,4 @@
-"""The measured comparison of modes: its rows agree, say what does not work, and name a way to take."""
+"""The measured comparison of modes: its rows agree, report what does not work, and recommend a mode."""
 
 import jax
 import jax.numpy as jnp
@@ -14,30 +14,30 @@ def decay(rate):
 
 
 def test_all_modes_of_a_solve_agree():
-    found = ds.compare_modes(decay, jnp.array([0.7, 0.2]), rounds=3)
-    ways = {way.name: way for way in found.ways}
+    comparison = ds.compare_modes(decay, jnp.array([0.7, 0.2]), rounds=3)
+    ways = {way.name: way for way in comparison.ways}
     assert {"reverse", "reverse, checkpointed", "forward"} <= set(ways)
     # The same steps: rounding.
-    assert all(way.error < 1e-12 and way.seconds > 0 and way.compile_seconds > 0 for way in found.ways)
-    assert found.recommended in ways
-    assert ways[found.recommended].seconds == min(way.seconds for way in found.ways)
-    assert f"take: {found.recommended}" in str(found)
+    assert all(way.error < 1e-12 and way.seconds > 0 and way.compile_seconds > 0 for way in comparison.ways)
+    assert comparison.recommended in ways
+    assert ways[comparison.recommended].seconds == min(way.seconds for way in comparison.ways)
+    assert f"take: {comparison.recommended}" in str(comparison)
 
 
 def test_a_mode_that_does_not_work_says_why():
     endless = lambda x: lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, jnp.sin(c[1])), (0, x))[1]
-    found = ds.compare_modes(lambda x: endless(x), jnp.array(0.3), rounds=2)
-    ways = {way.name: way for way in found.ways}
+    comparison = ds.compare_modes(lambda x: endless(x), jnp.array(0.3), rounds=2)
+    ways = {way.name: way for way in comparison.ways}
     assert "Reverse-mode differentiation does not work" in ways["reverse"].reason
     assert ways["forward"].error == 0.0
-    assert found.recommended.startswith("forward")
+    assert comparison.recommended.startswith("forward")
 
 
 def test_trees_and_further_arguments():
-    found = ds.compare_modes(
+    comparison = ds.compare_modes(
         lambda p, k: k * p["a"] * jnp.sum(p["b"]), {"a": jnp.array(2.0), "b": jnp.ones(3)}, 3.0, rounds=2
     )
-    assert found.inputs == 4
+    assert comparison.inputs == 4
 
 
 def test_bad_input_is_named():

@@ -1,4 +1,4 @@
-"""The ways of differentiating, against closed forms and each other: orders, digits, and what each refuses."""
+"""The ways of differentiating, against closed forms and each other: orders, accuracy, and what each refuses."""
 
 import sys
 
@@ -62,7 +62,7 @@ def test_by_hand_is_symbolic_is_automatic_is_complex(name):
     np.testing.assert_allclose(automatic, hand, rtol=1e-12)
     imaginary = complex_gradient(lambda x: f(*x), jnp.asarray(point))
     np.testing.assert_allclose(imaginary, hand, rtol=1e-12)
-    if name != "P3":  # a rule of its own has no formula to read
+    if name != "P3":  # a function with a custom rule has no formula
         symbolic = symbolic_gradient(f, *("x1", "x2")[: len(point)])(*point)
         np.testing.assert_allclose(np.ravel(symbolic), hand, rtol=1e-12)
 
@@ -70,7 +70,7 @@ def test_by_hand_is_symbolic_is_automatic_is_complex(name):
 @pytest.mark.parametrize(("scheme", "order"), finite_differences.ORDERS.items())
 @pytest.mark.parametrize("name", ["sin", "two variables", "mixed"])
 def test_observed_order(name, scheme, order):
-    """The error falls as step^order where truncation rules; large enough that rounding does not, small for one term."""
+    """The error falls as step^order where truncation dominates and one term is enough."""
     f, derivative, point = FUNCTIONS[name]
     exact = np.ravel(derivative(*point))
     steps = 2.0 ** -(np.arange(3, 7) if order == 4 else np.arange(8, 12))
@@ -111,8 +111,8 @@ def test_trees_jacobian_hessian_and_products():
     # A second difference at the fourth root of the rounding keeps about half of the digits.
     np.testing.assert_allclose(second, hessian(scalar, X), atol=1e-5)
     product = hvp(scalar, X, direction)
-    for found in (finite_differences.difference_hvp(scalar, X, direction), unravel(hessian(scalar, X) @ flat * 0)):
-        assert jax.tree.structure(found) == jax.tree.structure(X)
+    for result in (finite_differences.difference_hvp(scalar, X, direction), unravel(hessian(scalar, X) @ flat * 0)):
+        assert jax.tree.structure(result) == jax.tree.structure(X)
     expected = hessian(scalar, X) @ jax.flatten_util.ravel_pytree(direction)[0]
     np.testing.assert_allclose(jax.flatten_util.ravel_pytree(product)[0], expected, rtol=1e-12)
     difference = finite_differences.difference_hvp(scalar, X, direction)
@@ -191,21 +191,21 @@ def test_bad_requests():
 
 
 def test_one_table_of_all_ways():
-    found = derivative_table(two, 1.5, 0.5, by_hand=by_hand)
-    assert found.reference == "by hand"
-    errors = found.errors()
+    table = derivative_table(two, 1.5, 0.5, by_hand=by_hand)
+    assert table.reference == "by hand"
+    errors = table.errors()
     assert set(errors) >= {"symbolic", "complex step", "automatic, reverse", "differences, central"}
     # Differences of orders 1, 2 and 4 at their best steps; the others to rounding.
     limits = {"differences, forward": 1e-6, "differences, backward": 1e-6, "differences, central": 1e-8}
     assert all(error < limits.get(way, 1e-11) for way, error in errors.items())
-    assert "errors relative to: by hand" in str(found)
+    assert "errors relative to: by hand" in str(table)
     wrong = derivative_table(lambda x: x**2, 3.0, by_hand=5.0)
     assert wrong.errors()["automatic, reverse"] == pytest.approx(0.2)
 
 
 def test_ways_that_do_not_apply_say_why():
-    found = derivative_table(lambda x: jnp.sum(jnp.abs(x)), jnp.array([1.0, -2.0]))
-    ways = {way.name: way for way in found.ways}
+    table = derivative_table(lambda x: jnp.sum(jnp.abs(x)), jnp.array([1.0, -2.0]))
+    ways = {way.name: way for way in table.ways}
     assert ways["symbolic"].gradient is None
     assert "no complex derivative" in ways["complex step"].remark
     np.testing.assert_array_equal(ways["automatic, forward"].gradient, [1.0, -1.0])

@@ -1,4 +1,4 @@
-"""Finite differences against closed forms: the slope itself, and whether the error bar tells the truth."""
+"""Finite differences against closed forms: the slope itself, and whether the error bar is right."""
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ FUNCTIONS = {
 
 
 def slopes_and_truth(f, noise=None, dtype=jnp.float64):
-    """Slopes of `f` and their error bars at 60 random points, beside the exact derivatives."""
+    """Slopes of `f` and their error bars at 60 random points, and the exact derivatives."""
     x = np.asarray(np.random.default_rng(0).uniform(-3, 3, 60), dtype)
     size = np.asarray(2.0 ** np.floor(np.log2(np.abs(x))), dtype)
     rounded = f if noise is None else lambda x: jnp.round(f(x) / noise) * noise
@@ -37,7 +37,7 @@ def test_bar_covers_the_error(name):
 
 @pytest.mark.parametrize("name", ["exp", "log", "pole", "small"])
 def test_smooth_functions_to_eleven_digits(name):
-    """Rounding at the step where extrapolation is exact costs eps / 2^-6; the rest, 700, is for bad luck."""
+    """Rounding at the step where extrapolation is exact is eps / 2^-6; the factor 700 allows for bad luck."""
     slope, truth = slopes_and_truth(FUNCTIONS[name])
     assert np.max(np.abs(slope.value - truth) / np.abs(truth)) < 1e-11
 
@@ -45,7 +45,7 @@ def test_smooth_functions_to_eleven_digits(name):
 @pytest.mark.parametrize("name", ["exp", "pole", "offset", "cancellation", "fast oscillation"])
 @pytest.mark.parametrize("noise", [1e-9, 1e-6])
 def test_bar_covers_the_error_of_a_noisy_function(name, noise):
-    """The bar is a scale of the scatter, not a bound: it may be exceeded by a few, and seldom.
+    """The error bar is a scale of the scatter, not a bound: some errors may exceed it, a little and rarely.
 
     The offset function has, rounded to 1e-6, points where every difference is a multiple of one grid spacing.
     """

@@ -1,4 +1,4 @@
-"""Forward derivatives in every mode, and the program compiled whole: the same numbers as the plain function."""
+"""`forward_mode` in every mode of differentiation, and `compile_whole`: the same numbers as the plain function."""
 
 import equinox as eqx
 import jax
@@ -13,7 +13,7 @@ from diffsim.compilation import compile_whole
 
 
 def plain(model, x):
-    """A function of a tree with a fixed string beside its arrays, whose outputs are a number and a count."""
+    """A function of a tree of arrays and a fixed string, whose outputs are a number and a count."""
     value = model["gain"] * jnp.sin(x[0] * model["rate"]) + jnp.exp(-x[1]) * x[0]
     return value, jnp.array(3) + (value > 0)
 
@@ -126,12 +126,13 @@ def test_few_inputs_leaves_out_what_its_result_does_not_need():
 
 @pytest.mark.parametrize("use", WAYS.values(), ids=WAYS)
 def test_few_inputs_serves_what_jax_replaces_before_lowering(use):
-    def found(x):
+    def interpolated(x):
         knots = jnp.linspace(0.0, 2.0, 5)
         at = jnp.searchsorted(knots, x[0])
         return knots[at] * x[0] ** 2 * x[1]
 
-    for a, b in zip(*(jax.tree.leaves(jax.jit(use(f))(X)) for f in (forward_mode(found), found)), strict=True):
+    both = (jax.tree.leaves(jax.jit(use(f))(X)) for f in (forward_mode(interpolated), interpolated))
+    for a, b in zip(*both, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-14)
 
 
@@ -140,8 +141,8 @@ def test_few_inputs_serves_inside_shard_map():
     slopes = jax.vmap(jax.grad(lambda x: served(x, x**2)))
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("devices",))
     spec, x = jax.sharding.PartitionSpec("devices"), jnp.linspace(0.0, 1.0, 4)
-    found = jax.jit(jax.shard_map(slopes, mesh=mesh, in_specs=spec, out_specs=spec))(x)
-    np.testing.assert_allclose(found, jnp.cos(x) * x**2 + 2 * x * jnp.sin(x), rtol=1e-14)
+    gradients = jax.jit(jax.shard_map(slopes, mesh=mesh, in_specs=spec, out_specs=spec))(x)
+    np.testing.assert_allclose(gradients, jnp.cos(x) * x**2 + 2 * x * jnp.sin(x), rtol=1e-14)
 
 
 def test_a_function_that_nests_and_is_compiled_once_serves_several_transformations():
@@ -162,11 +163,11 @@ def test_compile_whole_changes_nothing():
         return jnp.sum(jax.lax.scan(lambda c, a: (jnp.sin(c) * a, c), x, y)[1])
 
     x, y = jnp.array(0.3), jnp.arange(1.0, 20.0)
-    whole = compile_whole(sums)
-    # One program or many: the same operations, save for their fusion.
-    np.testing.assert_allclose(whole(x, y), sums(x, y), rtol=1e-13)
-    np.testing.assert_allclose(jax.grad(whole)(x, y), jax.grad(sums)(x, y), rtol=1e-13)
-    np.testing.assert_allclose(jax.jit(jax.vmap(whole, (0, None)))(x[None], y)[0], sums(x, y), rtol=1e-13)
+    compiled = compile_whole(sums)
+    # One program or many: the same operations except for their fusion.
+    np.testing.assert_allclose(compiled(x, y), sums(x, y), rtol=1e-13)
+    np.testing.assert_allclose(jax.grad(compiled)(x, y), jax.grad(sums)(x, y), rtol=1e-13)
+    np.testing.assert_allclose(jax.jit(jax.vmap(compiled, (0, None)))(x[None], y)[0], sums(x, y), rtol=1e-13)
 
 
 def test_many_tangents_of_many_rows_compiled_whole():
@@ -201,7 +202,7 @@ def cube_by_a_loop(x):
 @pytest.mark.parametrize("jit", [False, True])
 @pytest.mark.parametrize("size", [1, 3, 4])
 def test_the_number_of_inputs_decides_the_mode(size, jit):
-    """Up to three numbers the loop serves; with more it is the other function, here with twice the derivative."""
+    """Up to three numbers the loop is differentiated, beyond the other function, with twice the derivative."""
     twice = lambda x: 2 * jnp.sum(x**3) - jax.lax.stop_gradient(jnp.sum(x**3))
     f = lambda x: few_or_many(cube_by_a_loop, twice, x, 3)
     f = jax.jit(f) if jit else f

@@ -1,4 +1,4 @@
-"""What the default device can do, in one command: `python tests/benchmarks/accelerator.py [--short] [--minutes 8]`.
+"""Measures the default device in one command: `python tests/benchmarks/accelerator.py [--short] [--minutes 8]`.
 
 Measures on whatever JAX finds first, a GPU, a TPU or the CPU, and in order of interest:
 
@@ -84,7 +84,7 @@ def batches(short: bool) -> Iterator[Case]:
 
 
 def pictures(short: bool) -> Iterator[Case]:
-    """The chain that ships, from a mosaic in single precision to a picture."""
+    """The trained chain, from a mosaic in single precision to a picture."""
     chain = pretrained.with_noise_level(pretrained.trained("noisy"), jnp.array([1e-3, 1e-4], jnp.float32))
     develop = lambda mosaic: chain(mosaic)
     for megapixels in (0.01,) if short else (1, 4, 12, 24):
@@ -96,7 +96,7 @@ def pictures(short: bool) -> Iterator[Case]:
 
 
 def training_steps(short: bool) -> Iterator[Case]:
-    """One step of each flagship's training."""
+    """One training step of each of the largest scenarios."""
     model = trebuchet.network(jr.key(0))
     which = ds.trainable(model, "layers")
     rng, count = np.random.default_rng(0), 16 if short else 512
@@ -126,7 +126,7 @@ def training_steps(short: bool) -> Iterator[Case]:
 
 
 def measured(function: Callable, args: tuple) -> dict:
-    """Seconds of compiling, least and median milliseconds of a call, and megabytes that the program sets aside."""
+    """Seconds of compiling, least and median milliseconds of a call, and megabytes that the program allocates."""
     arrays, rest = eqx.partition(args, eqx.is_array)
     run = jax.jit(lambda arrays: eqx.filter(function(*eqx.combine(arrays, rest)), eqx.is_array))
     began = time.perf_counter()
@@ -162,7 +162,7 @@ def main(words: list[str] | None = None) -> dict:
             continue
         try:
             figures = measured(function, args)
-        except Exception as error:  # any kind: a device that lacks an operation or memory says so in its own way
+        except Exception as error:  # of any type: devices report missing operations or memory in different ways
             figures = {"failed": (str(error).strip().splitlines() or [type(error).__name__])[0][:200]}
         result["rows"].append({"work": name} | figures)
         print(f"{name:44s} " + "  ".join(f"{key} {value}" for key, value in figures.items()), flush=True)

@@ -31,12 +31,12 @@ from diffsim.systems import cartpole, pendulum
 SEEDS = 20
 SOLVED = 475.0  # mean return from which CartPole-v1 counts as solved
 EPISODE, EPISODES = 150, 16  # steps of an episode of training at most, and their number at most
-# Without a memory, so that every episode can be a fit of its own.
+# Without state, so that every episode can be a separate fit.
 OPTIMIZER = optax.sign_sgd(0.05)
 
 
 def cartpole_parity(episodes: int) -> tuple[float, int, int]:
-    """Greatest difference of any state over whole random episodes, mismatches of endings, and steps."""
+    """Greatest difference of any state over complete random episodes, mismatches of endings, and steps."""
     move = jax.jit(lambda s, force: (after := cartpole.step(cartpole.CartPole(), s, force), cartpole.fallen(after)))
     real, worst, mismatches, steps = gymnasium.make("CartPole-v1").unwrapped, 0.0, 0, 0
     for seed in range(episodes):
@@ -54,7 +54,7 @@ def cartpole_parity(episodes: int) -> tuple[float, int, int]:
 
 
 def pendulum_parity(episodes: int) -> tuple[float, float]:
-    """Greatest difference of any state, and of any cost, over whole episodes of random torques, all compiled."""
+    """Greatest difference of any state and of any cost over complete episodes of random torques, all compiled."""
 
     @jax.jit
     def move(s, torque):
@@ -110,7 +110,7 @@ def first_solved(seed: int) -> int | None:
     for batch in batches:
         count += int(taken(policy, batch[0]))
         policy, _ = ds.fit(loss, policy, OPTIMIZER, batch[None], filter_spec=which, progress=False)
-        # The simulation, which costs a thousandth, tells when it is worth asking the real environment.
+        # The simulation, a thousand times cheaper, decides when to evaluate in the real environment.
         if score(policy, resets) >= SOLVED and scenario.judge(policy, scenario.TEST).mean() >= SOLVED:
             return count
     return None

@@ -73,7 +73,7 @@ def trebuchet(items: int):
 
 
 def run(case: str, devices: int, count: int) -> dict:
-    """What the first process of so many finds."""
+    """The result of the first of `count` processes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -85,13 +85,13 @@ def run(case: str, devices: int, count: int) -> dict:
     )
     processes = [start(index) for index in range(count)]
     try:
-        found = [process.communicate(timeout=500)[0] for process in processes]
+        outputs = [process.communicate(timeout=500)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()
     if any(process.returncode for process in processes):
         sys.exit(f"{case}: a process ended with {[process.returncode for process in processes]}")
-    return json.loads(found[0].splitlines()[-1])
+    return json.loads(outputs[0].splitlines()[-1])
 
 
 def main(cases: list[str]) -> int:
@@ -100,14 +100,14 @@ def main(cases: list[str]) -> int:
     for case in cases:
         one = None
         for way, (devices, count) in WAYS.items():
-            found = run(case, devices, count)
-            one = one or found
-            apart = [
-                np.max(np.abs(np.subtract(found[key], one[key])) / np.max(np.abs(one[key]))) for key in ("loss", "x")
+            result = run(case, devices, count)
+            one = one or result
+            differences = [
+                np.max(np.abs(np.subtract(result[key], one[key])) / np.max(np.abs(one[key]))) for key in ("loss", "x")
             ]
-            worst = max(worst, *apart)
-            ratio = found["seconds"] / one["seconds"]
-            numbers = f"{apart[0]:10.1e}{apart[1]:12.1e}{1e3 * found['seconds']:11.3f}{ratio:7.2f}"
+            worst = max(worst, *differences)
+            ratio = result["seconds"] / one["seconds"]
+            numbers = f"{differences[0]:10.1e}{differences[1]:12.1e}{1e3 * result['seconds']:11.3f}{ratio:7.2f}"
             print(f"{case:18s}{way:20s}{numbers}", flush=True)
     return int(worst > 1e-12)
 

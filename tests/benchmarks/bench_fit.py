@@ -1,4 +1,4 @@
-"""What `fit` costs beside a scan by hand: `python tests/benchmarks/bench_fit.py [ROUNDS]`.
+"""The cost of `fit` compared with a scan by hand: `python tests/benchmarks/bench_fit.py [ROUNDS]`.
 
 A network with 337 parameters learns a function from minibatches of 64, 1,000 steps of Adam. By hand: a jitted scan with
 donated state, once in calls of 50 steps as `fit` makes them, and once over all 1,000. The cases take turns; the table
@@ -78,16 +78,16 @@ def by_fit(**options):
 
 def memory(path: str) -> None:
     """Prints the resident memory in MB after some of 10,000 compiled calls."""
-    held, page = {}, resource.getpagesize()
+    resident, page = {}, resource.getpagesize()
 
     def callback(progress):
         if progress.step in (100, 1_000, 5_000, 10_000):
-            held[progress.step] = int(Path("/proc/self/statm").read_text().split()[1]) * page / 1e6
+            resident[progress.step] = int(Path("/proc/self/statm").read_text().split()[1]) * page / 1e6
 
     options = {"progress": False, "checkpoint": ds.Checkpoint(path, seconds=0.0), "callback": callback}
     batches = jax.tree.map(lambda b: jnp.tile(b[:100], (100, *[1] * (b.ndim - 1))), BATCHES)
     ds.fit(loss, MODEL, OPTIMIZER, batches, steps_per_call=1, **options)
-    print("MB after calls: " + ", ".join(f"{calls}: {size:.1f}" for calls, size in held.items()))
+    print("MB after calls: " + ", ".join(f"{calls}: {size:.1f}" for calls, size in resident.items()))
 
 
 def main(rounds: int = 20) -> int:

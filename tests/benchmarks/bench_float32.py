@@ -1,4 +1,4 @@
-"""What single precision costs: `python tests/benchmarks/bench_float32.py`.
+"""The errors of single precision: `python tests/benchmarks/bench_float32.py`.
 
 An undamped oscillator, y'' = -k y from y = 1 at rest, is solved in float32 by Tsit5 at several tolerances: the state
 after 20 s by `integrate`, the first time at which y is zero by `integrate_phase`, and the derivatives of both in k at
@@ -35,14 +35,14 @@ def crossing(k, rtol):
 
 
 def row(rtol: float) -> dict[str, float]:
-    found = {}
+    errors = {}
     exact = {"state": (np.cos(END), -END / 2 * np.sin(END)), "event time": (np.pi / 2, -np.pi / 4)}
     for name, function in (("state", state), ("event time", crossing)):
         both = jax.jit(jax.value_and_grad(lambda k, f=function: f(k, rtol)))(jnp.float32(1))
         for word, number, right in zip(("", "derivative of the "), both, exact[name], strict=True):
             assert number.dtype == jnp.float32
-            found[f"{word}{name}"] = float(abs(float(number) - right) / abs(right))
-    return {"rtol": rtol, **found}
+            errors[f"{word}{name}"] = float(abs(float(number) - right) / abs(right))
+    return {"rtol": rtol, **errors}
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""CPU time, compile time and memory of every image stage and of the whole chain, forward and with gradients.
+"""CPU time, compile time and memory of every image stage and of the full chain, forward and with gradients.
 
     python tests/benchmarks/bench_image.py [--megapixels 1] [--stage NAME] [--torch | --compile] [--fresh]
 
@@ -28,7 +28,7 @@ from diffsim.image import pretrained
 from timing import program
 
 
-# Settings of the allocator of Linux, glibc's: one heap for all threads, which keeps blocks of any size once freed.
+# Settings of glibc's allocator: one heap for all threads, which does not return freed blocks to the system.
 ARENA_MAX, TRIM_THRESHOLD, MMAP_THRESHOLD = -8, -1, -3
 
 
@@ -64,7 +64,7 @@ def cases():
 
 
 def keep_memory() -> None:
-    """Retains freed memory for the next program: else a run may request every page again, which adds to its time."""
+    """Keeps freed memory for the next program: otherwise a run may request every page again, which takes time."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         for setting, value in ((ARENA_MAX, 1), (TRIM_THRESHOLD, 2**31 - 1), (MMAP_THRESHOLD, 2**31 - 1)):
@@ -109,15 +109,15 @@ def measure(stage, x, size: float) -> list[float]:
     """For each of `size` megapixels: CPU ms forward and with gradient, their ratio, MB of memory of both."""
     times, sizes = [], []
     for function, args in programs(stage, x):
-        made, _ = program(function, *args)
-        memory = made.memory_analysis()
+        compiled, _ = program(function, *args)
+        memory = compiled.memory_analysis()
         sizes.append((memory.temp_size_in_bytes + memory.output_size_in_bytes) / 1e6 / size if memory else np.nan)
-        times.append(cpu_ms(lambda p=made, a=args: jax.block_until_ready(p(*a))) / size)
+        times.append(cpu_ms(lambda p=compiled, a=args: jax.block_until_ready(p(*a))) / size)
     return [*times, times[1] / times[0], *sizes]
 
 
 def compare_with_torch(x, size: float, only: str) -> None:
-    """Prints forward and backward CPU ms per MP of both, and how many times ours is the faster."""
+    """Prints forward and backward CPU ms per megapixel of both, and their ratio."""
     if importlib.util.find_spec("torch") is None or importlib.util.find_spec("kornia") is None:
         print("PyTorch or kornia is not installed: nothing to compare with")
         return
@@ -127,9 +127,9 @@ def compare_with_torch(x, size: float, only: str) -> None:
     for name in (name for name in STAGES if only in name):
         stage, channels = cases()[name]
         function, args = programs(stage, x[:channels])[1]
-        made, _ = program(function, *args)
+        compiled, _ = program(function, *args)
         theirs = rival(name, np.asarray(x), np.asarray(args[2]))
-        pairs = [(cpu_ms(lambda: jax.block_until_ready(made(*args)), 1), cpu_ms(theirs, 1)) for _ in range(5)]
+        pairs = [(cpu_ms(lambda: jax.block_until_ready(compiled(*args)), 1), cpu_ms(theirs, 1)) for _ in range(5)]
         ours, others = (min(times) / size for times in zip(*pairs, strict=True))
         print(f"{name:30s} {ours:10.1f} {others:10.1f} {others / ours:10.1f}", flush=True)
 

@@ -1,7 +1,7 @@
-"""What a gradient's time consists of where diffrax is near: `python tests/benchmarks/bench_parts.py [batch] [compile]`.
+"""Parts of a gradient's time where diffrax is near: `python tests/benchmarks/bench_parts.py [batch] [compile]`.
 
 `batch` splits 4,096 trajectories on one device into values and derivatives, and gives the time of one attempted step.
-`compile` splits the making of a gradient into tracing, lowering and compiling, in CPU seconds, least of three.
+`compile` splits the first call of a gradient into tracing, lowering and compiling, in CPU seconds, minimum of three.
 """
 
 import gc
@@ -26,7 +26,7 @@ TOLERANCES = dfx.PIDController(rtol=1e-6, atol=1e-9)
 
 
 def least(run, rounds: int = 5) -> float:
-    """The least wall time of a call in ms."""
+    """The minimum wall time of a call in ms."""
     times = []
     for _ in range(rounds + 1):
         began = time.perf_counter()
@@ -48,10 +48,10 @@ def batch() -> None:
         sorted_starts = jnp.asarray(STARTS)[jnp.argsort(attempts)].reshape(-1, 128, 2)
         values = lambda p: jnp.mean(lax.map(lambda y0: jax.vmap(end, (None, 0))(p, y0), sorted_starts))
         value, both = least(compiled(values, p)[0]), least(blocks(solver, controller, most)[0])
-        # Members of a block step together: each of its attempts is made for the slowest.
-        made = 128 * float(np.sum(np.max(np.sort(attempts).reshape(-1, 128), axis=1)))
-        per = [1e6 * x / made for x in (value, both - value)]
-        numbers = "".join(f"{x:14.1f}" for x in (made / len(STARTS), value, both, *per))
+        # The members of a block step together, as often as the slowest needs.
+        attempted = 128 * float(np.sum(np.max(np.sort(attempts).reshape(-1, 128), axis=1)))
+        per = [1e6 * x / attempted for x in (value, both - value)]
+        numbers = "".join(f"{x:14.1f}" for x in (attempted / len(STARTS), value, both, *per))
         print(f"{name:20s}{numbers}", flush=True)
 
 

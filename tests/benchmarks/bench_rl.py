@@ -1,9 +1,9 @@
-"""Reinforcement learning beside training through the dynamics: CPU seconds and transitions to a score, one machine.
+"""Reinforcement learning compared with training through the dynamics: CPU seconds and transitions to a score.
 
     python tests/benchmarks/bench_rl.py [SEEDS]
 
 PPO and SAC are those of stable-baselines3 with the settings of its zoo, on one thread; their policies are judged
-without noise on resets 0 to 99 every so many transitions, outside the clock. Ours are judged at the end. The clock
+without noise on resets 0 to 99 every so many transitions, outside the clock. diffsim's are judged at the end. The clock
 counts everything but imports: networks, tracing, compilation, training; nothing is compiled before. stable-baselines3
 needs torch: pip install "diffsim[bench]".
 """
@@ -39,7 +39,7 @@ UPDATES, HORIZON = 300, 48
 OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(optax.cosine_decay_schedule(1e-2, UPDATES)))
 falling = lambda first: lambda rest: first * rest
 
-# The algorithm, its number of environments, transitions at most and between judgements, and the zoo's settings.
+# The algorithm, its number of environments, transitions at most and between evaluations, and the zoo's settings.
 BASELINES = {
     ("SAC", "Pendulum-v1"): (SAC, 1, 20_000, 500, dict(learning_rate=1e-3)),
     ("PPO", "CartPole-v1"): (
@@ -56,7 +56,7 @@ BASELINES = {
 
 
 def score(agent, name: str) -> float:
-    """The mean return of an agent's best guesses in the real environment on resets 0 to 99."""
+    """The mean return of an agent's deterministic actions in the real environment on resets 0 to 99."""
     act = lambda seen: agent.predict(seen.astype(np.float32), deterministic=True)[0]
     return float(control.evaluate_episodes([gymnasium.make(name) for _ in range(100)], range(100), act).mean())
 
@@ -98,7 +98,7 @@ def drawn(seed: int):
 
 
 def through_the_dynamics(seed: int) -> tuple[float, int, float]:
-    """CPU seconds, transitions and score of our pendulum after a short training, everything compiled anew."""
+    """CPU seconds, transitions and score of diffsim's pendulum after a short training, compilation included."""
     jax.clear_caches()
     began = time.process_time()
     policy, starts = drawn(seed)

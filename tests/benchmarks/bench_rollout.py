@@ -1,4 +1,4 @@
-"""Value and gradient of a rollout beside a checkpointed scan written by hand, in one process: time and memory.
+"""Value and gradient of a rollout compared with a checkpointed scan written by hand, in one process: time and memory.
 
     python tests/benchmarks/bench_rollout.py
 
@@ -41,7 +41,7 @@ def by_rollout(policy, start):
 
 
 def by_hand(policy, start):
-    """The same, as one writes it."""
+    """The same as a plain scan."""
 
     @jax.checkpoint
     def one(s, _):
@@ -52,7 +52,7 @@ def by_hand(policy, start):
 
 
 def summed(policy, start):
-    """The same with the cost summed on the way, so that the states are not kept twice."""
+    """The same with the cost summed during the scan, so that the states are not stored twice."""
 
     def one(carry, _):
         s, total = carry

@@ -1,8 +1,8 @@
-"""Gradients through solvers: diffsim beside C with an adjoint by hand, a scan by hand, and diffrax as users write it.
+"""Gradients through solvers: diffsim compared with C with an adjoint by hand, a scan by hand, and diffrax.
 
 python tests/benchmarks/bench_solvers.py [single] [batch] [network] [stiff] [fields] [memory] [others]
 
-Value and gradient, all cases of a table in one process and in turns, compilation apart; least and median wall time,
+Value and gradient, all cases of a table in one process and in turns, without compilation; minimum and median wall time,
 and CPU time. `others` takes what is installed of PyTorch with torchdiffeq and torchode, and CasADi. C is compiled by
 the C compiler at hand (`cc -O3 -march=native`). The load of the machine moves the numbers: believe ratios.
 `XLA_FLAGS` are the defaults.
@@ -15,7 +15,7 @@ import jax
 
 jax.config.update("jax_enable_x64", True)
 if {"batch", "network", "others"} & set(sys.argv):
-    jax.config.update("jax_num_cpu_devices", 2)  # one of them is used where nothing is said
+    jax.config.update("jax_num_cpu_devices", 2)  # by default only one of them is used
 
 import diffrax as dfx
 import equinox as eqx
@@ -107,7 +107,7 @@ def blocks(solver, controller, most, devices=None):
 
 
 def batch() -> None:
-    """4,096 trajectories of Lotka-Volterra with starts of their own and shared parameters; C keeps eight in step."""
+    """4,096 trajectories of Lotka-Volterra with different starts and shared parameters; C computes eight at a time."""
     for title, solver, controller, most in (
         ("RK4, 1,000 steps", RK4(), dfx.ConstantStepSize(), 1001),
         ("Tsit5, rtol 1e-6", dfx.Tsit5(), dfx.PIDController(rtol=1e-6, atol=1e-9), 512),
@@ -257,7 +257,7 @@ def memory() -> None:
 
 
 def others() -> None:
-    """Lotka-Volterra in other frameworks, each as its manual writes it: what is installed."""
+    """Lotka-Volterra in other installed frameworks, each written as in its manual."""
     p, y0 = jnp.asarray(P), jnp.asarray(Y0)
     for title, n, rtol in (("RK4, 1,000 steps", 1000, None), ("adaptive, rtol 1e-6", None, 1e-6)):
         constant = {"stepsize_controller": dfx.ConstantStepSize(), "dt0": T1 / 1000, "max_steps": 1001}

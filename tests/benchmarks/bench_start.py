@@ -1,4 +1,4 @@
-"""What a second process saves by the compile cache: `python tests/benchmarks/bench_start.py [FOLDER]`.
+"""What a second process saves by the compilation cache: `python tests/benchmarks/bench_start.py [FOLDER]`.
 
 Two processes, one after the other, begin the trebuchet's fit (`fit_least_squares`, 512 targets) with the cache in a
 folder, a new one if none is named, and make one step of it; factorisations have one thread, as in the command line.
@@ -46,7 +46,7 @@ def first_step(folder: str) -> dict:
     options = {"solver": trebuchet.OPTIMIZER, "steps": 1, "filter_spec": chosen, "progress": False}
     ds.fit_least_squares(trebuchet.misses, model, targets, **options)
     seconds = {"CPU": time.process_time() - began, "wall": time.perf_counter() - wall}
-    # A trace within a trace is told of by itself too: the longest is that of the whole.
+    # Traces within a trace are reported too: the longest is the total.
     return seconds | {name: max(times) if name == "tracing" else sum(times) for name, times in spent.items()}
 
 

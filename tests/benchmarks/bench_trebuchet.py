@@ -1,10 +1,10 @@
-"""Timed rows of the trebuchet: single and batched throws with gradients, aiming, inference, against SciPy.
+"""Times of the trebuchet: single and batched throws with gradients, aiming, inference, against SciPy.
 
     python tests/benchmarks/bench_trebuchet.py
 
 All cases live in one process and are run in turns, each once untimed before it is timed; the table gives minimum
 and median wall time and the least CPU
-time, compilation apart. The machine's load moves the numbers: believe ratios.
+time without compilation. The numbers depend on the machine's load: ratios are more reliable.
 """
 
 import sys
@@ -44,7 +44,7 @@ def measure(cases, rounds: int = 20):
     times = {name: [] for name in cases}
     for _ in range(rounds):
         for name, (run, count, _) in cases.items():
-            jax.block_until_ready(run())  # SciPy's turn leaves nothing of ours in the caches
+            jax.block_until_ready(run())  # SciPy's turn clears the caches
             wall, cpu = time.perf_counter(), time.process_time()
             jax.block_until_ready(run())
             times[name].append(((time.perf_counter() - wall) / count, (time.process_time() - cpu) / count))
@@ -73,9 +73,9 @@ def main():
     }
     cases = {}
     for name, (function, args, count) in programs.items():
-        made, seconds = program(function, *args)
-        jax.block_until_ready(made(*args))
-        cases[name] = (lambda p=made, a=args: p(*a), count, seconds)
+        compiled, seconds = program(function, *args)
+        jax.block_until_ready(compiled(*args))
+        cases[name] = (lambda p=compiled, a=args: p(*a), count, seconds)
     cases["SciPy, value + central differences"] = (lambda: value_and_differences(CONTROLS), 1, 0.0)
     times = measure(cases)
     reference = min(t for t, _ in times["SciPy, value + central differences"])

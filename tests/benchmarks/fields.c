@@ -1,5 +1,5 @@
 /* Explicit Euler steps of two partial differential equations on a torus, and the gradient of the sum of the squares of
-   the last field in the first, by an adjoint by hand. `rows` has room for all states, with a border of one cell. */
+   the last field in the first, by an adjoint by hand. `rows` is a buffer for all states, with a border of one cell. */
 
 #include <string.h>
 
@@ -16,7 +16,7 @@ static void wrap(float *x, int n) {
 
 static inline float spread(const float *x, int w) { return x[1] + x[-1] + x[w] + x[-w] - 4 * x[0]; }
 
-float gray_scott(const float *y0, int n, int steps, float h, float *rows, float *bars, float *gradient) {
+float gray_scott(const float *y0, int n, int steps, float h, float *rows, float *cotangents, float *gradient) {
     int w = n + 2, size = w * w;
     for (int s = 0; s < 2; s++)
         for (int i = 0; i < n; i++) memcpy(rows + s * size + (i + 1) * w + 1, y0 + (s * n + i) * n, n * sizeof(float));
@@ -31,7 +31,7 @@ float gray_scott(const float *y0, int n, int steps, float h, float *rows, float 
             }
     }
     float *end = rows + (long)steps * 2 * size, value = 0;
-    float *a = bars, *b = bars + 2 * size;
+    float *a = cotangents, *b = cotangents + 2 * size;
     for (int s = 0; s < 2; s++)
         for (int i = 1; i <= n; i++)
             for (int j = s * size + i * w + 1; j <= s * size + i * w + n; j++) value += end[j] * end[j], a[j] = 2 * end[j];
@@ -53,7 +53,7 @@ float gray_scott(const float *y0, int n, int steps, float h, float *rows, float 
     return value;
 }
 
-float burgers(const float *y0, int n, int steps, float h, float *rows, float *bars, float *gradient) {
+float burgers(const float *y0, int n, int steps, float h, float *rows, float *cotangents, float *gradient) {
     const float c = 128, d = 131.072f;
     int w = n + 2;
     memcpy(rows + 1, y0, n * sizeof(float));
@@ -63,7 +63,7 @@ float burgers(const float *y0, int n, int steps, float h, float *rows, float *ba
         for (int j = 1; j <= n; j++)
             next[j] = u[j] + h * (-c * u[j] * (u[j + 1] - u[j - 1]) + d * (u[j - 1] - 2 * u[j] + u[j + 1]));
     }
-    float *end = rows + (long)steps * w, value = 0, *a = bars, *b = bars + w;
+    float *end = rows + (long)steps * w, value = 0, *a = cotangents, *b = cotangents + w;
     for (int j = 1; j <= n; j++) value += end[j] * end[j], a[j] = 2 * end[j];
     for (int k = steps - 1; k >= 0; k--) {
         float *u = rows + (long)k * w;

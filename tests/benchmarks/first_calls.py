@@ -1,4 +1,4 @@
-"""The first call of three simulations as a new user writes them, for `bench_compile.py`:
+"""The first call of three simulations as a new user would write them, for `bench_compile.py`:
 
     python tests/benchmarks/bench_compile.py tests/benchmarks/first_calls.py CASE
 

@@ -1,4 +1,4 @@
-"""Kills a fit with -9 at random reports and lets it go on: `python tests/benchmarks/kill.py [TIMES] [SEED]`.
+"""Kills a fit with -9 at random times and resumes it: `python tests/benchmarks/kill.py [TIMES] [SEED]`.
 
 The fit trains a small controller on typed keys, with a validation loss and a metrics file; every other time with
 batches that give NaN and the policy "shrink". It saves after every call, so that kills fall on saving as on
@@ -17,7 +17,7 @@ STEPS, PER_CALL = 2000, 10
 
 
 def train(folder: Path, policy: str) -> None:
-    """Makes or continues the fit in a folder and saves its results there."""
+    """Starts or resumes the fit in a folder and saves its results there."""
     import jax
     import jax.numpy as jnp
     import jax.random as jr
@@ -56,7 +56,7 @@ def start(folder: Path, policy: str) -> subprocess.Popen:
 
 
 def results(folder: Path) -> tuple[bytes, bytes]:
-    """What a fit in a folder has come to."""
+    """The results of a fit in a folder."""
     return (folder / "result").read_bytes(), (folder / "metrics.jsonl").read_bytes()
 
 
@@ -89,13 +89,13 @@ def main(times: int, seed: int) -> int:
         root = Path(name)
         policies = ["stop", "shrink"]
         seconds = {policy: length(root / policy, policy) for policy in policies}
-        whole = {policy: results(root / policy) for policy in policies}
+        expected = {policy: results(root / policy) for policy in policies}
         for number in range(times):
             policy = policies[number % len(policies)]
             folder = root / str(number)
             size = kill(folder, policy, draw.uniform(0.0, 0.95 * seconds[policy]))
-            midway += 0 < size < len(whole[policy][1])
-            same += start(folder, policy).wait() == 0 and results(folder) == whole[policy]
+            midway += 0 < size < len(expected[policy][1])
+            same += start(folder, policy).wait() == 0 and results(folder) == expected[policy]
             print(f"kill {number + 1}: {policy}, {size} bytes of metrics; {same} the same", file=sys.stderr, flush=True)
     print(f"{same} of {times} the same to the last byte; {midway} were killed between the first and the last call")
     return int(same < times)

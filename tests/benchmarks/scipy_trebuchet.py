@@ -1,4 +1,4 @@
-"""The default trebuchet written for SciPy, as one would without diffsim: the benchmark's other side."""
+"""The default trebuchet written for SciPy, as one would without diffsim, for comparison."""
 
 import numpy as np
 from scipy.integrate import solve_ivp

@@ -1,4 +1,4 @@
-"""Problems that the benchmark of solvers poses, and the ways in which their gradients are taken."""
+"""Problems of the benchmark of solvers, and the ways of computing their gradients."""
 
 import ctypes
 import subprocess
@@ -18,7 +18,7 @@ RATES = np.array([0.04, 3e7, 1e4])  # of Robertson's reactions
 
 
 class RK4(dfx.AbstractERK):
-    """The classical Runge-Kutta method, which diffrax leaves to its users."""
+    """The classical Runge-Kutta method, which diffrax does not have."""
 
     tableau = dfx.ButcherTableau(
         a_lower=(np.array([0.5]), np.array([0.0, 0.5]), np.array([0.0, 0.0, 1.0])),
@@ -56,7 +56,7 @@ def rk4_step(field, y, p, h):
 
 
 def by_scan(field, y0, n):
-    """A checkpointed scan over steps of RK4, as one writes it by hand, compiled whole."""
+    """A checkpointed scan over steps of RK4, written by hand and compiled whole."""
 
     def loss(p):
         step = jax.checkpoint(lambda y, _: (rk4_step(field, y, p, T1 / n), None))
@@ -103,7 +103,7 @@ def gray_scott(t, y, _):
 
 
 def euler_by_scan(field, y0, steps, h):
-    """A plain scan over explicit Euler steps, as one writes it by hand; the gradient in the initial field."""
+    """A plain scan over explicit Euler steps, written by hand; the gradient with respect to the initial field."""
 
     def loss(y0):
         y, _ = lax.scan(lambda y, _: (y + h * field(0.0, y, None), None), y0, None, length=steps)
@@ -132,14 +132,15 @@ def _pointer(array, number=ctypes.c_double):
 
 
 def c_field(field, y0, steps: int, h: float):
-    """Euler's method for one of the fields, and the gradient in the first, by C."""
+    """Euler's method for one of the fields, and the gradient with respect to the initial field, in C."""
     function = getattr(_compile("fields.c"), field.__name__)
     function.restype = ctypes.c_float
     start, n = np.ascontiguousarray(y0, np.float32), y0.shape[-1]
     cells = int(np.prod(y0.shape[:-2])) * (n + 2) ** min(y0.ndim, 2)
-    rows, bars, gradient = np.zeros((steps + 1, cells), np.float32), np.zeros((2, cells), np.float32), start.copy()
-    first, room = _pointer(start, ctypes.c_float), [_pointer(x, ctypes.c_float) for x in (rows, bars, gradient)]
-    return lambda: (function(first, n, steps, ctypes.c_float(h), *room), gradient)
+    rows, cotangents = np.zeros((steps + 1, cells), np.float32), np.zeros((2, cells), np.float32)
+    gradient, first = start.copy(), _pointer(start, ctypes.c_float)
+    buffers = [_pointer(x, ctypes.c_float) for x in (rows, cotangents, gradient)]
+    return lambda: (function(first, n, steps, ctypes.c_float(h), *buffers), gradient)
 
 
 def c_rk4(library, n: int):
@@ -156,8 +157,8 @@ def c_tsit5(library, rtol: float):
     most = 20_000
     sizes, rows, gradient, accepted = np.empty(most), np.empty(2 * most + 2), np.empty(4), ctypes.c_int()
     numbers = [ctypes.c_double(x) for x in (T1, 0.01, rtol, 1e-3 * rtol)]
-    room = most, _pointer(sizes), _pointer(rows), _pointer(gradient), ctypes.byref(accepted)
-    return lambda: (library.tsit5(_pointer(P), _pointer(Y0), *numbers, *room), gradient)
+    buffers = most, _pointer(sizes), _pointer(rows), _pointer(gradient), ctypes.byref(accepted)
+    return lambda: (library.tsit5(_pointer(P), _pointer(Y0), *numbers, *buffers), gradient)
 
 
 def c_batch(library, starts: np.ndarray, n: int):

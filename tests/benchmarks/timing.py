@@ -1,4 +1,4 @@
-"""Timing side by side: cases in one process and in turns, least and median wall time, CPU time, compilation apart."""
+"""Timing: cases in one process and in turns, minimum and median wall time, CPU time, and compilation separately."""
 
 import time
 
@@ -9,18 +9,18 @@ import numpy as np
 def program(function, *args):
     """The compiled program of a function of such arguments, and the CPU seconds of tracing and compiling it."""
     began = time.process_time()
-    made = jax.jit(function).lower(*args).compile()
-    return made, time.process_time() - began
+    compiled = jax.jit(function).lower(*args).compile()
+    return compiled, time.process_time() - began
 
 
 def compiled(function, *args):
     """A call of the compiled function, and the CPU seconds of tracing and compiling it."""
-    made, seconds = program(function, *args)
-    return lambda: jax.block_until_ready(made(*args)), seconds
+    call, seconds = program(function, *args)
+    return lambda: jax.block_until_ready(call(*args)), seconds
 
 
 def table(title: str, cases: dict, rounds: int = 30) -> None:
-    """Times every case in turns and prints them with their ratios to the first, and how far gradients are apart."""
+    """Times every case in turns and prints them with their ratios to the first, and the differences of gradients."""
     runs = {name: case if isinstance(case, tuple) else (case, 0.0) for name, case in cases.items()}
     walls, cpus = {name: [] for name in runs}, {name: [] for name in runs}
     for _ in range(rounds):

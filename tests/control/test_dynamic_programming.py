@@ -22,7 +22,7 @@ def test_values_between_points_are_interpolated():
     exact = lambda x, y: 2 * x + 3 * x * y
     for place in ((0.2, 1.3), (1.0, 0.0), (0.75, 2.999)):
         np.testing.assert_allclose(value(jnp.array(place)), exact(*place), rtol=1e-12)
-    # Round the periodic axis, from 3 to 4, which is 0 again; beyond the other axis the end's value.
+    # Around the periodic axis, from 3 to 4, which is 0 again; beyond the other axis the value at its end.
     np.testing.assert_allclose(value(jnp.array([1.0, 3.5])), (exact(1, 3) + exact(1, 0)) / 2, rtol=1e-12)
     np.testing.assert_allclose(value(jnp.array([1.0, -1.0])), exact(1, 3), rtol=1e-12)
     np.testing.assert_allclose(value(jnp.array([7.0, 1.0])), exact(1, 1), rtol=1e-12)

@@ -6,7 +6,7 @@ from diffsim.control import evaluate_episodes
 
 
 class Countdown:
-    """An environment that pays its action each step, and ends after as many steps as its seed says."""
+    """An environment whose reward is the action, and which ends after as many steps as its seed."""
 
     def reset(self, seed):
         self.left = seed

@@ -17,7 +17,7 @@ def test_states_lie_near_the_task_and_a_fraction_anywhere():
     for rows, size in ((wide, [3.0, 4.0]), (near, [0.1, 0.2])):
         extent = np.abs(rows).max(axis=(0, 1))
         assert np.all(extent <= size)
-        # Of 600 uniform numbers the greatest is above 0.97 of the limit but once in 1e8.
+        # The greatest of 600 uniform numbers is below 0.97 of the limit once in 1e8 times.
         assert np.all(extent > 0.97 * np.array(size))
 
 

@@ -1,4 +1,4 @@
-"""The loss over starts, and policies in files: as they were, of another size, not finite."""
+"""The loss over starts, and policies in files: unchanged, of another size, not finite."""
 
 import equinox as eqx
 import jax.numpy as jnp

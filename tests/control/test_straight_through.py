@@ -1,4 +1,4 @@
-"""Saturation and sign: their values, where their gradients pass, and that a descent steers by them."""
+"""Clipping and sign: their values, where their gradients pass, and a descent that uses them."""
 
 import jax
 import jax.numpy as jnp

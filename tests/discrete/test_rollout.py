@@ -1,4 +1,4 @@
-"""Rollouts: against their closed form, however their memory is chosen, with and without decay, and bad input."""
+"""Rollouts: against their closed form for every memory policy, with and without decay, and bad input."""
 
 import diffrax as dfx
 import jax
@@ -25,8 +25,8 @@ def loss(factor, pushes, **options):
 def by_hand(factor, pushes, decay=1.0):
     x, total, every = jnp.array(1.0), jnp.array(0.0), []
     for push in pushes:
-        held = lambda y: decay * y + jax.lax.stop_gradient((1 - decay) * y)
-        x, total = factor * held(x) + push, held(total) + held(x)
+        decayed = lambda y: decay * y + jax.lax.stop_gradient((1 - decay) * y)
+        x, total = factor * decayed(x) + push, decayed(total) + decayed(x)
         every.append(x)
     return x + 0.1 * sum(every) + total
 
@@ -39,14 +39,14 @@ def test_value_and_derivatives_in_every_mode(options):
     own = lambda f: loss(f, PUSHES, **options)
     hand = lambda f: by_hand(f, PUSHES, options.get("decay", 1.0))
     f = jnp.array(0.97)
-    for found, expected in (
+    for actual, expected in (
         (own, hand),
         (jax.grad(own), jax.grad(hand)),
         (jax.jacfwd(own), jax.grad(hand)),
         (jax.hessian(own), jax.hessian(hand)),
     ):
         # The same operations in the same order: rounding.
-        np.testing.assert_allclose(jax.jit(found)(f), expected(f), rtol=1e-12)
+        np.testing.assert_allclose(jax.jit(actual)(f), expected(f), rtol=1e-12)
     many = jnp.array([0.9, 1.0])
     np.testing.assert_allclose(jax.jit(jax.vmap(jax.grad(own)))(many)[1], jax.grad(hand)(many[1]), rtol=1e-12)
 
@@ -63,7 +63,7 @@ def test_long_rollouts_keep_the_square_root_of_their_states():
 
 
 def test_a_batch_of_episodes_needs_less_than_a_megabyte():
-    """400 steps of 32 carts: what is kept are the states, 0.4 MB, where the cost is summed on the way."""
+    """400 steps of 32 carts: only the states are stored, 0.4 MB, if the cost is summed during the rollout."""
 
     def cost(gains, start):
         def move(carry, _):
@@ -148,7 +148,7 @@ STANDING = (jnp.array(2.0), jnp.array(1.0), jnp.array(300.0))
 
 @pytest.mark.parametrize("solver", [dfx.Tsit5(), dfx.Bosh3(), dfx.Heun(), IMPLICIT], ids=lambda x: type(x).__name__)
 def test_a_checked_hold_is_right_or_no_number(solver):
-    """Whatever the length of the interval; a large component beside the angle hides nothing."""
+    """For any length of the interval; a large component next to the angle does not hide its error."""
     move = jax.jit(
         lambda dt, rtol: zero_order_hold(swing, STANDING, 0.5, dt, solver=solver, rtol=rtol), static_argnums=1
     )
@@ -156,7 +156,7 @@ def test_a_checked_hold_is_right_or_no_number(solver):
     exact = solve_ivp(lambda t, y: swing(t, y, 0.5), (0, 2), STANDING, t_eval=lengths, rtol=1e-10, atol=1e-10).y.T
     states = [(move(dt, 1e-3), move(dt, None), true) for dt, true in zip(lengths, exact, strict=True)]
     refused = [bool(np.isnan(checked[0])) for checked, *_ in states]
-    # Short ones pass, long ones do not, and in between there is one change.
+    # Short intervals pass, long ones do not, and there is one change in between.
     assert (refused[0], refused[-1]) == (False, True)
     assert refused == sorted(refused)
     for no_number, (checked, unchecked, true) in zip(refused, states, strict=True):

@@ -1,4 +1,4 @@
-"""The certificate on planted bugs, each found and located, and on clean models, none of them accused."""
+"""The certificate on planted bugs, each detected and located, and on clean models, without false alarms."""
 
 import inspect
 import json
@@ -90,7 +90,7 @@ def counted_turns(x):
 
 
 def ruled(value, rule):
-    """A function with a derivative of its own, right or wrong."""
+    """A function with a custom derivative rule, right or wrong."""
     f = jax.custom_jvp(value)
     f.defjvp(lambda primals, tangents: (value(*primals), rule(primals[0], tangents[0])))
     return f
@@ -119,7 +119,7 @@ def scaled(x):
     return 3.0 * x
 
 
-scaled.defvjp(lambda x: (scaled(x), None), lambda _, bar: (0.3 * bar,))
+scaled.defvjp(lambda x: (scaled(x), None), lambda _, cotangent: (0.3 * cotangent,))
 
 
 def wrong_custom_vjp(x):
@@ -152,7 +152,7 @@ BUGS = {
 
 @pytest.mark.parametrize("f", BUGS, ids=lambda f: f.__name__)
 def test_planted_bug_is_found_and_located(f):
-    """In parameter "p", which the bug spoils; "q" beside it is clean. Located: operation and line of a suspect."""
+    """The bug is in parameter "p", while "q" is clean. It is located if operation and line of a suspect are right."""
     verdict, operation = BUGS[f]
     check = check_gradients(lambda m: f(m["p"]) + jnp.sum(jnp.sin(m["q"])), ({"p": X, "q": 1.0 + X},))
     rows = {row.name: row for row in check.rows}
@@ -224,7 +224,7 @@ CLEAN = {
 
 
 @pytest.mark.parametrize("name", CLEAN)
-def test_clean_model_is_not_accused(name):
+def test_clean_model_causes_no_false_alarm(name):
     check = check_gradients(*CLEAN[name], thorough=name not in ("pendulum", "bouncing ball"))
     assert check.ok, str(check)
     assert not any(row.suspects for row in check.rows)
@@ -238,7 +238,7 @@ def test_thorough_evidence():
     check = check_gradients(*network(jnp.tanh), thorough=True)
     assert check.dot_product < 1e-13
     assert all(row.imaginary < 1e-13 for row in check.rows)
-    # Float32 keeps seven digits of a number, and of a gradient some less.
+    # float32 has seven digits for a number, and fewer for a gradient.
     assert all(1e-9 < row.precision < 1e-4 for row in check.rows)
     assert "complex steps: reverse mode differs by at most" in str(check)
     saved = json.loads(json.dumps(check.to_dict()))
@@ -249,7 +249,7 @@ def test_thorough_evidence():
 
 
 def test_a_complex_step_sees_what_differences_cannot():
-    """An error of 1e-8 lies below the error bar of a function with so large an offset."""
+    """An error of 1e-8 is smaller than the error bar of a function with so large an offset."""
     almost = ruled(jnp.sin, lambda x, dx: jnp.cos(x) * (1 + 1e-8) * dx)
     f = lambda x: 1e6 + jnp.sum(almost(x))
     assert check_gradients(f, (X,)).ok

@@ -1,4 +1,4 @@
-"""The report of the gradient check: what it names and locates, what it says when it cannot, how it reads."""
+"""The report of the gradient check: what it names and locates, what it says if it cannot, and its format."""
 
 import json
 
@@ -91,7 +91,7 @@ def test_a_jump_in_one_entry_among_slopes_elsewhere_is_found(size):
 
 
 @pytest.mark.parametrize("sleeping", [jnp.maximum, lambda x, y: jnp.maximum(x, y) ** 2, lambda x, y: safe_root(x)])
-def test_a_sleeping_entry_among_slopes_elsewhere_is_no_alarm(sleeping):
+def test_an_inactive_entry_among_slopes_elsewhere_is_no_alarm(sleeping):
     x = jnp.array([0.3, -0.4, 0.7])
     assert check_gradients(lambda x: x[0] ** 2 + sleeping(x[1], 0.0) + jnp.sin(x[2]), (x,)).ok
 
@@ -132,7 +132,7 @@ def test_few_traces_whatever_the_number_of_entries():
     assert len(traces) <= 6  # value, reverse and forward twice each, differences
 
 
-def test_noise_widens_the_bar_and_not_the_verdict():
+def test_noise_widens_the_error_bar_and_does_not_change_the_verdict():
     @jax.custom_jvp
     def rounded(x):
         return jnp.round(x * 1e9) / 1e9
@@ -185,7 +185,7 @@ def test_seed_decides():
 
 
 def test_an_error_inside_the_function_is_its_own():
-    """It is not said to be one of what the function returns."""
+    """The error is not reported as one of the function's return value."""
     with pytest.raises(InputError, match="f must return one number"):
         check_gradients(lambda x: "text", (jnp.array(1.0),))
     with pytest.raises(TypeError, match="unexpected keyword"):

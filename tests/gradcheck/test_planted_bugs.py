@@ -27,7 +27,7 @@ def identity(x):
 
 
 def _ruled(value, rule):
-    """A function with a derivative of its own, right or wrong."""
+    """A function with a custom derivative rule, right or wrong."""
     f = jax.custom_jvp(value)
     f.defjvp(lambda primals, tangents: (value(*primals), rule(primals[0], tangents[0])))
     return f
@@ -328,17 +328,17 @@ CONSTRUCTS = [
 ]
 
 
-# Bugs of their own kind: (wrong, right) at a point.
+# Other bugs: (wrong, right) at a point.
 
 
 def clock(duty):
-    """A switch by the clock written into the field: no step ends where it switches."""
+    """A switch at a given time within the field: no step ends where it switches."""
     on = lambda t: jnp.where(jnp.mod(t, 0.1) < 0.1 * duty, 10.0, 0.0)
     return ds.integrate(lambda t, y, duty: on(t) + 0 * y, jnp.array(0.0), TIMES, duty)[-1]
 
 
 def told_clock(duty):
-    """The same with its switches told to the controller, of which every one has a derivative."""
+    """The same with the switching times given to the controller, each with a derivative."""
     on = lambda t: jnp.where(jnp.mod(t, 0.1) < 0.1 * duty, 10.0, 0.0)
     starts = 0.1 * jnp.arange(5)
     jumps = jnp.ravel(jnp.stack([starts, starts + 0.1 * duty], 1))[1:]
@@ -372,7 +372,7 @@ def last_value(x):
 
 
 def at_rest(rate):
-    """A speed, of which the root is infinitely steep at rest."""
+    """A speed, whose square root is infinitely steep at rest."""
     speed = lambda t, y, k: jnp.stack([y[1], -k * y[0] * jnp.linalg.norm(y)])
     return jnp.sum(ds.integrate(speed, jnp.zeros(2), TIMES, rate)[-1]) + rate
 
@@ -459,14 +459,14 @@ PAIRS = {
 }
 
 
-# Found by trying every bug in every construct.
+# Determined by trying every bug in every construct.
 ONCE_MISSED = {"checkpoint_adjoint": ("single",), "custom_root": ("single",)}
 FAST = ("rollout", "batching_rule", "while_loop", "custom_root")
 FAST_PAIRS = ("transpose of a fixed point", "norm at zero", "rule that raises")
 
 
 def _table():
-    """The cases as (function, point, whether it is a bug); what compiles slowly is marked so."""
+    """The cases as (function, point, whether it is a bug); those that compile slowly are marked `slow`."""
     bugs = list(BUGS.items())
     for number, construct in enumerate(CONSTRUCTS):
         marks = [] if construct.__name__ in FAST else [pytest.mark.slow]
@@ -481,7 +481,7 @@ def _table():
 
 
 @pytest.mark.parametrize(("f", "point", "is_bug"), list(_table()))
-def test_a_bug_is_reported_and_its_clean_twin_is_not_accused(f, point, is_bug):
+def test_a_bug_is_reported_and_the_version_without_it_is_not(f, point, is_bug):
     check = check_gradients(f, (point,))
     assert check.ok != is_bug, str(check)
     assert "the search ended with" not in str(check)

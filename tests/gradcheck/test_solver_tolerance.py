@@ -1,4 +1,4 @@
-"""The certificate on solves whose tolerances are coarser than its own: an honest orbit passes, a wrong one does not."""
+"""The certificate on solves with coarser tolerances than its own: a correct orbit passes, a wrong one does not."""
 
 import diffrax as dfx
 import jax
@@ -23,7 +23,7 @@ def wrong_by(error):
 
 
 def orbit(periods, at=lambda x: x, solve=None):
-    """A coordinate of a Kepler orbit of semi-major axis 1 after whole periods, as a function of its parameters."""
+    """A coordinate of a Kepler orbit of semi-major axis 1 after complete periods, as a function of its parameters."""
 
     def field(t, y, mu):
         return jnp.concatenate([y[2:], -at(mu) * y[:2] / jnp.sum(y[:2] ** 2) ** 1.5])
@@ -49,7 +49,7 @@ def closed_form(p):
 
 
 @pytest.mark.slow
-def test_derivatives_of_an_orbit_come_to_the_closed_form_as_tolerances_are_tightened():
+def test_derivatives_of_an_orbit_converge_to_the_closed_form_as_tolerances_are_tightened():
     errors = []
     for factor in (1.0, 1e-3):
         with tightened(factor):
@@ -71,7 +71,7 @@ def test_what_was_traced_before_and_after_is_not_tightened():
 
 
 @pytest.mark.slow
-def test_an_honest_solve_is_within_its_tolerance_and_a_wrong_one_is_not():
+def test_a_correct_solve_is_within_its_tolerance_and_a_wrong_one_is_not():
     decay = lambda at: lambda y: ds.integrate(lambda t, y, _: -1.3 * at(y) ** 2, y, jnp.array([0.0, 0.5]))[-1]
     (row,) = ds.check_gradients(decay(lambda y: y), (jnp.array(0.7),), modes=("forward",), rtol=1e-7).rows
     assert row.verdict == "agrees"
@@ -84,7 +84,7 @@ def test_an_honest_solve_is_within_its_tolerance_and_a_wrong_one_is_not():
 @pytest.mark.slow
 @pytest.mark.parametrize("periods", [1, 3])
 @pytest.mark.parametrize("solve", ["integrate", "diffrax"])
-def test_honest_orbits_pass_and_a_bug_of_a_thousandth_does_not(periods, solve):
+def test_correct_orbits_pass_and_a_bug_of_a_thousandth_does_not(periods, solve):
     check = ds.check_gradients(orbit(periods, solve=solve), (PARAMETERS,))
     assert check.ok, str(check)
     for error in (1e-2, 1e-3):

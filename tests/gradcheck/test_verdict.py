@@ -1,4 +1,4 @@
-"""Verdicts of the gradient check: clean functions pass, planted bugs are found."""
+"""Verdicts of the gradient check: clean functions pass, planted bugs are detected."""
 
 import diffrax
 import equinox as eqx
@@ -97,7 +97,7 @@ def test_planted_bug_is_found_in_float32():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_kinks_nearby_are_no_accusation(seed):
+def test_kinks_nearby_are_no_false_alarm(seed):
     """In float32 even the smallest step reaches over kinks of a relu network."""
     x = jr.normal(jr.key(1), (20, 3), jnp.float32)
     model = eqx.nn.MLP(3, "scalar", 16, 2, activation=jax.nn.relu, dtype=jnp.float32, key=jr.key(seed))

@@ -1,4 +1,4 @@
-"""The doctor on planted patterns: the operation, line, stage and step of each; and the safe functions."""
+"""`find_non_finite` on planted patterns: the operation, line, stage and step of each; and the safe functions."""
 
 import inspect
 
@@ -99,8 +99,8 @@ def test_planted_pattern_is_located(f):
     finding = find_non_finite(f, ZERO)
     lines, first = inspect.getsourcelines(f)
     line = first + next(number for number, text in enumerate(lines) if "# bug" in text)
-    found = (finding.kind, finding.operation, finding.steps, finding.source)
-    assert found == (kind, operation, steps, f"test_find_non_finite.py:{line}"), str(finding)
+    actual = (finding.kind, finding.operation, finding.steps, finding.source)
+    assert actual == (kind, operation, steps, f"test_find_non_finite.py:{line}"), str(finding)
     assert finding.stage.startswith(stage)
 
 

@@ -1,4 +1,4 @@
-"""The graph of a function: the textbook's table, merged expressions, folded calls, and gradients as jax has them."""
+"""The graph of a function: the textbook's table, merged expressions, folded calls, and the gradients of JAX."""
 
 import json
 
@@ -158,9 +158,9 @@ def test_stage_graph_has_the_chain_rule():
     }
     x = jnp.linspace(-1.0, 1.0, 10)
     graph = stage_graph(stages, x)
-    whole = lambda x: stages["loss"](stages["blur"](stages["mix"](x)))
+    pipeline = lambda x: stages["loss"](stages["blur"](stages["mix"](x)))
     assert [s.name for s in graph.stages] == ["input", "mix", "blur", "loss"]
-    assert graph.stages[0].adjoint == pytest.approx(float(jnp.linalg.norm(jax.grad(whole)(x))), rel=1e-12)
+    assert graph.stages[0].adjoint == pytest.approx(float(jnp.linalg.norm(jax.grad(pipeline)(x))), rel=1e-12)
     assert graph.stages[3].adjoint == 1.0
     assert (graph.stages[1].bytes, graph.stages[2].picture.shape) == (10 * 10 * 8 + 3 * 8, (12, 12))
     assert all(stage.seconds > 0 for stage in graph.stages[1:])
@@ -171,7 +171,7 @@ def test_stage_graph_has_the_chain_rule():
 
 
 def test_an_input_may_have_the_name_of_a_result():
-    """Then the result is called differently, and every name is that of one node."""
+    """The result then has another name, so that every name belongs to one node."""
     graph = computational_graph(lambda y, v1: jnp.sin(y) * v1, 0.3, 2.0)
     assert [node.name for node in graph.nodes] == ["y", "v1", "v2", "result"]
     assert float(graph["y"].adjoint) == pytest.approx(2.0 * np.cos(0.3))

@@ -24,7 +24,7 @@ STEPS = jax.nn.softmax(jnp.sin(jnp.arange(15.0)))
 
 
 def naive_curve(steps, picture):
-    """The curve by looking its knots up."""
+    """The curve by looking up its knots."""
     knots = jnp.concatenate([jnp.zeros(1), jnp.cumsum(steps)])
     x = picture * steps.size
     at = jnp.clip(jnp.floor(x).astype(int), 0, steps.size - 1)
@@ -62,7 +62,7 @@ def naive_guided(smoothing, picture, radius=2):
 
 
 def naive_grid(numbers, picture, cell=4, depth=4):
-    """The bilateral grid by scattering into it and looking it up."""
+    """The bilateral grid by a scatter and a gather."""
     strength, blur, mix = numbers
     _, height, width = picture.shape
     rows, columns = -(-height // cell), -(-width // cell)
@@ -90,7 +90,7 @@ def naive_grid(numbers, picture, cell=4, depth=4):
 
 
 def naive_unsharp(numbers, picture, radius=3):
-    """The unsharp mask by one sum over the whole square around a pixel, of a picture mirrored by jax.numpy."""
+    """The unsharp mask by one sum over the full square around a pixel, of a picture mirrored by jax.numpy."""
     amount, width = numbers
     at = jnp.arange(-radius, radius + 1)
     window = jnp.exp(-0.5 * (at / width) ** 2)

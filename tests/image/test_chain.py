@@ -60,13 +60,13 @@ def test_recomputation_changes_no_gradient(chain):
 @pytest.mark.slow
 def test_adjoints_are_the_slopes_of_the_loss_at_every_stage(chain):
     loss = lambda picture: jnp.mean((picture - 0.5) ** 2)
-    found = eqx.filter_jit(image.adjoints)(chain, MOSAIC, loss)
-    assert list(found) == list(chain.stages)
+    adjoints = eqx.filter_jit(image.adjoints)(chain, MOSAIC, loss)
+    assert list(adjoints) == list(chain.stages)
     picture = chain(MOSAIC)
-    np.testing.assert_allclose(found["sharpen"], 2 * (picture - 0.5) / picture.size, rtol=1e-10)
+    np.testing.assert_allclose(adjoints["sharpen"], 2 * (picture - 0.5) / picture.size, rtol=1e-10)
     after = lambda x: loss(chain.stages["sharpen"](chain.stages["gamma"](x)))
     np.testing.assert_allclose(
-        found["guided"], jax.grad(after)(chain.pictures(MOSAIC)["guided"]), rtol=1e-9, atol=1e-15
+        adjoints["guided"], jax.grad(after)(chain.pictures(MOSAIC)["guided"]), rtol=1e-9, atol=1e-15
     )
 
 
@@ -86,7 +86,7 @@ def test_unknown_stages_and_empty_chains_are_named(chain):
         image.Chain()
 
 
-def test_tiles_equal_the_whole(chain):
+def test_tiles_equal_the_full_picture(chain):
     picture = chain(MOSAIC)
     tiled = image.in_tiles(chain, MOSAIC, size=20, halo=16)
     np.testing.assert_allclose(tiled, picture, atol=1e-12)

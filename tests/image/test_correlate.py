@@ -44,8 +44,8 @@ def test_the_ways_to_sum_agree(cache, monkeypatch):
     monkeypatch.setattr(correlate_channels_last, "AROUND", cache)
     last, against = image.transpose(1, 2, 0), cotangent.transpose(1, 2, 0)
     # Not through the primitives, whose compiled form is cached from one setting to the next.
-    found = correlate_channels_last._apply(last, weights).transpose(2, 0, 1)
-    np.testing.assert_allclose(found, thin._apply(image, weights), rtol=1e-12, atol=1e-12)
+    result = correlate_channels_last._apply(last, weights).transpose(2, 0, 1)
+    np.testing.assert_allclose(result, thin._apply(image, weights), rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(
         correlate_channels_last._taps(last, against), thin._taps(image, cotangent), rtol=1e-12, atol=1e-12
     )

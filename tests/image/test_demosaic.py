@@ -16,28 +16,29 @@ PICTURE = jr.uniform(jr.key(0), (3, 16, 18))
 
 
 # Where red, green and blue are; of green, by the colour in its row or column.
-SITES = {"red": (0, 0), "beside red": (0, 1), "below red": (1, 0), "blue": (1, 1)}
+SITES = {"red": (0, 0), "next to red": (0, 1), "below red": (1, 0), "blue": (1, 1)}
 
 
 @pytest.mark.parametrize("pattern", image.PATTERNS)
 def test_mosaics_follow_the_pattern(pattern):
-    found = np.asarray(image.mosaic(PICTURE, pattern))
+    mosaic = np.asarray(image.mosaic(PICTURE, pattern))
     for i, color in enumerate(pattern):
         site = np.s_[i // 2 :: 2, i % 2 :: 2]
-        np.testing.assert_array_equal(found[site], PICTURE["RGB".index(color)][site])
+        np.testing.assert_array_equal(mosaic[site], PICTURE["RGB".index(color)][site])
 
 
 def test_bilinear_is_the_mean_of_the_nearest_of_each_color():
     cross, square = np.array([[0, 1, 0], [1, 4, 1], [0, 1, 0]]) / 4, np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]]) / 4
     mosaic = np.asarray(image.mosaic(PICTURE))
     masks = image_masks(mosaic.shape)
-    found = image.bilinear(image.mosaic(PICTURE))
+    interpolated = image.bilinear(image.mosaic(PICTURE))
     for color, (mask, kernel) in enumerate(zip(masks, (square, cross, square), strict=True)):
-        np.testing.assert_allclose(found[color], ndimage.convolve(mosaic * mask, kernel, mode="mirror"), atol=1e-12)
+        expected = ndimage.convolve(mosaic * mask, kernel, mode="mirror")
+        np.testing.assert_allclose(interpolated[color], expected, atol=1e-12)
 
 
 def image_masks(shape):
-    """Where an RGGB mosaic holds red, green and blue."""
+    """Where an RGGB mosaic is red, green and blue."""
     red, blue = np.zeros(shape), np.zeros(shape)
     red[0::2, 0::2] = blue[1::2, 1::2] = 1.0
     return red, 1.0 - red - blue, blue
@@ -57,12 +58,12 @@ def test_malvar_is_exact_where_the_colors_differ_by_constants():
 def test_every_pattern_goes_through_the_red_first_form(pattern):
     picture = jnp.broadcast_to(jnp.array([0.2, 0.5, 0.9])[:, None, None], (3, 8, 10))
     rggb = image.to_rggb(image.mosaic(picture, pattern), pattern)
-    found = image.cut_back(image.bilinear(rggb), pattern, (8, 10))
-    np.testing.assert_allclose(found, picture, rtol=1e-12)
+    interpolated = image.cut_back(image.bilinear(rggb), pattern, (8, 10))
+    np.testing.assert_allclose(interpolated, picture, rtol=1e-12)
 
 
 def test_menon_gives_the_numbers_of_a_public_implementation():
-    """Those of `demosaicing_CFA_Bayer_Menon2007` in colour-demosaicing 0.2.7, a corner and weighted sums."""
+    """The numbers of `demosaicing_CFA_Bayer_Menon2007` in colour-demosaicing 0.2.7: a corner and weighted sums."""
     y, x = np.indices((12, 14))
     picture = image.menon(0.5 + 0.3 * np.sin(0.7 * x + 0.05 * y**2) + 0.1 * np.cos(1.3 * x * y))
     weights = np.cos(np.arange(picture.size)).reshape(picture.shape)
@@ -85,8 +86,8 @@ def network():
 
 def test_the_network_keeps_what_was_measured_and_starts_near_malvar(network):
     mosaic = image.mosaic(PICTURE)
-    found = network(mosaic)
-    np.testing.assert_array_equal(image.mosaic(found), mosaic)
+    picture = network(mosaic)
+    np.testing.assert_array_equal(image.mosaic(picture), mosaic)
     zero = jax.tree.map(jnp.zeros_like, network)
     np.testing.assert_allclose(zero(mosaic), image.malvar(mosaic), atol=1e-12)
 
@@ -102,7 +103,7 @@ def test_the_halo_is_how_far_a_pixel_reaches(network):
 def test_gradients_of_the_network():
     # With offsets: without, all of a black quad lies on the kink of relu.
     model = jax.tree.map(lambda x: x + 0.05, image.DemosaicNetwork((3,), key=jr.key(2)))
-    # Away from the kinks of relu, which differences cannot tell from errors.
+    # Away from the kinks of relu, which differences cannot distinguish from errors.
     loss = lambda model, m: jnp.sum(jnp.sin(model(m)))
     mosaic = image.mosaic(PICTURE)[:10, :12]
     # Quads of 0, the black level, grey, white, and saturated in one colour.

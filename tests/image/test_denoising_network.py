@@ -15,7 +15,7 @@ from diffsim.testing import assert_gradients
 
 
 def lively(key, widths=(3, 4)) -> image.DenoisingDemosaic:
-    """A network of which no weight is 0."""
+    """A network without zero weights."""
     network = image.DenoisingDemosaic(widths, key=key)
     leaves, structure = jax.tree.flatten(network)
     keys = jr.split(jr.key(9), len(leaves))
@@ -23,7 +23,7 @@ def lively(key, widths=(3, 4)) -> image.DenoisingDemosaic:
 
 
 def decided(key) -> image.DenoisingDemosaic:
-    """A network whose offsets outweigh its stencils: no difference meets the kink of relu."""
+    """A network whose offsets are larger than its stencils' sums: no difference crosses the kink of relu."""
     # An even number of channels: those that meet where both resolutions are added have offsets of one sign.
     network = lively(key, (4, 4))
     layer = lambda x: isinstance(x, NoiseConditionedLayer)
@@ -40,7 +40,7 @@ def test_untrained_it_is_malvars_filters():
     np.testing.assert_allclose(picture[inner], image.malvar(mosaic)[inner], atol=1e-12)
 
 
-# 0, the black level, grey, white and saturated in one colour, each over a whole quad.
+# 0, the black level, grey, white and saturated in one colour, each over a complete quad.
 @pytest.mark.slow
 @pytest.mark.parametrize("quad", [(0, 0, 0, 0), (0.0625,) * 4, (0.5,) * 4, (1,) * 4, (1, 0, 0, 0), (-0.02, 0.01, 0, 0)])
 def test_gradients_at_the_pixels_where_code_breaks(quad):
@@ -72,10 +72,10 @@ def shipped():
     return jax.tree.map(lambda x: x.astype(float) if eqx.is_inexact_array(x) else x, pretrained.trained("noisy"))
 
 
-# The last tile begins at a multiple of four in any case: of sizes that are one and of those that are not.
+# The last tile begins at a multiple of four, whether or not the sizes are multiples of four.
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [(104, 136), (102, 134)])
-def test_tiles_of_the_noisy_chain_equal_the_whole_up_to_its_edge(size, shipped):
+def test_tiles_of_the_noisy_chain_equal_the_full_picture_up_to_its_edge(size, shipped):
     mosaic = jr.uniform(jr.key(5), size)
     np.testing.assert_allclose(image.in_tiles(shipped, mosaic, size=32, halo=32), shipped(mosaic), atol=1e-12)
 
@@ -88,11 +88,11 @@ def test_the_picture_of_a_file_is_what_the_chain_makes_of_the_mosaic():
 @pytest.mark.slow
 def test_only_training_leaves_out_the_mirrored_edge():
     chain, mosaic = pretrained.trained("noisy"), jr.uniform(jr.key(7), (64, 68), jnp.float32)
-    bare, whole = train_chain.on_patches(chain)(mosaic), chain(mosaic)
-    # Beyond the reach of the network's stencils and the sharpening nothing differs.
+    in_training, mirrored = train_chain.on_patches(chain)(mosaic), chain(mosaic)
+    # Farther from the edge than the stencils and the sharpening reach, both are equal.
     inner = np.s_[:, 28:-28, 28:-28]
-    np.testing.assert_allclose(bare[inner], whole[inner], atol=1e-5)
-    assert np.abs(bare - whole).max() > 1e-2
+    np.testing.assert_allclose(in_training[inner], mirrored[inner], atol=1e-5)
+    assert np.abs(in_training - mirrored).max() > 1e-2
 
 
 def test_sizes_that_are_no_multiple_of_four_come_back():

@@ -1,4 +1,4 @@
-"""Picture files and trained parameters: round trips, files made by others, damage, bad requests."""
+"""Picture files and trained parameters: round trips, files of other programs, damage, bad requests."""
 
 import re
 import struct
@@ -27,14 +27,14 @@ def test_pictures_come_back_as_written(bits, suffix, tmp_path):
     peak = 2**bits - 1
     values = RNG.integers(0, peak + 1, (3, 17, 23))
     path = image.write_picture(tmp_path / f"a{suffix}", values / peak, bits)
-    found = image.read_picture(path)
-    assert found.dtype == np.float32
-    np.testing.assert_array_equal(np.round(found.astype(float) * peak), values)
+    picture = image.read_picture(path)
+    assert picture.dtype == np.float32
+    np.testing.assert_array_equal(np.round(picture.astype(float) * peak), values)
 
 
 @pytest.mark.parametrize("kind", range(5))
 def test_every_filter_of_png_is_undone(kind):
-    """Rows coded here by the definition, one byte after the other."""
+    """Rows encoded by the definition, byte by byte."""
     pixels = RNG.integers(0, 256, (6, 7, 6), dtype=np.uint8)
     coded = np.zeros_like(pixels)
     for y in range(6):
@@ -71,13 +71,13 @@ def test_jpeg_is_read_and_written(tmp_path):
 
 
 def test_bad_pictures_are_named(tmp_path):
-    whole = image.write_picture(tmp_path / "a.png", np.zeros((3, 9, 9)), 16)
-    (tmp_path / "cut.png").write_bytes(whole.read_bytes()[:60])
+    complete = image.write_picture(tmp_path / "a.png", np.zeros((3, 9, 9)), 16)
+    (tmp_path / "cut.png").write_bytes(complete.read_bytes()[:60])
     (tmp_path / "short.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     (tmp_path / "no.jpg").write_bytes(b"not a picture")
     tifffile.imwrite(tmp_path / "deep.tif", np.zeros((4, 4, 3), np.float32), photometric="rgb")
-    tifffile.imwrite(tmp_path / "whole.tif", np.zeros((400, 4, 3), np.uint8), photometric="rgb")
-    (tmp_path / "cut.tif").write_bytes((tmp_path / "whole.tif").read_bytes()[:500])
+    tifffile.imwrite(tmp_path / "complete.tif", np.zeros((400, 4, 3), np.uint8), photometric="rgb")
+    (tmp_path / "cut.tif").write_bytes((tmp_path / "complete.tif").read_bytes()[:500])
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "grey.png")
     (tmp_path / "folder.png").mkdir()
     for name, message in {
@@ -122,9 +122,9 @@ def test_bad_writes_are_named_and_leave_nothing(tmp_path, monkeypatch):
 @pytest.mark.parametrize("task", pretrained.WIDTHS)
 def test_parameters_come_back_from_their_file(task, tmp_path):
     chain = pretrained.untrained(task, (3, 4), key=jr.key(3))
-    found_task, found = pretrained.load(pretrained.save(tmp_path / "a.npz", task, chain))
-    assert found_task == task
-    for a, b in zip(jax.tree.leaves(chain), jax.tree.leaves(found), strict=True):
+    loaded_task, loaded = pretrained.load(pretrained.save(tmp_path / "a.npz", task, chain))
+    assert loaded_task == task
+    for a, b in zip(jax.tree.leaves(chain), jax.tree.leaves(loaded), strict=True):
         np.testing.assert_array_equal(a.astype(np.float32), b)
 
 

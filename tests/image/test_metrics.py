@@ -27,23 +27,23 @@ def test_psnr_of_a_known_error():
 
 def test_psnr_leaves_out_the_border():
     true = np.full((3, 40, 40), 0.5)
-    found = true.copy()
-    found[:, :10] = found[:, -10:] = found[:, :, :10] = found[:, :, -10:] = 0.0
-    assert psnr(found, true) == np.inf
-    assert psnr(found, true, border=9) < 20
+    picture = true.copy()
+    picture[:, :10] = picture[:, -10:] = picture[:, :, :10] = picture[:, :, -10:] = 0.0
+    assert psnr(picture, true) == np.inf
+    assert psnr(picture, true, border=9) < 20
 
 
 def test_ssim_is_scikit_images():
-    found, true = pair()
+    picture, true = pair()
     options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
-    expected = structural_similarity(np.asarray(found), np.asarray(true), channel_axis=0, **options)
-    assert float(jax.jit(ssim)(found, true)) == pytest.approx(expected, rel=1e-10)
+    expected = structural_similarity(np.asarray(picture), np.asarray(true), channel_axis=0, **options)
+    assert float(jax.jit(ssim)(picture, true)) == pytest.approx(expected, rel=1e-10)
     assert float(ssim(true, true)) == pytest.approx(1.0)
 
 
 def test_ssim_is_differentiable():
-    found, true = pair((12, 12))
-    assert_gradients(lambda x: ssim(x, true), (found,), max_coordinates=4)
+    picture, true = pair((12, 12))
+    assert_gradients(lambda x: ssim(x, true), (picture,), max_coordinates=4)
 
 
 def test_pictures_that_cannot_be_compared_are_named():

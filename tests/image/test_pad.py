@@ -1,4 +1,4 @@
-"""Widened pictures against NumPy's, and what was added folded back against the adjoint by rule."""
+"""Padded pictures against NumPy's, and the adjoint of padding against automatic differentiation."""
 
 import jax
 import jax.numpy as jnp
@@ -8,12 +8,12 @@ import pytest
 
 from diffsim.image.ops.pad import MODES, pad
 
-# Wide enough for its edges to lie apart, and so small that what is mirrored overlaps; a line; nothing added one way.
+# With separate edges; so small that the mirrored parts overlap; a single line; no padding in one direction.
 CASES = [((2, 9, 11), 2, 3), ((1, 3, 4), 2, 3), ((3, 1, 6), 0, 2), ((1, 5, 7), 4, 0)]
 
 
 def plain(picture, rows, columns, edge):
-    """The same by jax.numpy, differentiated by rule."""
+    """The same by jax.numpy, differentiated automatically."""
     return jnp.pad(picture, ((0, 0), (rows, rows), (columns, columns)), mode=MODES[edge])
 
 
@@ -28,7 +28,7 @@ def test_value_and_both_modes_are_those_by_rule(shape, rows, columns, edge):
     cotangent = jr.normal(jr.key(1), ours(picture).shape)
     pull = lambda f: jax.jit(lambda cotangent: jax.vjp(f, picture)[1](cotangent)[0])
     np.testing.assert_allclose(pull(ours)(cotangent), pull(reference)(cotangent), rtol=1e-14)
-    # The pull-back is linear in turn: its own adjoint widens.
+    # The adjoint is linear too: its own adjoint is the padding.
     np.testing.assert_array_equal(jax.vjp(pull(ours), cotangent)[1](tangent)[0], reference(tangent))
 
 

@@ -15,7 +15,7 @@ from diffsim.image.io.raw import SRGB_TO_XYZ
 from diffsim.image.training import train_chain
 
 RNG = np.random.default_rng(0)
-# The colours of the standard observer to those of two cameras, and of one that is sold (Adobe's matrix for it).
+# From XYZ to the colours of two invented cameras and of a real one (Adobe's matrix for it).
 SEES_SRGB = np.linalg.inv(SRGB_TO_XYZ)
 SEES_MIXED = np.array([[0.7, -0.2, -0.05], [-0.4, 1.25, 0.12], [-0.05, 0.2, 0.6]])
 SEES_D850 = np.array([[1.0405, -0.3755, -0.1270], [-0.5461, 1.3787, 0.1793], [-0.1040, 0.2015, 0.6785]])
@@ -30,9 +30,9 @@ def to_srgb(to_camera):
 def test_binary_mosaics_come_back(tmp_path):
     values = RNG.integers(0, 1024, (6, 8)).astype("<u2")
     (tmp_path / "a.raw").write_bytes(values.tobytes())
-    found = image.read_binary(tmp_path / "a.raw", (6, 8), "gbrg", black=64, white=1023)
-    assert found.pattern == "GBRG"
-    np.testing.assert_allclose(found.mosaic, (values - 64.0) / 959.0, rtol=1e-6, atol=1e-7)
+    raw = image.read_binary(tmp_path / "a.raw", (6, 8), "gbrg", black=64, white=1023)
+    assert raw.pattern == "GBRG"
+    np.testing.assert_allclose(raw.mosaic, (values - 64.0) / 959.0, rtol=1e-6, atol=1e-7)
 
 
 def test_binary_mosaics_that_do_not_fit_are_named(tmp_path):
@@ -54,7 +54,7 @@ def rational(values):
 
 
 def dng(path, mosaic, pattern="RGGB", black=64, white=1023, gains=(2.0, 1.0, 1.5), to_camera=SEES_SRGB, more=()):
-    """Writes a digital negative with the least that its definition asks for; no matrix if `to_camera` is None.
+    """Writes a digital negative with the required tags only; no matrix if `to_camera` is None.
 
     `more` are further tags (code, type, count, values), which take the place of those of the same code.
     """
@@ -79,22 +79,22 @@ def dng(path, mosaic, pattern="RGGB", black=64, white=1023, gains=(2.0, 1.0, 1.5
 @pytest.mark.parametrize("pattern", image.PATTERNS)
 def test_a_digital_negative_brings_its_constants(pattern, tmp_path):
     values = RNG.integers(64, 1024, (32, 48))
-    found = image.read_raw(dng(tmp_path / "a.dng", values, pattern))
-    assert found.pattern == pattern
-    np.testing.assert_allclose(found.mosaic, (values - 64.0) / 959.0, atol=1e-6)
-    np.testing.assert_allclose(found.gains, (2.0, 1.0, 1.5), rtol=1e-3)
-    # A camera that sees sRGB: nothing is left for its matrix to do.
-    np.testing.assert_allclose(found.matrix, np.eye(3), atol=2e-3)
+    raw = image.read_raw(dng(tmp_path / "a.dng", values, pattern))
+    assert raw.pattern == pattern
+    np.testing.assert_allclose(raw.mosaic, (values - 64.0) / 959.0, atol=1e-6)
+    np.testing.assert_allclose(raw.gains, (2.0, 1.0, 1.5), rtol=1e-3)
+    # A camera with the colours of sRGB: its matrix is the identity.
+    np.testing.assert_allclose(raw.matrix, np.eye(3), atol=2e-3)
 
 
 def test_the_matrix_is_that_of_the_file(tmp_path):
     values = RNG.integers(64, 1024, (32, 48))
-    found = image.read_raw(dng(tmp_path / "a.dng", values, to_camera=SEES_MIXED)).matrix
-    assert np.abs(found - np.eye(3)).max() > 0.5
-    # The file has its numbers in steps of 1e-4.
-    np.testing.assert_allclose(found, to_srgb(SEES_MIXED), atol=1e-3)
-    np.testing.assert_allclose(found.sum(axis=1), 1.0, rtol=1e-6)
-    # Without a matrix, and from a camera that nobody knows, colours stay as they are.
+    matrix = image.read_raw(dng(tmp_path / "a.dng", values, to_camera=SEES_MIXED)).matrix
+    assert np.abs(matrix - np.eye(3)).max() > 0.5
+    # The file stores the matrix in steps of 1e-4.
+    np.testing.assert_allclose(matrix, to_srgb(SEES_MIXED), atol=1e-3)
+    np.testing.assert_allclose(matrix.sum(axis=1), 1.0, rtol=1e-6)
+    # Without a matrix, and from an unknown camera, colours do not change.
     bare = image.read_raw(dng(tmp_path / "b.dng", values, to_camera=None)).matrix
     np.testing.assert_array_equal(bare, np.eye(3))
 
@@ -135,9 +135,9 @@ LEVELS = {
 def test_black_levels_differ_as_the_tags_of_a_negative_say(name, tmp_path):
     tags, black = LEVELS[name]
     values = RNG.integers(100, 1024, (32, 48))
-    found = image.read_raw(dng(tmp_path / "a.dng", values, more=tags))
+    raw = image.read_raw(dng(tmp_path / "a.dng", values, more=tags))
     # By the definition, one scale for all pixels: from the greatest black level to white.
-    np.testing.assert_allclose(found.mosaic, (values - black) / (1023 - np.max(black)), atol=1e-6)
+    np.testing.assert_allclose(raw.mosaic, (values - black) / (1023 - np.max(black)), atol=1e-6)
 
 
 @pytest.mark.parametrize("corner", [(2, 4), (2, 5), (3, 4), (3, 5)], ids=str)
@@ -146,13 +146,13 @@ def test_patterns_of_colors_and_of_black_count_from_the_active_area(corner, tmp_
     top, left = corner
     rows, columns = ROWS[: 29 - top], COLUMNS[: 45 - left]
     tags = [area(top, left, 29, 45), *black_pattern(2, 2, QUAD.ravel()), by_row(rows), by_column(columns)]
-    found = image.read_raw(dng(tmp_path / "a.dng", values, more=tags))
+    raw = image.read_raw(dng(tmp_path / "a.dng", values, more=tags))
     black = np.tile(QUAD, (16, 24))[: 29 - top, : 45 - left] + rows[:, None] + columns
     expected = (values[top:29, left:45] - black) / (1023 - black.max())
-    # LibRaw leaves out a row and a column where the area begins at odd ones: the rest is as it was, one colour on.
+    # LibRaw leaves out a row and a column if the area begins at odd ones; the pattern is shifted accordingly.
     cut = top % 2, left % 2
-    assert found.pattern == TURNED[cut]
-    np.testing.assert_allclose(found.mosaic, expected[cut[0] :, cut[1] :], atol=1e-6)
+    assert raw.pattern == TURNED[cut]
+    np.testing.assert_allclose(raw.mosaic, expected[cut[0] :, cut[1] :], atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -218,11 +218,11 @@ def nef(path, mosaic, pattern, model, gains=None):
 @pytest.mark.parametrize("pattern", image.PATTERNS)
 def test_a_known_cameras_raw_has_the_colors_of_its_table(pattern, tmp_path):
     values = RNG.integers(0, 2**16, (32, 48))
-    found = image.read_raw(nef(tmp_path / "a.nef", values, pattern, b"NIKON D850\0", gains=(2.0, 1.0, 1.5)))
-    assert found.pattern == pattern
-    np.testing.assert_allclose(found.mosaic, values / 65535.0, atol=1e-6)
-    np.testing.assert_allclose(found.gains, (2.0, 1.0, 1.5), rtol=1e-6)
-    np.testing.assert_allclose(found.matrix, to_srgb(SEES_D850), atol=1e-4)
+    raw = image.read_raw(nef(tmp_path / "a.nef", values, pattern, b"NIKON D850\0", gains=(2.0, 1.0, 1.5)))
+    assert raw.pattern == pattern
+    np.testing.assert_allclose(raw.mosaic, values / 65535.0, atol=1e-6)
+    np.testing.assert_allclose(raw.gains, (2.0, 1.0, 1.5), rtol=1e-6)
+    np.testing.assert_allclose(raw.matrix, to_srgb(SEES_D850), atol=1e-4)
 
 
 def test_a_known_cameras_daylight_is_white_and_its_colors_come_back(tmp_path):
@@ -270,11 +270,11 @@ def test_three_cameras_raws_of_a_scene_are_developed_alike(tmp_path, scenario):
     pictures = []
     for name, (pattern, constants) in CAMERAS.items():
         red, _, blue = constants["gains"]
-        # Each sees colours in its own way, through filters and with numbers of its own.
+        # Each camera has its own colour matrix, filter pattern and number range.
         camera = image.Camera(red=red, blue=blue, matrix=tuple(map(tuple, to_srgb(constants["to_camera"]))))
         seen = image.mosaic(sensor.camera_colors(scene, camera), pattern)
         stored = np.round(constants["black"] + (constants["white"] - constants["black"]) * seen)
-        # One row and column less: no whole number of quads.
+        # One row and column less: not an integer number of quads.
         path, stored = tmp_path / name, stored[:79, :101]
         if path.suffix == ".dng":
             dng(path, stored, pattern, **constants)

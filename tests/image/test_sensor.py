@@ -49,8 +49,8 @@ def test_patches_are_the_photographs_and_their_order_is_drawn():
     assert squares.shape == (3 * 4, 3, 8, 8)
     np.testing.assert_array_equal(squares[5], photograph[:, 6:14, 6:14])
     drawn = jax.jit(lambda key: patches.draw(jnp.asarray(squares), key=key, saturation=1.0))(jr.key(0))
-    found = np.sort(np.round(np.asarray(drawn) * 255).ravel())
-    assert any(np.array_equal(found, np.sort(square.ravel())) for square in squares)
+    values = np.sort(np.round(np.asarray(drawn) * 255).ravel())
+    assert any(np.array_equal(values, np.sort(square.ravel())) for square in squares)
     np.testing.assert_array_equal(patches.halve(np.full((3, 5, 6), 7, np.uint8)), np.full((3, 2, 3), 7))
     with pytest.raises(ds.InputError, match="no photograph has 30 x 30"):
         patches.cut([photograph], 30, 6)

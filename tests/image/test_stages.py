@@ -1,4 +1,4 @@
-"""Every stage: what it must leave alone, what it must do exactly, its gradients at the pixels where code breaks."""
+"""Every stage: invariants, exact cases, and gradients at pixels where formulas are singular."""
 
 import equinox as eqx
 import jax
@@ -56,11 +56,11 @@ def test_single_precision_stays_single_and_finite(name):
 def test_stages_in_strips_are_the_same(name, monkeypatch):
     stage, x = STAGES[name]
     loss = lambda s, x: jnp.sum(jnp.cos(s(x)) * x)
-    whole = jax.grad(loss, (0, 1))(stage, x)
+    in_one = jax.grad(loss, (0, 1))(stage, x)
     # The last strip is moved inward, over pixels of the one before.
     monkeypatch.setattr(pointwise, "STRIP", 7)
     strips = jax.grad(loss, (0, 1))(stage, x)
-    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(strips), strict=True):
+    for a, b in zip(jax.tree.leaves(in_one), jax.tree.leaves(strips), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)
 
 
@@ -81,7 +81,7 @@ def test_a_batch_of_pictures_is_what_each_is_with_gradients(name):
     "stage", [image.UnsharpMask(amount=0.5), image.BilateralGrid()], ids=["unsharp mask", "bilateral grid"]
 )
 def test_a_wide_picture_is_treated_as_a_tall_one(stage, size):
-    """Both stages are the same turned around, though their strips are rows."""
+    """Both stages give the same for a transposed picture, although their strips are rows."""
     x = jr.uniform(jr.key(1), (3, *size))
     slopes = jax.jit(jax.grad(lambda stage, x: jnp.sum(jnp.sin(stage(x))), (0, 1)))
     wide, tall = slopes(stage, x), slopes(stage, x.transpose(0, 2, 1))
@@ -140,7 +140,7 @@ def test_guided_filter_is_exact_on_lines_of_the_luma_and_smooths_noise():
     assert np.std(image.GuidedFilter(smoothing=1e-1)(noise)) < 0.2 * np.std(noise)
 
 
-def test_guided_filter_of_one_plane_is_that_of_three_alike():
+def test_guided_filter_of_one_plane_is_that_of_three_equal_planes():
     plane = jr.uniform(jr.key(4), (1, 20, 24))
     guided = image.GuidedFilter(radius=2)
     np.testing.assert_allclose(guided(plane), guided(jnp.repeat(plane, 3, axis=0))[:1], rtol=1e-12)
@@ -160,8 +160,8 @@ def test_bilateral_grid_keeps_flat_colors_and_edges_and_smooths_noise():
     np.testing.assert_allclose(image.BilateralGrid(strength=1.0, cell=4)(flat), flat, atol=1e-5)
     noise = 0.02 * jr.normal(jr.key(3), (3, 32, 32))
     edge = jnp.broadcast_to(jnp.where(jnp.arange(32) < 16, 0.2, 0.8)[None, None], (3, 32, 32))
-    found = image.BilateralGrid(strength=1.0, cell=8)(edge + noise)
-    assert np.std(found - edge) < 0.4 * np.std(noise)
+    smoothed = image.BilateralGrid(strength=1.0, cell=8)(edge + noise)
+    assert np.std(smoothed - edge) < 0.4 * np.std(noise)
 
 
 def test_local_laplacian_without_change_is_identity_and_detail_adds_contrast():

@@ -1,4 +1,4 @@
-"""Training of the noisy chain: its constants are found first, and the ways of the ablation take the same steps."""
+"""Training of the noisy chain: its constants are fitted first, and all ways of the ablation take as many steps."""
 
 import subprocess
 import sys
@@ -38,14 +38,14 @@ def squares():
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_constants_are_the_cameras_before_the_network_learns(chain, squares, seed):
-    found = train_chain.with_constants(chain, squares, key=jr.key(seed))
-    balance, matrix = found.stages["balance"], found.stages["color"].matrix
+    trained = train_chain.with_constants(chain, squares, key=jr.key(seed))
+    balance, matrix = trained.stages["balance"], trained.stages["color"].matrix
     # A stochastic fit of finite length: about five times the errors of three seeds.
     assert abs(balance.black - CAMERA.black) < 1e-3
     np.testing.assert_allclose([balance.red, balance.blue], [CAMERA.red, CAMERA.blue], rtol=0.005)
     np.testing.assert_allclose(matrix, CAMERA.matrix, atol=0.013)
     for name in ("demosaic", "sharpen"):
-        before, after = (ds.parameters(x.stages[name]) for x in (chain, found))
+        before, after = (ds.parameters(x.stages[name]) for x in (chain, trained))
         assert all(np.array_equal(before[path].value, after[path].value) for path in before)
 
 
@@ -72,15 +72,15 @@ def test_one_by_one_takes_as_many_steps_as_all_together(chain, squares, steps, m
 @pytest.mark.slow
 @pytest.mark.parametrize("own_targets", [False, True])
 def test_one_by_one_trains_every_stage(chain, squares, own_targets):
-    found = stagewise.one_by_one(chain, squares, 20, key=jr.key(0), own_targets=own_targets)
-    before, after = ds.parameters(chain), ds.parameters(found)
+    trained = stagewise.one_by_one(chain, squares, 20, key=jr.key(0), own_targets=own_targets)
+    before, after = ds.parameters(chain), ds.parameters(trained)
     assert before.keys() == after.keys()
     stay = {name for name in before if np.array_equal(before[name].value, after[name].value)}
     assert stay == {"stages.demosaic.noise_level"}  # which is given, not learned
 
 
-def test_what_the_camera_has_at_a_place_is_what_its_own_stage_makes_of_the_place_before(squares):
-    """Stages with the camera's own constants, which are known, one after the other."""
+def test_the_target_of_a_stage_is_the_cameras_stage_of_the_target_before(squares):
+    """Stages with the known constants of the camera, one after the other."""
     picture = 0.1 + 0.7 * squares[0].astype(jnp.float32) / 255
     target = lambda name: stagewise.own_target(name, picture)
     balance = WhiteBalance(*jnp.array([CAMERA.black, CAMERA.red, CAMERA.blue]))

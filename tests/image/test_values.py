@@ -1,4 +1,4 @@
-"""Pictures of whole numbers: refused with the remedy by all that computes with them, passed on by what only selects."""
+"""Pictures of integers: refused with the remedy by functions that compute with them, accepted by others."""
 
 import jax
 import jax.numpy as jnp

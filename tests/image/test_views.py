@@ -1,4 +1,4 @@
-"""Pictures as they are looked at: colours last, eight bits, stages with their adjoints."""
+"""Pictures for display: colours last, eight bits, stages with their adjoints."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -30,9 +30,9 @@ def test_the_way_to_the_loss_ends_with_its_value():
 def test_a_filter_is_four_squares_with_nothing_between():
     chain = pretrained.trained("demosaic")
     weights = np.asarray(chain.stages["demosaic"].layers[0].weight)
-    found = views.filters(chain, 2)
-    assert list(found) == ["1", "2"]
-    for drawn, weight in zip(found.values(), weights, strict=False):
+    pictures = views.filters(chain, 2)
+    assert list(pictures) == ["1", "2"]
+    for drawn, weight in zip(pictures.values(), weights, strict=False):
         corners = drawn[1:13, 1:13], drawn[1:13, 14:26], drawn[14:26, 1:13], drawn[14:26, 14:26]
         for i in range(16):
             np.testing.assert_array_equal([x[i // 4 :: 4, i % 4 :: 4] for x in corners], weight)

@@ -1,4 +1,4 @@
-"""Checkpoints: every kind of leaf comes back to the bit, and what does not fit is named."""
+"""Checkpoints: every kind of leaf is restored to the bit, and what does not fit is named."""
 
 import os
 from typing import NamedTuple
@@ -50,9 +50,9 @@ def bits(leaf):
     return kind, np.shape(leaf), np.asarray(leaf).dtype, weak, np.ascontiguousarray(leaf).tobytes()
 
 
-def assert_same(found, expected):
-    assert jax.tree.structure(found) == jax.tree.structure(expected)
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+def assert_same(actual, expected):
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         assert a is b if callable(b) else bits(a) == bits(b)
 
 
@@ -65,9 +65,9 @@ def test_every_leaf_comes_back_to_the_bit(path):
     saved = state(seed=1)
     ds.save(path, saved)
     assert_same(ds.load(path, state(seed=0))._replace(model=None), saved._replace(model=None))
-    # Of another seed: all that differs came from the file.
-    found = ds.load(path, state(seed=0)).model
-    assert_same(eqx.filter(found, eqx.is_array), eqx.filter(saved.model, eqx.is_array))
+    # Another seed: all differences come from the file.
+    loaded = ds.load(path, state(seed=0)).model
+    assert_same(eqx.filter(loaded, eqx.is_array), eqx.filter(saved.model, eqx.is_array))
     assert os.listdir(path.parent) == [path.name]
 
 
@@ -77,7 +77,7 @@ def test_arrays_stay_of_a_weak_type(path):
     assert_same(ds.load(path, jax.tree.map(lambda x: x * 0, saved)), saved)
 
 
-def test_a_tree_may_be_described_instead_of_made(path):
+def test_a_tree_may_be_described_instead_of_built(path):
     saved = {"a": jnp.arange(3.0), "key": jr.key(5)}
     ds.save(path, saved)
     assert_same(ds.load(path, jax.eval_shape(lambda: {"a": jnp.zeros(3), "key": jr.key(0)})), saved)

@@ -1,4 +1,4 @@
-"""Tables as other programs write them: read, or refused with what is wrong and the remedy."""
+"""Tables of other programs: read, or refused with the reason and the remedy."""
 
 import csv
 import os
@@ -29,9 +29,9 @@ READ = {
 @pytest.mark.parametrize("name", READ)
 def test_a_table_is_read_however_it_was_saved(name, tmp_path):
     (tmp_path / "a.csv").write_bytes(READ[name])
-    found = read_measurements(tmp_path / "a.csv", ["time", "angle"], gaps=["angle"], increasing="time")
-    np.testing.assert_array_equal(found["time"], [0, 1, 2])
-    np.testing.assert_array_equal(found["angle"], [1.5, np.nan, -0.1])
+    columns = read_measurements(tmp_path / "a.csv", ["time", "angle"], gaps=["angle"], increasing="time")
+    np.testing.assert_array_equal(columns["time"], [0, 1, 2])
+    np.testing.assert_array_equal(columns["angle"], [1.5, np.nan, -0.1])
     assert remarks(tmp_path / "a.csv") == ["made up"]
 
 
@@ -82,7 +82,7 @@ def test_tables_of_machines_take_the_same_files(tmp_path):
     assert "mass='2_0' is not a number" in table.bad[3]
 
 
-def test_a_table_is_written_whole_or_not_at_all(tmp_path):
+def test_a_table_is_written_completely_or_not_at_all(tmp_path):
     (tmp_path / "a.csv").write_text("length,note\n1.5,ö\n2.5,b\n")
     table = read_table(tmp_path / "a.csv", Pendulum(), {}, ["note"])
     out = tmp_path / "out.csv"

@@ -35,7 +35,7 @@ def path(tmp_path):
 
 
 def extents(data: bytes) -> dict[str, range]:
-    """Where each entry of an archive lies in its bytes."""
+    """The position of each entry in an archive's bytes."""
     ranges = {}
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         for entry in archive.infolist():
@@ -90,7 +90,7 @@ def test_files_of_another_kind_are_refused(path):
 
 
 def sealed(entries: dict[str, bytes], compression: int = zipfile.ZIP_STORED, change=lambda archive: None) -> bytes:
-    """An archive with these entries, its checksums right, as somebody with ill intent would write it."""
+    """An archive with these entries and right checksums, as an attacker could write it."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", compression) as archive:
         archive.comment = bytes(4)
@@ -113,7 +113,7 @@ def header(**changes) -> bytes:
 
 
 def array(**changes) -> bytes:
-    """An array of three numbers as NumPy saves it, in whose header something is otherwise."""
+    """An array of three numbers as NumPy saves it, with a change in its header."""
     described = {"descr": "<f8", "fortran_order": False, "shape": (3,)} | changes
     text = f"{described}".ljust(117).encode() + b"\n"
     return b"\x93NUMPY\1\0" + struct.pack("<H", len(text)) + text + bytes(24)
@@ -217,7 +217,7 @@ def test_an_archive_that_would_unpack_to_much_more_takes_no_memory(path, seal):
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("part", ["header", "archive"])
 def test_files_changed_at_random_are_read_or_refused(path, part, seed):
-    """Bytes that are other, gone or doubled, in a file whose checksums are mended: never another error."""
+    """Changed, missing or repeated bytes in a file whose checksums are corrected: no other type of error."""
     ds.save(path, STATE)
     good = path.read_bytes()
     with zipfile.ZipFile(io.BytesIO(good)) as archive:

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and paths that no file can have."""
+"""Files that are written completely or not at all, and paths that no file can have."""
 
 import os
 import stat
@@ -73,7 +73,7 @@ def test_paths_that_cannot_be_written_are_named(name, message, tmp_path):
 
 def test_folders_and_files_protected_from_writing_are_named(tmp_path, monkeypatch):
     path = write_text(tmp_path / "a.txt", "old")
-    # A superuser may write anywhere, so that what the system says stands in for a mode.
+    # A superuser may write anywhere, so the answer of the system is replaced instead of the file's mode.
     monkeypatch.setattr(os, "access", lambda where, mode: Path(where) != path)
     with pytest.raises(InputError, match="is protected from writing: give another path, or permit it"):
         write_text(path, "new")
@@ -85,11 +85,11 @@ def test_folders_and_files_protected_from_writing_are_named(tmp_path, monkeypatc
 
 def test_what_a_killed_process_left_is_cleared(tmp_path):
     (tmp_path / "figures").mkdir()
-    kept = write_text(tmp_path / "fit.npz", "")
+    complete = write_text(tmp_path / "fit.npz", "")
     for name in ("fit.npz.partial", "figures/a.png.partial"):
         (tmp_path / name).write_text("half")
     clear_partial(tmp_path)
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [kept]
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [complete]
 
 
 def test_a_path_may_be_of_a_file_that_is_not_there(tmp_path):

@@ -31,7 +31,7 @@ MODES = ("auto", "auto", "replay", "forward", "few")
 
 
 class Case(NamedTuple):
-    """A solve and its closed form, both functions of one vector `x`, and what is done with them, innermost first."""
+    """A solve and its closed form, both functions of one vector `x`, and their transformations, innermost first."""
 
     name: str
     words: tuple[str, ...]
@@ -42,11 +42,11 @@ class Case(NamedTuple):
 
     @property
     def order(self) -> int:
-        """How often it is differentiated."""
+        """The number of differentiations."""
         return sum(ORDERS.get(word, 0) for word in self.words)
 
     def may_be_refused(self) -> bool:
-        """Whether reverse mode is asked for where there is none: over a derivative, or of forward mode alone."""
+        """Whether the case needs a reverse mode that does not exist: over a derivative, or of forward mode alone."""
         order = 0
         for word in self.words:
             if word in REVERSE and (order or self.forward_only):
@@ -111,7 +111,7 @@ def decay(rng: np.random.Generator):
     """dy/dt = a - r y in all components of a tree, at several times, of which the last is a parameter."""
     size, count = int(rng.choice(SIZES)), int(rng.integers(1, 5))
     solver = [dfx.Tsit5(), dfx.Dopri8(), dfx.Kvaerno5()][int(rng.choice(3, p=[0.6, 0.25, 0.15]))]
-    # With "two_levels" no states in between are kept.
+    # With "two_levels" states between the first and the last time are not recorded.
     memory = str(rng.choice(["auto", "states", "two_levels" if count == 1 else "auto", "jacobians"]))
     constant = rng.uniform() < 0.2 and not isinstance(solver, dfx.Kvaerno5)
     adjoint = ds.ReplayAdjoint(memory) if rng.uniform() < 0.9 else dfx.DirectAdjoint()
@@ -138,7 +138,7 @@ def decay(rng: np.random.Generator):
 
 
 def fall(rng: np.random.Generator):
-    """A body that is thrown and falls to the ground, and numbers beside it that grow: time and state there."""
+    """A body that is thrown and falls to the ground, while other numbers grow: time and state at the ground."""
     size, (mode, few) = int(rng.choice(SIZES)), chosen_mode(rng)
     x = np.concatenate([rng.uniform(0.5, 2, 3), rng.uniform(-1, 1, size)])
 
@@ -154,11 +154,11 @@ def fall(rng: np.random.Generator):
         t = (x[1] + jnp.sqrt(x[1] ** 2 + 2 * x[2] * x[0])) / x[2]
         return jnp.concatenate([jnp.stack([0.0 * t, x[1] - x[2] * t]), x[3:] * t, t[None]])
 
-    return f"fall beside {size}, {'forward_mode' if few else mode}", solve, truth, x, mode == "forward" and not few
+    return f"fall, {size} growing, {'forward_mode' if few else mode}", solve, truth, x, mode == "forward" and not few
 
 
 def phases(rng: np.random.Generator):
-    """One to three phases in turn: in each, u falls from 1 to 0 at a rate of its own, while numbers grow beside it."""
+    """One to three phases in turn: in each, u falls from 1 to 0 at a rate of its own, while other numbers grow."""
     size, number, events, (mode, few) = (
         int(rng.choice(SIZES)),
         *map(int, rng.integers([1, 0], [4, 5])),
@@ -170,31 +170,31 @@ def phases(rng: np.random.Generator):
 
     def solve(x):
         def phase(k):
-            field = lambda t, y, x: {"u": -x[k], "beside": x[number + k] * y["beside"]}
-            back = lambda t, y, x: {"u": 1.0 + 0 * y["u"], "beside": y["beside"]}
+            field = lambda t, y, x: {"u": -x[k], "growing": x[number + k] * y["growing"]}
+            back = lambda t, y, x: {"u": 1.0 + 0 * y["u"], "growing": y["growing"]}
             return ds.Phase(field, ds.Event(lambda t, y, x: y["u"], "falling", back, to=(k + 1) % number))
 
         def run(x):
-            start = {"u": jnp.ones_like(x[0]), "beside": x[2 * number :]}
+            start = {"u": jnp.ones_like(x[0]), "growing": x[2 * number :]}
             return ds.integrate_hybrid(
                 [phase(k) for k in range(number)], start, x, t1=t1, max_events=5, mode=mode, **tight(x)
             )
 
         end = (ds.forward_mode(run) if few else run)(x)
-        return jnp.concatenate([end.y["u"][None], end.y["beside"], end.event_t[:events]])
+        return jnp.concatenate([end.y["u"][None], end.y["growing"], end.event_t[:events]])
 
     def truth(x):
-        t, beside, times = jnp.zeros_like(x[0]), x[2 * number :], []
+        t, growing, times = jnp.zeros_like(x[0]), x[2 * number :], []
         for event in range(events):
             last = 1 / x[event % number]
-            t, beside = t + last, beside * jnp.exp(x[number + event % number] * last)
+            t, growing = t + last, growing * jnp.exp(x[number + event % number] * last)
             times.append(t)
         left, k = t1 - t, events % number
-        end = [(1 - x[k] * left)[None], beside * jnp.exp(x[number + k] * left), *(t[None] for t in times)]
+        end = [(1 - x[k] * left)[None], growing * jnp.exp(x[number + k] * left), *(t[None] for t in times)]
         return jnp.concatenate(end)
 
     kind = "forward_mode" if few else mode
-    return f"{number} phases, {events} events beside {size}, {kind}", solve, truth, x, mode == "forward" and not few
+    return f"{number} phases, {events} events, {size} growing, {kind}", solve, truth, x, mode == "forward" and not few
 
 
 def chosen_mode(rng: np.random.Generator) -> tuple[Any, bool]:
@@ -204,7 +204,7 @@ def chosen_mode(rng: np.random.Generator) -> tuple[Any, bool]:
 
 
 def tight(x) -> dict[str, float]:
-    """Tolerances that leave the digits that are compared."""
+    """Tolerances that give the digits that are compared."""
     return {"rtol": 1e-6, "atol": 1e-6} if x.dtype == jnp.float32 else {"rtol": 1e-9, "atol": 1e-11}
 
 
@@ -213,12 +213,12 @@ def case(seed: int) -> Case:
     rng = np.random.default_rng(seed)
     name, solve, truth, x, forward_only = [decay, fall, phases][seed % 3](rng)
     x = x.astype(np.float32 if rng.uniform() < 0.2 else np.float64)
-    held = int(rng.integers(len(x))) if rng.uniform() < 0.2 else None
+    constant = int(rng.integers(len(x))) if rng.uniform() < 0.2 else None
     chosen, derived = words(rng), int(rng.integers(2**31))
 
     def stopped(function):
-        # A parameter that is not differentiated is one that some operation sees and its derivative does not.
-        return lambda x: function(x if held is None else x.at[held].set(lax.stop_gradient(x[held])))
+        # With `stop_gradient`, some operations have inputs without a derivative.
+        return lambda x: function(x if constant is None else x.at[constant].set(lax.stop_gradient(x[constant])))
 
     functions = []
     for function in (solve, truth):
@@ -226,22 +226,22 @@ def case(seed: int) -> Case:
         for word in chosen:
             function = transformed(function, word, random)
         functions.append(function)
-    name += f", {x.dtype}, x of {len(x)}{'' if held is None else f', {held} held'}: {' '.join(chosen)}"
+    name += f", {x.dtype}, x of {len(x)}{'' if constant is None else f', {constant} constant'}: {' '.join(chosen)}"
     return Case(name, chosen, *functions, x, forward_only)
 
 
 def verdict(case: Case) -> str:
-    """What became of a case: "right", "refused", or what is wrong with it."""
+    """The outcome of a case: "right", "refused", or what is wrong with it."""
     try:
-        found = case.solve(jnp.asarray(case.x))
+        value = case.solve(jnp.asarray(case.x))
     except ds.InputError as error:
         return "refused" if case.may_be_refused() else f"REFUSED {error}"
-    except Exception as error:  # any kind: that is what is looked for
+    except Exception as error:  # of any type: such errors are what the search is for
         return f"RAISED {type(error).__name__}: {str(error).splitlines()[0]}"
     right = case.truth(jnp.asarray(case.x.astype(np.float64)))
-    if found.shape != right.shape:
-        return f"WRONG shape {found.shape} for {right.shape}"
-    error = np.max(np.abs(found - right), initial=0.0) / (1 + np.max(np.abs(right), initial=0.0))
+    if value.shape != right.shape:
+        return f"WRONG shape {value.shape} for {right.shape}"
+    error = np.max(np.abs(value - right), initial=0.0) / (1 + np.max(np.abs(right), initial=0.0))
     return "right" if error <= case.tolerance() else f"WRONG by {error:.2g}, allowed {case.tolerance():.2g}"
 
 

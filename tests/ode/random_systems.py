@@ -1,4 +1,4 @@
-"""Random systems with known solutions, to search for solves that end FINISHED beside a wrong number.
+"""Random systems with known solutions, to search for solves with the status FINISHED and a wrong number.
 
     python tests/ode/random_systems.py --count 500 --seeds 0:2
 
@@ -25,7 +25,7 @@ STEP = 1e-30  # of complex differentiation
 
 
 class Outcome(NamedTuple):
-    """For each system: its status, and the errors of value and derivative in units of what is tolerated."""
+    """For each system: its status, and the errors of value and derivative in units of the tolerance."""
 
     status: np.ndarray
     value: np.ndarray
@@ -44,16 +44,16 @@ def complex_slopes(function: Callable, x: np.ndarray) -> tuple[np.ndarray, np.nd
     return np.real(columns[0]), np.stack([np.imag(c) / STEP for c in columns], axis=-1)
 
 
-def misfit(found, right, tolerance: float) -> np.ndarray:
+def misfit(actual, right, tolerance: float) -> np.ndarray:
     """The largest error of each system, in units of the tolerance for its numbers and of their size."""
-    found, right = np.asarray(found, float), np.asarray(right, float)
+    actual, right = np.asarray(actual, float), np.asarray(right, float)
     axes = tuple(range(1, right.ndim))
     size = 1 + np.max(np.abs(right), axis=axes, initial=0.0)
-    return np.max(np.abs(found - right), axis=axes, initial=0.0) / (tolerance * size)
+    return np.max(np.abs(actual - right), axis=axes, initial=0.0) / (tolerance * size)
 
 
 def compare(solve: Callable, truth: Callable, inputs: np.ndarray, tolerance: float, reverse: bool = False) -> Outcome:
-    """Values and derivatives of `solve(x) -> (numbers, status)` at each row of inputs, beside those of `truth(x)`."""
+    """Values and derivatives of `solve(x) -> (numbers, status)` at each row of inputs, and those of `truth(x)`."""
 
     def both(x):
         derivative = jax.jacrev if reverse else jax.jacfwd
@@ -99,9 +99,9 @@ def linear(seed: int, count: int) -> Outcome:
 
     def truth(x):
         a, b, y, _, span = parts(x)
-        whole = np.block([[a, b[:, None]], [np.zeros((1, n + 1))]])
+        augmented = np.block([[a, b[:, None]], [np.zeros((1, n + 1))]])
         start = np.append(y, 1.0)
-        return np.stack([(expm(span * s * whole) @ start)[:n] for s in [0.0, *np.sort(between), 1.0]])
+        return np.stack([(expm(span * s * augmented) @ start)[:n] for s in [0.0, *np.sort(between), 1.0]])
 
     return compare(solve, truth, inputs, 300 * rtol, reverse=seed % 2 == 0)
 
@@ -128,8 +128,8 @@ def at_rest(seed: int, count: int) -> Outcome:
         rates, y, couple, c = x[:3], x[3:6], x[6], x[7:]
         a = np.diag(-rates).astype(complex)
         a[2, 0] += couple
-        whole = np.block([[a, (rates * c)[:, None]], [np.zeros((1, 4))]])
-        return (expm(whole) @ np.append(y, 1.0))[:3]
+        augmented = np.block([[a, (rates * c)[:, None]], [np.zeros((1, 4))]])
+        return (expm(augmented) @ np.append(y, 1.0))[:3]
 
     return compare(solve, truth, inputs, 1e-4, reverse=seed % 2 == 0)
 
@@ -175,7 +175,7 @@ def balls(seed: int, count: int) -> Outcome:
     rng = np.random.default_rng(seed)
     heights = rng.choice([0.0, 0.5, 1.0, 1.0, 2.0, rng.uniform(0.2, 2)], (count, 2))
     speeds = rng.choice([0.0, 0.0, 1.0, 2.0], (count, 2)) + np.where(heights == 0, 1.0, 0.0)
-    keep = rng.choice([0.92, 0.95, rng.uniform(0.92, 1.0)], (count, 1))  # or the bounces would pile up
+    keep = rng.choice([0.92, 0.95, rng.uniform(0.92, 1.0)], (count, 1))  # smaller ones would let the bounces accumulate
     inputs = np.concatenate([heights, speeds, keep, np.full((count, 1), 9.81)], axis=1)
     t1 = rng.uniform(0.8, 1.6)
 
@@ -224,7 +224,7 @@ def crossings(seed: int, count: int) -> Outcome:
         end = integrate_hybrid(
             [phase], jnp.zeros_like(x[0]), x, t1=30.0, max_events=3, mode=("auto", "replay")[seed % 2]
         )
-        # The last event is where it ends: that is wanted.
+        # The solve ends at the last event, as intended.
         status = jnp.where(end.status == Status.EVENT_LIMIT, Status.FINISHED, end.status)
         return end.event_t, status
 
@@ -268,7 +268,7 @@ def jumps(seed: int, count: int) -> Outcome:
 
 
 def captured(seed: int, count: int) -> Outcome:
-    """A decay whose rate and shape a field reads from an object, which changes from call to call; not in a batch."""
+    """A decay whose field reads rate and power from an object that changes between calls; without a batch."""
     rng = np.random.default_rng(seed)
     given = {"rate": 1.0, "power": 1}
     field = lambda t, y, args: -given["rate"] * y ** given["power"]
@@ -279,15 +279,15 @@ def captured(seed: int, count: int) -> Outcome:
         lambda: (lambda a: (a.y[None], a.status))(integrate_phase(phase, 0.0, start, t1=1.0)),
         lambda: (lambda h: (h.y[None], h.status))(integrate_hybrid([phase], start, t1=1.0, max_events=1)),
     ]
-    found, right, statuses = [], [], []
+    values, right, statuses = [], [], []
     for _ in range(count):
         given["rate"], given["power"] = rng.choice([0.5, 1.0, 2.0, 3.0]), int(rng.choice([1, 2]))
         ends, status = ways[rng.integers(3)]()
-        found.append(float(ends[-1]))
+        values.append(float(ends[-1]))
         statuses.append(int(status))
         rate = given["rate"]
         right.append(np.exp(-rate) if given["power"] == 1 else 1 / (1 + rate))
-    value = misfit(found, right, 1e-5)
+    value = misfit(values, right, 1e-5)
     return Outcome(np.array(statuses), value, np.zeros_like(value))
 
 
@@ -296,7 +296,7 @@ KINDS = {f.__name__: f for f in (linear, at_rest, billiard, balls, crossings, ju
 
 @functools.cache
 def outcome(kind: str, seed: int, count: int) -> Outcome:
-    """That of one kind."""
+    """The outcome of one kind of systems."""
     return KINDS[kind](seed, count)
 
 
@@ -314,11 +314,11 @@ def main() -> None:
     total = np.zeros(3, int)
     for kind in words.kinds:
         for seed in range(*map(int, words.seeds.split(":"))):
-            found = outcome(kind, seed, words.count)
-            good = found.status == Status.FINISHED
-            row = len(good), int(np.sum(~good)), len(found.wrong)
+            result = outcome(kind, seed, words.count)
+            good = result.status == Status.FINISHED
+            row = len(good), int(np.sum(~good)), len(result.wrong)
             total += row
-            worst = [float(np.max(x[good], initial=0.0)) for x in (found.value, found.slope)]
+            worst = [float(np.max(x[good], initial=0.0)) for x in (result.value, result.slope)]
             print(
                 f"{kind:12s} {seed:5d} {row[0]:8d} {row[1]:7d} {row[2]:6d}  {worst[0]:.2g}, {worst[1]:.2g}", flush=True
             )

@@ -63,9 +63,9 @@ def test_what_was_saved_is_diffraxs_with_its_derivatives(save, method):
         jax.value_and_grad(lambda x: saved(solve(x, adjoint, saveat=SAVES[save], **SOLVERS[method])))
     )
     own, theirs = run(ReplayAdjoint())(X), run(dfx.RecursiveCheckpointAdjoint())(X)
-    # The same program, compiled with another beside it.
+    # The same program, compiled together with another.
     np.testing.assert_allclose(own[0], theirs[0], rtol=1e-13)
-    # Rounding; for an implicit method what the root finder leaves.
+    # Rounding; for an implicit method the error of the root finder.
     precision = 1e-12 if method == "Tsit5" else 1e-8
     for a, b in zip(jax.tree.leaves(own[1]), jax.tree.leaves(theirs[1]), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=precision * max(1.0, float(jnp.max(jnp.abs(b)))) * 10)
@@ -78,8 +78,8 @@ def test_other_methods_and_both_modes(method):
     run = lambda p, adjoint: saved(solve((p, *X[1:]), adjoint, saveat=SAVES["ts"], **SOLVERS[method]))
     theirs = jax.jit(jax.grad(lambda p: run(p, dfx.RecursiveCheckpointAdjoint())))(p)
     own = lambda p: run(p, ReplayAdjoint())
-    for found in (jax.jit(jax.grad(own))(p), jax.jit(jax.jacfwd(own))(p)):
-        np.testing.assert_allclose(found, theirs, rtol=1e-12, atol=1e-13)
+    for own_slope in (jax.jit(jax.grad(own))(p), jax.jit(jax.jacfwd(own))(p)):
+        np.testing.assert_allclose(own_slope, theirs, rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.slow

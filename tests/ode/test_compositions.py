@@ -1,4 +1,4 @@
-"""Random compositions of transformations of random solves: right or refused in words, and no process ends."""
+"""Random compositions of transformations of random solves: right or refused with a message, and no process ends."""
 
 import importlib.util
 import sys
@@ -23,7 +23,7 @@ def test_some(first):
 
 
 def test_the_cases_are_of_every_kind_and_most_are_to_be_right():
-    """So that the search does not come to be of a few things."""
+    """The random cases must cover all constructs."""
     cases = [compositions.case(seed) for seed in range(300)]
     assert {word for case in cases for word in case.words} == compositions.WORDS
     assert sum(case.may_be_refused() for case in cases) < 100

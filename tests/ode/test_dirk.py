@@ -61,7 +61,7 @@ def derivatives(name):
 @pytest.mark.slow
 def test_value_and_derivatives_are_those_of_the_stability_function(derivatives):
     for own, exact in zip(*map(jax.tree.leaves, derivatives), strict=True):
-        # What the root finder leaves, over eight steps, in derivatives of size one.
+        # The error of the root finder, over eight steps, in derivatives of size one.
         np.testing.assert_allclose(own, exact, rtol=1e-10, atol=1e-11)
 
 
@@ -83,7 +83,7 @@ def test_memory_policies_and_batches_agree(memory):
 
 
 def forced(t, y, args):
-    """A stiff pull towards a wave; with a time and a step count that matter."""
+    """A stiff attraction to a wave, with explicit dependence on time."""
     return -args["pull"] * (y - jnp.cos(args["pace"] * t)) + args["bend"] * y**3
 
 

@@ -1,4 +1,4 @@
-"""The edges of solves: directions of time, jumps, failures, second derivatives, and input that makes no sense."""
+"""Special cases of solves: directions of time, jumps, failures, second derivatives, and invalid input."""
 
 import subprocess
 import sys
@@ -60,7 +60,7 @@ def test_an_event_met_backward_in_time(mode):
 
 
 @pytest.mark.parametrize("times", [[0.0, jnp.inf], [0.0, jnp.nan, 1.0], [0.0, 1.0, 0.5], [0.0, 0.0], [3.0, 3.0, 4.0]])
-def test_times_that_make_no_sense(times):
+def test_invalid_times(times):
     with pytest.raises(InputError, match="ts"):
         integrate(decay, jnp.array(1.0), jnp.array(times), 1.0)
     _, ys, status, *_ = jax.jit(lambda ts: ds.solve(decay, jnp.array(1.0), ts, 1.0))(jnp.array(times))
@@ -81,13 +81,13 @@ def test_times_that_make_no_sense(times):
         ({"stepsize_controller": dfx.PIDController(rtol=1e-6, atol=-1e-9)}, "atol=-1e-09"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(options, message):
+def test_invalid_options_are_refused(options, message):
     with pytest.raises(InputError, match=message):
         integrate(decay, jnp.array(1.0), jnp.array([0.0, 1.0]), 1.0, **options)
 
 
 @pytest.mark.parametrize("t1", [True, 1j, jnp.inf])
-def test_a_final_time_that_is_none_is_refused(t1):
+def test_an_invalid_final_time_is_refused(t1):
     with pytest.raises(InputError, match="t1"):
         integrate_phase(Phase(decay), 0.0, jnp.array(1.0), 1.0, t1=t1)
 
@@ -161,7 +161,7 @@ def test_heights_that_fall_to_the_floor_together_are_all_reset(mode):
     np.testing.assert_allclose(slope, -2.5 * np.eye(2), rtol=1e-10, atol=1e-10)
 
 
-def test_a_ball_in_a_corner_keeps_within_its_room():
+def test_a_ball_in_a_corner_stays_within_its_walls():
     # Both walls at once, at the start too, forth and back: a billiard of unit length, folded.
     def wall(i, side):
         function = (lambda t, s, a: 1.0 - s[i]) if side else (lambda t, s, a: s[i])
@@ -197,9 +197,9 @@ def test_events_where_the_state_is_zero_are_all_found():
         phase = Phase(slope, (Event(lambda t, y, a: y, to=0),))
         return integrate_hybrid([phase], jnp.prod(-8.0 - r), t0=-8.0, t1=4.0, max_events=5).event_t
 
-    found = jax.jit(jax.vmap(find))(roots)
-    np.testing.assert_allclose(found[:, :3], roots, atol=1e-7)
-    assert bool(jnp.all(jnp.isnan(found[:, 3:])))
+    event_times = jax.jit(jax.vmap(find))(roots)
+    np.testing.assert_allclose(event_times[:, :3], roots, atol=1e-7)
+    assert bool(jnp.all(jnp.isnan(event_times[:, 3:])))
 
 
 SECOND = """
@@ -241,7 +241,7 @@ def test_second_derivatives_do_not_end_the_process(code):
 @pytest.mark.parametrize("loop", ["map", "scan"])
 @pytest.mark.parametrize("kind", ["integrate", "event"])
 def test_second_derivatives_of_loops_over_solves(kind, loop):
-    """jax 0.10 forgot the rules of the solves inside the loop."""
+    """jax 0.10 drops the rules of the solves inside the loop."""
     half = Phase(lambda t, y, k: -k[0] * y, Event(lambda t, y, k: y - k[1]))
     solve, exact = {
         "integrate": (
@@ -265,7 +265,7 @@ def test_second_derivatives_of_loops_over_solves(kind, loop):
 
 
 def test_a_batch_of_none():
-    """It has no values and no derivatives, and is no error."""
+    """An empty batch has no values and no derivatives, and is not an error."""
     half = Event(lambda t, y, k: y - 0.5)
     solves = (
         lambda k: integrate(decay, jnp.array(1.0), jnp.array([0.0, 1.0]), k)[-1],
@@ -277,7 +277,7 @@ def test_a_batch_of_none():
         assert jax.jit(jax.grad(lambda k, solve=solve: jnp.sum(jax.vmap(solve)(k))))(none).shape == (0,)
 
 
-def test_reverse_mode_of_forward_mode_is_refused_in_words():
+def test_reverse_mode_of_forward_mode_is_refused_with_a_message():
     half = Event(lambda t, y, k: y - 0.5)
     at = lambda k: integrate_phase(Phase(decay, half), 0.0, jnp.array(1.0), k, t1=2.0, mode="forward").t
     last = lambda k: integrate_hybrid(Phase(decay, half), jnp.array(1.0), k, t1=2.0, max_events=2, mode="forward").y

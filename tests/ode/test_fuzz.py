@@ -63,7 +63,7 @@ def test_gradients_are_those_of_diffrax(solver, digits, single, shapes, seed, ti
     controller = dfx.PIDController(rtol=10**-digits, atol=10**-digits)
     times = jnp.asarray(sorted(times), dtype)
     t0, t1 = jnp.asarray(0.0, dtype), jnp.asarray(2.0, dtype)
-    # Long enough that an error estimate is no rounding, on which the steps after it would depend.
+    # Long enough that no error estimate is mere rounding, on which later steps would depend.
     dt0 = 0.4 if isinstance(solver, dfx.Dopri8) else 0.05
     options = {"stepsize_controller": controller, "max_steps": 2048, "throw": False}
 
@@ -85,7 +85,7 @@ def test_gradients_are_those_of_diffrax(solver, digits, single, shapes, seed, ti
 
     run = lambda adjoint: jax.jit(jax.value_and_grad(lambda x: by_diffrax(x, adjoint), has_aux=True))((y0, p))
     (_, ys), theirs = run(dfx.RecursiveCheckpointAdjoint())
-    # A method of low order may need more steps than there are at a tight tolerance.
+    # A method of low order may need more than the allowed steps at a tight tolerance.
     assume(all(jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(ys)))
     (_, own_ys), own = run(ReplayAdjoint(memory))
     precision = (1e-12 if explicit else 1e-8) if dtype == jnp.float64 else 1e-4

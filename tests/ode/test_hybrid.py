@@ -76,11 +76,11 @@ def test_bounces_and_their_derivatives_have_their_closed_form(modes, name, exact
 
 
 def test_batches_follow_each_one(modes):
-    both, found = modes
+    both, batched = modes
     exact = jax.vmap(jax.grad(lambda x: jnp.mean(closed_form(x))))(both)
-    np.testing.assert_allclose(found["vmap of grad"], exact, rtol=1e-9)
+    np.testing.assert_allclose(batched["vmap of grad"], exact, rtol=1e-9)
     # The same sums in the same order.
-    np.testing.assert_allclose(found["grad of vmap"], found["vmap of grad"], rtol=1e-12)
+    np.testing.assert_allclose(batched["grad of vmap"], batched["vmap of grad"], rtol=1e-12)
 
 
 def test_event_limit_and_records():
@@ -119,10 +119,10 @@ def test_states_at_given_times_across_events_and_their_gradient(mode):
         return jnp.stack(ys)
 
     total = lambda ys: jnp.sum(jnp.where(inside[None], jnp.cos(jnp.arange(82.0)).reshape(2, 41) * ys, 0.0))
-    found, gradient = jax.jit(lambda x: (states(x), jax.grad(lambda x: total(states(x)))(x)))(X)
+    ys, gradient = jax.jit(lambda x: (states(x), jax.grad(lambda x: total(states(x)))(x)))(X)
     # A parabola again: rounding.
-    np.testing.assert_allclose(found[:, inside], exact_states(X, ts)[:, inside], rtol=0, atol=1e-9)
-    assert np.all(np.isnan(found[:, ~inside]))
+    np.testing.assert_allclose(ys[:, inside], exact_states(X, ts)[:, inside], rtol=0, atol=1e-9)
+    assert np.all(np.isnan(ys[:, ~inside]))
     expected = jax.grad(lambda x: total(exact_states(x, ts)))(X)
     np.testing.assert_allclose(gradient, expected, rtol=1e-9)
 
@@ -163,16 +163,16 @@ def test_the_program_does_not_grow_with_the_number_of_events():
     def size(count):
         return len(jax.jit(lambda x: bounces(x, count)[0]).lower(X).as_text())
 
-    # The numbers 5 and 50 stand in some shapes, no more.
+    # The numbers 5 and 50 occur in some shapes only.
     assert size(50) == pytest.approx(size(5), rel=0.01)
 
 
 def test_bad_input():
-    still = lambda t, y, args: jnp.zeros_like(y)
+    at_rest = lambda t, y, args: jnp.zeros_like(y)
     with pytest.raises(InputError, match=r"Event\.to=2: there are 1 phases, numbered from 0"):
-        integrate_hybrid((Phase(still, (at(1.0, "both", 2),)),), 0.0, t1=1.0)
+        integrate_hybrid((Phase(at_rest, (at(1.0, "both", 2),)),), 0.0, t1=1.0)
     with pytest.raises(InputError, match=r"initial_phase=1: there are 1 phases"):
-        integrate_hybrid((Phase(still),), 0.0, t1=1.0, initial_phase=1)
+        integrate_hybrid((Phase(at_rest),), 0.0, t1=1.0, initial_phase=1)
     with pytest.raises(InputError, match=r"phases is empty"):
         integrate_hybrid((), 0.0, t1=1.0)
 

@@ -27,11 +27,11 @@ def end(phase, y0=0.0, args=None, t1=10.0, **options):
 
 @pytest.mark.parametrize("heights", [(0.31, 0.37), (0.37, 0.31)])
 def test_the_earlier_of_two_events_in_one_step_wins(heights):
-    found = end(Phase(line, (at(heights[0]), at(heights[1], "rising"))), dt0=1.0)
-    assert found.status == Status.FINISHED
-    assert found.event == heights.index(0.31)
+    result = end(Phase(line, (at(heights[0]), at(heights[1], "rising"))), dt0=1.0)
+    assert result.status == Status.FINISHED
+    assert result.event == heights.index(0.31)
     # A straight line: rounding.
-    assert found.t == pytest.approx(0.31, rel=1e-14)
+    assert result.t == pytest.approx(0.31, rel=1e-14)
 
 
 @pytest.mark.parametrize("direction", ["both", "falling"])
@@ -41,18 +41,18 @@ def test_an_event_does_not_fire_again_at_its_own_restart(direction):
         lambda t, y, a: jnp.stack([y[1], -10.0 * jnp.ones_like(t)]), (Event(lambda t, y, a: y[0], direction),)
     )
     for height in (0.0, 1e-16, -1e-16):
-        found = end(throw, jnp.array([height, 3.0]))
-        assert found.status == Status.FINISHED
-        assert found.t == pytest.approx(0.6, rel=1e-12)
+        result = end(throw, jnp.array([height, 3.0]))
+        assert result.status == Status.FINISHED
+        assert result.t == pytest.approx(0.6, rel=1e-12)
 
 
 def test_two_crossings_within_one_step():
     twice = lambda t, y, a: (y - 0.31) * (y - 0.37)
     for direction, time in (("both", 0.31), ("falling", 0.31), ("rising", 0.37)):
-        found = end(Phase(line, (Event(twice, direction),)), dt0=1.0)
-        assert found.status == Status.FINISHED
+        result = end(Phase(line, (Event(twice, direction),)), dt0=1.0)
+        assert result.status == Status.FINISHED
         # A root of a parabola with slope 0.06: rounding divided by it.
-        assert found.t == pytest.approx(time, rel=1e-13)
+        assert result.t == pytest.approx(time, rel=1e-13)
 
 
 def throw_through(height, direction):
@@ -63,28 +63,28 @@ def throw_through(height, direction):
 
 @pytest.mark.parametrize(("direction", "sign"), [("rising", -1), ("falling", 1)])
 def test_a_ball_thrown_through_a_height_within_one_step(direction, sign):
-    found = end(
+    result = end(
         throw_through(4.9, direction), jnp.array([0.0, 10.0]), dt0=3.0, stepsize_controller=dfx.ConstantStepSize()
     )
-    assert found.status == Status.FINISHED
+    assert result.status == Status.FINISHED
     # 10 t - 5 t^2 = 4.9.
-    assert found.t == pytest.approx(1 + sign * np.sqrt(0.02), rel=1e-12)
+    assert result.t == pytest.approx(1 + sign * np.sqrt(0.02), rel=1e-12)
 
 
 def test_a_touched_event_grazes():
-    found = end(throw_through(5.0, "both"), jnp.array([0.0, 10.0]))
-    assert found.status == Status.GRAZING
+    result = end(throw_through(5.0, "both"), jnp.array([0.0, 10.0]))
+    assert result.status == Status.GRAZING
     # Near a double root a rounding of 1e-16 moves the time by its square root.
-    assert found.t == pytest.approx(1.0, abs=1e-6)
+    assert result.t == pytest.approx(1.0, abs=1e-6)
 
 
 def test_an_event_that_is_not_met():
-    found = end(throw_through(5.1, "both"), jnp.array([0.0, 10.0]), t1=3.0)
-    assert found.status == Status.EVENT_NOT_FOUND
-    assert found.event == -1
-    assert found.t == 3.0
-    assert np.all(np.isnan(found.next_y))
-    np.testing.assert_allclose(found.y, [10 * 3 - 45, 10 - 30], rtol=1e-12)
+    result = end(throw_through(5.1, "both"), jnp.array([0.0, 10.0]), t1=3.0)
+    assert result.status == Status.EVENT_NOT_FOUND
+    assert result.event == -1
+    assert result.t == 3.0
+    assert np.all(np.isnan(result.next_y))
+    np.testing.assert_allclose(result.y, [10 * 3 - 45, 10 - 30], rtol=1e-12)
 
 
 def test_failures_have_a_status():
@@ -102,8 +102,8 @@ def arrival_time(p, direction="falling", **options):
         lambda t, y, args: -p[0] * y, (Event(lambda t, y, args: y - p[1], direction, lambda t, y, a: p[0] * y),)
     )
     options = {"stepsize_controller": TIGHT, "max_steps": 128} | options
-    found = integrate_phase(phase, 0.0, jnp.array(1.0), t1=20.0, **options)
-    return jnp.stack([found.t, found.next_y])
+    result = integrate_phase(phase, 0.0, jnp.array(1.0), t1=20.0, **options)
+    return jnp.stack([result.t, result.next_y])
 
 
 def exact_arrival(p):
@@ -157,10 +157,10 @@ def test_limits_report_the_lowest_value_even_within_a_step():
     dip = lambda t, y, a: (y - 0.43) ** 2 - 0.01
     slope = lambda t, y, a: 3.0 - y
     phase = Phase(line, (at(2.0),), (dip, slope))
-    found = end(phase, dt0=1.0, stepsize_controller=dfx.ConstantStepSize())
+    result = end(phase, dt0=1.0, stepsize_controller=dfx.ConstantStepSize())
     # A parabola and a line are their own cubics: rounding.
-    np.testing.assert_allclose(found.lowest, [-0.01, 1.0], rtol=1e-12)
-    assert found.status == Status.FINISHED
+    np.testing.assert_allclose(result.lowest, [-0.01, 1.0], rtol=1e-12)
+    assert result.status == Status.FINISHED
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Random systems against their closed forms: none may end FINISHED beside a wrong number."""
+"""Random systems against their closed forms: none may have the status FINISHED and a wrong number."""
 
 import importlib.util
 import sys
@@ -18,9 +18,9 @@ spec.loader.exec_module(random_systems)
 
 
 def check(kind: str, seed: int, count: int, failed: float) -> None:
-    found = random_systems.outcome(kind, seed, count)
-    assert not found.wrong.size, f"{kind}, seed {seed}: systems {found.wrong}, errors {found.value[found.wrong]}"
-    assert np.mean(found.status != Status.FINISHED) <= failed
+    outcome = random_systems.outcome(kind, seed, count)
+    assert not outcome.wrong.size, f"{kind}, seed {seed}: {outcome.wrong}, errors {outcome.value[outcome.wrong]}"
+    assert np.mean(outcome.status != Status.FINISHED) <= failed
 
 
 @pytest.mark.parametrize(("kind", "seed"), [("at_rest", 0), ("crossings", 1), ("jumps", 1), ("captured", 0)])

@@ -1,4 +1,4 @@
-"""The replay's derivative: that of diffrax's own adjoint on the same steps, and the same however states are kept."""
+"""The replay's derivative: that of diffrax's own adjoint on the same steps, and the same for every memory policy."""
 
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ class Pair(NamedTuple):
 
 
 def field(t, y, p):
-    """A driven oscillator beside a decaying vector: a tree of two shapes, and time in the field."""
+    """A driven oscillator and a decaying vector: a tree of two shapes, and a field that depends on time."""
     return {
         "pair": Pair(y["pair"].b, -p["stiff"] * y["pair"].a - 0.1 * y["pair"].b + jnp.sin(p["drive"] * t)),
         "rest": -p["decay"] * y["rest"] * (1 + y["pair"].a ** 2),
@@ -84,7 +84,7 @@ def test_explicit_gradients_are_those_of_diffrax_on_the_same_steps(solver, contr
 
 @pytest.mark.slow
 def test_implicit_gradients_are_those_of_diffrax_on_the_same_steps():
-    # Both with a root finder far more accurate than the steps, so that what it leaves is below 1e-8.
+    # Both with a root finder far more accurate than the steps, so that its error is below 1e-8.
     solver = dfx.Kvaerno5(root_finder=dfx.VeryChord(rtol=1e-12, atol=1e-12))
     y0, p = start(jnp.float64)
     own, theirs = (
@@ -111,16 +111,16 @@ def test_single_precision_stays_single():
 def test_the_memory_policy_changes_nothing(memory, solver):
     y0, p = start(jnp.float64)
     reference = dfx.RecursiveCheckpointAdjoint()
-    kept = ends(solver, PID[1e-6], 0.1, jnp.float64, reference)(y0, p)
+    expected = ends(solver, PID[1e-6], 0.1, jnp.float64, reference)(y0, p)
     other = ends(solver, PID[1e-6], 0.1, jnp.float64, ReplayAdjoint(memory))(y0, p)
     explicit = isinstance(solver, dfx.Tsit5)
-    for a, b in zip(jax.tree.leaves(kept), jax.tree.leaves(other), strict=True):
-        # The same steps again: rounding, and what the root finder leaves.
+    for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(other), strict=True):
+        # The same steps: rounding, and the error of the root finder.
         np.testing.assert_allclose(a, b, rtol=1e-12 if explicit else 1e-8, atol=1e-13 if explicit else 1e-9)
 
 
 def test_two_levels_keep_the_root_of_the_number_of_states():
-    """And the rest of the decision table for a state of five numbers."""
+    """And the other rows of the decision table for a state of five numbers."""
 
     def recorded(memory, attempts, field=lambda t, y, a: -y, keep_path=False):
         bound = stepper(field, dfx.Tsit5(), PID[1e-6], None)
@@ -165,9 +165,9 @@ def test_jacobians_of_a_path_and_of_a_batch():
         return jnp.sum(jnp.sin(integrate(lambda t, y, p: p * jnp.cos(y) * t, y0, ts, p, **options)))
 
     p, starts = jnp.array([0.7, -1.3]), jnp.linspace(0.0, 1.0, 6).reshape(3, 2)
-    whole = lambda memory: jax.jit(jax.grad(lambda p: jnp.sum(jax.vmap(lambda y: loss(p, y, memory))(starts))))
+    slope = lambda memory: jax.jit(jax.grad(lambda p: jnp.sum(jax.vmap(lambda y: loss(p, y, memory))(starts))))
     # Another order of summation.
-    np.testing.assert_allclose(whole("jacobians")(p), whole("states")(p), rtol=1e-11)
+    np.testing.assert_allclose(slope("jacobians")(p), slope("states")(p), rtol=1e-11)
 
 
 TIMES = [

@@ -1,4 +1,4 @@
-"""Derivatives of systems at rest, whose error estimate says nothing of the trajectories nearby."""
+"""Derivatives of systems at rest, whose error estimate contains no information on trajectories nearby."""
 
 import diffrax as dfx
 import jax
@@ -36,7 +36,7 @@ def test_near_rest(start):
     np.testing.assert_allclose(jax.grad(end)(ZERO), 1.0, rtol=2e-3)
 
 
-def test_a_part_at_rest_beside_one_that_moves():
+def test_a_part_at_rest_next_to_one_that_moves():
     def field(t, y, c):
         return jnp.array([y[1], -y[0], -300.0 * (y[2] - c)])
 
@@ -81,7 +81,7 @@ def test_rest_after_an_event_with_a_first_step_that_was_given():
 
 
 def test_a_field_that_is_not_defined_nearby():
-    """At zero the square root has no neighbour below."""
+    """The square root is not defined below zero."""
     _, end, status, *_ = ds.solve(lambda t, y, c: -jnp.sqrt(y) * c, ZERO, UNIT, jnp.array(1.0))
     assert status == Status.FINISHED
     np.testing.assert_array_equal(end, 0.0)

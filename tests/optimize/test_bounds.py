@@ -1,4 +1,4 @@
-"""Optima on bounds: reached to the last digits by every solver, named, and released where they are inside."""
+"""Optima on bounds: reached to the last digits by every solver, named, and released if the optimum is inside."""
 
 import equinox as eqx
 import jax
@@ -90,8 +90,8 @@ def test_a_parameter_at_its_bound_is_there_exactly_and_named(name, true, stuck):
 def test_an_optimum_close_to_a_bound_is_not_taken_for_one_on_it(name):
     seen = 4.9999 * X + 1e-4
     fitted, history = ds.fit_least_squares(line, Line(), seen, solver=SOLVERS[name], progress=False)
-    # Residuals vanish at the optimum, so that least squares converge quadratically; a minimizer sees a slope that the
-    # transform has made a hundred times smaller.
+    # Residuals vanish at the optimum, so that least squares converge quadratically; for a minimizer the slope is a
+    # hundred times smaller because of the transform.
     accuracy = 1e-5 if isinstance(SOLVERS[name], optx.AbstractMinimiser) else 1e-9
     np.testing.assert_allclose((fitted.slope, fitted.offset), (4.9999, 1e-4), atol=accuracy)
     assert history.at_bound == ()

@@ -1,4 +1,4 @@
-"""CMA-ES: minima without derivatives, within bounds, and what it says when it cannot."""
+"""CMA-ES: minima without derivatives, within bounds, and its messages for failures."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Many fits side by side: the same as one by one, a status each, and the best of many starts."""
+"""Many fits in one call: the same as one by one, with a status each, and the best of many starts."""
 
 import equinox as eqx
 import jax
@@ -56,7 +56,7 @@ def test_each_fit_is_that_of_one_alone():
 
 
 @pytest.mark.slow
-def test_statuses_tell_failures_and_bounds_apart():
+def test_statuses_distinguish_failures_and_bounds():
     data = jnp.stack([SEEN, jnp.full(200, jnp.nan), jnp.exp(0.02 * TS) * jnp.cos(5 * TS)])
     starts = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (3,)), Wave(omega=4.9))
     fits = ds.optimize.fit_many(residuals, starts, data, separate_data=True, steps=400)

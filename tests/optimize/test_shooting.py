@@ -81,7 +81,7 @@ def test_a_bad_frequency_needs_more_than_single_shooting():
 
 
 @pytest.mark.slow
-def test_both_ways_end_in_the_optimum_of_the_whole():
+def test_both_ways_end_in_the_optimum_of_all_data():
     seen, start = case(3)
     best, _ = ds.fit_least_squares(residuals, TRUE, seen, **QUIET)
     growing, _ = ds.optimize.fit_growing(residuals, start, seen, lengths=LENGTHS, **QUIET)

@@ -44,7 +44,7 @@ def episodes(first: int, count: int) -> tuple[float, int, int]:
     return worst, mismatches, steps
 
 
-def test_whole_episodes_are_those_of_gymnasium():
+def test_complete_episodes_are_those_of_gymnasium():
     worst, mismatches, steps = episodes(0, 20)
     # Rounding of some operations a step, over episodes of some tens of steps.
     assert worst <= 1e-12

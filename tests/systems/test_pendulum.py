@@ -1,4 +1,4 @@
-"""The pendulum: its period for small swings, its energy, and what friction takes from it."""
+"""The pendulum: its period for small swings, its energy, and the loss by friction."""
 
 import diffrax as dfx
 import jax
@@ -18,7 +18,7 @@ def field(t, s, p):
 
 @jax.jit
 def period(p, swing):
-    """Four times the time from the rest at an angle `swing` to the bottom."""
+    """Four times the time from rest at an angle `swing` to the bottom."""
     bottom = Phase(field, (Event(lambda t, s, p: s.angle, "falling"),))
     rest = State(swing, jnp.zeros_like(swing))
     return 4 * integrate_phase(bottom, 0.0, rest, p, t1=10.0, stepsize_controller=TIGHT, max_steps=128).t

@@ -83,7 +83,7 @@ def test_gusts_have_the_deviation_and_the_memory_asked_for():
 def test_gradients_of_a_flight_in_every_mode():
     def last(p, start, thrusts, noise):
         wind = gusts(Wind(), jnp.array([1.0, 0.0]), noise, 0.05)
-        move = lambda s, row: ds.zero_order_hold(lambda t, s, held: quadrotor(p, s, *held), s, row, 0.05)
+        move = lambda s, row: ds.zero_order_hold(lambda t, s, inputs: quadrotor(p, s, *inputs), s, row, 0.05)
         s = ds.rollout(move, start, (thrusts, wind))[0]
         return s.x + 0.3 * s.height + s.tilt
 

@@ -119,10 +119,10 @@ def test_gradients_of_the_best_ignition_in_every_mode():
 
 @pytest.mark.slow
 def test_gradients_of_a_touchdown_in_every_mode():
-    phase = ds.Phase(lambda t, s, held: rocket(held[0], s, *held[1]), (GROUND,))
+    phase = ds.Phase(lambda t, s, controls: rocket(controls[0], s, *controls[1]), (GROUND,))
 
-    def touchdown(p, start, held):
-        arrival = ds.integrate_phase(phase, 0.0, start, (p, held), t1=30.0, stepsize_controller=TIGHT)
+    def touchdown(p, start, controls):
+        arrival = ds.integrate_phase(phase, 0.0, start, (p, controls), t1=30.0, stepsize_controller=TIGHT)
         s = arrival.y
         return arrival.t + 0.1 * s.vz + s.tilt + 0.3 * s.x + 1e-3 * s.mass
 

@@ -14,7 +14,7 @@ TURNED = State(jnp.array(2.1), jnp.array(-1.7))
 
 
 @pytest.mark.parametrize("compiled", [False, True], ids=["by operation", "compiled"])
-def test_whole_episodes_are_those_of_gymnasium_to_the_last_bit(compiled):
+def test_complete_episodes_are_those_of_gymnasium_to_the_last_bit(compiled):
     """Compiled steps would round otherwise without the barriers: by 4e-10 after some episodes of seeds 0 to 199."""
     real = gymnasium.make("Pendulum-v1").unwrapped
     move = jax.jit(rod_step) if compiled else rod_step

@@ -83,9 +83,9 @@ def any_machine(key) -> Trebuchet:
 )
 def test_throws_agree_with_an_independent_simulator(thrown, name, slack):
     chosen = np.array([row["slack"] == "True" for row in THROWS]) == slack
-    found = np.asarray(getattr(thrown, name))[: len(THROWS)]
+    values = np.asarray(getattr(thrown, name))[: len(THROWS)]
     # rtol 1e-10 here and 1e-12 there; a slack throw is a rod under pressure, which amplifies errors.
-    np.testing.assert_allclose(found[chosen], column(THROWS, name)[chosen], rtol=1e-5 if slack else 1e-8)
+    np.testing.assert_allclose(values[chosen], column(THROWS, name)[chosen], rtol=1e-5 if slack else 1e-8)
 
 
 def test_slack_is_flagged_exactly(thrown):
@@ -121,12 +121,12 @@ def test_gradients_agree_with_an_independent_simulator():
         return tb.throw(replace(machine, moved), check=False, mode="forward").range
 
     x = jnp.stack([jnp.asarray(column(GRADIENTS, name)) for name in MOVED], axis=1)
-    found = jax.jit(lambda x, table: jax.lax.map(lambda xm: jax.jacfwd(distance)(*xm), (x, table)))(x, table)
+    values = jax.jit(lambda x, table: jax.lax.map(lambda xm: jax.jacfwd(distance)(*xm), (x, table)))(x, table)
     expected = np.stack([column(GRADIENTS, f"d_{name}") for name in MOVED], axis=1)
     # The wind may be zero: its scale is 1 m/s.
     scale = column(GRADIENTS, "range")[:, None] / np.maximum(np.abs(x), 1.0)
     # A derivative is about a hundred times less accurate than the range, 1e-8; the table's own errors are below that.
-    assert np.max(np.abs(found - expected) / scale) <= 1e-6
+    assert np.max(np.abs(values - expected) / scale) <= 1e-6
 
 
 def test_the_swing_keeps_its_energy():
@@ -144,9 +144,9 @@ def test_the_swing_keeps_its_energy():
         )
         return jax.vmap(total)(ys)
 
-    found = np.asarray(energies(start))
+    energy = np.asarray(energies(start))
     # rtol 1e-12 per step over some hundred steps.
-    assert np.ptp(found.sum(axis=1)) <= 1e-10 * np.max(np.abs(found))
+    assert np.ptp(energy.sum(axis=1)) <= 1e-10 * np.max(np.abs(energy))
 
 
 def test_the_written_out_equations_are_those_of_the_lagrangian():
@@ -194,9 +194,9 @@ def test_energy_agrees_with_the_positions_and_speeds_of_the_parts():
     masses = jnp.stack([machine.m_weight, machine.m_proj, machine.m_arm])
     kinetic = 0.5 * masses @ jnp.sum(speed**2, axis=1) + 0.5 * machine.I_arm * v[0] ** 2
     potential = machine.g * masses @ (where[:, 1] - machine.h_pivot)
-    found = tb.energy(0.0, Swing(*(Direction(jnp.cos(a), jnp.sin(a)) for a in q), *v), machine)
+    values = tb.energy(0.0, Swing(*(Direction(jnp.cos(a), jnp.sin(a)) for a in q), *v), machine)
     # The same sums in another order.
-    np.testing.assert_allclose(found, (kinetic, potential), rtol=1e-13)
+    np.testing.assert_allclose(values, (kinetic, potential), rtol=1e-13)
 
 
 @pytest.mark.slow

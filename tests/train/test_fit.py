@@ -1,4 +1,4 @@
-"""Fits: closed forms, bounds, what stays fixed, what is compiled once, and how a fit fails."""
+"""Fits: closed forms, bounds, frozen parameters, compilation, and failures."""
 
 import time
 
@@ -133,7 +133,7 @@ def test_a_second_fit_does_not_compile_again():
 
 def test_a_failure_names_the_parameter_whose_gradient_is_not_finite():
     def breaking(line, batch):
-        # The root of a negative number that is not chosen still spoils the derivative.
+        # The root of a negative number makes the derivative NaN even in the branch that is not chosen.
         return squares(line, batch) + jnp.where(line.offset > 0, jnp.sqrt(line.offset), 0.0)
 
     message = (

@@ -43,8 +43,8 @@ def test_cost_changes_the_order_alone(model):
     np.testing.assert_allclose(mean(model, ITEMS, cost), mean(model, ITEMS), rtol=1e-13)
 
 
-def test_a_filler_that_is_not_finite_does_not_count():
-    # The first item fills the last block up; its own loss counts once and the gradient stays finite.
+def test_padding_that_is_not_finite_does_not_count():
+    # The first item pads the last block; its loss counts once, and the gradient is finite.
     mean = ds.train.batched_mean(lambda p, x: jnp.log(p * x), batch_size=2)
     value, slope = jax.value_and_grad(mean)(jnp.array(2.0), jnp.array([1.0, 2.0, 3.0]))
     assert value == pytest.approx(np.mean(np.log([2.0, 4.0, 6.0])), rel=1e-14)

@@ -1,4 +1,4 @@
-"""Fits that do not move say so, and why: wrong derivatives by parameter, and data that are not finite."""
+"""Fits without progress report the cause: wrong derivatives by parameter, and data that are not finite."""
 
 import re
 
@@ -65,7 +65,7 @@ def run(verb, function, model=MODEL, seen=SEEN):
 @pytest.mark.parametrize("verb", ["squares", "loss", "fit"])
 @pytest.mark.parametrize("function", CAUSES, ids=lambda function: function.__name__)
 def test_the_cause_is_named(verb, function):
-    # From here the slope alone makes the loss rise.
+    # From this start a step along the slope increases the loss.
     model = {**MODEL, "offset": jnp.array(0.5)} if function is turned and verb == "fit" else MODEL
     if (verb, function) == ("fit", wild_slope):
         with pytest.raises(ds.FitError, match=CAUSES[function]):
@@ -140,7 +140,7 @@ def test_numbers_that_are_not_finite_are_found_by_row():
     assert non_finite_in(data, "data") == ["data[0] holds infinity in row 0 (1 of 4 numbers)", "data[2] holds NaN"]
 
 
-def test_the_loss_stands_still_and_the_progress_stops_there(capfd):
+def test_a_loss_that_no_longer_changes_ends_the_fit_and_the_progress(capfd):
     _, history = ds.fit_least_squares(line, MODEL, SEEN)
     done = int(np.isfinite(history.loss).sum())
     assert done < 12

@@ -51,7 +51,7 @@ def test_a_fit_with_20_spoiled_batches_ends_like_a_clean_one(policy, seed):
     assert history.dropped == 20
     assert clean_history.dropped == 0
     assert squares(model, 0) == pytest.approx(float(squares(clean, 0)), rel=0.01)
-    # What was not finite is in the history as it was; the loss whose gradient alone is not finite has a value.
+    # The history has the losses that are not finite; if only the gradient is not finite, the loss has a value.
     assert np.array_equal(np.isfinite(history.loss), (bad == 0) | (bad == 3))
 
 
@@ -60,7 +60,7 @@ def test_a_skipped_batch_leaves_no_trace():
     bad[[0, 7, 8, 30, 49]] = [1, 2, 3, 1, 3]
     model, history = fit(bad, "skip")
     expected, _ = fit(np.zeros(45, int), "skip")
-    # The same 45 steps, in calls that are cut at other places.
+    # The same 45 steps, divided into other calls.
     np.testing.assert_allclose(leaves(model), leaves(expected), rtol=1e-13)
     assert history.dropped == 5
 
@@ -85,7 +85,7 @@ def test_shrink_goes_back_and_makes_the_next_steps_smaller():
         # After one good step the factor is 1 again.
         ([0, 1, 0, 0], -0.15),
         ([0, 1, 1, 0], -0.025),
-        # A place is known to be good once the loss was taken there: one step back, not two.
+        # A state is known to be good once its loss is computed: one step is reverted, not two.
         ([0, 0, 0, 1], -0.2),
     ):
         model, history = fit(bad, policy, loss, optax.sgd(0.1), jnp.array(0.0))
@@ -144,6 +144,6 @@ def test_an_update_that_is_not_finite_is_dropped():
         (ds.train.NonFinite("shrink", factor=1.0), r"factor=1\.0.*factor lies between 0 and 1"),
     ],
 )
-def test_policies_that_make_no_sense(policy, message):
+def test_invalid_policies(policy, message):
     with pytest.raises(ds.InputError, match=message):
         fit(np.zeros(3, int), policy)

@@ -1,4 +1,4 @@
-"""Fits that are stopped and resumed: the same bits as without the stop, and no other checkpoint is touched."""
+"""Interrupted and resumed fits: the same bits as without interruption, and other checkpoints are not changed."""
 
 import os
 import re
@@ -41,7 +41,7 @@ class Stop(Exception): ...
 
 
 def stop_at(step):
-    """A callback that interrupts a fit, before it is saved, once so many steps are made."""
+    """A callback that interrupts a fit after so many steps, before it is saved."""
 
     def callback(progress):
         if progress.step >= step:
@@ -71,15 +71,15 @@ def path(tmp_path):
 
 
 @pytest.mark.parametrize("step", [1, 8, 21, 40])
-def test_a_fit_that_broke_off_ends_with_the_same_bits(path, step):
+def test_an_interrupted_fit_ends_with_the_same_bits(path, step):
     with pytest.raises(Stop):
         fit(path, callback=stop_at(step))
     steps = []
     resumed = fit(path, callback=lambda progress: steps.append(progress.step))
     assert_same(resumed, fit(None))
-    # It resumed from the call that was interrupted, and no earlier.
+    # It resumed from the interrupted call, not from an earlier one.
     assert steps == [s for s in (7, 14, 21, 28, 35, 40) if s >= step]
-    # Once it has ended, it ends at once.
+    # A completed fit ends immediately.
     again = fit(path, callback=stop_at(0))
     assert_same(again, resumed)
     assert again[1].compile_seconds == 0.0
@@ -114,7 +114,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("case", OTHERS)
-def test_the_checkpoint_of_another_fit_is_refused_and_kept(path, case):
+def test_the_checkpoint_of_another_fit_is_refused_and_not_changed(path, case):
     options, message = OTHERS[case]
     with pytest.raises(Stop):
         fit(path, callback=stop_at(20))
@@ -124,7 +124,7 @@ def test_the_checkpoint_of_another_fit_is_refused_and_kept(path, case):
     assert path.read_bytes() == before
 
 
-def test_a_file_that_is_no_fit_or_damaged_is_refused_and_kept(path):
+def test_a_file_that_is_no_fit_or_damaged_is_refused_and_not_changed(path):
     ds.save(path, {"a": 1})
     with pytest.raises(ds.InputError, match=r"fit\.npz holds no fit: give another path"):
         fit(path)
@@ -137,7 +137,7 @@ def test_a_file_that_is_no_fit_or_damaged_is_refused_and_kept(path):
         fit(path.parent / "absent" / "fit.npz")
 
 
-def test_a_checkpoint_of_another_jax_goes_on_with_a_word(path, monkeypatch, capfd):
+def test_a_checkpoint_of_another_jax_resumes_with_a_message(path, monkeypatch, capfd):
     with pytest.raises(Stop):
         fit(path, callback=stop_at(20))
     real = ds.io.checkpoint.versions()
@@ -169,7 +169,7 @@ def test_a_full_disk_stops_the_fit_and_keeps_the_last_checkpoint(path, monkeypat
     assert steps[0] == 14
 
 
-def test_a_failed_fit_leaves_the_last_healthy_checkpoint_and_can_go_on_by_another_policy(path):
+def test_a_failed_fit_leaves_the_last_healthy_checkpoint_and_can_resume_with_another_policy(path):
     def breaking(model, batch):
         key, bad = batch
         return jnp.where(bad, jnp.nan, loss(model, key))
@@ -186,7 +186,7 @@ def test_a_failed_fit_leaves_the_last_healthy_checkpoint_and_can_go_on_by_anothe
     model, history = run("skip", saved)
     assert history.dropped == 1
     expected, _ = run("skip", None)
-    # The steps before the failure were made by the program of another policy.
+    # The steps before the failure were computed by the program of another policy.
     for a, b in zip(arrays(model), arrays(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-10)
 

@@ -1,4 +1,4 @@
-"""Fits shared by devices and processes: the numbers of one device, files from one process, ends in bounded time."""
+"""Fits on several devices and processes: the numbers of one device, files from one process, bounded time."""
 
 import os
 import shutil
@@ -36,7 +36,7 @@ def start(folder, devices, count, index, port, *task):
 
 
 def share(folder, devices, count, *task, codes=None):
-    """What the processes of a fit say, each of which ends with its code of `codes`, by default 0."""
+    """The outputs of the processes of a fit, which must end with the exit codes `codes`, by default 0."""
     folder.mkdir(exist_ok=True)
     port = free_port()
     processes = [start(folder, devices, count, index, port, *task) for index in range(count)]
@@ -76,13 +76,13 @@ def test_many_devices_and_processes_give_the_numbers_of_one(tmp_path, alone, dev
     said = share(tmp_path, devices, count)
     for index in range(count):
         assert_equal(tmp_path, alone, index)
-    # One process writes and speaks.
+    # Only one process writes files and messages.
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 4
     assert ["step 10/10" in words for words in said] == [True] + [False] * (count - 1)
 
 
 @pytest.mark.slow
-def test_a_fit_goes_on_with_another_number_of_devices(tmp_path, alone):
+def test_a_fit_resumes_with_another_number_of_devices(tmp_path, alone):
     first = tmp_path / "first"
     share(first, 8, 1, "stop", codes=[7])
     assert not (first / "result-0").exists()
@@ -119,7 +119,7 @@ def squares(model, batch):
 
 
 def test_devices_that_cannot_share_a_batch_are_refused():
-    # The two of this process are one and the same, which is enough to be counted.
+    # Both devices of this process are the same, which is sufficient for counting.
     two = 2 * jax.devices()
     fit = lambda batches: ds.fit(squares, jnp.array(1.0), optax.sgd(0.1), batches, devices=two, progress=False)
     with pytest.raises(ds.InputError, match="2 devices cannot share batches of 3 items: give a multiple of 2, or a"):

@@ -1,4 +1,4 @@
-"""Ends before the last batch, and what a fit reports: validation, patience, minutes, metrics, Ctrl-C."""
+"""Early ends of a fit and its reports: validation, patience, minutes, metrics, Ctrl-C."""
 
 import json
 import os
@@ -52,7 +52,7 @@ def test_nan_is_never_an_improvement():
     assert history.loss.shape == (40,)
 
 
-def test_a_fit_that_lost_its_patience_does_not_go_on(tmp_path):
+def test_a_fit_that_lost_its_patience_does_not_resume(tmp_path):
     early_stopping = ds.EarlyStopping(validation=lambda x: (x - 42.0) ** 2, patience=3)
     first = fit(early_stopping=early_stopping, checkpoint=tmp_path / "fit.npz")
     seen = []
@@ -69,17 +69,17 @@ def test_a_fit_that_lost_its_patience_does_not_go_on(tmp_path):
         (ds.EarlyStopping(validation=lambda x: x * jnp.ones(2)), r"the validation loss has shape \(2,\)"),
     ],
 )
-def test_stopping_that_makes_no_sense(early_stopping, message):
+def test_invalid_early_stopping(early_stopping, message):
     with pytest.raises(ds.InputError, match=message):
         fit(early_stopping=early_stopping)
 
 
-def test_minutes_end_a_fit_which_can_go_on(tmp_path):
+def test_minutes_end_a_fit_which_can_resume(tmp_path):
     path = tmp_path / "fit.npz"
     slow = lambda _: time.sleep(0.02)
     began = time.monotonic()
     model, history = fit(100_000, early_stopping=ds.EarlyStopping(minutes=0.5 / 60), callback=slow, checkpoint=path)
-    # Half a second, and the call that was under way, saving and compiling.
+    # Half a second, and the call in progress, saving and compiling.
     assert time.monotonic() - began < 10.0
     assert history.stopped == "minutes"
     assert 0 < len(history.loss) < 100_000
@@ -89,7 +89,7 @@ def test_minutes_end_a_fit_which_can_go_on(tmp_path):
     assert history_2.seconds > history.seconds
 
 
-def test_what_a_watcher_sees():
+def test_what_a_callback_receives():
     reports = []
     fit(25, callback=lambda progress: reports.append((progress, progress.model())), non_finite="skip")
     assert [progress.step for progress, _ in reports] == [10, 20, 25]
@@ -98,7 +98,7 @@ def test_what_a_watcher_sees():
     assert all(progress.validation is None and not progress.dropped.any() for progress, _ in reports)
 
 
-def test_metrics_of_a_fit_that_broke_off_are_those_of_a_whole_one(tmp_path):
+def test_metrics_of_an_interrupted_fit_are_those_of_an_uninterrupted_one(tmp_path):
     class Stop(Exception):
         pass
 
@@ -120,7 +120,7 @@ def test_metrics_of_a_fit_that_broke_off_are_those_of_a_whole_one(tmp_path):
     run("complete")
     with pytest.raises(Stop):
         run("cut", end=60)
-    # A line that a crash has cut, after one that lies beyond the last checkpoint.
+    # A line truncated by a crash, after one beyond the last checkpoint.
     with (tmp_path / "cut.jsonl").open("a") as file:
         file.write('{"step": 70, "lo')
     run("cut")
@@ -137,7 +137,7 @@ import signal, sys, time
 import jax.numpy as jnp, optax
 import diffsim as ds
 
-# A shell that starts its children in the background has them ignore the signal.
+# A shell starts background processes with this signal ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def callback(progress):
@@ -150,7 +150,7 @@ ds.fit(lambda x, _: -x, jnp.array(0.0), optax.sgd(1.0), steps, steps_per_call=10
 """
 
 
-def test_control_c_saves_and_says_how_to_go_on(tmp_path):
+def test_control_c_saves_and_says_how_to_resume(tmp_path):
     path, root = tmp_path / "fit.npz", Path(__file__).parents[2]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
     command = [sys.executable, "-c", INTERRUPTED, str(path), "1000000"]

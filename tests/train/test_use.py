@@ -1,4 +1,4 @@
-"""First mistakes: a number for an optimizer, Python numbers in a model, a fit under jit; and what results print."""
+"""Common mistakes: a number for an optimizer, Python numbers in a model, a fit under jit; and how results print."""
 
 import equinox as eqx
 import jax
@@ -112,13 +112,13 @@ def test_a_posterior_prints_values_with_deviations():
     shapes = []
     jax.jit(lambda seen: (shapes.append(repr(ds.posterior(residuals, model, seen))), seen)[1])(SEEN)
     assert "Posterior(" in shapes[0]
-    made, last = int(np.isfinite(history.loss).sum()), history.last_loss
-    assert repr(history).startswith(f"History(loss {history.loss[0]:.4g} -> {last:.4g} in {made} of 100 steps; ")
-    assert repr(history).endswith(f"converged after {made} of 100 iterations)")
+    count, last = int(np.isfinite(history.loss).sum()), history.last_loss
+    assert repr(history).startswith(f"History(loss {history.loss[0]:.4g} -> {last:.4g} in {count} of 100 steps; ")
+    assert repr(history).endswith(f"converged after {count} of 100 iterations)")
     assert "nan" not in repr(history)
 
 
-def test_a_profile_and_many_fits_print_what_they_found():
+def test_a_profile_and_many_fits_print_their_results():
     profile = ds.uncertainty.ProfileLikelihood("rate", 2.0, 1.5, np.inf, (False, True), np.zeros((3, 2)))
     assert str(profile) == "ProfileLikelihood(rate = 2, from 1.5 to inf (open))"
     starts = {"slope": jnp.array([1.0, 3.0]), "offset": jnp.zeros(2)}
@@ -126,7 +126,7 @@ def test_a_profile_and_many_fits_print_what_they_found():
     assert str(fits) == f"Fits(2 converged; least loss {float(np.min(fits.loss)):.4g})"
 
 
-def test_results_print_whatever_they_hold():
+def test_results_print_whatever_they_contain():
     fits = ds.optimize.fit_many(line, {"slope": jnp.ones(2), "offset": jnp.zeros(2)}, SEEN, steps=20)
     posterior = ds.posterior(line, fits.best(), SEEN)
     many = jax.vmap(lambda model: ds.posterior(line, model, SEEN))(fits.models)

@@ -39,7 +39,7 @@ def closed_form(x, seen):
 
 @pytest.mark.parametrize("kind", [np.float64, np.float32], ids=["float64", "float32"])
 @pytest.mark.parametrize("residuals", [by_where, by_weight], ids=["where", "weight"])
-def test_a_fit_with_gaps_is_that_of_the_rest(residuals, kind):
+def test_a_fit_with_gaps_is_that_of_the_measured_points(residuals, kind):
     double = kind is np.float64
     rtol = 1e-8 if double else 1e-4
     with jax.enable_x64(double):
@@ -62,7 +62,7 @@ def test_a_fit_with_gaps_is_that_of_the_rest(residuals, kind):
 
 
 @pytest.mark.parametrize("kind", [np.float64, np.float32], ids=["float64", "float32"])
-def test_a_profile_with_gaps_is_the_interval_of_the_rest(kind):
+def test_a_profile_with_gaps_is_that_of_the_measured_points(kind):
     with jax.enable_x64(kind is np.float64):
         values, covariance, _, freedom = closed_form(X[~GAPS], SEEN[~GAPS])
         model = dict(zip(("slope", "offset"), jnp.asarray(values, kind), strict=True))
@@ -72,7 +72,7 @@ def test_a_profile_with_gaps_is_the_interval_of_the_rest(kind):
         assert profile.high - profile.value == pytest.approx(reach, rel=2e-4 if kind is np.float64 else 3e-3)
 
 
-def test_it_is_so_under_jit_and_vmap():
+def test_gaps_are_left_out_under_jit_and_vmap():
     data = (np.stack([X, X]), np.stack([WITH_GAPS, SEEN]))
     model = {"slope": jnp.array(2.0), "offset": jnp.array(0.5)}
     degrees = eqx.filter_jit(jax.vmap(lambda data: ds.posterior(by_where, model, data).degrees_of_freedom))(data)
@@ -114,7 +114,7 @@ def test_too_few_measurements_between_gaps_are_refused():
     assert np.isnan(jax.jit(lambda seen: ds.posterior(by_where, model, (X, seen)).noise)(seen))
 
 
-def test_data_that_hold_nan_are_named():
+def test_data_with_nan_are_named():
     line = lambda model, data: model["slope"] * data["x"] + model["offset"] - data["seen"]
     model = {"slope": jnp.array(2.0), "offset": jnp.array(0.5)}
     message = r"5 of 20 residuals are not finite, the first is number 0; data\['seen'\] holds NaN in row 0 \(5 of 20"

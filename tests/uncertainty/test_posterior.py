@@ -121,7 +121,7 @@ def test_the_laplace_approximation_of_a_rate_has_its_closed_form():
 
 
 def many_posteriors(count, seed):
-    """Fits of the wave to so many noisy sets of data, and what is believed of each."""
+    """Fits of the wave to so many noisy data sets, and their posteriors."""
     seen = TRUE(TS)[None] + 0.1 * jax.random.normal(jax.random.key(seed), (count, 40))
     starts = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count,)), Wave())
     fits = ds.optimize.fit_many(wave, starts, seen, separate_data=True)
@@ -137,7 +137,7 @@ def many_posteriors(count, seed):
 
 
 def test_bands_and_intervals_cover_the_truth_as_often_as_they_say():
-    """Of 90% bands over 200 fits 87 to 93% hold the truth; over 2,000 fits, 88.5 to 91.5%."""
+    """Of 90% bands over 200 fits 87 to 93% contain the truth; over 2,000 fits, 88.5 to 91.5%."""
     posterior, (value, std) = many_posteriors(2000, 0)
     reach = posterior.critical_value(0.9)[:, None]
     inside = np.abs(value - TRUE(TS)[None]) <= reach * std
@@ -148,7 +148,7 @@ def test_bands_and_intervals_cover_the_truth_as_often_as_they_say():
     covered = np.abs(values - truth) <= reach * stds
     # The standard error of each of the four shares is 0.7%.
     assert np.all(np.abs(covered.mean(axis=0) - 0.9) < 0.02)
-    # Residuals tell the noise: its square is chi-squared with 36 degrees of freedom.
+    # The noise is estimated from residuals: its square is chi-squared with 36 degrees of freedom.
     assert float(np.mean(posterior.noise**2)) == pytest.approx(0.01, rel=0.02)
 
 
@@ -164,8 +164,8 @@ def product(model, seen):
     return model.a * model.b * X + model.c + inner - seen
 
 
-def test_a_direction_that_data_leave_open_is_named():
-    """Only a b is seen: a may grow by as many percent as b falls. c is on its bound."""
+def test_a_direction_that_data_do_not_determine_is_named():
+    """Only the product a b is measured: a may grow by as many percent as b falls. c is on its bound."""
     model = Product()
     posterior = ds.posterior(product, model, product(model, 0.0) + 0.1 * jnp.sin(5 * X))
     (direction,) = posterior.flat_directions()
@@ -179,7 +179,7 @@ def test_a_direction_that_data_leave_open_is_named():
     std = posterior.credible_band(predict).std
     assert np.isfinite(std[0])
     assert np.isinf(std[1])
-    # What is seen is known as well as if its parts were one parameter, and c as one that is fixed.
+    # The product is as certain as if it were one parameter, and c like a fixed one.
     matrix = jnp.stack([X, jnp.cos(X), jnp.cos(2 * X)], axis=1)
     spread = np.sqrt(np.diag(np.linalg.inv(matrix.T @ matrix))) * float(posterior.noise)
     np.testing.assert_allclose((std[0], std[2]), spread[[0, 2]], rtol=1e-9)
@@ -195,7 +195,7 @@ def test_intervals_never_leave_the_bounds():
     assert np.all(low < high)
 
 
-def test_only_what_trains_is_believed(fitted):
+def test_only_trained_parameters_have_a_posterior(fitted):
     model, _ = fitted
     posterior = ds.posterior(line, model, SEEN, filter_spec=ds.trainable(model, "slope"))
     assert [row.path for row in posterior.summary()] == ["slope"]

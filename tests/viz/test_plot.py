@@ -1,4 +1,4 @@
-"""Figures: what they hold is what was given, and nothing global changes."""
+"""Figures: they contain the given data, and nothing global changes."""
 
 import errno
 import os
@@ -26,11 +26,11 @@ ARM = np.stack([np.zeros_like(PATH), PATH], axis=1)
 
 
 def drawn(figure) -> None:
-    """Draws the figure, which is when most of matplotlib's complaints come."""
+    """Draws the figure, which is when most of matplotlib's warnings occur."""
     figure.draw_without_rendering()
 
 
-def test_learning_curve_holds_loss_validation_and_references():
+def test_learning_curve_draws_loss_validation_and_references():
     figure = plot.learning_curve([8.0, 4.0, 2.0, 1.0], [5.0, 2.0], {"published": 0.5}, ylabel="miss (m²)")
     (axes,) = figure.axes
     loss, validation, published = axes.lines
@@ -45,8 +45,8 @@ def test_learning_curve_holds_loss_validation_and_references():
 
 def test_seed_curves_are_worst_median_and_best_at_each_step():
     figure = plot.seed_curves([[1.0, 4.0], [2.0, 5.0], [9.0, 0.5]])
-    found = {line.get_label(): list(line.get_ydata()) for line in figure.axes[0].lines}
-    assert found == {"worst seed": [9.0, 5.0], "median": [2.0, 4.0], "best seed": [1.0, 0.5]}
+    lines = {line.get_label(): list(line.get_ydata()) for line in figure.axes[0].lines}
+    assert lines == {"worst seed": [9.0, 5.0], "median": [2.0, 4.0], "best seed": [1.0, 0.5]}
     drawn(figure)
 
 
@@ -56,7 +56,7 @@ def test_growth_of_gradients_starts_at_one():
     np.testing.assert_array_equal(line.get_xydata(), [[0.5, 1.0], [2.0, 4.0]])
 
 
-def test_a_wrapped_path_has_a_gap_where_the_angle_comes_round():
+def test_a_wrapped_path_has_a_gap_where_the_angle_jumps():
     path = plot.wrapped([3.0, 3.2, 3.4], [1.0, 2.0, 3.0])
     np.testing.assert_allclose(path[:, 0], [3.0, np.nan, 3.4 - 2 * np.pi])
     np.testing.assert_array_equal(path[:, 1], [1.0, 2.0, 3.0])
@@ -113,10 +113,10 @@ def test_polylines_fade_from_the_first_frame_to_the_last():
     base = Polyline([[0.0, 0.0], [4.0, 0.0]])
     figure = plot.polylines([Polyline(ARM), base, Disc(PATH, 0.1, 1)], {"ball": PATH}, frames=[0, 5, 10], ground=0.0)
     (axes,) = figure.axes
-    ground, trail, still, *arms = axes.lines
+    ground, trail, static, *arms = axes.lines
     assert list(ground.get_ydata()) == [0.0, 0.0]
     np.testing.assert_array_equal(trail.get_xydata(), PATH)
-    assert still.get_alpha() == 1.0
+    assert static.get_alpha() == 1.0
     np.testing.assert_array_equal([arm.get_xydata() for arm in arms], ARM[[0, 5, 10]])
     assert [arm.get_alpha() for arm in arms] == [0.5, 0.75, 1.0]
     assert [disc.center for disc in axes.patches] == [tuple(PATH[frame]) for frame in (0, 5, 10)]
@@ -256,7 +256,7 @@ def test_pictures_stand_side_by_side_under_their_names():
     assert shown[0].images[0].get_array().max() == 1.0
 
 
-def test_a_band_holds_the_measurements_and_their_residuals():
+def test_a_band_is_drawn_with_measurements_and_residuals():
     band = CredibleBand(TIMES, 0.1 + 0 * TIMES, TIMES - 0.2, TIMES + 0.2)
     seen = np.where(TIMES > 0.85, np.nan, TIMES + 0.1)
     figure = plot.fit_band(TIMES, seen, band, 0.05, "time (s)", "angle (rad)", level=0.9)
@@ -270,11 +270,11 @@ def test_a_band_holds_the_measurements_and_their_residuals():
     drawn(figure)
 
 
-def test_a_profile_stands_beside_its_linear_one():
+def test_a_profile_is_drawn_with_its_linear_one():
     points = np.array([[1.0, -2.0], [2.0, 0.0], [3.0, 1.5]])
     figure = plot.profile_curve(ProfileLikelihood("x", 2.0, 1.0, 3.0, (False, False), points), 0.5, 1.7, "x (m)")
-    linear, found, *levels = figure.axes[0].lines
+    linear, profile, *levels = figure.axes[0].lines
     np.testing.assert_array_equal(linear.get_ydata(), [-2.0, 0.0, 2.0])
-    np.testing.assert_array_equal(found.get_xydata(), points)
+    np.testing.assert_array_equal(profile.get_xydata(), points)
     assert [line.get_ydata()[0] for line in levels] == [-1.7, 1.7]
     drawn(figure)

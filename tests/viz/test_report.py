@@ -1,4 +1,4 @@
-"""The page of a run: escaped, whole in one file, its animation true to the arrays it came from."""
+"""The page of a run: escaped, self-contained, with an animation equal to the arrays it was given."""
 
 import errno
 import json
@@ -91,7 +91,7 @@ def test_everything_given_is_escaped():
     assert not re.search(r"<(b|m|ball|1)\b", page)
 
 
-def test_page_needs_nothing_beside_it():
+def test_page_is_self_contained():
     tags = Structure(full_page()).tags
     sources = [values["src"] for _, values in tags if "src" in values]
     assert sources == ["data:image/png;base64,iVBORw=="]
@@ -184,7 +184,7 @@ def test_before_and_after_lie_on_each_other_with_a_slider():
     assert [values["alt"] for tag, values in tags if tag == "img"] == ["after", "before", "dark"]
     assert [values["type"] for tag, values in tags if tag == "input"] == ["range"]
     assert "a &lt;photograph&gt;" in page.html()
-    with pytest.raises(InputError, match="cannot lie on each other"):
+    with pytest.raises(InputError, match="cannot be compared"):
         page.before_after(dark, light[:3], "")
 
 

@@ -1,4 +1,4 @@
-"""Moving pictures of systems: the points of their shapes where they must be."""
+"""Animations of systems: the positions of their shapes."""
 
 import numpy as np
 
@@ -16,9 +16,9 @@ def test_a_pole_stands_falls_to_the_right_and_rides_on_its_cart():
 
 def test_a_rod_turns_and_its_bar_shows_the_torque():
     picture = scenes.rod(TIMES, [0.0, np.pi], 1.0, [1.0, -0.5])
-    bar, rod = (picture.shapes[k].frames() for k in (0, 1))
+    torque_bar, rod = (picture.shapes[k].frames() for k in (0, 1))
     np.testing.assert_allclose(rod[:, 1], [[0.0, 1.0], [0.0, -1.0]], atol=1e-12)
-    np.testing.assert_allclose(bar[:, 1, 0] - bar[:, 0, 0], [0.5, -0.25])
+    np.testing.assert_allclose(torque_bar[:, 1, 0] - torque_bar[:, 0, 0], [0.5, -0.25])
 
 
 def test_a_quadrotor_leans_to_the_right_and_its_thrusts_lean_with_it():

@@ -81,7 +81,7 @@ def cut_back(picture: Float[Pixels, "c h2 w2"], pattern: str, size: tuple[int, i
 
 
 def check_even(size: tuple[int, ...]) -> None:
-    """Checks that a mosaic of this size consists of whole quads.
+    """Checks that a mosaic of this size consists of complete quads.
 
     Raises:
         InputError: unless both numbers are even.

@@ -74,7 +74,7 @@ def _block(picture) -> tuple[int, int]:
 
 
 def _tile_starts(picture):
-    """Where the blocks would begin side by side, and where they do: none reaches beyond the edge."""
+    """Starts of adjacent blocks, and starts moved inward such that no block reaches beyond the edge."""
     lines = [tile_starts(n, part) for n, part in zip(picture.shape[1:], _block(picture), strict=True)]
     return [[x.ravel() for x in np.meshgrid(*places, indexing="ij")] for places in zip(*lines, strict=True)]
 

@@ -40,7 +40,7 @@ def _zero_padded(weights, image):
 
 
 def _adjoint(weights, image, cotangent):
-    # Stored is the picture without its padding, which waits for the cotangent.
+    # Only the picture without its padding is stored for reverse mode.
     image, cotangent = barrier(image, cotangent)
     return taps_last_p.bind(_zero_padded(weights, image), cotangent), _correlate_whole(_rotated(weights), cotangent)
 

@@ -15,7 +15,7 @@ def weighted_mean(weights, picture):
 
 
 def _adjoint(weights, picture, cotangent):
-    # By rule, the cotangent of every colour would be a full picture with zeros for the others.
+    # Automatically, the cotangent of every colour would be a full picture with zeros for the others.
     return jnp.sum(picture * cotangent[None], axis=(1, 2)), weights[:, None, None] * cotangent[None]
 
 

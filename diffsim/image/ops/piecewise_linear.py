@@ -50,7 +50,7 @@ def _adjoint(steps, picture, cotangent):
 
 
 def _clipped(x, low: float, high: float):
-    """The same as `jnp.clip`, by comparisons: nothing differentiates this, and it takes two instructions less."""
+    """The same as `jnp.clip`, by comparisons: it is not differentiated, and takes two instructions less."""
     x = jnp.where(x < low, low, x)
     return jnp.where(x > high, high, x)
 

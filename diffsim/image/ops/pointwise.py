@@ -32,7 +32,7 @@ def by_strips(pixel: Pixel) -> Function:
     """
 
     def function(numbers, picture):
-        # Else each plane of the result would compute the stages before again.
+        # Otherwise each plane of the result would compute the previous stages again.
         return jnp.stack(pixel(tuple(numbers), tuple(materialize(picture))))
 
     def adjoint(numbers, picture, cotangent):
@@ -46,7 +46,7 @@ def by_strips(pixel: Pixel) -> Function:
             to_numbers, to_planes = jax.vjp(pixel, spread, cut(planes))[1](list(cut(cotangents)))
             new = not_repeated(unmoved, start, count)
             sums = [total + jnp.where(new, more, 0.0) for total, more in zip(sums, to_numbers, strict=True)]
-            # One plane after the other: stacked, every element of one loop would ask which plane it is in.
+            # One plane after the other: in one loop over a stack every element would test which plane it is in.
             for c, plane in enumerate(to_planes):
                 to_picture = lax.dynamic_update_slice(to_picture, plane[None], (c, start))
             return sums, to_picture

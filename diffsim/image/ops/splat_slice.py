@@ -175,7 +175,7 @@ def _read(place, values):
 def _slope(place, values):
     """The slope of the interpolation of `_read`; at a depth the mean of both sides."""
     rises = [after - before for before, after in zip([0.0, *values], [*values, 0.0], strict=True)]
-    # Half way between two depths, or the depth itself: there the hats of both rises are one half.
+    # Half way between two depths, or at a depth, where the slopes of both sides count by one half.
     middle = materialize(0.5 * (jnp.floor(place) + jnp.ceil(place)))
     return sum(_hat(middle, number - 0.5) * rise for number, rise in enumerate(rises))
 

@@ -14,7 +14,7 @@ def tile_size(size: int, most: int) -> int:
 
 
 def tile_starts(size: int, tile: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns where tiles would begin one after the other, and where they do: the last one is moved inward."""
+    """Returns the starts of adjacent tiles, and the starts used: the last tile is moved inward."""
     unmoved = np.arange(0, size, tile)
     return unmoved, np.minimum(unmoved, size - tile)
 

@@ -27,7 +27,7 @@ def unstabilize_variance(y: Float[Array, "..."]) -> Float[Array, "..."]:
 
 
 def _slope(x):
-    """The derivative of the root: by rule, a picture would be stored for every operation."""
+    """The derivative of the root; automatic differentiation would store a picture for every operation."""
     squares = x**2 + ROUND**2
     return (0.5 * x**2 + ROUND**2) / (squares * jnp.sqrt(jnp.sqrt(squares)))
 

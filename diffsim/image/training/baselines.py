@@ -1,4 +1,4 @@
-"""Classical development of a noisy raw with the true constants of the camera, to compare learned chains with."""
+"""Classical development of a noisy raw with the true constants of the camera, for comparison with learned chains."""
 
 import jax.numpy as jnp
 import numpy as np

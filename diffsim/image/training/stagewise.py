@@ -1,4 +1,4 @@
-"""The stages of the noisy chain trained one after the other, to compare training them together with."""
+"""The stages of the noisy chain trained one after the other, for comparison with training them together."""
 
 from functools import partial
 
