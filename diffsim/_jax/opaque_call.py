@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.extend as jex
+import numpy as np
 from jax.experimental.xla_metadata import set_xla_metadata
 from jax.interpreters import mlir, partial_eval
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, ArrayLike, PyTree
 
 from .linear_map import jvp_of_moving
 from .new_primitive import new_primitive
@@ -21,7 +22,7 @@ class Program(NamedTuple):
     results: Any  # the structure
 
     @classmethod
-    def of(cls, function: Callable, *args: PyTree[Array]) -> "Program":
+    def of(cls, function: Callable, *args: PyTree[ArrayLike]) -> "Program":
         """`function` of arguments like these, without operations that its results do not need."""
         leaves, tree = jax.tree.flatten(args)
         flat = lambda *leaves: function(*jax.tree.unflatten(tree, leaves))
@@ -33,7 +34,7 @@ class Program(NamedTuple):
         needed, _ = partial_eval.dce_jaxpr(bare, [True] * len(bare.outvars), instantiate=True)
         return cls(jex.core.ClosedJaxpr(needed, ()), traced.consts, jax.tree.structure(like))
 
-    def bind(self, *leaves: Array) -> PyTree[Array]:
+    def bind(self, *leaves: ArrayLike) -> PyTree[Array | np.ndarray]:
         """The results, of leaves that begin with those closed over, as one operation.
 
         JAX's linearisation goes through every operation of a call, loop in loop, even though all that it depends on is
@@ -42,7 +43,7 @@ class Program(NamedTuple):
         return jax.tree.unflatten(self.results, _undivided.bind(*leaves, program=self.program))
 
 
-def undivided(function: Callable, *args: PyTree[Array]) -> PyTree[Array]:
+def undivided(function: Callable, *args: PyTree[ArrayLike]) -> PyTree[Array | np.ndarray]:
     """`function(*args)` as one operation."""
     program = Program.of(function, *args)
     return program.bind(*program.closed, *jax.tree.leaves(args))

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from ..._errors import InputError
 from ...parameters import replace
 from ..chain import Chain
-from ..demosaicing.bayer import cut_back, mosaic, to_rggb
+from ..demosaicing.bayer import Pixels, cut_back, mosaic, to_rggb
 from ..demosaicing.linear import bilinear, malvar
 from ..demosaicing.menon import menon
 from ..io.raw import Raw
@@ -27,7 +27,7 @@ Scenes = dict[str, Float[np.ndarray, "3 _ _"]]
 synthesize_raw = jax.jit(lambda scene, noise, key: unprocess(scene, noise, key=key))
 
 
-def run_tiles(chain: Chain, mosaic: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "3 h w"]:
+def run_tiles(chain: Chain, mosaic: Float[Pixels, "h w"]) -> Float[np.ndarray, "3 h w"]:
     """Returns the picture of a mosaic by a chain, tile by tile."""
     check_floating(mosaic)
     return in_tiles(chain, np.asarray(mosaic, np.float32), size=1024, halo=32)

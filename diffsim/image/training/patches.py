@@ -28,7 +28,7 @@ def cut(photographs: Sequence[UInt8[np.ndarray, "3 _ _"]], size: int, stride: in
     return np.stack(squares)
 
 
-def halve(photograph: UInt8[np.ndarray, "3 h w"]) -> UInt8[np.ndarray, "3 h/2 w/2"]:
+def halve(photograph: UInt8[np.ndarray, "3 h w"]) -> UInt8[np.ndarray, "3 h//2 w//2"]:
     """Returns the photograph at half the size, by means of four: for files that store colours at half the size."""
     channels, height, width = photograph.shape
     fours = photograph[:, : height // 2 * 2, : width // 2 * 2].reshape(channels, height // 2, 2, width // 2, 2)

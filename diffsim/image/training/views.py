@@ -17,8 +17,8 @@ from ..stages.color_matrix import ColorMatrix
 from ..values import check_floating
 
 
-def colors_last(picture: Float[Pixels, "*c h w"]) -> Float[np.ndarray, "h w *c"]:
-    """Returns the picture as (h, w, 3), and a mosaic unchanged."""
+def colors_last(picture: Float[Pixels, "..."]) -> Float[np.ndarray, "..."]:
+    """Returns the picture as (h, w, 3); a mosaic or a number unchanged."""
     values = np.asarray(picture)
     return np.moveaxis(values, 0, 2) if values.ndim == 3 else values
 
