@@ -10,5 +10,6 @@ Vector: TypeAlias = Float[Array, " n"]
 Count: TypeAlias = Int[Array, ""]
 Flag: TypeAlias = Bool[Array, ""]
 State: TypeAlias = PyTree[Float[Array, "..."]]
+StateLike: TypeAlias = PyTree[Float[ArrayLike, "..."]]
 Model: TypeAlias = PyTree[Any]
 Args: TypeAlias = Any

@@ -14,7 +14,7 @@ from jaxtyping import Array, ArrayLike, Float, Int, Real
 
 from .._errors import InputError
 from .._trees import common_length
-from .._types import Model, Scalar, State
+from .._types import Model, State
 
 
 def horizon_weights(horizon: Real[ArrayLike, ""], length: int) -> Float[Array, " length"]:

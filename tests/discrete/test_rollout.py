@@ -133,7 +133,7 @@ def test_gradients_of_a_hold_in_every_mode():
 
 def test_a_hold_without_steps_is_named():
     with pytest.raises(InputError, match="steps=0 of a zero-order hold"):
-        zero_order_hold(driven, (jnp.array(1.0), jnp.array(0.0)), (4.0, 1.0), 0.1, steps=0)
+        zero_order_hold(driven, (1.0, 0.0), (4.0, 1.0), 0.1, steps=0)
 
 
 def swing(t, y, push):
@@ -198,4 +198,4 @@ def test_a_checked_hold_at_rest_passes():
 @pytest.mark.parametrize("rtol", [0, -1.0, float("nan")])
 def test_a_tolerance_of_a_hold_is_positive(rtol):
     with pytest.raises(InputError, match=r"rtol=.* of a zero-order hold: give a positive number"):
-        zero_order_hold(driven, (jnp.array(1.0), jnp.array(0.0)), (4.0, 1.0), 0.1, rtol=rtol)
+        zero_order_hold(driven, (1.0, 0.0), (4.0, 1.0), 0.1, rtol=rtol)
