@@ -16,9 +16,7 @@ ROOT = Path(__file__).parent.parent
 # Annotations are checked, except where they are of command lines and where every operation of a program passes through.
 CHECKED = {path.stem for path in (ROOT / "diffsim").iterdir()} - {"__init__", "__pycache__", "_jax", "app"}
 CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"  # an int is a float, too
-CHECKER = os.environ.get("CHK", CHECKER)
-if not os.environ.get("NOHOOK"):
-    jaxtyping.install_import_hook([f"diffsim.{name}" for name in sorted(CHECKED)], CHECKER)
+jaxtyping.install_import_hook([f"diffsim.{name}" for name in sorted(CHECKED)], CHECKER)
 
 from diffsim.app import cli  # noqa: E402
 from diffsim.app.script_stubs import job_names  # noqa: E402

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, ArrayLike, Float
 
 from .._types import Scalar, ScalarLike
 from ..parameters import param
@@ -96,7 +97,7 @@ def _rounded(product: Scalar) -> Scalar:
     return jnp.where(jnp.isnan(product), jnp.nan, product)
 
 
-def rod_cost(s: State, torque: ScalarLike) -> Scalar:
+def rod_cost(s: State, torque: Float[ArrayLike, "..."]) -> Float[Array, "..."]:
     """Cost of a step of Pendulum-v1 from the state before it, with the angle from -pi to pi and the limited torque.
 
         cost = angle^2 + 0.1 rate^2 + 0.001 torque^2

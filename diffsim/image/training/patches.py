@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, Key, PRNGKeyArray, UInt8
 
 from ..._errors import InputError
 
@@ -54,7 +54,7 @@ def draw(patches: UInt8[Array, "n 3 s s"], *, key: PRNGKeyArray, saturation: flo
 
 
 def mean_over(
-    function, patches: UInt8[Array, "n 3 s s"], keys: PRNGKeyArray, *, saturation: float = 1.6
+    function, patches: UInt8[Array, "n 3 s s"], keys: Key[Array, " batch"], *, saturation: float = 1.6
 ) -> Float[Array, ""]:
     """Returns the mean of `function(picture, key)` over random patches, one for each key, in turn to fit the cache."""
 
