@@ -11,8 +11,8 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .demosaicing.bayer import Pixels, mosaic
-from .values import check_floating
+from .demosaicing.bayer import mosaic
+from .values import Pixels, check_floating
 
 
 class Camera(NamedTuple):

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from .._errors import InputError
 from .chain import Stage
-from .demosaicing.bayer import Pixels
+from .values import Pixels
 
 
 @eqx.filter_jit

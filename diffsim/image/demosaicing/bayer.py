@@ -5,12 +5,10 @@ quads are four pictures of half the size, R, G, G, B, to which one stencil appli
 """
 
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Real
 
 from ..._errors import InputError
-
-Pixels = Array | np.ndarray
+from ..values import Pixels
 
 PATTERNS = {"RGGB": (0, 0), "GRBG": (0, 1), "GBRG": (1, 0), "BGGR": (1, 1)}
 """The place of red in the quad, (row, column), by the quad's four colours read like text."""

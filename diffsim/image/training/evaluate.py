@@ -9,7 +9,7 @@ from jaxtyping import Float
 from ..._errors import InputError
 from ...parameters import replace
 from ..chain import Chain
-from ..demosaicing.bayer import Pixels, cut_back, mosaic, to_rggb
+from ..demosaicing.bayer import cut_back, mosaic, to_rggb
 from ..demosaicing.linear import bilinear, malvar
 from ..demosaicing.menon import menon
 from ..io.raw import Raw
@@ -19,7 +19,7 @@ from ..sensor import CAMERA, LEVELS, unprocess
 from ..stages.color_matrix import ColorMatrix
 from ..stages.white_balance import WhiteBalance
 from ..tiled import in_tiles
-from ..values import check_floating
+from ..values import Pixels, check_floating
 from . import baselines
 
 Scenes = dict[str, Float[np.ndarray, "3 _ _"]]

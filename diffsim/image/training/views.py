@@ -9,12 +9,11 @@ from jaxtyping import Array, Float, UInt8
 from ..._errors import InputError
 from ...graph.stage_graph import StageGraph, stage_graph
 from ..chain import Chain
-from ..demosaicing.bayer import Pixels
 from ..demosaicing.denoising_network import DenoisingDemosaic
 from ..demosaicing.network import DemosaicNetwork
 from ..sensor import Camera
 from ..stages.color_matrix import ColorMatrix
-from ..values import check_floating
+from ..values import Pixels, check_floating
 
 
 def colors_last(picture: Float[Pixels, "..."]) -> Float[np.ndarray, "..."]:
