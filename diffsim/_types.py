@@ -2,12 +2,14 @@
 
 from typing import Any, TypeAlias
 
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree
 
 Scalar: TypeAlias = Float[Array, ""]
+ScalarLike: TypeAlias = Float[ArrayLike, ""]
 Vector: TypeAlias = Float[Array, " n"]
 Count: TypeAlias = Int[Array, ""]
 Flag: TypeAlias = Bool[Array, ""]
 State: TypeAlias = PyTree[Float[Array, "..."]]
+StateLike: TypeAlias = PyTree[Float[ArrayLike, "..."]]
 Model: TypeAlias = PyTree[Any]
 Args: TypeAlias = Any

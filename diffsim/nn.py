@@ -1,5 +1,6 @@
 """Networks whose output respects physical limits."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import equinox as eqx
@@ -44,13 +45,13 @@ class BoundedMLP(eqx.Module):
     def __init__(
         self,
         inputs: int,
-        low: ArrayLike,
-        high: ArrayLike,
+        low: ArrayLike | Sequence[float],
+        high: ArrayLike | Sequence[float],
         *,
         outputs: int | None = None,
         width: int = 16,
         depth: int = 2,
-        scale: ArrayLike = 1.0,
+        scale: ArrayLike | Sequence[float] = 1.0,
         key: PRNGKeyArray,
     ):
         # In NumPy, which compiles nothing, and whose arrays are concrete even within a traced function.

@@ -8,12 +8,19 @@ import sys
 from pathlib import Path
 
 import jax
+import jaxtyping
 import pytest
 
-from diffsim.app import cli
-from diffsim.app.script_stubs import job_names
-
 ROOT = Path(__file__).parent.parent
+
+# Annotations are checked, except where they are of command lines and where every operation of a program passes through.
+CHECKED = {path.stem for path in (ROOT / "diffsim").iterdir()} - {"__init__", "__pycache__", "_jax", "app"}
+CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"  # an int is a float, too
+jaxtyping.install_import_hook([f"diffsim.{name}" for name in sorted(CHECKED)], CHECKER)
+
+from diffsim.app import cli  # noqa: E402
+from diffsim.app.script_stubs import job_names  # noqa: E402
+
 CACHE = str(ROOT / ".cache" / "jax")
 FULL = 1.2e9  # bytes
 
@@ -37,6 +44,14 @@ def _programs_are_dropped_as_they_fill_the_memory():
     yield
     if memory() > FULL:
         jax.clear_caches()
+
+
+@pytest.fixture
+def wrong_types():
+    """Turns the check of annotations off, for a test of what the library says to an argument of a wrong type."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

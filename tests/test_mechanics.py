@@ -94,6 +94,7 @@ def test_a_force_is_the_fourth_argument():
     np.testing.assert_allclose(mass @ change, jnp.stack(torque), rtol=1e-10)  # of differences of some 10 rad/s^2
 
 
+@pytest.mark.usefixtures("wrong_types")
 def test_what_is_neither_a_force_nor_arguments_is_named():
     for call in (acceleration, energy):
         with pytest.raises(InputError, match=r"args=2.0: give a tuple .* args=\(...,\)"):

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jax.interpreters import ad
-from jaxtyping import Array, PyTree
+from jaxtyping import ArrayLike, PyTree
 
 from .new_primitive import new_primitive
 
@@ -37,7 +37,7 @@ class custom_jvp:  # named and used as `jax.custom_jvp`
         self.rule = rule
         return rule
 
-    def __call__(self, *args: PyTree[Array]) -> Any:
+    def __call__(self, *args: PyTree[ArrayLike]) -> Any:
         leaves, tree = jax.tree.flatten(args)
         flat = lambda *leaves: self.function(*jax.tree.unflatten(tree, leaves))
         program, like = jax.make_jaxpr(flat, return_shape=True)(*leaves)

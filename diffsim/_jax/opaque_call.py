@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.extend as jex
+import numpy as np
 from jax.experimental.xla_metadata import set_xla_metadata
 from jax.interpreters import mlir, partial_eval
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, ArrayLike, PyTree
 
 from .linear_map import jvp_of_moving
 from .new_primitive import new_primitive
@@ -25,7 +26,7 @@ class Program(NamedTuple):
     results: Any  # the structure
 
     @classmethod
-    def of(cls, function: Callable, *args: PyTree[Array]) -> "Program":
+    def of(cls, function: Callable, *args: PyTree[ArrayLike]) -> "Program":
         """Returns the program of `function(*args)`, without operations that its results do not need."""
         leaves, tree = jax.tree.flatten(args)
         flat = lambda *leaves: function(*jax.tree.unflatten(tree, leaves))
@@ -37,7 +38,7 @@ class Program(NamedTuple):
         needed, _ = partial_eval.dce_jaxpr(bare, [True] * len(bare.outvars), instantiate=True)
         return cls(jex.core.ClosedJaxpr(needed, ()), traced.consts, jax.tree.structure(like))
 
-    def bind(self, *leaves: Array) -> PyTree[Array]:
+    def bind(self, *leaves: ArrayLike) -> PyTree[Array | np.ndarray]:
         """Returns the results as one operation.
 
         Args:
@@ -46,7 +47,7 @@ class Program(NamedTuple):
         return jax.tree.unflatten(self.results, _undivided.bind(*leaves, program=self.program))
 
 
-def undivided(function: Callable, *args: PyTree[Array]) -> PyTree[Array]:
+def undivided(function: Callable, *args: PyTree[ArrayLike]) -> PyTree[Array | np.ndarray]:
     """Returns `function(*args)`, computed as one operation."""
     program = Program.of(function, *args)
     return program.bind(*program.closed, *jax.tree.leaves(args))

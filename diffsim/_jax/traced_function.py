@@ -87,7 +87,7 @@ class _Program:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _run(program: _Program, constants: list[Array], leaves: list[Array]) -> list[Array]:
+def _run(program: _Program, constants: list[Array], leaves: list[Array]) -> list[Array | np.ndarray]:
     """The results of a program. As a jitted call it is transformed and lowered once, however often a solve calls it."""
     return jex.core.jaxpr_as_fun(jex.core.ClosedJaxpr(program.jaxpr, constants))(*leaves)
 

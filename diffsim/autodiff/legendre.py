@@ -1,11 +1,11 @@
 """A function with a derivative rule of its own: the Legendre polynomial P3, as a worked example."""
 
 import jax
-from jaxtyping import Array, Float
+from jaxtyping import ArrayLike, Inexact
 
 
 @jax.custom_jvp
-def legendre3(x: Float[Array, "..."]) -> Float[Array, "..."]:
+def legendre3(x: Inexact[ArrayLike, "*shape"]) -> Inexact[ArrayLike, "*shape"]:
     """The Legendre polynomial P3(x) = (5 x^3 - 3 x) / 2, whose derivative JAX takes from the rule below.
 
     jax.grad(legendre3)(0.6)  # 1.2

@@ -3,13 +3,14 @@
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
+from jaxtyping import Array, Bool
 
 from .._jax.custom_rule import custom_jvp
 from .._jax.linear_map import linear_map
-from .._types import Flag, State
+from .._types import State
 
 
-def defined(ok: Flag, tree: State) -> State:
+def defined(ok: Bool[Array, "..."], tree: State) -> State:
     """The tree where `ok`; elsewhere NaN, with a derivative that is NaN too, in both modes.
 
     A cotangent of zero remains zero, so that a loss that leaves out a failed trajectory has the gradient of the others.

@@ -79,7 +79,9 @@ def _extrapolations(column: np.ndarray) -> list[np.ndarray]:
     return columns
 
 
-def _noise(column: np.ndarray, steps: np.ndarray, centre: np.ndarray, small: float) -> np.ndarray:
+def _noise(
+    column: np.ndarray, steps: np.ndarray, centre: np.ndarray | np.floating, small: float
+) -> np.ndarray | np.floating:
     """The noise of the function: at least two roundings, more where the scatter of slopes at `small` steps shows it.
 
     The slopes of `column` are extrapolated so often that their truncation error is below rounding at these steps, even

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import ArrayLike
 
 CHUNK = 512
 """Points evaluated in one compiled call."""
@@ -39,7 +40,7 @@ def step_sizes(*dtypes: Any) -> np.ndarray:
     return 2.0 ** -np.arange(1, digits // 3 + 4)
 
 
-def natural_size(x: Any) -> np.ndarray:
+def natural_size(x: ArrayLike) -> np.ndarray | np.floating:
     """For every entry of an array, the largest power of two up to its magnitude.
 
     An entry below a thousandth of the array's root mean square counts as zero and has the size of the latter. In an

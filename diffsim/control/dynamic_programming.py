@@ -62,7 +62,7 @@ def value_iteration(
     step: Callable[[State, Scalar], State],
     cost: Callable[[State, Scalar], Scalar],
     axes: Sequence[GridAxis],
-    controls: Float[ArrayLike, " choices"],
+    controls: Sequence[float] | Float[ArrayLike, " choices"],
     horizon: int,
     *,
     make_state: Callable[[Sequence[Scalar]], State] = tuple,
@@ -126,7 +126,7 @@ def _bellman_recursion(step, cost, axes, controls, points, horizon, make_state):
 
 
 def greedy_control(
-    step: Callable, cost: Callable, value: ValueFunction, controls: Float[ArrayLike, " choices"]
+    step: Callable, cost: Callable, value: ValueFunction, controls: Sequence[float] | Float[ArrayLike, " choices"]
 ) -> Callable[[State], Scalar]:
     """The greedy policy of a value function: the control that minimizes the cost of the step plus the value after it.
 

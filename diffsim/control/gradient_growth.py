@@ -10,14 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float, Int, Real
 
 from .._errors import InputError
 from .._trees import common_length
-from .._types import Model, Scalar, State
+from .._types import Model, State
 
 
-def horizon_weights(horizon: Scalar | float, length: int) -> Float[Array, " length"]:
+def horizon_weights(horizon: Real[ArrayLike, ""], length: int) -> Float[Array, " length"]:
     """Weights of a rollout's steps: equal up to `horizon`, zero after it, with sum 1.
 
     A curriculum passes a growing horizon with its batches, so that one compiled loss of `length` steps serves all of
@@ -67,7 +67,7 @@ def gradient_growth(
     model: Model,
     starts: State,
     *,
-    lengths: Sequence[int] | None = None,
+    lengths: Sequence[int] | Int[np.ndarray, " lengths"] | None = None,
     limit: float = 50.0,
 ) -> GradientGrowth:
     """The size of the gradient through a rollout as a function of the number of steps.

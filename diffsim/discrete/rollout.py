@@ -6,23 +6,24 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, ArrayLike, PyTree
 
 from .._errors import InputError
 from .._trees import common_length
-from .._types import Scalar, State
+from .._types import Scalar
 
 LONG = 1024  # steps, from which on a gradient stores only some of the states
 
 
 def rollout(
     step: Callable,
-    state: State,
+    state: PyTree[ArrayLike],
     inputs=None,
     *,
     length: int | None = None,
     decay: float | Scalar = 1.0,
     stretch: int | None = None,
-) -> tuple[State, State]:
+) -> tuple[PyTree[Array], PyTree[Array]]:
     """The last state of a trajectory in discrete time, and the states after each step.
 
         state[k + 1] = step(state[k], inputs[k])
@@ -66,7 +67,9 @@ def rollout(
     return _scan_in_stretches(one_step, state, inputs, steps, size)
 
 
-def _scan_in_stretches(one_step: Callable, state: State, inputs, steps: int, size: int) -> tuple[State, State]:
+def _scan_in_stretches(
+    one_step: Callable, state: PyTree[ArrayLike], inputs, steps: int, size: int
+) -> tuple[PyTree[Array], PyTree[Array]]:
     """`lax.scan`, whose gradient stores the states between stretches of `size` steps only."""
     in_stretches = steps // size * size
     split = lambda rows: rows[:in_stretches].reshape(-1, size, *rows.shape[1:])
@@ -80,7 +83,7 @@ def _scan_in_stretches(one_step: Callable, state: State, inputs, steps: int, siz
     return state, states
 
 
-def _scale_derivative(state: State, decay) -> State:
+def _scale_derivative(state: PyTree[ArrayLike], decay) -> PyTree[ArrayLike]:
     """The state, unchanged, with `decay` times its derivative."""
     if isinstance(decay, int | float) and decay == 1:
         return state
@@ -105,7 +108,7 @@ def _number_of_steps(inputs, length: int | None) -> int:
     return steps
 
 
-def _check_step(step: Callable, state: State, inputs) -> None:
+def _check_step(step: Callable, state: PyTree[ArrayLike], inputs) -> None:
     """Raises InputError unless `step` returns a tree like the state."""
     row = jax.tree.map(lambda rows: rows[0], inputs)
     after = jax.eval_shape(step, state, row)

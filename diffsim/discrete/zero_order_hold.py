@@ -9,7 +9,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from .._errors import InputError
-from .._types import Flag, Scalar, State, Vector
+from .._types import Flag, Scalar, State, StateLike, Vector
 from ..autodiff.nan_unless import defined
 from ..ode.execution import written_out
 from ..ode.solver_setup import stepper
@@ -21,7 +21,7 @@ MIN_SIZE = 1e-3  # the least size of a component in the check of errors, as a fr
 
 def zero_order_hold(
     vector_field: Callable,
-    state: State,
+    state: StateLike,
     control: Any,
     dt: float | Scalar,
     *,

@@ -65,7 +65,9 @@ def _changes(evidence: Evidence, coarse: Sweep) -> tuple[np.ndarray, np.ndarray]
     return np.concatenate([steps, -steps]), np.where(np.isfinite(change), change, 0.0)
 
 
-def _edge_of_flat(change_at: Callable[[float], float], outside: float, halvings: int) -> tuple[float, list[float]]:
+def _edge_of_flat(
+    change_at: Callable[[float], float | np.floating], outside: float, halvings: int
+) -> tuple[float, list[float | np.floating]]:
     """The largest step at which a function has its value at 0, and its changes just beyond in each bisection.
 
     Args:

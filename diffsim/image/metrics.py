@@ -5,9 +5,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._errors import InputError
-from .demosaicing.bayer import Pixels
 from .ops.correlate import correlate
-from .values import check_floating
+from .values import Pixels, check_floating
 
 
 def psnr(

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .demosaicing.bayer import mosaic
-from .values import check_floating
+from .values import Pixels, check_floating
 
 
 class Camera(NamedTuple):
@@ -55,14 +55,14 @@ def noise_level(noise: Noise | Float[Array, " 2"]) -> Float[Array, ""]:
     return jnp.clip(jnp.log(jnp.maximum(ratio, 1e-6)) / np.log(4.0), -SPAN, SPAN)
 
 
-def to_linear(srgb: Float[Array, "..."]) -> Float[Array, "..."]:
+def to_linear(srgb: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Returns linear light of sRGB values in [0, 1] (IEC 61966-2-1)."""
     check_floating(srgb)
     # The power is not smooth at 0, where the other branch applies: there it is computed at a safe value.
     return jnp.where(srgb <= 0.04045, srgb / 12.92, ((jnp.maximum(srgb, 0.04045) + 0.055) / 1.055) ** 2.4)
 
 
-def to_srgb(linear: Float[Array, "..."]) -> Float[Array, "..."]:
+def to_srgb(linear: Float[Pixels, "*shape"]) -> Float[Array, "*shape"]:
     """Returns sRGB values of linear light, extended by the straight part below 0 and by the power above 1."""
     check_floating(linear)
     power = 1.055 * jnp.maximum(linear, 0.0031308) ** (1 / 2.4) - 0.055  # as in `to_linear`

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 
 from .._errors import InputError
 from .chain import Stage
+from .values import Pixels
 
 
 @eqx.filter_jit
@@ -15,7 +16,7 @@ def _run(stage: Stage, tile: Array) -> Array:
 
 
 def in_tiles(
-    stage: Stage, image: Float[np.ndarray, "*c h w"], *, size: int = 1024, halo: int = 24
+    stage: Stage, image: Float[Pixels, "*c h w"], *, size: int = 1024, halo: int = 24
 ) -> Float[np.ndarray, "c2 h w"]:
     """Returns `stage(image)`, computed tile by tile: the same if no pixel depends on others more than `halo` away.
 

@@ -1,8 +1,12 @@
 """The types of numbers in a picture."""
 
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
 
 from .._errors import InputError
+
+Pixels = Array | np.ndarray
 
 
 def check_floating(picture) -> None:

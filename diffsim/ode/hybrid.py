@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 
 from .._errors import InputError
 from .._jax.traced_function import is_traced
-from .._types import Args, Count, Scalar, State
+from .._types import Args, Count, Scalar, State, StateLike
 from ..autodiff.nan_unless import defined
 from .events import Past, Phase, check_phases, traced_phases
 from .execution import is_fixed
@@ -45,14 +45,14 @@ class HybridResult(NamedTuple):
 
 def integrate_hybrid(
     phases: Phase | Sequence[Phase],
-    y0: State,
+    y0: StateLike,
     args: Args = None,
     *,
     t1,
     t0=0.0,
     initial_phase: int = 0,
     max_events: int = 32,
-    ts: Float[Array, " times"] | None = None,
+    ts: Real[ArrayLike, " times"] | None = None,
     **options,
 ) -> HybridResult:
     """Returns the events and the end of a system that switches between `phases`.

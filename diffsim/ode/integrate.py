@@ -7,11 +7,11 @@ import diffrax as dfx
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Int, Real
 
 from .._errors import InputError
 from .._jax.traced_function import is_traced
-from .._types import Args, Count, State
+from .._types import Args, Count, State, StateLike
 from ..autodiff.nan_unless import defined
 from .events import Phase, traced_phases
 from .options import check_options, check_times, chosen_controller, direction_of, in_order
@@ -26,8 +26,8 @@ CONTROLLER = dfx.PIDController(rtol=1e-6, atol=1e-9)
 
 def integrate(
     vector_field: Callable | dfx.AbstractTerm,
-    y0: State,
-    ts: Float[Array, " times"],
+    y0: StateLike,
+    ts: Real[ArrayLike, " times"],
     args: Args = None,
     *,
     solver: dfx.AbstractSolver = SOLVER,
@@ -122,8 +122,8 @@ class Solution(NamedTuple):
 
 def solve(
     vector_field: Callable | dfx.AbstractTerm,
-    y0: State,
-    ts: Float[Array, " times"],
+    y0: StateLike,
+    ts: Real[ArrayLike, " times"],
     args: Args = None,
     *,
     solver: dfx.AbstractSolver = SOLVER,

@@ -6,11 +6,11 @@ import diffrax as dfx
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import ArrayLike, PyTree, Real
 
 from .._jax.tangents import forward_only
 from .._jax.traced_function import is_traced
-from .._types import Args, State
+from .._types import Args, State, StateLike
 from ..autodiff.forward_mode import few_or_many
 from .events import Phase, check_phases, traced_phases
 from .options import check_options, check_time, chosen_controller, direction_of
@@ -24,11 +24,11 @@ FEW = 4
 def integrate_phase(
     phase: Phase,
     t0,
-    y0: State,
+    y0: StateLike,
     args: Args = None,
     *,
     t1,
-    ts: Float[Array, " times"] | None = None,
+    ts: Real[ArrayLike, " times"] | None = None,
     solver: dfx.AbstractSolver = SOLVER,
     stepsize_controller: dfx.AbstractStepSizeController = CONTROLLER,
     rtol: float | None = None,

@@ -8,7 +8,6 @@ import diffrax as dfx
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array
 
 from .._jax.tangents import freeze
 from .._types import Flag, Scalar, State
@@ -100,7 +99,7 @@ def _rooted(controller, order) -> tuple[Any, Any]:
     return dataclasses.replace(controller, norm=root, error_order=1.0), 1.0
 
 
-def health(accept, reached: tuple[Point, Array], h: Scalar, finest: Scalar, status):
+def health(accept, reached: State, h: Scalar, finest: Scalar, status):
     """The status after a step `h`: failed once an accepted state or event is not finite, or one so fine is refused."""
     broken = ~all_finite(reached)
     vanished = ~accept & (h <= 2 * finest)

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, ArrayLike, Real
 
 from .._errors import InputError
 from .._jax.tracers import is_tracer
@@ -43,7 +43,7 @@ class Declaration:
         return array
 
 
-def param(default: float | np.ndarray, unit: str = "", bounds: Bounds = UNBOUNDED) -> Any:
+def param(default: Real[ArrayLike, "..."], unit: str = "", bounds: Bounds = UNBOUNDED) -> Any:
     """A field of an `eqx.Module` that holds a real array: trainable, with a unit and bounds.
 
         class Cart(eqx.Module):

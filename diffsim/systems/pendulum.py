@@ -5,8 +5,9 @@ from typing import NamedTuple
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, ArrayLike, Float
 
-from .._types import Scalar
+from .._types import Scalar, ScalarLike
 from ..parameters import param
 
 DT = 0.05  # s, between two decisions in Pendulum-v1
@@ -62,7 +63,7 @@ class Rod(eqx.Module):
     g: Scalar = param(10.0, "m/s^2")
 
 
-def rod(p: Rod, s: State, torque: float | Scalar = 0.0) -> State:
+def rod(p: Rod, s: State, torque: ScalarLike = 0.0) -> State:
     """Time derivative of the state under a torque (N m).
 
     m l^2 / 3 angle'' = m g l / 2 sin(angle) + torque
@@ -70,7 +71,7 @@ def rod(p: Rod, s: State, torque: float | Scalar = 0.0) -> State:
     return State(s.rate, 1.5 * p.g / p.length * jnp.sin(s.angle) + 3.0 / (p.mass * p.length**2) * torque)
 
 
-def rod_step(p: Rod, s: State, torque: float | Scalar = 0.0, dt: float | Scalar = DT) -> State:
+def rod_step(p: Rod, s: State, torque: ScalarLike = 0.0, dt: ScalarLike = DT) -> State:
     """The state `dt` (s) later as in Gymnasium's Pendulum-v1, which updates the rate first, then the angle with it.
 
     The torque is limited to +-2 N m and the rate to +-8 rad/s; beyond a limit the derivative is zero. A torque in
@@ -96,7 +97,7 @@ def _rounded(product: Scalar) -> Scalar:
     return jnp.where(jnp.isnan(product), jnp.nan, product)
 
 
-def rod_cost(s: State, torque: float | Scalar) -> Scalar:
+def rod_cost(s: State, torque: Float[ArrayLike, "..."]) -> Float[Array, "..."]:
     """Cost of a step of Pendulum-v1 from the state before it, with the angle from -pi to pi and the limited torque.
 
         cost = angle^2 + 0.1 rate^2 + 0.001 torque^2

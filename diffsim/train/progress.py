@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
@@ -72,7 +73,7 @@ class ProgressBar:
         finally:
             timer.cancel()
 
-    def show(self, step: int, loss: float, *, last: bool = False) -> None:
+    def show(self, step: int, loss: float | np.floating, *, last: bool = False) -> None:
         """Shows the number of steps made and the loss of the last one; `last` says that no more follow."""
         if self.bar is not None:
             self.bar.update(self.task, completed=step, loss=f"loss {loss:.4g}")

@@ -83,7 +83,7 @@ def posterior(
     return _assemble(trained, fixed, directions, singular_values / noise_std, flat, at_bound, noise_std, degrees)
 
 
-def is_measurement(r: Vector, jacobian: Float[Array, "residuals n"]) -> Bool[Array, " residuals"]:
+def is_measurement(r: Float[Array, " residuals"], jacobian: Float[Array, "residuals n"]) -> Bool[Array, " residuals"]:
     """Which residuals are measurements: all but those that are zero with a row of zeros in the Jacobian."""
     return (r != 0) | jnp.any(jacobian != 0, axis=1)
 
@@ -150,7 +150,8 @@ def _assemble(trained, fixed, directions, singular_values, flat, at_bound, noise
     scale = jnp.where(at_bound, 0.0, parameter_scale(ravel_pytree(trained)[0]))
     root = jnp.diag(scale) @ directions.T @ jnp.diag(weights)
     covariance = root @ root.T
-    return Posterior(trained, fixed, covariance, directions, flat, at_bound, noise, jnp.asarray(degrees_of_freedom))
+    degrees_of_freedom = jnp.asarray(degrees_of_freedom, covariance.dtype)
+    return Posterior(trained, fixed, covariance, directions, flat, at_bound, noise, degrees_of_freedom)
 
 
 def _rounding_limit(x: Vector) -> float:

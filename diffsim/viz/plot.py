@@ -238,7 +238,7 @@ def polylines(
     moving = [shape for shape in shapes if len(shape.frames()) > 1]
     static = [shape for shape in shapes if len(shape.frames()) == 1]
     count = max((len(shape.frames()) for shape in moving), default=1)
-    chosen = np.unique(np.linspace(0, count - 1, 6).astype(int)) if frames is None else frames
+    chosen = np.unique(np.linspace(0, count - 1, 6).astype(int)).tolist() if frames is None else frames
     with _world(trails or {}, extent or bounds(shapes, trails or {}), labels, ground) as (figure, axes):
         for shape in static:
             _draw(axes, shape, 0, 1.0)
@@ -287,7 +287,7 @@ def save_animation(animation: Animation, path: Path | str, fps: int = 25, *, gro
         raise InputError(f"{path}: an animation can be written as .gif only")
     times = np.asarray(animation.times, float)
     clock = np.arange(times[0], times[-1] + 1 / fps, 1 / fps)
-    chosen = np.searchsorted(times, clock, side="right") - 1
+    chosen = (np.searchsorted(times, clock, side="right") - 1).tolist()
     extent = animation.extent or bounds(animation.shapes, animation.trails)
     with _world(animation.trails, extent, animation.labels, ground) as (figure, axes):
         render = _renderer(figure, axes, animation.shapes)

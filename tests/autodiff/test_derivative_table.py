@@ -123,8 +123,12 @@ def test_the_cheaper_mode():
     tall, wide = (lambda x: jnp.outer(x, x)), (lambda x: jnp.sum(x**2))
     assert (cheaper_mode(tall, jnp.ones(3)), cheaper_mode(wide, jnp.ones(3))) == ("forward", "reverse")
     np.testing.assert_allclose(jacobian(tall, jnp.ones(3)), jacobian(tall, jnp.ones(3), "reverse"))
+
+
+@pytest.mark.usefixtures("wrong_types")
+def test_an_unknown_mode_is_named():
     with pytest.raises(InputError, match="mode='sideways'"):
-        jacobian(tall, jnp.ones(3), "sideways")
+        jacobian(jnp.square, jnp.ones(3), "sideways")
 
 
 def test_costs_grow_as_the_theory_says():
@@ -175,6 +179,7 @@ def test_custom_rule_in_both_modes_and_second_order():
     np.testing.assert_allclose(jax.vmap(jax.grad(jax.grad(legendre3)))(x), 15 * x, rtol=1e-14)
 
 
+@pytest.mark.usefixtures("wrong_types")
 def test_bad_requests():
     with pytest.raises(InputError, match="scheme='sideways': choose from forward"):
         finite_differences.difference_gradient(scalar, X, "sideways")

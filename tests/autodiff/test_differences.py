@@ -83,7 +83,7 @@ def test_tree_direction_and_entry():
 
 
 def test_steps_follow_the_entry():
-    np.testing.assert_array_equal(natural_size([3.0, -0.75, 0.0]), [2.0, 0.5, 1.0])
+    np.testing.assert_array_equal(natural_size(np.array([3.0, -0.75, 0.0])), [2.0, 0.5, 1.0])
     np.testing.assert_array_equal(natural_size(jnp.zeros(2)), [1.0, 1.0])
     assert partial_difference(jnp.sum, jnp.array([3e-7]), 0).steps[0] < 2e-7
     assert step_sizes(jnp.float32)[-1] > step_sizes(jnp.float64)[-1]

@@ -164,12 +164,17 @@ def test_table_and_json():
         (lambda x: x * 1.0, (jnp.array(2),), r"args\[0\] is int64\[\]: pass floating-point"),
         (lambda x: x.real, (jnp.array(2j),), "real and imaginary parts"),
         (lambda x: x, ("two",), "no floating-point numbers .found str."),
-        (lambda x: x, jnp.array(2.0), "pass a tuple"),
     ],
 )
 def test_bad_requests(f, args, message):
     with pytest.raises(InputError, match=message):
         check_gradients(f, args)
+
+
+@pytest.mark.usefixtures("wrong_types")
+def test_arguments_that_are_no_tuple_are_refused():
+    with pytest.raises(InputError, match="pass a tuple"):
+        check_gradients(lambda x: x, jnp.array(2.0))
 
 
 def test_unknown_mode():

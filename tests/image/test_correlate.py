@@ -122,6 +122,7 @@ def test_single_precision_stays_single():
     assert stencil(image, weights).dtype == box_filter(image, 1).dtype == jnp.float32
 
 
+@pytest.mark.usefixtures("wrong_types")
 @pytest.mark.parametrize(
     ("shapes", "message"),
     [

@@ -96,6 +96,7 @@ def test_bad_pictures_are_named(tmp_path):
         assert name in str(caught.value)
 
 
+@pytest.mark.usefixtures("wrong_types")
 def test_bad_writes_are_named_and_leave_nothing(tmp_path, monkeypatch):
     good = np.zeros((3, 4, 4))
     (tmp_path / "folder.png").mkdir()

@@ -46,6 +46,7 @@ def test_ssim_is_differentiable():
     assert_gradients(lambda x: ssim(x, true), (picture,), max_coordinates=4)
 
 
+@pytest.mark.usefixtures("wrong_types")
 def test_pictures_that_cannot_be_compared_are_named():
     with pytest.raises(ds.InputError, match=r"\(3, 5, 5\) and \(3, 5, 6\)"):
         psnr(np.zeros((3, 5, 5)), np.zeros((3, 5, 6)))

@@ -54,6 +54,7 @@ OF_MOSAICS = {
 }
 
 
+@pytest.mark.usefixtures("wrong_types")
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int32])
 def test_whole_numbers_are_refused(kind):
     values = COLORS.astype(kind)
@@ -64,11 +65,13 @@ def test_whole_numbers_are_refused(kind):
                     function(given)
 
 
+@pytest.mark.usefixtures("wrong_types")
 def test_masks_are_refused():
     with pytest.raises(InputError, match="type bool: convert it with astype"):
         image.luma(COLORS > 100)
 
 
+@pytest.mark.usefixtures("wrong_types")
 def test_whole_numbers_are_not_written(tmp_path):
     path = tmp_path / "a.png"
     with pytest.raises(InputError, match="divide it by the value of white"):

@@ -68,6 +68,7 @@ def test_invalid_times(times):
     assert bool(jnp.all(jnp.isnan(ys[1:])))
 
 
+@pytest.mark.usefixtures("wrong_types")
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -290,6 +291,7 @@ def fall(t, y, args):
     return -y
 
 
+@pytest.mark.usefixtures("wrong_types")
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -178,6 +178,7 @@ def test_an_event_is_one_real_number(event, message):
         integrate_phase(Phase(line, (), (event,)), 0.0, 0.0, t1=1.0)
 
 
+@pytest.mark.usefixtures("wrong_types")
 def test_other_bad_input():
     with pytest.raises(InputError, match=r"direction='up' of an Event: use one of rising, falling, both"):
         Event(lambda t, y, a: y, "up")

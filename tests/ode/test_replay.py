@@ -137,6 +137,7 @@ def test_two_levels_keep_the_root_of_the_number_of_states():
     assert recorded("auto", 10**6, keep_path=True) == (True, 1, False)
 
 
+@pytest.mark.usefixtures("wrong_types")
 def test_policies_that_do_not_exist_or_cannot_serve_are_named():
     last = lambda ts, memory: integrate(lambda t, y, a: -y, 1.0, jnp.array(ts), adjoint=ReplayAdjoint(memory))
     with pytest.raises(InputError, match="memory='all': use one of auto, states, two_levels, jacobians"):

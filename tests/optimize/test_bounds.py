@@ -148,6 +148,7 @@ def test_float32_settles_on_its_bounds_too():
     assert history.at_bound == ("slope", "offset")
 
 
+@pytest.mark.usefixtures("wrong_types")
 def test_what_cannot_be_fitted_is_named():
     with pytest.raises(InputError, match=r"the loss has shape \(20,\); it must be one number"):
         ds.minimize(line, Line(), X, progress=False)

@@ -116,6 +116,7 @@ def test_what_does_not_train_stays():
     assert float(fitted.decay) == 0.05
 
 
+@pytest.mark.usefixtures("wrong_types")
 def test_bad_input_is_named():
     seen, start = case(0)
     with pytest.raises(InputError, match=r"lengths=\[8, 8\]: give numbers of times that increase"):

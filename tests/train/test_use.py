@@ -25,6 +25,7 @@ def loss(model, seen):
     return jnp.mean(line(model, seen) ** 2)
 
 
+@pytest.mark.usefixtures("wrong_types")
 @pytest.mark.parametrize(
     ("optimizer", "message"),
     [

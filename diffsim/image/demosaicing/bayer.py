@@ -5,12 +5,10 @@ quads are four pictures of half the size, R, G, G, B, to which one stencil appli
 """
 
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Real
 
 from ..._errors import InputError
-
-Pixels = Array | np.ndarray
+from ..values import Pixels
 
 PATTERNS = {"RGGB": (0, 0), "GRBG": (0, 1), "GBRG": (1, 0), "BGGR": (1, 1)}
 """The place of red in the quad, (row, column), by the quad's four colours read like text."""
@@ -32,7 +30,7 @@ def check_pattern(pattern: str) -> tuple[int, int]:
     return PATTERNS[pattern.upper()]
 
 
-def mosaic(picture: Float[Pixels, "3 h w"], pattern: str = "RGGB") -> Float[Array, "h w"]:
+def mosaic(picture: Real[Pixels, "3 h w"], pattern: str = "RGGB") -> Real[Array, "h w"]:
     """Returns the mosaic of a picture: of every pixel the one colour that a sensor with this pattern measures.
 
     Raises:
@@ -46,25 +44,25 @@ def mosaic(picture: Float[Pixels, "3 h w"], pattern: str = "RGGB") -> Float[Arra
     return from_quads(jnp.stack(sites)[:, None])[0]
 
 
-def quads(mosaic: Float[Pixels, "h w"]) -> Float[Array, "4 h/2 w/2"]:
+def quads(mosaic: Real[Pixels, "h w"]) -> Real[Array, "4 h//2 w//2"]:
     """Returns the four sites of a mosaic as pictures of half the size: R, G to the right of it, G below it, B."""
     check_even(mosaic.shape)
     return jnp.stack([mosaic[i::2, j::2] for i in (0, 1) for j in (0, 1)])
 
 
-def picture_quads(picture: Float[Pixels, "3 h w"]) -> Float[Array, "12 h/2 w/2"]:
+def picture_quads(picture: Real[Pixels, "3 h w"]) -> Real[Array, "12 h//2 w//2"]:
     """Returns the values of a picture by (site, colour), as pictures of half the size."""
     check_even(picture.shape[1:])
     return jnp.concatenate([picture[:, i::2, j::2] for i in (0, 1) for j in (0, 1)])
 
 
-def from_quads(sites: Float[Array, "4 c h w"]) -> Float[Array, "c 2h 2w"]:
+def from_quads(sites: Real[Array, "4 c h w"]) -> Real[Array, "c 2*h 2*w"]:
     """Returns the picture of these four sites, the inverse of `quads`."""
     _, channels, height, width = sites.shape
     return sites.reshape(2, 2, channels, height, width).transpose(2, 3, 0, 4, 1).reshape(channels, 2 * height, -1)
 
 
-def to_rggb(mosaic: Float[Pixels, "h w"], pattern: str) -> Float[Array, "h2 w2"]:
+def to_rggb(mosaic: Real[Pixels, "h w"], pattern: str) -> Real[Array, "h2 w2"]:
     """Returns the mosaic with red first and of even size, to which mirrored rows and columns are added at its edges.
 
     `cut_back` removes them from the picture.
@@ -74,7 +72,7 @@ def to_rggb(mosaic: Float[Pixels, "h w"], pattern: str) -> Float[Array, "h2 w2"]
     return jnp.pad(mosaic, ((row, (height + row) % 2), (column, (width + column) % 2)), mode="reflect")
 
 
-def cut_back(picture: Float[Pixels, "c h2 w2"], pattern: str, size: tuple[int, int]) -> Float[Array, "c h w"]:
+def cut_back(picture: Real[Pixels, "c h2 w2"], pattern: str, size: tuple[int, int]) -> Real[Array, "c h w"]:
     """Returns the picture of a mosaic of this pattern and size, cut out of that of its RGGB form."""
     row, column = check_pattern(pattern)
     return jnp.asarray(picture)[:, row : row + size[0], column : column + size[1]]

@@ -6,8 +6,8 @@ from jaxtyping import Array, Float
 
 from ..ops.correlate import correlate
 from ..ops.pad import pad
-from ..values import check_floating
-from .bayer import Pixels, from_quads, quads
+from ..values import Pixels, check_floating
+from .bayer import from_quads, quads
 
 CENTER = np.pad([[1.0]], 2)
 CROSS = np.pad([[0, 1, 0], [1, 0, 1], [0, 1, 0]], 1) / 4

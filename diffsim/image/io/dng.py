@@ -55,12 +55,12 @@ def _of_page(path: Path, page: Any, size, corner, shape, white: float):
     names = ("BlackLevel", "BlackLevelRepeatDim", "BlackLevelDeltaH", "BlackLevelDeltaV")
     if not any(name in page.tags for name in names):
         return None
-    top, left, bottom, right = _numbers(path, page, "ActiveArea", 4, (0, 0, *size)).astype(int)
+    top, left, bottom, right = _numbers(path, page, "ActiveArea", 4, (0, 0, *size)).astype(int).tolist()
     rows, columns = bottom - top, right - left
     row, column = corner[0] - top, corner[1] - left
     if min(row, column) < 0 or row + shape[0] > rows or column + shape[1] > columns:
         raise _refused(path, "ActiveArea", f"does not hold the {shape[0]} x {shape[1]} visible pixels")
-    high, wide = _numbers(path, page, "BlackLevelRepeatDim", 2, (1, 1)).astype(int)
+    high, wide = _numbers(path, page, "BlackLevelRepeatDim", 2, (1, 1)).astype(int).tolist()
     if min(high, wide) < 1:
         raise _refused(path, "BlackLevelRepeatDim", f"is {high} x {wide}")
     pattern = _numbers(path, page, "BlackLevel", high * wide, np.zeros(high * wide)).reshape(high, wide)

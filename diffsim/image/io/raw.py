@@ -148,4 +148,4 @@ def _matrix(file) -> np.ndarray:
 
 
 def _invertible(matrix) -> bool:
-    return bool(np.isfinite(matrix).all()) and abs(np.linalg.det(matrix)) > 1e-9
+    return bool(np.isfinite(matrix).all() and abs(np.linalg.det(matrix)) > 1e-9)

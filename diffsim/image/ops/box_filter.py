@@ -29,7 +29,7 @@ def box_filter(image: Float[Array, "c h w"], radius: int) -> Float[Array, "c h w
     return box_sums(materialize(jnp.pad(image, edges)), radius) / counts.astype(image.dtype)[None]
 
 
-def box_sums(image: Float[Array, "c h w"], radius: int) -> Float[Array, "c h-2r w-2r"]:
+def box_sums(image: Float[Array, "c h w"], radius: int) -> Float[Array, "c h-2*{radius} w-2*{radius}"]:
     """Returns the sums over the squares of `box_filter` that lie within the picture: down, then across."""
     return _runs(materialize(_runs(image, 2 * radius + 1, 1)), 2 * radius + 1, 2)
 

@@ -8,12 +8,12 @@ the weights by correlating the picture with the cotangent, strip by strip so tha
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Real
 
 from ..._errors import InputError
 from ..._jax.bilinear_primitive import bilinear, sum_batch
 from ..._jax.buffers import materialize, zero_pad
-from ..values import check_floating
+from ..values import Pixels, check_floating
 from .correlate_channels_last import correlate_last
 from .pad import pad
 
@@ -22,7 +22,7 @@ STRIP = 4  # rows of a cotangent that are multiplied with the rows of the pictur
 
 
 def stencil(
-    image: Float[Array, "c h w"], weights: Float[Array, "k c rows columns"], edge: str = "reflect"
+    image: Real[Pixels, "c h w"], weights: Real[Pixels, "k c rows columns"], edge: str = "reflect"
 ) -> Float[Array, "k h w"]:
     """Returns the weighted sums over the neighbourhood of every pixel, a picture of the same size.
 
@@ -42,11 +42,11 @@ def stencil(
     rows, columns = weights.shape[-2:]
     if rows % 2 == 0 or columns % 2 == 0:
         raise InputError(f"a stencil of {rows} x {columns} has no centre: give odd sizes")
-    return correlate(pad(image, rows // 2, columns // 2, edge), weights)
+    return correlate(pad(jnp.asarray(image), rows // 2, columns // 2, edge), weights)
 
 
 def correlate(
-    image: Float[Array, "c h w"], weights: Float[Array, "k c rows columns"]
+    image: Real[Pixels, "c h w"], weights: Real[Pixels, "k c rows columns"]
 ) -> Float[Array, "k h-rows+1 w-columns+1"]:
     """Returns the sums of `stencil` where it lies within the picture, smaller by the size of the stencil less one.
 
@@ -89,7 +89,7 @@ def _taps(image, cotangent):
     out, height, width = cotangent.shape
     channels, rows, columns = image.shape[0], image.shape[1] - height + 1, image.shape[2] - width + 1
     more = -height % STRIP
-    cotangent, image = zero_pad(cotangent, 0, more, 1), zero_pad(image, 0, more, 1)
+    cotangent, image = zero_pad(cotangent, 0, more, 1), zero_pad(jnp.asarray(image), 0, more, 1)
     reach = STRIP + rows - 1
 
     def add(total, at):

@@ -67,14 +67,14 @@ def _relu_jvp(primals, tangents):
     return activation, jnp.where(activation > 0.0, tangents[0], 0.0)
 
 
-def space_to_depth(image: Float[Array, "2h 2w c"]) -> Float[Array, "h w 4c"]:
+def space_to_depth(image: Float[Array, "height width c"]) -> Float[Array, "height//2 width//2 4*c"]:
     """Returns the picture at half the size, the four pixels of every square of two by two as channels."""
     height, width, channels = image.shape
     squares = image.reshape(height // 2, 2, width // 2, 2, channels)
     return squares.transpose(0, 2, 1, 3, 4).reshape(height // 2, width // 2, 4 * channels)
 
 
-def depth_to_space(image: Float[Array, "h w 4c"]) -> Float[Array, "2h 2w c"]:
+def depth_to_space(image: Float[Array, "h w channels"]) -> Float[Array, "2*h 2*w channels//4"]:
     """Returns the picture at twice the size, the inverse of `space_to_depth`."""
     height, width, channels = image.shape
     squares = image.reshape(height, width, 2, 2, channels // 4)

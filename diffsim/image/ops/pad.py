@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Real
 
 from ..._errors import InputError
 from ..._jax.buffers import materialize
@@ -16,7 +16,7 @@ from ..._jax.linear_pair import linear_pair
 MODES = {"reflect": "reflect", "edge": "edge", "zero": "constant"}  # as `jnp.pad` calls them
 
 
-def pad(image: Float[Array, "c h w"], rows: int, columns: int, edge: str = "reflect") -> Float[Array, "c h2 w2"]:
+def pad(image: Real[Array, "c h w"], rows: int, columns: int, edge: str = "reflect") -> Real[Array, "c h2 w2"]:
     """Returns the picture with `rows` more above and below and `columns` more on both sides.
 
     Args:

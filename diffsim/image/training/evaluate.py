@@ -19,7 +19,7 @@ from ..sensor import CAMERA, LEVELS, unprocess
 from ..stages.color_matrix import ColorMatrix
 from ..stages.white_balance import WhiteBalance
 from ..tiled import in_tiles
-from ..values import check_floating
+from ..values import Pixels, check_floating
 from . import baselines
 
 Scenes = dict[str, Float[np.ndarray, "3 _ _"]]
@@ -27,7 +27,7 @@ Scenes = dict[str, Float[np.ndarray, "3 _ _"]]
 synthesize_raw = jax.jit(lambda scene, noise, key: unprocess(scene, noise, key=key))
 
 
-def run_tiles(chain: Chain, mosaic: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "3 h w"]:
+def run_tiles(chain: Chain, mosaic: Float[Pixels, "h w"]) -> Float[np.ndarray, "3 h w"]:
     """Returns the picture of a mosaic by a chain, tile by tile."""
     check_floating(mosaic)
     return in_tiles(chain, np.asarray(mosaic, np.float32), size=1024, halo=32)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, Key, PRNGKeyArray, UInt8
 
 from ..._errors import InputError
 
@@ -28,7 +28,7 @@ def cut(photographs: Sequence[UInt8[np.ndarray, "3 _ _"]], size: int, stride: in
     return np.stack(squares)
 
 
-def halve(photograph: UInt8[np.ndarray, "3 h w"]) -> UInt8[np.ndarray, "3 h/2 w/2"]:
+def halve(photograph: UInt8[np.ndarray, "3 h w"]) -> UInt8[np.ndarray, "3 h//2 w//2"]:
     """Returns the photograph at half the size, by means of four: for files that store colours at half the size."""
     channels, height, width = photograph.shape
     fours = photograph[:, : height // 2 * 2, : width // 2 * 2].reshape(channels, height // 2, 2, width // 2, 2)
@@ -54,7 +54,7 @@ def draw(patches: UInt8[Array, "n 3 s s"], *, key: PRNGKeyArray, saturation: flo
 
 
 def mean_over(
-    function, patches: UInt8[Array, "n 3 s s"], keys: PRNGKeyArray, *, saturation: float = 1.6
+    function, patches: UInt8[Array, "n 3 s s"], keys: Key[Array, " batch"], *, saturation: float = 1.6
 ) -> Float[Array, ""]:
     """Returns the mean of `function(picture, key)` over random patches, one for each key, in turn to fit the cache."""
 

@@ -10,7 +10,7 @@ import jax.random as jr
 import numpy as np
 import optax
 import optax.contrib
-from jaxtyping import Array, Float, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, Key, PRNGKeyArray, UInt8
 
 from ..._extras import extra
 from ...parameters import frozen
@@ -73,7 +73,7 @@ def orthogonal(steps: int, rate: float = 1e-2) -> optax.GradientTransformation:
     )
 
 
-def clean_loss(model: tuple[Chain, Array], keys: PRNGKeyArray) -> Float[Array, ""]:
+def clean_loss(model: tuple[Chain, Array], keys: Key[Array, " batch"]) -> Float[Array, ""]:
     """Returns the mean squared error of demosaicking a batch; the patches are a frozen part of the model."""
     chain, squares = model
     return patches.mean_over(lambda x, _: _mean_square(chain(mosaic(x)) - x), squares, keys)
@@ -84,7 +84,9 @@ def finished(picture: Float[Array, "3 s s"]) -> Float[Array, "3 s s"]:
     return picture
 
 
-def noise_free_loss(model: tuple[Chain, Array], keys: PRNGKeyArray, target: Callable = finished) -> Float[Array, ""]:
+def noise_free_loss(
+    model: tuple[Chain, Array], keys: Key[Array, " batch"], target: Callable = finished
+) -> Float[Array, ""]:
     """Returns the mean over a batch of noise-free raws of the logarithm of the mean squared error.
 
     The logarithm gives most weight to smooth patches, where errors of demosaicking do not hide those of the constants.
@@ -94,7 +96,7 @@ def noise_free_loss(model: tuple[Chain, Array], keys: PRNGKeyArray, target: Call
     return patches.mean_over(one, squares, keys)
 
 
-def noisy_loss(model: tuple[Chain, Array], keys: PRNGKeyArray, target: Callable = finished) -> Float[Array, ""]:
+def noisy_loss(model: tuple[Chain, Array], keys: Key[Array, " batch"], target: Callable = finished) -> Float[Array, ""]:
     """Returns the mean over a batch of raws of the squared error, divided by its usual size at their noise level."""
     chain, squares = model
 

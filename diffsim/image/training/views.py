@@ -9,16 +9,15 @@ from jaxtyping import Array, Float, UInt8
 from ..._errors import InputError
 from ...graph.stage_graph import StageGraph, stage_graph
 from ..chain import Chain
-from ..demosaicing.bayer import Pixels
 from ..demosaicing.denoising_network import DenoisingDemosaic
 from ..demosaicing.network import DemosaicNetwork
 from ..sensor import Camera
 from ..stages.color_matrix import ColorMatrix
-from ..values import check_floating
+from ..values import Pixels, check_floating
 
 
-def colors_last(picture: Float[Pixels, "*c h w"]) -> Float[np.ndarray, "h w *c"]:
-    """Returns the picture as (h, w, 3), and a mosaic unchanged."""
+def colors_last(picture: Float[Pixels, "..."]) -> Float[np.ndarray, "..."]:
+    """Returns the picture as (h, w, 3); a mosaic or a number unchanged."""
     values = np.asarray(picture)
     return np.moveaxis(values, 0, 2) if values.ndim == 3 else values
 
