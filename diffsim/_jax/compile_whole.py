@@ -15,7 +15,7 @@ from jax import lax
 from jax.experimental.xla_metadata import set_xla_metadata
 
 from .._trees import is_key
-from .compilable import is_plain, operations
+from .plain_operations import is_plain, operations
 
 _BATCH = 4 * 2**20  # bytes of the states of a batch, up to which a single core is faster
 # Over a batch the backend may call a library for these operations, but not in a program compiled whole.

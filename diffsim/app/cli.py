@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .._errors import InputError, RunError
+from ..io.aligned_columns import aligned
 from ..io.json_encoding import json_line, show
-from ..io.text_table import aligned
 from .run import ResumableRun, Run, new_run, resumed_run
 from .script_stubs import stubs
 from .streams import flush_or_discard, on_interrupt, without_write_errors

@@ -10,7 +10,7 @@ from typing import Annotated, Any, NamedTuple, get_type_hints
 import tyro
 
 from .._errors import InputError
-from ..io.text_table import aligned
+from ..io.aligned_columns import aligned
 from . import config
 from .run import ResumableRun, Run, check_own
 from .values import check_folder_can_be_made, check_values

@@ -11,9 +11,9 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from .._errors import InputError
-from .._jax.compilable import is_plain, operations
 from .._jax.compile_whole import compile_whole
-from ..io.text_table import aligned
+from .._jax.plain_operations import is_plain, operations
+from ..io.aligned_columns import aligned
 
 MAX_TANGENTS = 256
 

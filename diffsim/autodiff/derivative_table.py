@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._errors import InputError
-from ..io.text_table import aligned
+from ..io.aligned_columns import aligned
 from . import finite_differences
 from .complex_step import complex_gradient
 from .symbolic import symbolic_gradient

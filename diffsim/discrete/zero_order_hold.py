@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 from .._errors import InputError
 from .._types import Flag, Scalar, State, StateLike, Vector
 from ..autodiff.nan_unless import defined
-from ..ode.execution import written_out
+from ..ode.choose_execution import written_out
 from ..ode.solver_setup import stepper
 from ..ode.validate import check_field, check_state
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from .._trees import shape_text
-from ..io.text_table import aligned
+from ..io.aligned_columns import aligned
 from .verdict import Row, place
 
 COLUMNS = (

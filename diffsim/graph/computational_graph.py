@@ -14,8 +14,8 @@ from .._errors import InputError
 from .._jax.program import Fold, program_of, trace
 from .._trees import path_name
 from ..autodiff.inputs import floats_as_arrays, scalar_format, split
+from ..io.aligned_columns import aligned
 from ..io.json_encoding import plain
-from ..io.text_table import aligned
 from .nodes import Node, SlotValues, nodes_of, show
 from .operation_derivatives import adjoints, tangents
 

@@ -12,7 +12,7 @@ import numpy as np
 from .._errors import InputError
 from .._trees import shape_text
 from ..autodiff.costs import least_seconds
-from ..io.text_table import aligned
+from ..io.aligned_columns import aligned
 from .operation_derivatives import NO_RULE
 
 REPEATS = 5

@@ -21,8 +21,8 @@ from jax import lax
 from .._jax.barrier import barrier
 from .._jax.dynamic_rows import put, row
 from .._types import Count, Scalar, Vector
+from .choose_execution import Execution
 from .dirk import Slopes, Stages
-from .execution import Execution
 from .jump_times import over
 from .runge_kutta import Stepper
 from .tape import Record, put_some

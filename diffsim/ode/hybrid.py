@@ -14,8 +14,8 @@ from .._errors import InputError
 from .._jax.traced_function import is_traced
 from .._types import Args, Count, Scalar, State, StateLike
 from ..autodiff.nan_unless import defined
+from .choose_execution import is_fixed
 from .events import Past, Phase, check_phases, traced_phases
-from .execution import is_fixed
 from .options import check_options, check_time, chosen_controller, direction_of
 from .phase import differentiated
 from .solve_phase import CONTROLLER, SOLVER, solve_phase

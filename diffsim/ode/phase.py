@@ -67,8 +67,9 @@ def integrate_phase(
         memory: What reverse mode starts from; it needs a replay. "states": every state is recorded, every step
             computed again. "two_levels": one state in sqrt(max_steps) is recorded, every step computed again twice.
             "jacobians": as "states", with the Jacobians of 64 steps at a time, which is fast where a step is many
-            operations on few numbers. "auto" chooses (see `diffsim.ode.execution`). Stages of an implicit method are
-            differentiated as roots of their equations; but for "two_levels" they are recorded, not solved for again.
+            operations on few numbers. "auto" chooses (see `diffsim.ode.choose_execution`). Stages of an implicit method
+            are differentiated as roots of their equations; but for "two_levels" they are recorded, not solved for
+            again.
 
     Returns:
         The end of the phase. Its status is EVENT_NOT_FOUND if the phase has events and `t1` came first, GRAZING if an

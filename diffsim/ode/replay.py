@@ -19,8 +19,8 @@ from .._jax.custom_rule import custom_jvp
 from .._jax.linear_map import linear_map
 from .._types import Scalar, Vector
 from . import discrete_adjoint
+from .choose_execution import Execution
 from .discrete_adjoint import Steps
-from .execution import Execution
 from .runge_kutta import Stepper
 from .tape import Record
 

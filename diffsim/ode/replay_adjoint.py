@@ -14,9 +14,9 @@ from .._errors import InputError
 from .._jax.bounded_loops import plain_while_loop, write_buffer
 from .._jax.tangents import freeze
 from .._types import Scalar, Vector
+from .choose_execution import choose_execution
 from .discrete_adjoint import with_slopes
 from .events import choose
-from .execution import choose_execution
 from .jump_times import unwrapped
 from .replay import replay
 from .saved_output import Path, as_dense, as_saved

@@ -18,9 +18,9 @@ from .._jax.traced_function import Traced
 from .._types import Args, Count, Flag, Scalar, State, Vector
 from ..autodiff.nan_unless import defined
 from .adaptive_loop import LoopState, advance, ahead, begin, most_attempts
+from .choose_execution import choose_execution
 from .event_search import Stage, end_point, event_point
 from .events import Event, Past, Phase, next_limit_state
-from .execution import choose_execution
 from .jump_times import over, unwrapped
 from .options import sensible
 from .replay import End, replay

@@ -11,9 +11,9 @@ from jax import lax
 
 from .._jax.tangents import freeze
 from .._types import Flag, Scalar, State
+from .choose_execution import Execution
 from .dirk import Slopes
 from .events import Event, Past
-from .execution import Execution
 from .jump_times import Landings, largest_step
 from .runge_kutta import Point, Stepper
 from .status import Status

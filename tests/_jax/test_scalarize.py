@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffsim._jax.compilable import operations
+from diffsim._jax.plain_operations import operations
 from diffsim._jax.scalarize import can_be_written_out, entries, written_out
 
 A = jnp.array([[0.3, -1.2], [0.7, 0.4], [1.1, -0.2]])

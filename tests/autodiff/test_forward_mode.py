@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from diffsim import InputError, forward_mode
-from diffsim._jax.compilable import operations
+from diffsim._jax.plain_operations import operations
 from diffsim.autodiff.forward_mode import few_or_many
 from diffsim.compilation import compile_whole
 

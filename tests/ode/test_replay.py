@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from diffsim import InputError, ReplayAdjoint, Scalar, integrate
-from diffsim.ode.execution import choose_execution
+from diffsim.ode.choose_execution import choose_execution
 from diffsim.ode.solver_setup import stepper
 
 

@@ -9,7 +9,7 @@ import jax
 from jaxtyping import Array
 
 from .._errors import InputError
-from .._jax.compilable import is_plain, operations
+from .._jax.plain_operations import is_plain, operations
 from .._jax.scalarize import can_be_written_out
 from .._types import Scalar, Vector
 from .runge_kutta import Stepper
