@@ -28,6 +28,7 @@ print(len(misses), len(hits))
 """
 
 
+@pytest.mark.slow
 def test_a_second_process_compiles_nothing(tmp_path):
     def run():
         command = [sys.executable, "-c", TWICE, str(tmp_path / "made" / "here")]

@@ -38,6 +38,7 @@ def ends(field):
     ]
 
 
+@pytest.mark.slow
 def test_values_that_a_method_reads_may_change():
     plant = Plant()
     for plant.k in (1.0, 5.0, 0.5):
@@ -56,6 +57,7 @@ def test_globals_and_closures_may_change(monkeypatch):
         np.testing.assert_allclose(ends(by_closure), np.exp(-2 * rate), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_events_resets_and_limits_see_new_values():
     """A fall from a height to a moving floor, and a bounce with a fraction of the speed."""
     numbers = {"floor": 0.0, "keep": 0.5}

@@ -13,6 +13,7 @@ def decay(rate):
     return ys[-1] ** 2
 
 
+@pytest.mark.slow
 def test_all_modes_of_a_solve_agree():
     comparison = ds.compare_modes(decay, jnp.array([0.7, 0.2]), rounds=3)
     ways = {way.name: way for way in comparison.ways}

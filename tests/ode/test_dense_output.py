@@ -56,6 +56,7 @@ def test_values_and_derivatives(case):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance), *values)
 
 
+@pytest.mark.slow
 def test_second_derivatives_and_batches():
     loss = lambda f: lambda p: jnp.sum(f(p, LATER)["a"] ** 2)
     own = loss(lambda p, t: evaluated(p, t, TS, {"rtol": 1e-10}))
