@@ -55,18 +55,22 @@ def on_page_markdown(markdown, **_):
 def public_names() -> list[str]:
     """Returns the full path of every public name, of `diffsim` and its subpackages; only the source is read."""
     package = ROOT / "diffsim"
-    subpackages = ["autodiff", "compilation", "control", "gradcheck", "graph", "image", "ode", "optimize", "train"]
-    subpackages.append("uncertainty")
-    files = [package / "_public.py", *(package / subpackage / "__init__.py" for subpackage in subpackages)]
+    modules = [alias.name for node in _imports(package / "_public.py") if node.module is None for alias in node.names]
+    folders = [package / name / "__init__.py" for name in modules if name != "systems"]
+    files = [package / "_public.py", *filter(Path.exists, folders), package / "compilation.py"]
     paths = []
-    for file in [*filter(Path.exists, files), package / "compilation.py"]:
+    for file in files:
         here = ["diffsim", *file.relative_to(package).parent.parts]
-        for node in ast.parse(file.read_text()).body:
-            if isinstance(node, ast.ImportFrom) and node.module is not None:
-                base = here[: len(here) - node.level + 1] if node.level else []
-                paths += [".".join([*base, node.module, alias.name]) for alias in node.names]
+        for node in filter(lambda node: node.module is not None, _imports(file)):
+            base = here[: len(here) - node.level + 1] if node.level else []
+            paths += [".".join([*base, node.module, alias.name]) for alias in node.names]
     functions = [n.name for n in ast.parse((package / "safe.py").read_text()).body if isinstance(n, ast.FunctionDef)]
     return [*dict.fromkeys(paths), *(f"diffsim.safe.{name}" for name in functions), "diffsim.testing.assert_gradients"]
+
+
+def _imports(file: Path) -> list[ast.ImportFrom]:
+    """The statements `from ... import ...` at the top of a module."""
+    return [node for node in ast.parse(file.read_text()).body if isinstance(node, ast.ImportFrom)]
 
 
 def _reference(title: str, paths: list[str]) -> str:

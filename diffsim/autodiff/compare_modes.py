@@ -18,15 +18,15 @@ from ..io.aligned_columns import aligned
 MAX_TANGENTS = 256
 
 
-class Way(NamedTuple):
-    """One way of computing a value and gradient. A way that does not work has a `reason` and no numbers.
+class Mode(NamedTuple):
+    """One mode of computing a value and gradient. A mode that does not work has a `reason` and no numbers.
 
     Attributes:
-        name: The name of the way.
+        name: The name of the mode.
         seconds: The time of a call.
         compile_seconds: The time of compiling.
         memory: The bytes of temporary arrays.
-        error: The largest difference from the gradient of the first way that works, relative to that gradient's
+        error: The largest difference from the gradient of the first mode that works, relative to that gradient's
             largest entry.
         reason: Why it does not work.
     """
@@ -40,31 +40,31 @@ class Way(NamedTuple):
 
 
 class ModeComparison(NamedTuple):
-    """The measured ways of computing a gradient. `str()` gives a table.
+    """The measured modes of computing a gradient. `str()` gives a table.
 
     Attributes:
-        ways: The ways.
+        modes: The modes.
         value_seconds: The time of the value alone.
         inputs: The number of inputs.
-        recommended: The name of the fastest way.
+        recommended: The name of the fastest mode.
     """
 
-    ways: tuple[Way, ...]
+    modes: tuple[Mode, ...]
     value_seconds: float
     inputs: int
     recommended: str
 
     def __str__(self) -> str:
         head = f"{self.inputs} inputs; the value alone takes {1e6 * self.value_seconds:.0f} us\n"
-        columns = ["way", "time us", "/ value", "compile s", "memory KiB", "error", ""]
-        table = aligned(columns, [self._cells(way) for way in self.ways], right=range(1, 6))
+        columns = ["mode", "time us", "/ value", "compile s", "memory KiB", "error", ""]
+        table = aligned(columns, [self._cells(mode) for mode in self.modes], right=range(1, 6))
         return f"{head}{table}\ntake: {self.recommended}"
 
-    def _cells(self, way: Way) -> list[str]:
-        if way.seconds is None:
-            return [way.name, *["-"] * 5, way.reason]
-        times = [f"{1e6 * way.seconds:.0f}", f"{way.seconds / self.value_seconds:.1f}", f"{way.compile_seconds:.2f}"]
-        return [way.name, *times, f"{(way.memory or 0) / 1024:.1f}", f"{way.error:.1e}", ""]
+    def _cells(self, mode: Mode) -> list[str]:
+        if mode.seconds is None:
+            return [mode.name, *["-"] * 5, mode.reason]
+        times = [f"{1e6 * mode.seconds:.0f}", f"{mode.seconds / self.value_seconds:.1f}", f"{mode.compile_seconds:.2f}"]
+        return [mode.name, *times, f"{(mode.memory or 0) / 1024:.1f}", f"{mode.error:.1e}", ""]
 
 
 def compare_modes(f: Callable, x, *args, rounds: int = 20) -> ModeComparison:
@@ -83,7 +83,7 @@ def compare_modes(f: Callable, x, *args, rounds: int = 20) -> ModeComparison:
         f: A function that returns one real number.
         x: A tree, whose real arrays are the inputs.
         args: Further arguments of `f`.
-        rounds: The number of calls of each way, in turn with the others; the fastest counts.
+        rounds: The number of calls of each mode, in turn with the others; the fastest counts.
 
     Raises:
         InputError: If `f` does not return one real number, if nothing in `x` is a real array, and if no mode works.
@@ -95,7 +95,7 @@ def compare_modes(f: Callable, x, *args, rounds: int = 20) -> ModeComparison:
         raise InputError(f"compare_modes needs a function of one real number as its result; this one returns {out}")
     programs, failed = _compile_all(value, flat)
     if not programs:
-        raise InputError(f"no mode differentiates this function: {'; '.join(way.reason for way in failed)}")
+        raise InputError(f"no mode differentiates this function: {'; '.join(mode.reason for mode in failed)}")
     value_program, _ = _compile(value, flat)
     all_programs = {"value": value_program} | {name: program for name, (program, _) in programs.items()}
     times = _fastest_calls(all_programs, flat, rounds)
@@ -106,8 +106,8 @@ def compare_modes(f: Callable, x, *args, rounds: int = 20) -> ModeComparison:
     for name, (program, compile_seconds) in programs.items():
         memory = getattr(program.memory_analysis(), "temp_size_in_bytes", None)
         error = float(np.max(np.abs(gradients[name] - reference)) / scale)
-        measured.append(Way(name, times[name], compile_seconds, memory, error))
-    best = min(measured, key=lambda way: times[way.name])
+        measured.append(Mode(name, times[name], compile_seconds, memory, error))
+    best = min(measured, key=lambda mode: times[mode.name])
     return ModeComparison((*failed, *measured), times["value"], flat.size, best.name)
 
 
@@ -120,33 +120,33 @@ def _flatten(x):
     return flat, lambda flat: eqx.combine(unravel(flat), rest)
 
 
-def _compile_all(value: Callable, flat) -> tuple[dict[str, tuple[Any, float]], list[Way]]:
-    """The compiled program of each way with its seconds of compiling, by name; and the ways that do not work."""
+def _compile_all(value: Callable, flat) -> tuple[dict[str, tuple[Any, float]], list[Mode]]:
+    """The compiled program of each mode with its seconds of compiling, by name; and the modes that do not work."""
     programs, failed = {}, []
-    for name, function in _ways(value, flat).items():
+    for name, function in _modes(value, flat).items():
         try:
             programs[name] = _compile(function, flat)
             if _can_compile_whole(name, function, flat):
                 programs[f"{name}, compiled whole"] = _compile(compile_whole(function), flat)
         except Exception as error:  # any kind: the reason is part of the answer
             reason = str(error).strip() or type(error).__name__
-            failed.append(Way(name, reason=reason.splitlines()[0][:80]))
+            failed.append(Mode(name, reason=reason.splitlines()[0][:80]))
     return programs, failed
 
 
-def _ways(value: Callable, flat) -> dict[str, Callable]:
+def _modes(value: Callable, flat) -> dict[str, Callable]:
     """The functions from the flat inputs to value and gradient, by name."""
 
     def forward(flat):
         along = lambda direction: jax.jvp(value, (flat,), (direction,))
         return jax.vmap(along, out_axes=(None, 0))(jnp.eye(flat.size, dtype=flat.dtype))
 
-    ways = {"reverse": jax.value_and_grad(value), "reverse, checkpointed": jax.value_and_grad(jax.checkpoint(value))}
-    return ways | ({"forward": forward} if flat.size <= MAX_TANGENTS else {})
+    modes = {"reverse": jax.value_and_grad(value), "reverse, checkpointed": jax.value_and_grad(jax.checkpoint(value))}
+    return modes | ({"forward": forward} if flat.size <= MAX_TANGENTS else {})
 
 
 def _can_compile_whole(name: str, function: Callable, flat) -> bool:
-    """Whether `compile_whole` serves this way on this device."""
+    """Whether `compile_whole` serves this mode on this device."""
     return jax.default_backend() == "cpu" and "checkpointed" not in name and is_plain(operations(function, flat))
 
 

@@ -1,4 +1,4 @@
-"""One gradient by several ways: by hand, symbolic, by finite differences, by complex steps, automatic."""
+"""One gradient by several methods: by hand, symbolic, by finite differences, by complex steps, automatic."""
 
 import inspect
 from collections.abc import Callable
@@ -15,15 +15,15 @@ from .complex_step import complex_gradient
 from .symbolic import symbolic_gradient
 
 
-class Way(NamedTuple):
-    """A gradient by one way.
+class Method(NamedTuple):
+    """A gradient by one method.
 
     Attributes:
-        name: The name of the way.
-        gradient: The gradient; None if the way does not apply.
-        error: Its largest difference from the reference, relative to the reference's largest entry; NaN if the way
+        name: The name of the method.
+        gradient: The gradient; None if the method does not apply.
+        error: Its largest difference from the reference, relative to the reference's largest entry; NaN if the method
             does not apply.
-        remark: Why the way does not apply.
+        remark: Why the method does not apply.
     """
 
     name: str
@@ -33,36 +33,36 @@ class Way(NamedTuple):
 
 
 class DerivativeTable(NamedTuple):
-    """The gradient of one function at one point by each way. `str()` gives a table.
+    """The gradient of one function at one point by each method. `str()` gives a table.
 
     Attributes:
-        reference: The name of the way with which the others are compared.
-        ways: The ways.
+        reference: The name of the method with which the others are compared.
+        methods: The methods.
     """
 
     reference: str
-    ways: list[Way]
+    methods: list[Method]
 
     def errors(self) -> dict[str, float]:
-        """The error of each way that applies."""
-        return {way.name: way.error for way in self.ways if way.gradient is not None}
+        """The error of each method that applies."""
+        return {method.name: method.error for method in self.methods if method.gradient is not None}
 
     def __str__(self) -> str:
         rows = []
-        for way in self.ways:
-            if way.gradient is None:
-                rows.append((way.name, "-", way.remark))
+        for method in self.methods:
+            if method.gradient is None:
+                rows.append((method.name, "-", method.remark))
             else:
-                numbers = [f"{x:.10g}" for x in way.gradient.ravel()[:4]] + ["..."] * (way.gradient.size > 4)
-                rows.append((way.name, f"{way.error:.1e}", " ".join(numbers)))
-        table = aligned(("way", "error", "gradient"), rows, right=[1])
+                numbers = [f"{x:.10g}" for x in method.gradient.ravel()[:4]] + ["..."] * (method.gradient.size > 4)
+                rows.append((method.name, f"{method.error:.1e}", " ".join(numbers)))
+        table = aligned(("method", "error", "gradient"), rows, right=[1])
         return f"{table}\nerrors relative to: {self.reference}"
 
 
 def derivative_table(f: Callable[..., Any], *point: Any, by_hand: Any = None) -> DerivativeTable:
     """The gradient of a scalar `f(*point)` by hand, by formula, by differences, by complex steps and automatically.
 
-    A way that does not apply says why: a formula needs numbers for arguments and operations that SymPy knows (extra
+    A method that does not apply says why: a formula needs numbers for arguments and operations that SymPy knows (extra
     `symbolic`), a complex step needs a function that is analytic.
 
         print(ds.derivative_table(lambda x, y: jnp.sin(x / y) * y, 1.5, 0.5))
@@ -80,23 +80,23 @@ def derivative_table(f: Callable[..., Any], *point: Any, by_hand: Any = None) ->
     x, call = _as_vector(f, point)
     if jnp.shape(jax.eval_shape(call, x)) != ():
         raise InputError(f"f returns shape {jnp.shape(jax.eval_shape(call, x))}: return one number")
-    ways: dict[str, Callable[[], Any]] = {}
+    methods: dict[str, Callable[[], Any]] = {}
     if by_hand is not None:
-        ways["by hand"] = lambda: by_hand(*point) if callable(by_hand) else by_hand
-    ways["symbolic"] = lambda: _symbolic(f, point)
+        methods["by hand"] = lambda: by_hand(*point) if callable(by_hand) else by_hand
+    methods["symbolic"] = lambda: _symbolic(f, point)
     for scheme in finite_differences.STENCILS:
-        ways[f"differences, {scheme}"] = lambda scheme=scheme: finite_differences.difference_gradient(call, x, scheme)
-    ways |= {
+        methods[f"differences, {scheme}"] = lambda s=scheme: finite_differences.difference_gradient(call, x, s)
+    methods |= {
         "complex step": lambda: complex_gradient(call, x),
         "automatic, forward": lambda: jax.jacfwd(call)(x),
         "automatic, reverse": lambda: jax.grad(call)(x),
     }
-    results = {name: _gradient_or_reason(way, x) for name, way in ways.items()}
+    results = {name: _gradient_or_reason(method, x) for name, method in methods.items()}
     reference = "by hand" if by_hand is not None else "automatic, reverse"
     exact, remark = results[reference]
     if exact is None:
         raise InputError(f"{reference}: {remark}")
-    return DerivativeTable(reference, [Way(name, g, _error(g, exact), why) for name, (g, why) in results.items()])
+    return DerivativeTable(reference, [Method(name, g, _error(g, exact), why) for name, (g, why) in results.items()])
 
 
 def _as_vector(f: Callable[..., Any], point: tuple[Any, ...]) -> tuple[jax.Array, Callable[[Any], Any]]:
@@ -127,10 +127,10 @@ def _symbolic(f: Callable[..., Any], point: tuple[Any, ...]) -> Any:
     return symbolic_gradient(f, *names)(*map(float, point))
 
 
-def _gradient_or_reason(way: Callable[[], Any], x) -> tuple[np.ndarray | None, str]:
-    """The gradient by one way, or None and the reason why there is none."""
+def _gradient_or_reason(method: Callable[[], Any], x) -> tuple[np.ndarray | None, str]:
+    """The gradient by one method, or None and the reason why there is none."""
     try:
-        gradient = np.asarray(way(), float)
+        gradient = np.asarray(method(), float)
     except Exception as error:  # any kind: a function may refuse complex numbers or symbols with any error
         return None, " ".join(str(error).split())[:100] or type(error).__name__
     if gradient.size != x.size:

@@ -167,7 +167,7 @@ class _Outcome(NamedTuple):
 def _outcome(frozen: Problem, full: Flag, accept: Flag, clear: Flag | bool) -> _Outcome:
     """That of an attempt that the controller accepts, or not, and that is `clear` of events, or not."""
     outcome = _Outcome(full, full & accept & clear, full & (clear | ~accept))
-    # XLA otherwise computes them again for each number that depends on them.
+    # Otherwise they are computed again for each number that depends on them.
     return outcome if frozen.execution.fixed_steps else _Outcome(*barrier(*outcome))
 
 

@@ -93,7 +93,7 @@ def look(search: Search, here: EventState, h: Scalar, wanted: Float[Array, " eve
     dip, time_of_dip = _dip(search, here)
     dip &= sweeping & (search.looks < _LOOKS)
     closing = ~dip & (~sweeping | jnp.any(crossing))
-    # XLA otherwise computes all of them again for each number of the search.
+    # Otherwise all of them are computed again for each number of the search.
     dip, time_of_dip, closing, crossing = barrier(dip, time_of_dip, closing, crossing)
     bracket = _narrow(search._replace(size=size), here, crossing, h)
     clear = jnp.where(search.time < h, Stage.SWEEP, Stage.CLEAR)

@@ -1,5 +1,6 @@
 """One step of any diffrax one-step solver as a plain function that every mode of differentiation accepts."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -69,7 +70,7 @@ class Stepper(NamedTuple):
         if self.implicit:
             return _implicit(self, self.implicit, start, h, stages or self.stages(start, h))
         if isinstance(self.solver, dfx.AbstractERK):
-            return (_written_out if self.written_out else _explicit)(self, start, h)
+            return _explicit(self, start, h)
         if isinstance(self.solver, dfx.Euler):
             return _euler(self, start, h)
         return _general(self, start, h)
@@ -80,35 +81,72 @@ class Stepper(NamedTuple):
         return self.solver.error_order(self.term)
 
 
+class _Form(NamedTuple):
+    """How a step holds a state: as a list of one vector, or as the list of its numbers, one by one."""
+
+    split: Callable  # a vector into such a list
+    join: Callable  # the vector again
+    slope: Callable  # the vector field, of a time and such a list
+    once: Callable  # the arrays of such a list, each computed once
+
+    @classmethod
+    def of(cls, stepper: Stepper, start: Point) -> "_Form":
+        """The form in which a step of `stepper` is computed."""
+        if stepper.written_out:
+            return cls(entries, functools.partial(jnp.stack, axis=-1), _slope_of_numbers(stepper, *start[:2]), barrier)
+        slope = lambda t, y: [stepper.slope(t, *y)]
+        return cls(lambda y: [y], lambda y: y[0], slope, lambda *y: list(y))
+
+
 def _explicit(stepper: Stepper, start: Point, h: Scalar) -> tuple[Point, Vector, dict]:
-    """Explicit Runge-Kutta step from the solver's tableau. diffrax's own loop over stages has a reverse rule only."""
+    """A step of an explicit Runge-Kutta method, from the solver's tableau.
+
+    k_i = f(t + c_i h, y + h sum_j a_ij k_j),    y1 = y + h sum_i b_i k_i,    error = h sum_i (b_i - b*_i) k_i
+
+    diffrax's own loop over stages has a reverse rule only.
+    """
     tableau: dfx.ButcherTableau = stepper.solver.tableau  # pyright: ignore[reportAttributeAccessIssue]
-    slopes, y = _in_a_loop(stepper, tableau, start, h)
+    form = _Form.of(stepper, start)
+    t, (slopes, y) = start.t + h, (_one_by_one if stepper.written_out else _in_a_loop)(form, tableau, start, h)
     if not tableau.ssal:
-        y = start.y + h * _combine(tableau.b_sol, slopes)
-    t = start.t + h
-    end = slopes[-1] if tableau.fsal else stepper.slope(t, y)
-    info = {"y0": start.y, "y1": y, "k": h * jnp.stack(list(slopes))}
-    return Point(t, y, end), h * _combine(tableau.b_error, slopes), info
+        y = _ahead(form, form.split(start.y), h, tableau.b_sol, slopes)
+    end = [k[-1] for k in slopes] if tableau.fsal else form.slope(t, y)
+    error = form.join([h * _combine(tableau.b_error, k) for k in slopes])
+    info = {"y0": start.y, "y1": form.join(y), "k": h * form.join([jnp.stack(list(k)) for k in slopes])}
+    return Point(t, info["y1"], form.join(end)), error, info
 
 
-def _written_out(stepper: Stepper, start: Point, h: Scalar) -> tuple[Point, Vector, dict]:
-    """The same number by number and one stage after the other: fast to run."""
-    tableau: dfx.ButcherTableau = stepper.solver.tableau  # pyright: ignore[reportAttributeAccessIssue]
-    slope = _slope_of_numbers(stepper, start.t, start.y)
-    begin, slopes = entries(start.y), [entries(start.slope)]
-    combine = lambda weights: [h * _combine(weights, each) for each in zip(*slopes, strict=True)]
-    # Without a barrier XLA fuses the stages into one another, which takes many times longer to compile.
-    ahead = lambda weights: barrier(*(a + b for a, b in zip(begin, combine(weights), strict=True)))
+def _ahead(form: _Form, y: list, h: Scalar, weights, slopes: list) -> list:
+    """y + h sum_j w_j k_j."""
+    # Without `once` the stages are fused into one another, which takes many times longer to compile.
+    return form.once(*(a + h * _combine(weights, k) for a, k in zip(y, slopes, strict=True)))
+
+
+def _one_by_one(form: _Form, tableau: dfx.ButcherTableau, start: Point, h: Scalar) -> tuple[list, list]:
+    """The slopes of all stages and the state of the last, one copy of the field for each: fast to run."""
+    begin, slopes = form.split(start.y), [[k] for k in form.split(start.slope)]
     y = begin
     for c, weights in zip(tableau.c, tableau.a_lower, strict=True):
-        y = ahead(weights)
-        slopes.append(barrier(*slope(start.t + float(c) * h, y)))
-    y = y if tableau.ssal else ahead(tableau.b_sol)
-    t, y1 = start.t + h, jnp.stack(y)
-    end = slopes[-1] if tableau.fsal else slope(t, y)
-    info = {"y0": start.y, "y1": y1, "k": h * jnp.stack([jnp.stack(k) for k in slopes])}
-    return Point(t, y1, jnp.stack(end)), jnp.stack(combine(tableau.b_error)), info
+        y = _ahead(form, begin, h, weights, slopes)
+        new = form.once(*form.slope(start.t + float(c) * h, y))
+        slopes = [[*k, last] for k, last in zip(slopes, new, strict=True)]
+    return slopes, y
+
+
+def _in_a_loop(form: _Form, tableau: dfx.ButcherTableau, start: Point, h: Scalar) -> tuple[list, list]:
+    """The same with one copy of the field: fast to compile."""
+
+    def stage(carry, row):
+        slopes, _ = carry
+        index, c, weights = row
+        # Not a matrix product, which costs more for so small a one.
+        y = start.y + h * jnp.sum(weights[:, None] * slopes, axis=0)
+        slope = form.join(form.slope(start.t + c * h, form.split(y)))
+        return (lax.dynamic_update_index_in_dim(slopes, slope, index, 0), y), None
+
+    slopes = jnp.zeros((tableau.num_stages, start.y.size), start.y.dtype).at[0].set(start.slope)
+    (slopes, y), _ = lax.scan(stage, (slopes, start.y), _rows(tableau, start.y.dtype))
+    return form.split(slopes), form.split(y)
 
 
 def _slope_of_numbers(stepper: Stepper, t: Scalar, y: Vector) -> Callable:
@@ -126,7 +164,7 @@ def _slope_of_numbers(stepper: Stepper, t: Scalar, y: Vector) -> Callable:
 
 def _euler(stepper: Stepper, start: Point, h: Scalar) -> tuple[Point, Vector, dict]:
     """A step of Euler's method, which is no Runge-Kutta method in diffrax, with a slope that is known already."""
-    # Without the barrier XLA draws the field into each of the places where its value is used.
+    # Without the barriers the field is computed again for each use of its value.
     y = lax.optimization_barrier(start.y + h * start.slope)
     end = Point(start.t + h, y, lax.optimization_barrier(stepper.slope(start.t + h, y)))
     return end, jnp.zeros_like(end.y), {"y0": start.y, "y1": end.y}
@@ -136,22 +174,6 @@ def _combine(weights, slopes):
     """The weighted sum of slopes."""
     terms = [float(w) * slope for w, slope in zip(weights, slopes, strict=True) if w != 0]
     return sum(terms[1:], start=terms[0]) if terms else jnp.zeros_like(slopes[0])
-
-
-def _in_a_loop(stepper: Stepper, tableau: dfx.ButcherTableau, start: Point, h: Scalar):
-    """The slopes of all stages and the state of the last, with one copy of the field: fast to compile."""
-
-    def stage(carry, row):
-        slopes, _ = carry
-        index, c, weights = row
-        # Not a matrix product, which XLA's CPU backend hands to a library, at some cost for so small a one.
-        y = start.y + h * jnp.sum(weights[:, None] * slopes, axis=0)
-        slope = stepper.slope(start.t + c * h, y)
-        return (lax.dynamic_update_index_in_dim(slopes, slope, index, 0), y), None
-
-    slopes = jnp.zeros((tableau.num_stages, start.y.size), start.y.dtype).at[0].set(start.slope)
-    (slopes, y), _ = lax.scan(stage, (slopes, start.y), _rows(tableau, start.y.dtype))
-    return slopes, y
 
 
 def _rows(tableau: dfx.ButcherTableau, dtype):

@@ -54,7 +54,7 @@ def _barrier_tree(tree):
 def with_plain_norm(controller):
     """The controller with a norm of plain arithmetic in place of diffrax's default.
 
-    Over a batch XLA's CPU backend hands products and sums to a library, which it cannot do within `compile_whole`.
+    Over a batch, products and sums are handed to a library on a CPU, which is impossible within `compile_whole`.
     """
     default = getattr(controller, "norm", None) is optx.rms_norm
     return dataclasses.replace(controller, norm=_root_mean_square) if default else controller

@@ -89,8 +89,8 @@ def _judge(frozen: Problem, here: Point, there: Point, h, error, controller):
 def _rooted(controller, order) -> tuple[Any, Any]:
     """A controller of the same steps that takes the root of the error in its norm, and the order left to its formula.
 
-    The root of an error of some order is a power, which XLA computes for one member of a batch after another; an
-    exponential it computes for many at once.
+    The root of an error of some order is a power, which is computed for one member of a batch after another; an
+    exponential is vectorised.
     """
     if not isinstance(controller, dfx.PIDController):
         return controller, order

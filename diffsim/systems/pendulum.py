@@ -92,7 +92,7 @@ def _rounded(product: Scalar) -> Scalar:
 
     A compiler may fuse a product and a sum into one operation, which rounds once where the environment rounds twice; in
     an episode the difference grows to 1e-9. `jnp.where` prevents the fusion; an optimization barrier does not in every
-    version of XLA.
+    version of the compiler.
     """
     return jnp.where(jnp.isnan(product), jnp.nan, product)
 

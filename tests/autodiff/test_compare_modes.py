@@ -16,21 +16,21 @@ def decay(rate):
 @pytest.mark.slow
 def test_all_modes_of_a_solve_agree():
     comparison = ds.compare_modes(decay, jnp.array([0.7, 0.2]), rounds=3)
-    ways = {way.name: way for way in comparison.ways}
-    assert {"reverse", "reverse, checkpointed", "forward"} <= set(ways)
+    modes = {mode.name: mode for mode in comparison.modes}
+    assert {"reverse", "reverse, checkpointed", "forward"} <= set(modes)
     # The same steps: rounding.
-    assert all(way.error < 1e-12 and way.seconds > 0 and way.compile_seconds > 0 for way in comparison.ways)
-    assert comparison.recommended in ways
-    assert ways[comparison.recommended].seconds == min(way.seconds for way in comparison.ways)
+    assert all(mode.error < 1e-12 and mode.seconds > 0 and mode.compile_seconds > 0 for mode in comparison.modes)
+    assert comparison.recommended in modes
+    assert modes[comparison.recommended].seconds == min(mode.seconds for mode in comparison.modes)
     assert f"take: {comparison.recommended}" in str(comparison)
 
 
 def test_a_mode_that_does_not_work_says_why():
     endless = lambda x: lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, jnp.sin(c[1])), (0, x))[1]
     comparison = ds.compare_modes(lambda x: endless(x), jnp.array(0.3), rounds=2)
-    ways = {way.name: way for way in comparison.ways}
-    assert "Reverse-mode differentiation does not work" in ways["reverse"].reason
-    assert ways["forward"].error == 0.0
+    modes = {mode.name: mode for mode in comparison.modes}
+    assert "Reverse-mode differentiation does not work" in modes["reverse"].reason
+    assert modes["forward"].error == 0.0
     assert comparison.recommended.startswith("forward")
 
 

@@ -1,4 +1,4 @@
-"""The ways of differentiating, against closed forms and each other: orders, accuracy, and what each refuses."""
+"""The methods of differentiating, against closed forms and each other: orders, accuracy, and what each refuses."""
 
 import sys
 
@@ -202,7 +202,7 @@ def test_one_table_of_all_ways():
     assert set(errors) >= {"symbolic", "complex step", "automatic, reverse", "differences, central"}
     # Differences of orders 1, 2 and 4 at their best steps; the others to rounding.
     limits = {"differences, forward": 1e-6, "differences, backward": 1e-6, "differences, central": 1e-8}
-    assert all(error < limits.get(way, 1e-11) for way, error in errors.items())
+    assert all(error < limits.get(method, 1e-11) for method, error in errors.items())
     assert "errors relative to: by hand" in str(table)
     wrong = derivative_table(lambda x: x**2, 3.0, by_hand=5.0)
     assert wrong.errors()["automatic, reverse"] == pytest.approx(0.2)
@@ -210,10 +210,10 @@ def test_one_table_of_all_ways():
 
 def test_ways_that_do_not_apply_say_why():
     table = derivative_table(lambda x: jnp.sum(jnp.abs(x)), jnp.array([1.0, -2.0]))
-    ways = {way.name: way for way in table.ways}
-    assert ways["symbolic"].gradient is None
-    assert "no complex derivative" in ways["complex step"].remark
-    np.testing.assert_array_equal(ways["automatic, forward"].gradient, [1.0, -1.0])
+    methods = {method.name: method for method in table.methods}
+    assert methods["symbolic"].gradient is None
+    assert "no complex derivative" in methods["complex step"].remark
+    np.testing.assert_array_equal(methods["automatic, forward"].gradient, [1.0, -1.0])
     for point, message in [((), "empty"), ((1.0, jnp.ones(2)), "mixes"), ((jnp.array([1, 2]),), "int")]:
         with pytest.raises(InputError, match=message):
             derivative_table(lambda *x: x[0], *point)

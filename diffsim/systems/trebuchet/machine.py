@@ -145,7 +145,7 @@ def _difference(a: Direction, b: Direction) -> Direction:
 
 def swing(t, s: Swing, p: Trebuchet) -> Swing:
     """Time derivative of the swing's state: the three equations solved by elimination of hanger and sling."""
-    # Without the barriers XLA computes the terms again for each of the three accelerations, and the first of these for
+    # Without the barriers the terms are computed again for each of the three accelerations, and the first of these for
     # the other two.
     m = _Terms(*barrier(*_terms(p, s)))
     arm = (m.b0 - m.a1 * m.b1 / m.I1 - m.a2 * m.b2 / m.I2) / (m.I0 - m.a1**2 / m.I1 - m.a2**2 / m.I2)
