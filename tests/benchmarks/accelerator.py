@@ -2,7 +2,7 @@
 
 Measures on whatever JAX finds first, a GPU, a TPU or the CPU, and in order of interest:
 
-- throws of the trebuchet, aiming and the network, as in docs/speed.md;
+- throws of the trebuchet, aiming and the network, as in docs/performance.md;
 - batches of 1 to 65,536 Lotka-Volterra trajectories with gradients: on the device, on the CPU, and by diffrax;
 - the noisy image chain of 1 to 24 megapixels, and its gradient;
 - one training step of the trebuchet, of a controller and of the image chain;
@@ -47,7 +47,7 @@ CPU = jax.devices("cpu")[0]
 
 
 def throws(short: bool) -> Iterator[Case]:
-    """The rows of docs/speed.md."""
+    """The rows of docs/performance.md."""
     one = jnp.array([np.pi / 4, 44.49, 0.0])
     rng, count = np.random.default_rng(0), 16 if short else 512
     many = np.column_stack([rng.uniform(0.4, 1.0, count), rng.uniform(20, 110, count), rng.normal(0, 5, count)])

@@ -1,4 +1,4 @@
-"""One fit on one device, on virtual devices and in processes: `python tests/benchmarks/bench_devices.py [CASES ...]`.
+"""One fit on one device, on virtual devices and in processes: `python tests/benchmarks/bench_devices.py [CASE ...] [--write]`.
 
 Cases: `controller` (the cart-pole's policy, 64 starts a step), `large controller` (1,024 starts), `trebuchet` (the
 aimer, 64 targets a step) and `large trebuchet` (512 targets, as many as its scenario trains with), all by Adam. Each is
@@ -17,6 +17,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+
+from timing import keep, name_of
 
 STEPS, PER_CALL = 60, 20
 ITEMS = {"controller": 64, "large controller": 1024, "trebuchet": 64, "large trebuchet": 512}
@@ -98,7 +100,7 @@ def main(cases: list[str]) -> int:
     worst = 0.0
     print(f"{'case':18s}{'on':20s}{'losses':>10s}{'parameters':>12s}{'ms a step':>11s}{'ratio':>7s}")
     for case in cases:
-        one = None
+        one, rows = None, {}
         for way, (devices, count) in WAYS.items():
             result = run(case, devices, count)
             one = one or result
@@ -109,6 +111,8 @@ def main(cases: list[str]) -> int:
             ratio = result["seconds"] / one["seconds"]
             numbers = f"{differences[0]:10.1e}{differences[1]:12.1e}{1e3 * result['seconds']:11.3f}{ratio:7.2f}"
             print(f"{case:18s}{way:20s}{numbers}", flush=True)
+            rows[name_of(way)] = {"step_ms": 1e3 * result["seconds"], "difference": float(max(differences))}
+        keep("devices", "bench_devices.py --write", cases={name_of(case): rows})
     return int(worst > 1e-12)
 
 
@@ -116,4 +120,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["work"]:
         print(json.dumps(work(sys.argv[2], *map(int, sys.argv[3:]))))
         sys.exit()
-    sys.exit(main(sys.argv[1:] or list(ITEMS)))
+    sys.exit(main([word for word in sys.argv[1:] if word != "--write"] or list(ITEMS)))

@@ -1,20 +1,17 @@
-"""The errors of single precision: `python tests/benchmarks/bench_float32.py`.
+"""The errors of single precision: `python tests/benchmarks/bench_float32.py [--write]`.
 
 An undamped oscillator, y'' = -k y from y = 1 at rest, is solved in float32 by Tsit5 at several tolerances: the state
 after 20 s by `integrate`, the first time at which y is zero by `integrate_phase`, and the derivatives of both in k at
-k = 1. The errors are against the closed form. Prints them as a table and writes them to docs/results/float32.json.
+k = 1. The errors are against the closed form. Prints them as a table.
 """
-
-import json
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffsim import Event, Phase, integrate_phase, integrate
+from diffsim import Event, Phase, integrate, integrate_phase
+from timing import keep
 
-RESULTS = Path(__file__).parents[2] / "docs" / "results" / "float32.json"
 TOLERANCES = (1e-3, 1e-4, 1e-5, 1e-6, 2e-7)
 END = 20.0  # s
 START = (jnp.float32(1), jnp.float32(0))
@@ -50,8 +47,7 @@ def main() -> None:
     print("| " + " | ".join(rows[0]) + " |\n" + "|---" * len(rows[0]) + "|")
     for each in rows:
         print("| " + " | ".join(f"{value:.0e}" for value in each.values()) + " |")
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({"command": "tests/benchmarks/bench_float32.py", "rows": rows}, indent=1) + "\n")
+    keep("float32", "bench_float32.py --write", rows={f"{each['rtol']:.0e}": each for each in rows})
 
 
 if __name__ == "__main__":

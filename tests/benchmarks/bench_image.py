@@ -1,6 +1,6 @@
 """CPU time, compile time and memory of every image stage and of the full chain, forward and with gradients.
 
-    python tests/benchmarks/bench_image.py [--megapixels 1] [--stage NAME] [--torch | --compile] [--fresh]
+    python tests/benchmarks/bench_image.py [--megapixels 1] [--stage NAME] [--torch | --compile] [--fresh] [--write]
 
 CPU milliseconds per megapixel in single precision: the least of five rounds, each the mean of some runs. The gradient
 is the picture together with the pull-back of a given picture to the stage's input and all its parameters: what a stage
@@ -25,7 +25,7 @@ import numpy as np
 
 from diffsim import image
 from diffsim.image import pretrained
-from timing import program
+from timing import keep, name_of, program
 
 
 # Settings of glibc's allocator: one heap for all threads, which does not return freed blocks to the system.
@@ -135,12 +135,16 @@ def compare_with_torch(x, size: float, only: str) -> None:
 
 
 def table(heads: tuple[str, ...], row, picture, only: str) -> None:
-    """Prints `row(stage, input)` for every stage."""
+    """Prints and keeps `row(stage, input)` for every stage."""
+    rows = {}
     print(f"{'stage':30s} " + " ".join(f"{head:>10s}" for head in heads))
     for name, (stage, channels) in cases().items():
         if only in name:
             values = row(stage, picture[:channels] if channels else image.mosaic(picture))
             print(f"{name:30s} " + " ".join(f"{value:10.1f}" for value in values), flush=True)
+            rows[name_of(name)] = {name_of(head): float(value) for head, value in zip(heads, values, strict=True)}
+    group = "compile" if "forward_s" in next(iter(rows.values())) else "stages"
+    keep("images", f"bench_image.py{' --compile' * (group == 'compile')} --write", **{group: rows})
 
 
 def main():
@@ -151,6 +155,7 @@ def main():
     kind.add_argument("--torch", action="store_true")
     kind.add_argument("--compile", action="store_true")
     parser.add_argument("--fresh", action="store_true")
+    parser.add_argument("--write", action="store_true", help="also keep the table in docs/results/")
     options = parser.parse_args()
     if not (options.fresh or options.compile):
         keep_memory()
@@ -159,11 +164,11 @@ def main():
     size = side * side / 1e6
     print(f"{side} x {side} pixels" + ("" if options.compile else "; per MP"))
     if options.compile:
-        table(("forward s", "+ gradient"), compile_seconds, picture, options.stage)
+        table(("forward s", "+ gradient s"), compile_seconds, picture, options.stage)
     elif options.torch:
         compare_with_torch(picture, size, options.stage)
     else:
-        heads = ("forward ms", "+ gradient", "ratio", "MB", "MB grad")
+        heads = ("forward ms", "+ gradient ms", "ratio", "MB", "MB grad")
         table(heads, partial(measure, size=size), picture, options.stage)
 
 

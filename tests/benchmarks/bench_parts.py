@@ -1,4 +1,4 @@
-"""Parts of a gradient's time where diffrax is near: `python tests/benchmarks/bench_parts.py [batch] [compile]`.
+"""Parts of the time of a gradient: `python tests/benchmarks/bench_parts.py [batch] [compile] [--write]`.
 
 `batch` splits 4,096 trajectories on one device into values and derivatives, and gives the time of one attempted step.
 `compile` splits the first call of a gradient into tracing, lowering and compiling, in CPU seconds, minimum of three.
@@ -20,7 +20,7 @@ from jax import lax
 import diffsim as ds
 from bench_solvers import STARTS, blocks, posed
 from solver_cases import P, RATES, RK4, T1, Y0, by_diffrax, by_diffsim, lotka_volterra, robertson
-from timing import compiled
+from timing import compiled, keep, name_of
 
 TOLERANCES = dfx.PIDController(rtol=1e-6, atol=1e-9)
 
@@ -53,6 +53,8 @@ def batch() -> None:
         per = [1e6 * x / attempted for x in (value, both - value)]
         numbers = "".join(f"{x:14.1f}" for x in (attempted / len(STARTS), value, both, *per))
         print(f"{name:20s}{numbers}", flush=True)
+        row = {"value_ms": value, "both_ms": both, "attempt_ns": per[0], "backward_ns": per[1]}
+        keep("parts", "bench_parts.py --write", batch={name_of(name): row})
 
 
 def parts(function, *args) -> np.ndarray:
@@ -85,8 +87,10 @@ def compile() -> None:
     for name, (function, *args) in cases.items():
         best = min((parts(function, *args) for _ in range(3)), key=np.sum)
         print(f"{name:22s}" + "".join(f"{x:10.2f}" for x in (*best, best.sum())), flush=True)
+        times = dict(zip(("tracing_seconds", "lowering_seconds", "compiling_seconds"), best.tolist(), strict=True))
+        keep("parts", "bench_parts.py --write", compile={name_of(name): times | {"sum_seconds": float(best.sum())}})
 
 
 if __name__ == "__main__":
-    for part in sys.argv[1:] or ("batch", "compile"):
+    for part in [word for word in sys.argv[1:] if word != "--write"] or ("batch", "compile"):
         {"batch": batch, "compile": compile}[part]()

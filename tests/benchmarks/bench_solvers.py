@@ -1,6 +1,6 @@
 """Gradients through solvers: diffsim compared with C with an adjoint by hand, a scan by hand, and diffrax.
 
-python tests/benchmarks/bench_solvers.py [single] [batch] [network] [stiff] [fields] [memory] [others]
+python tests/benchmarks/bench_solvers.py [single] [batch] [network] [stiff] [fields] [memory] [others] [--write]
 
 Value and gradient, all cases of a table in one process and in turns, without compilation; minimum and median wall time,
 and CPU time. `others` takes what is installed of PyTorch with torchdiffeq and torchode, and CasADi. C is compiled by
@@ -51,7 +51,7 @@ from solver_cases import (
     torchdiffeq_batch,
     torchode_batch,
 )
-from timing import compiled, table
+from timing import compiled, keep, name_of, table
 
 
 def single() -> None:
@@ -65,7 +65,7 @@ def single() -> None:
             "diffsim": compiled(by_diffsim(lotka_volterra, y0, RK4(), **options), p),
             "diffrax": compiled(by_diffrax(lotka_volterra, y0, RK4(), **options), p),
         }
-        table(f"Lotka-Volterra, RK4, {n:,} steps", cases)
+        measured(f"Lotka-Volterra, RK4, {n:,} steps", cases)
     for rtol in (1e-6, 1e-9):
         options = {
             "stepsize_controller": dfx.PIDController(rtol=rtol, atol=1e-3 * rtol),
@@ -77,7 +77,7 @@ def single() -> None:
             "diffsim": compiled(by_diffsim(lotka_volterra, y0, dfx.Tsit5(), **options), p),
             "diffrax": compiled(by_diffrax(lotka_volterra, y0, dfx.Tsit5(), **options), p),
         }
-        table(f"Lotka-Volterra, Tsit5, rtol {rtol:g}", cases)
+        measured(f"Lotka-Volterra, Tsit5, rtol {rtol:g}", cases)
     options = {"stepsize_controller": dfx.ConstantStepSize(), "dt0": T1 / 1000, "max_steps": 1001}
     start, q = jnp.array([1.2, 0.3, 0.0, 0.0]), jnp.array([1.0, 0.8, 1.0, 0.7, 9.81])
     cases = {
@@ -85,7 +85,12 @@ def single() -> None:
         "diffsim": compiled(by_diffsim(double_pendulum, start, RK4(), **options), q),
         "diffrax": compiled(by_diffrax(double_pendulum, start, RK4(), **options), q),
     }
-    table("Double pendulum, RK4, 1,000 steps", cases)
+    measured("Double pendulum, RK4, 1,000 steps", cases)
+
+
+def measured(title: str, cases: dict, **options) -> None:
+    """Measures, prints and keeps a table."""
+    keep("solvers", "bench_solvers.py --write", tables={name_of(title): table(title, cases, **options)})
 
 
 STARTS = np.asarray(Y0 * jr.uniform(jr.key(0), (4096, 2), minval=0.5, maxval=1.5))
@@ -122,7 +127,7 @@ def batch() -> None:
         cases["diffsim, one device"] = blocks(solver, controller, most)
         cases[f"diffsim, {len(jax.devices())} devices"] = blocks(solver, controller, most, jax.devices())
         cases["diffrax, vmap"] = compiled(jax.value_and_grad(theirs), jnp.asarray(P))
-        table(f"4,096 trajectories, {title}", cases, rounds=3)
+        measured(f"4,096 trajectories, {title}", cases, rounds=3)
 
 
 def network() -> None:
@@ -180,7 +185,7 @@ def network() -> None:
         "scan": flat(plain),
         "diffrax per interval": flat(theirs),
     }
-    table("Network in the loop, float32", cases, rounds=5)
+    measured("Network in the loop, float32", cases, rounds=5)
 
 
 def stiff() -> None:
@@ -205,7 +210,7 @@ def stiff() -> None:
         "diffrax, ReplayAdjoint": compiled(jax.value_and_grad(lambda k: theirs(k, ds.ReplayAdjoint())), k),
         "diffrax": compiled(jax.value_and_grad(lambda k: theirs(k, dfx.RecursiveCheckpointAdjoint())), k),
     }
-    table("Robertson, Kvaerno5, rtol 1e-6", cases, rounds=10)
+    measured("Robertson, Kvaerno5, rtol 1e-6", cases, rounds=10)
 
 
 def fields() -> None:
@@ -234,7 +239,7 @@ def fields() -> None:
             "diffsim": compiled(jax.value_and_grad(own), y0),
             "diffrax": compiled(jax.value_and_grad(theirs), y0),
         }
-        table(f"{title}, 500 Euler steps", cases, rounds=5)
+        measured(f"{title}, 500 Euler steps", cases, rounds=5)
 
 
 def memory() -> None:
@@ -246,14 +251,16 @@ def memory() -> None:
         "diffsim rollout": lambda p: jnp.mean(ds.rollout(step(p), starts, length=n)[0] ** 2),
         "scan": lambda p: jnp.mean(lax.scan(lambda y, _: (step(p)(y, None), None), starts, None, length=n)[0] ** 2),
     }
+    rows = {}
     for name, loss in losses.items():
         program = jax.jit(jax.value_and_grad(loss)).lower(jnp.asarray(P)).compile()
         began = time.perf_counter()
         jax.block_until_ready(program(jnp.asarray(P)))
         seconds = time.perf_counter() - began
-        print(
-            f"{name:20s}{program.memory_analysis().temp_size_in_bytes / 2**20:10.1f} MiB {seconds:8.2f} s", flush=True
-        )
+        mebibytes = program.memory_analysis().temp_size_in_bytes / 2**20
+        print(f"{name:20s}{mebibytes:10.1f} MiB {seconds:8.2f} s", flush=True)
+        rows[name_of(name)] = {"mebibytes": mebibytes, "wall_seconds": seconds}
+    keep("solvers", "bench_solvers.py --write", memory=rows)
 
 
 def others() -> None:
@@ -267,7 +274,7 @@ def others() -> None:
         for name, case in (("torchdiffeq", torch_case(n, rtol)), ("CasADi", casadi_case(n, rtol))):
             if case is not None:
                 cases[name] = case
-        table(f"Lotka-Volterra, {title}", cases, rounds=3)
+        measured(f"Lotka-Volterra, {title}", cases, rounds=3)
     tolerant = dfx.PIDController(rtol=1e-6, atol=1e-9)
     for title, name, other, own in (
         ("RK4, 1,000 steps", "torchdiffeq", torchdiffeq_batch(STARTS, 1000), (RK4(), dfx.ConstantStepSize(), 1001)),
@@ -279,10 +286,10 @@ def others() -> None:
                 "diffsim, 2 devices": blocks(*own, jax.devices()),
                 name: other,
             }
-            table(f"4,096 trajectories, {title}", cases, rounds=2)
+            measured(f"4,096 trajectories, {title}", cases, rounds=2)
 
 
 if __name__ == "__main__":
     parts = {f.__name__: f for f in (single, batch, network, stiff, fields, memory, others)}
-    for part in sys.argv[1:] or parts:
+    for part in [word for word in sys.argv[1:] if word != "--write"] or parts:
         parts[part]()

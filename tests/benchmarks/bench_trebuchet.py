@@ -1,6 +1,6 @@
 """Times of the trebuchet: single and batched throws with gradients, aiming, inference, against SciPy.
 
-    python tests/benchmarks/bench_trebuchet.py
+    python tests/benchmarks/bench_trebuchet.py [--write]
 
 All cases live in one process and are run in turns, each once untimed before it is timed; the table gives minimum
 and median wall time and the least CPU
@@ -22,7 +22,7 @@ from scipy_trebuchet import value_and_differences
 
 import diffsim as ds
 from diffsim.systems.trebuchet import FAST, aim, throw
-from timing import program
+from timing import keep, name_of, program
 
 BATCH = 512
 CONTROLS = np.array([np.pi / 4, 44.492875573300005, 0.0])
@@ -80,10 +80,13 @@ def main():
     times = measure(cases)
     reference = min(t for t, _ in times["SciPy, value + central differences"])
     print(f"{'case':46s} {'min us':>10s} {'median us':>10s} {'CPU us':>10s} {'compile CPU s':>14s} {'SciPy/this':>11s}")
+    rows = {}
     for name, (_, _, seconds) in cases.items():
         walls, cpus = zip(*times[name], strict=True)
         row = [1e6 * f for f in (min(walls), np.median(walls), min(cpus))]
         print(f"{name:46s} {row[0]:10.1f} {row[1]:10.1f} {row[2]:10.1f} {seconds:14.1f} {reference / min(walls):11.0f}")
+        rows[name_of(name)] = {"min_us": row[0], "median_us": row[1], "cpu_us": row[2], "compile_seconds": seconds}
+    keep("trebuchet_times", "bench_trebuchet.py --write", rows=rows)
     value, slopes = value_and_differences(CONTROLS)
     ours, ours_slopes = jax.jit(value_and_slopes)(x)
     print(f"ranges differ by {abs(float(ours) - value):.1e} m, derivatives by {np.abs(ours_slopes - slopes).max():.1e}")

@@ -1,0 +1,79 @@
+"""The results of the scenarios, by the commands that their pages name, for the documents.
+
+    python tests/benchmarks/scenario_results.py [NAME ...] [--photographs FOLDER] [--mnist FOLDER]
+
+Runs each command in an empty folder, as a user would, and writes its results and wall time to docs/results/NAME.json,
+and the figures named below to docs/pictures/. `enhance` needs a folder with the McMaster pictures.
+"""
+
+import argparse
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "docs"))
+from results_files import write
+
+COMMANDS = {
+    "trebuchet": {"main": "", "throw": "throw --angle 35", "aim": "aim --distance 60 --wind -3"},
+    "cartpole": {"main": ""},
+    "pendulum": {"main": "train --policies 20", "optimum": "optimum", "guided": "guided"},
+    "swingup": {"main": ""},
+    "quadrotor": {"main": ""},
+    "rocket": {"main": ""},
+    "identify": {"main": "", "drag": "drag"},
+    "derivatives": {"main": ""},
+    "regression": {"main": "", "bound": "bound --problems 1000"},
+    "classify": {"main": "", "mnist": "--data {mnist}"},
+    "enhance": {
+        "main": "",
+        "noisy": "evaluate {photographs} --task noisy",
+        "demosaic": "evaluate {photographs} --task demosaic",
+        "ablation": "ablation",
+        "recover": "recover",
+    },
+}
+FIGURES = {"trebuchet": ["miss_map"]}
+"""Figures of the main command's run, shown by the documents."""
+
+
+def run(name: str, arguments: str, folder: Path) -> dict:
+    """The results of a command of a scenario, and its wall time."""
+    began = time.perf_counter()
+    command = [sys.executable, str(ROOT / "scenarios" / f"{name}.py"), *shlex.split(arguments), "--json"]
+    done = subprocess.run(command, cwd=folder, check=True, stdout=subprocess.PIPE, text=True)
+    result = json.loads(done.stdout.splitlines()[-1])
+    return {"arguments": arguments} | result | {"wall_seconds": time.perf_counter() - began}
+
+
+def main() -> None:
+    """Runs the commands and writes the files."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", choices=[*COMMANDS, []])
+    parser.add_argument("--photographs", type=Path)
+    parser.add_argument("--mnist", type=Path)
+    options = parser.parse_args()
+    folders = {"photographs": options.photographs, "mnist": options.mnist}
+    for name in options.names or COMMANDS:
+        results = {}
+        for key, arguments in COMMANDS[name].items():
+            if any(f"{{{word}}}" in arguments and folder is None for word, folder in folders.items()):
+                print(f"{name} {arguments}: left out, because its folder is not given")
+                continue
+            with tempfile.TemporaryDirectory() as folder:
+                named = {word: path and path.resolve() for word, path in folders.items()}
+                results[key] = run(name, arguments.format(**named), Path(folder)) | {"arguments": arguments}
+                own = results[key].pop("run", None)
+                for figure in FIGURES.get(name, []) if key == "main" else []:
+                    shutil.copy(Path(folder) / own / "figures" / f"{figure}.png", ROOT / "docs" / "pictures")
+        write(name, f"python tests/benchmarks/scenario_results.py {name}", {"commands": results})
+
+
+if __name__ == "__main__":
+    main()
