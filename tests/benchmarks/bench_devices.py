@@ -1,4 +1,4 @@
-"""One fit on one device, on virtual devices and in processes: `python tests/benchmarks/bench_devices.py [CASE ...] [--write]`.
+"""One fit on one and several devices or processes: `python tests/benchmarks/bench_devices.py [CASE ...] [--write]`.
 
 Cases: `controller` (the cart-pole's policy, 64 starts a step), `large controller` (1,024 starts), `trebuchet` (the
 aimer, 64 targets a step) and `large trebuchet` (512 targets, as many as its scenario trains with), all by Adam. Each is
