@@ -157,7 +157,7 @@ def write_report(run, policy, losses, growth, result) -> None:
     """The page: result, learning curves, gradient against horizon, phase portrait, animation, stages, certificate."""
     page = report.Report("A pole balanced by a network", "Trained through the dynamics, tested in Gymnasium")
     page.settings(run.settings)
-    page.table("Result in Gymnasium's CartPole-v1, resets 0 to 99", ["quantity", "value"], list(result.items()))
+    page.result(result, "Result in Gymnasium's CartPole-v1, resets 0 to 99")
     figures = {
         "learning_curve": (plot.seed_curves(losses), f"Loss at each update, over {len(losses)} training seeds."),
         "gradient_growth": (plot.gradient_growth({"true": growth}, DT), "Derivative of a step's cost before training."),
@@ -167,7 +167,7 @@ def write_report(run, policy, losses, growth, result) -> None:
         page.figure(figure, caption)
         run.figure(name, figure)
     page.animation(animation(policy), "An episode pushed fully to the left or right at each step.")
-    page.section("A rollout's stages")
+    page.section("Stages of a rollout")
     start = jnp.array([0.3, 0.1, 0.05, -0.1])
     balance = lambda s: ds.rollout(lambda s, _: step(MACHINE, s, policy(jnp.stack(s))), s, length=10)[0]
     stages = {f"to {0.2 * k:.1f} s": balance for k in range(1, 5)} | {"cost": lambda s: (s.angle / TILT) ** 2}

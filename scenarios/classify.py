@@ -186,7 +186,7 @@ def write_report(run, result, curves, model, judge, count) -> None:
     cells = [[int(np.sum((judge[1] == truth) & (guess == answer))) for answer in (0, 1)] for truth in (0, 1)]
     columns = ["digit", "classified even", "classified odd"]
     page.table("Confusion of the network", columns, [("even", *cells[0]), ("odd", *cells[1])])
-    page.section("The pipeline's stages")
+    page.section("Stages of the pipeline")
     pictures, labels = (jnp.asarray(x[:64]) for x in judge)
     layers = model.layers
     stages = {

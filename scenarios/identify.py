@@ -146,7 +146,7 @@ def begin_page(title: str, data: Path, run: cli.Run, posterior: Posterior, resul
     columns = ["parameter", "value", "unit", "standard deviation", f"{LEVEL:.0%} from", "to", "remark"]
     rows = [[r.path, r.value, r.unit, r.std, r.low, r.high, r.remark] for r in posterior.summary(LEVEL)]
     page.table("Parameters", columns, rows)
-    page.table("Result", ["quantity", "value"], list(result.items()))
+    page.result(result)
     for name, value in result.items():
         run.metric(name=name, value=value)
     return page

@@ -268,7 +268,7 @@ def write_report(run, trained, scores, result, more) -> None:
     ds.save(run.folder / "policy.npz", policy)
     page = report.Report("A pendulum swung up by a network", "Trained through the steps of the dynamics")
     page.settings(run.settings)
-    page.table("Result in Gymnasium's Pendulum-v1, resets 0 to 99", ["quantity", "value"], list(result.items()))
+    page.result(result, "Result in Gymnasium's Pendulum-v1, resets 0 to 99")
     angles, rates = (axis.points()[::4] for axis in AXES)
     labels = "angle (rad)", "rate (rad/s)", "cost of an episode"
     value = plot.field_map(angles, rates, episode_costs(policy, angles, rates), *labels)
@@ -282,7 +282,7 @@ def write_report(run, trained, scores, result, more) -> None:
         page.figure(figure, caption)
         run.figure(name, figure)
     page.animation(animation(policy), "From hanging; the bar below is the torque.")
-    page.section("A rollout's stages")
+    page.section("Stages of a rollout")
     second = lambda s: jax.tree.map(lambda x: x[-1], swing(policy, jnp.stack(s), 20)[0])
     stages = {f"to {k} s": second for k in range(1, 5)} | {"cost": lambda s: rod_cost(s, torque(policy, s))}
     page.figure(plot.stages(ds.stage_graph(stages, State(jnp.array(3.0), jnp.array(0.0)))), "The last cost's adjoint.")

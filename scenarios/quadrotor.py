@@ -186,7 +186,7 @@ def write_report(run, policy, losses, growths, ends, result) -> None:
     """The page: result, learning curves, gradient against horizon, distances, animation, stages, certificate."""
     page = report.Report("A quadrotor held in gusts by a network", "Trained through wind and dynamics")
     page.settings(run.settings)
-    page.table("Result in unseen winds", ["quantity", "value"], list(result.items()))
+    page.result(result, "Result in unseen winds")
     share = {"winds": np.arange(1, len(ends) + 1) / len(ends)}
     figures = {
         "learning_curve": (plot.seed_curves(losses), f"Loss at each update, over {len(losses)} training seeds."),
@@ -200,7 +200,7 @@ def write_report(run, policy, losses, growths, ends, result) -> None:
         page.figure(figure, caption)
         run.figure(name, figure)
     page.animation(animation(policy), "In one of the unseen winds (green, a metre for 10 m/s).")
-    page.section("A rollout's stages")
+    page.section("Stages of a rollout")
     half = lambda s: jax.tree.map(lambda x: x[-1], fly(policy, jnp.stack(s), jnp.zeros((10, 2))))
     stages = {f"to {k / 2:g} s": half for k in range(1, 6)} | {"cost": lambda s: s.x**2 + s.height**2}
     page.figure(plot.stages(ds.stage_graph(stages, State(*jnp.asarray(START)))), "The adjoint of the last distance.")

@@ -202,7 +202,7 @@ def write_report(run, curves, limit, result) -> None:
     """The page: results, convergence with the bound, the cubic's fit, surfaces."""
     page = report.Report("Least squares by ten methods", f"{ROWS} rows, {COLUMNS} columns, with the theoretical bound")
     page.settings(run.settings)
-    page.table("Result", ["quantity", "value"], list(result.items()))
+    page.result(result)
     shown = {name: np.maximum(curve, 1e-20) for name, curve in curves.items()}
     shown["bound for gradient descent"] = np.concatenate([[np.nan], limit])
     picture = plot.curves(np.arange(len(limit) + 1), shown, "step", "f(w) - f*", log="y", dashed=[*shown][-1:])

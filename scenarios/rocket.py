@@ -183,7 +183,7 @@ def write_report(run, policy, losses, result) -> None:
     """The page: result, learning curves, trajectories, a vertical landing and the best, animation, certificate."""
     page = report.Report("A rocket landed by a network", "Trained through flight and touchdown")
     page.settings(run.settings)
-    page.table(f"Result from {TESTS} unseen starts for each seed", ["quantity", "value"], list(result.items()))
+    page.result(result, f"Result from {TESTS} unseen starts for each seed")
     figures = {
         "learning_curve": (plot.seed_curves(losses), f"Loss at each update, over {len(losses)} training seeds."),
         "trajectories": (trajectories(policy), "Twelve landings from unseen starts, the rocket on one of them."),

@@ -188,7 +188,7 @@ def write_report(run, policy, losses, growths, result) -> None:
     """The page: result, learning curves, gradient against horizon, the way up, animation, stages, certificate."""
     page = report.Report("A pole swung up by a network", "Trained through the continuous dynamics of a cart-pole")
     page.settings(run.settings)
-    page.table("Result from hanging starts, in the exact motion", ["quantity", "value"], list(result.items()))
+    page.result(result, "Result from hanging starts, in the exact motion")
     figures = {
         "learning_curve": (plot.seed_curves(losses), f"Loss at each update, over {len(losses)} training seeds."),
         "gradient_growth": (
@@ -201,7 +201,7 @@ def write_report(run, policy, losses, growths, result) -> None:
         page.figure(figure, caption)
         run.figure(name, figure)
     page.animation(animation(policy), "From hanging at rest.")
-    page.section("A rollout's stages")
+    page.section("Stages of a rollout")
     second = lambda s: jax.tree.map(lambda x: x[-1], swing(policy, jnp.stack(s), 20))
     stages = {f"to {k} s": second for k in range(1, 6)} | {"cost": lambda s: 1 - jnp.cos(s.angle)}
     page.figure(plot.stages(ds.stage_graph(stages, State(*jnp.asarray(HANGING + 0.1)))), "The last angle's adjoint.")

@@ -191,7 +191,7 @@ def train(
         run.metric(step=step, loss=float(loss))
     page = report_on(run, model, history, reaches, result)
     if evidence:
-        page.section("The pipeline's stages")
+        page.section("Stages of the pipeline")
         page.figure(plot.stages(pipeline(model, 60.0)), "One target, 60 m away, on its way to the loss.")
         run.say("checking the gradients")
         page.certificate(gradient_check(), "Certificate: the loss of four targets by the weights before training")

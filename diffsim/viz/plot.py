@@ -34,6 +34,7 @@ from diffsim.viz.posterior_plot import profile_curve as profile_curve
 STYLE = Path(__file__).with_name("plot.mplstyle")
 Canvas = tuple[Figure, Axes]
 SAMPLES = 8  # frames from which the colours of a GIF are chosen
+_PARTS = 50  # of the steps of a learning curve, over each of which losses are averaged
 CROWD = 4  # names of curves in a legend within the axes; with more, the legend is to their right
 
 
@@ -48,6 +49,8 @@ def learning_curve(
 ) -> Figure:
     """Returns a figure of the loss against the step, on a logarithmic scale unless no loss is positive.
 
+    From 100 steps on, a running mean over a fiftieth of them is drawn over the losses.
+
     Args:
         loss: The loss of each step, shape (steps,).
         validation: Validation losses.
@@ -58,7 +61,11 @@ def learning_curve(
     losses = np.asarray(loss, float)
     with _axes(xlabel, ylabel) as (figure, axes):
         style: dict[str, Any] = {} if validation is None else {"linewidth": 1.0, "alpha": 0.6}
-        axes.plot(np.arange(1, len(losses) + 1), losses, label="training", **style)
+        steps, window = np.arange(1, len(losses) + 1), len(losses) // _PARTS
+        if window > 1:
+            axes.plot(steps, losses, color=PALETTE[0], linewidth=0.7, alpha=0.3)
+            losses = running_mean(losses, window)
+        axes.plot(steps, losses, color=PALETTE[0], label="training", **style)
         if validation is not None:
             even = np.linspace(0, len(losses), np.size(validation) + 1)[1:]
             steps = even if validation_steps is None else np.asarray(validation_steps)
@@ -68,8 +75,25 @@ def learning_curve(
         if np.any(losses > 0):
             axes.set_yscale("log", nonpositive="mask")
         if validation is not None or reference:
-            axes.legend()
+            _legend_above(axes)
     return figure
+
+
+def _legend_above(axes: Axes) -> None:
+    """Names the curves above the axes, where none of them is covered."""
+    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=CROWD, borderaxespad=0.2)
+
+
+def running_mean(values: ArrayLike, window: int) -> np.ndarray:
+    """Returns the mean of each value and its neighbours, along the last axis.
+
+    Args:
+        values: Values, shape (..., points).
+        window: How many values around each are averaged; fewer at the ends.
+    """
+    rows, half = np.asarray(values, float), window // 2
+    windows = (rows[..., max(at - half, 0) : at + half + 1] for at in range(rows.shape[-1]))
+    return np.stack([each.mean(axis=-1) for each in windows], axis=-1)
 
 
 def curves(
@@ -93,12 +117,14 @@ def curves(
         if len(y) > CROWD:
             figure.legend(loc="outside right center", fontsize=8)
         elif len(y) > 1:
-            axes.legend()
+            _legend_above(axes)
     return figure
 
 
 def seed_curves(losses: ArrayLike, xlabel: str = "update", ylabel: str = "loss") -> Figure:
     """Returns a figure of the learning curves of several seeds: worst, median and best loss at each step.
+
+    The lines are running means over a fiftieth of the steps; a band shows the losses between worst and best.
 
     Args:
         losses: The losses, shape (seeds, steps).
@@ -107,7 +133,10 @@ def seed_curves(losses: ArrayLike, xlabel: str = "update", ylabel: str = "loss")
     rows = np.asarray(losses, float)
     levels = {"worst seed": rows.max(axis=0), "median": np.median(rows, axis=0), "best seed": rows.min(axis=0)}
     steps = np.arange(1, rows.shape[1] + 1)
-    return curves(steps, levels, xlabel, ylabel, log="y", dashed=("worst seed", "best seed"))
+    smooth = {name: running_mean(level, rows.shape[1] // _PARTS) for name, level in levels.items()}
+    figure = curves(steps, smooth, xlabel, ylabel, log="y", dashed=("worst seed", "best seed"))
+    figure.axes[0].fill_between(steps, levels["best seed"], levels["worst seed"], color="0.5", alpha=0.15, linewidth=0)
+    return figure
 
 
 def gradient_growth(growths: Mapping[str, GradientGrowth], dt: float) -> Figure:

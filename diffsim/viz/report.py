@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 
 from diffsim._errors import InputError
 from diffsim.gradcheck.check import GradientCheck
@@ -58,7 +59,14 @@ class Report:
     def settings(self, values: Mapping[str, Any], title: str = "Settings") -> None:
         """Adds a section with a table of names and values, such as `run.settings`."""
         self.section(title)
-        self._add("settings", rows=[(name, show(value)) for name, value in values.items()])
+        self._add("settings", rows=[_described(name, value) for name, value in values.items()])
+
+    def result(self, values: Mapping[str, Any], title: str = "Result") -> None:
+        """Adds a section with the results of a run, as its command returns them.
+
+        Names are written as words, numbers with three significant digits, and an entry named `..._seconds` in s.
+        """
+        self.settings(values, title)
 
     def text(self, text: str) -> None:
         """Adds paragraphs, which are separated by empty lines."""
@@ -170,6 +178,20 @@ class Report:
     def _add(self, kind: str, **content: Any) -> None:
         """Adds a block; the template has a layout for each kind."""
         self._blocks.append({"kind": kind, **content})
+
+
+def _described(name: str, value: Any) -> tuple[str, str]:
+    """The name of a result in words, and its value as text with its unit."""
+    words = name.split("_")
+    unit = " s" if "seconds" in words and _is_number(value) else ""
+    label = " ".join(word for word in words if word != "seconds" or len(words) == 1)
+    if isinstance(value, bool):
+        return label, "yes" if value else "no"
+    if _is_number(value):
+        number = float(value)
+        whole = abs(number) >= 100 and np.isfinite(number)
+        return label, (f"{number:,.0f}" if whole or number.is_integer() else f"{number:.3g}") + unit
+    return label, show(value)
 
 
 def _png(pixels: Any) -> str:

@@ -50,6 +50,23 @@ def test_seed_curves_are_worst_median_and_best_at_each_step():
     drawn(figure)
 
 
+def test_noisy_losses_have_a_running_mean():
+    losses = 2.0 + np.tile([1.0, -1.0], 75)
+    raw, mean = plot.learning_curve(losses).axes[0].lines
+    np.testing.assert_array_equal(raw.get_ydata(), losses)
+    np.testing.assert_allclose(mean.get_ydata()[1:-1], 2.0, atol=0.34)
+    assert mean.get_label() == "training"
+    np.testing.assert_allclose(
+        plot.running_mean([[1.0, 2.0, 6.0, np.nan, 1.0]], 3), [[1.5, 3.0, np.nan, np.nan, np.nan]]
+    )
+
+
+def test_legends_are_above_the_axes():
+    axes = plot.curves(TIMES, {"arm": TIMES, "sling": TIMES**2}, "time (s)", "angle (rad)").axes[0]
+    axes.figure.draw_without_rendering()
+    assert axes.get_legend().get_window_extent().y0 >= axes.get_window_extent().y1 - 1.0
+
+
 def test_growth_of_gradients_starts_at_one():
     grown = GradientGrowth(np.array([1, 4]), np.array([2.0, 8.0]), np.array([1.0, 1.0]), 4, 50.0)
     (line,) = plot.gradient_growth({"true": grown}, 0.5).axes[0].lines

@@ -215,3 +215,19 @@ def test_importing_the_page_and_the_command_line_imports_no_matplotlib():
     code = "import sys, diffsim.app.cli, diffsim.viz.report; sys.exit('matplotlib' in sys.modules)"
     folder = Path(report.__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", code], cwd=folder, check=False).returncode == 0
+
+
+def test_results_are_in_words_with_units_and_few_digits():
+    page = Report("A fit")
+    page.result(
+        {"training_seconds_median": 0.157841, "at_500": 20, "mean_score": 1234.567, "met": True, "loss": float("nan")}
+    )
+    cells = re.findall(r"<tr><th>(.*?)</th><td>(.*?)</td></tr>", page.html())
+    expected = [
+        ("training median", "0.158 s"),
+        ("at 500", "20"),
+        ("mean score", "1,235"),
+        ("met", "yes"),
+        ("loss", "nan"),
+    ]
+    assert cells == expected
