@@ -15,7 +15,7 @@ from jax import lax
 from jax.experimental.xla_metadata import set_xla_metadata
 
 from .._trees import is_key
-from .plain_operations import is_plain, operations
+from .plain_operations import MATRIX_PRODUCT, is_plain, operations
 
 _BATCH = 4 * 2**20  # bytes of the states of a batch, up to which a single core is faster
 # Over a batch the backend may call a library for these operations, but not in a program compiled whole.
@@ -27,11 +27,23 @@ def compile_whole(function: Callable) -> Callable:
 
     Otherwise the backend dispatches every operation of a loop by itself, which for a single small trajectory costs
     several times as much as the arithmetic. Values and derivatives are the same, and other backends ignore the request.
-    It pays for small states; operations on large arrays can then use only one core.
+    It pays for small states; operations on large arrays can then use only one core. A program with products of matrices
+    of eight or more rows or columns is compiled as usual, because the backend hands those to a library.
 
     Args:
         function: A function of arrays.
     """
+
+    @functools.wraps(function)
+    def checked(*args):
+        return (function if MATRIX_PRODUCT in operations(function, *args) else requested)(*args)
+
+    requested = _request(function)
+    return jax.jit(checked)
+
+
+def _request(function: Callable) -> Callable:
+    """The function with the request that the backend compile it as one native function."""
 
     @jax.jit
     def inner(*args):
@@ -61,7 +73,7 @@ def compile_small(function: Callable, size: int) -> Callable:
         function: A function of arrays.
         size: The size in bytes of the state of its loops. Other arguments, such as recorded states, do not count.
     """
-    call = jax.custom_batching.custom_vmap(compile_whole(function))
+    call = jax.custom_batching.custom_vmap(_request(function))
     alone = jax.custom_jvp(call)
 
     @call.def_vmap
@@ -70,7 +82,7 @@ def compile_small(function: Callable, size: int) -> Callable:
         many = jax.vmap(function, in_axes=axes, axis_size=axis_size)
         if axis_size * size <= _BATCH:
             names = operations(many, *args)
-            many = compile_whole(many) if is_plain(names) and _COLLECTIVE.isdisjoint(names) else many
+            many = _request(many) if is_plain(names) and _COLLECTIVE.isdisjoint(names) else many
         out = many(*args)
         return out, jax.tree.map(lambda _: True, out)
 

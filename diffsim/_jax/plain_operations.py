@@ -1,5 +1,6 @@
 """The primitive operations of a function, and whether XLA's CPU backend can compile it whole (`compile_whole`)."""
 
+import math
 from collections.abc import Callable, Iterator
 
 import equinox as eqx
@@ -19,19 +20,36 @@ transpose unstack unvmap_any unvmap_max while write_row xor
 """
 
 
+MATRIX_PRODUCT = "matrix product"
+"""Stands for a product of two larger matrices, which cannot be compiled whole, among the names of operations."""
+
+
 def operations(function: Callable, *args) -> list[str]:
-    """Returns the names of the primitive operations of `function(*args)`, including those in its loops and calls."""
+    """Returns the names of the primitive operations of `function(*args)`, including those in its loops and calls.
+
+    Products of two larger matrices are named apart from other products.
+    """
     program, _, _ = eqx.filter_make_jaxpr(function)(*args)
     return list(_names(program.jaxpr))
 
 
 def _names(program) -> Iterator[str]:
     for equation in program.eqns:
-        yield equation.primitive.name
+        is_product = equation.primitive.name == "dot_general" and _is_matrix_product(equation)
+        yield MATRIX_PRODUCT if is_product else equation.primitive.name
         for part in jax.tree.leaves(list(equation.params.values())):
             inner = getattr(part, "jaxpr", part)
             if isinstance(inner, jex.core.Jaxpr):
                 yield from _names(inner)
+
+
+def _is_matrix_product(equation) -> bool:
+    """Whether a product is one of two matrices that the backend hands to a library: of 8 or more rows or columns."""
+    contracted, batched = equation.params["dimension_numbers"]
+    left, right = (x.aval.shape for x in equation.invars)
+    free = lambda shape, side: math.prod(n for i, n in enumerate(shape) if i not in (*contracted[side], *batched[side]))
+    sizes = [free(left, 0), free(right, 1), math.prod(left[i] for i in contracted[0])]
+    return min(sizes) > 1 and max(sizes) >= 8
 
 
 def is_plain(names: list[str]) -> bool:

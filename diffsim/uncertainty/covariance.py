@@ -16,7 +16,7 @@ from ..autodiff.jacobian import value_and_jacobian
 from ..parameters import partition
 from ..train.bounds import is_at_bound
 from ..train.data import non_finite_in
-from .posterior import Posterior, parameter_scale
+from .posterior import Posterior
 
 
 def posterior(
@@ -32,8 +32,9 @@ def posterior(
 
         covariance = noise^2 (J^T J)^-1,  J the Jacobian of the residuals
 
-    Parameters on a bound are taken as known. Directions of relative change whose singular value is below about 1e-6 of
-    the greatest are flat: the data do not determine them. Works under `jit` and `vmap` (`eqx.filter_vmap`); too few
+    Parameters on a bound are taken as known. The columns of J are scaled to length one, so that units and values do not
+    matter; directions whose singular value is then below about 1e-6 of the greatest are flat: the data do not determine
+    them. Works under `jit` and `vmap` (`eqx.filter_vmap`); too few
     measurements then give a noise of NaN.
 
     A residual counts as missing, not as a measurement, if it is exactly zero and so is its derivative by every trained
@@ -67,7 +68,8 @@ def posterior(
     _check_finite(r, data)
     count = jnp.sum(is_measurement(r, jacobian)) if measurements is None else measurements
     at_bound = ravel_pytree(is_at_bound(trained))[0]
-    scaled = jacobian @ jnp.diag(jnp.where(at_bound, 0.0, parameter_scale(x)))
+    scale, is_moving = _scale(x, jnp.linalg.norm(jacobian, axis=0), at_bound)
+    scaled = jacobian * jnp.where(is_moving, scale, 0.0)[None]
     # A row for each parameter on a bound makes it a direction of its own; the rows of zeros make the number of
     # directions that of the parameters.
     rows = jnp.concatenate([scaled, jnp.diag(at_bound * jnp.linalg.norm(scaled))])
@@ -80,7 +82,21 @@ def posterior(
         noise_std = jnp.where(degrees > 0, jnp.sqrt(jnp.sum(r**2) / jnp.maximum(degrees, 1)), jnp.nan)
     else:
         degrees, noise_std = jnp.inf, jnp.asarray(noise, x.dtype)
-    return _assemble(trained, fixed, directions, singular_values / noise_std, flat, at_bound, noise_std, degrees)
+    singular_values = singular_values / noise_std
+    return _assemble(trained, fixed, scale, directions, singular_values, flat, at_bound, noise_std, degrees)
+
+
+def _scale(x: Vector, norms: Vector, at_bound: Bool[Array, " n"]) -> tuple[Vector, Bool[Array, " n"]]:
+    """The change of each parameter that changes the prediction by one, and whether the parameter changes it at all.
+
+    A derivative that is rounding in comparison with the others, for unit and for relative changes, is taken as zero.
+    The change is then that of the parameter itself, or 1. Parameters on a bound do not change.
+    """
+    influence, limit = norms * jnp.abs(x), 16 * jnp.finfo(x.dtype).eps
+    is_rounding = (norms <= limit * jnp.max(norms)) & (influence <= limit * jnp.max(influence))
+    is_moving = ~(at_bound | is_rounding | (norms == 0))
+    own = jnp.where(x == 0, 1.0, jnp.abs(x))
+    return jnp.where(at_bound, 0.0, jnp.where(is_moving, 1 / jnp.where(is_moving, norms, 1.0), own)), is_moving
 
 
 def is_measurement(r: Float[Array, " residuals"], jacobian: Float[Array, "residuals n"]) -> Bool[Array, " residuals"]:
@@ -131,9 +147,10 @@ def laplace_posterior(
     trained, fixed = partition(model, filter_spec)
     x, unravel = ravel_pytree(trained)
     at_bound = ravel_pytree(is_at_bound(trained))[0]
-    scale = jnp.diag(jnp.where(at_bound, 0.0, parameter_scale(x)))
     hessian = jax.hessian(lambda x: loss(eqx.combine(unravel(x), fixed), data))(x)
-    scaled = scale @ hessian @ scale
+    scale, is_moving = _scale(x, jnp.sqrt(jnp.abs(jnp.diagonal(hessian))), at_bound)
+    used = jnp.where(is_moving, scale, 0.0)
+    scaled = used[:, None] * hessian * used[None]
     # Parameters on a bound are directions of their own.
     eigenvalues, directions = jnp.linalg.eigh(scaled + jnp.diag(at_bound * jnp.linalg.norm(scaled)))
     if not is_tracer(eigenvalues) and float(eigenvalues[0]) < -1e-6 * float(eigenvalues[-1]):
@@ -141,17 +158,18 @@ def laplace_posterior(
     singular_values = jnp.sqrt(jnp.maximum(eigenvalues, 0.0))
     flat = singular_values <= _rounding_limit(x) * jnp.max(singular_values)
     noise, degrees = jnp.ones((), x.dtype), jnp.asarray(jnp.inf, x.dtype)
-    return _assemble(trained, fixed, directions.T, singular_values, flat, at_bound, noise, degrees)
+    return _assemble(trained, fixed, scale, directions.T, singular_values, flat, at_bound, noise, degrees)
 
 
-def _assemble(trained, fixed, directions, singular_values, flat, at_bound, noise, degrees_of_freedom) -> Posterior:
+def _assemble(
+    trained, fixed, scale, directions, singular_values, flat, at_bound, noise, degrees_of_freedom
+) -> Posterior:
     is_zero = singular_values == 0
     weights = jnp.where(flat | is_zero, 0.0, 1 / jnp.where(is_zero, 1.0, singular_values))
-    scale = jnp.where(at_bound, 0.0, parameter_scale(ravel_pytree(trained)[0]))
     root = jnp.diag(scale) @ directions.T @ jnp.diag(weights)
     covariance = root @ root.T
     degrees_of_freedom = jnp.asarray(degrees_of_freedom, covariance.dtype)
-    return Posterior(trained, fixed, covariance, directions, flat, at_bound, noise, degrees_of_freedom)
+    return Posterior(trained, fixed, covariance, scale, directions, flat, at_bound, noise, degrees_of_freedom)
 
 
 def _rounding_limit(x: Vector) -> float:

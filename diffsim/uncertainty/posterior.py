@@ -47,7 +47,8 @@ class Posterior(eqx.Module):
         fixed: The rest of the model.
         covariance: The covariance of what the data determine. It is zero in the rows of parameters on a bound, which
             are taken as known, and along the flat directions.
-        directions: The principal directions of relative change, one in each row.
+        scale: The change of each parameter that changes the prediction by one; zero on a bound.
+        directions: The principal directions of change in units of `scale`, one in each row.
         flat: Which directions the data do not determine.
         at_bound: Which parameters are on a bound.
         noise: The standard deviation of a residual.
@@ -58,6 +59,7 @@ class Posterior(eqx.Module):
     trained: Model
     fixed: Model
     covariance: Float[Array, "n n"]
+    scale: Vector
     directions: Float[Array, "n n"]
     flat: Bool[Array, " n"]
     at_bound: Bool[Array, " n"]
@@ -121,8 +123,13 @@ class Posterior(eqx.Module):
         return jnp.where(is_open, low, lower), jnp.where(is_open, high, upper)
 
     def flat_directions(self) -> list[dict[str, float]]:
-        """The directions that the data do not determine: relative changes by path, in as few parameters as possible."""
+        """The directions that the data do not determine: relative changes by path, in as few parameters as possible.
+
+        The change of a parameter that is zero is in its unit.
+        """
         basis = np.array(self.directions)[np.asarray(self.flat)]
+        x = np.asarray(ravel_pytree(self.trained)[0])
+        relative = np.asarray(self.scale) / np.where(x == 0, 1.0, np.abs(x))
         for number, direction in enumerate(basis):
             pivot = int(np.argmax(np.abs(direction)))
             direction /= direction[pivot]
@@ -130,7 +137,9 @@ class Posterior(eqx.Module):
                 if other != number:
                     basis[other] -= basis[other, pivot] * direction
         names = entry_names(self.trained)
-        return [{name: float(w) for name, w in zip(names, row, strict=True) if abs(w) > 1e-3} for row in basis]
+        taking_part = [np.flatnonzero(np.abs(row) > 1e-3) for row in basis]
+        changes = [row * relative / np.max(np.abs(row * relative)) for row in basis]
+        return [{names[i]: float(row[i]) for i in some} for row, some in zip(changes, taking_part, strict=True)]
 
     def summary(self, level: float = 0.9) -> list[ParameterSummary]:
         """A row for each trained number, for tables.
@@ -160,7 +169,7 @@ class Posterior(eqx.Module):
         predict = lambda x: function(eqx.combine(unravel(x), self.fixed))
         value, jacobian = value_and_jacobian(predict, x)
         variance = jnp.sum((jacobian @ self.covariance) * jacobian, axis=-1)
-        scaled = jacobian @ jnp.diag(parameter_scale(x))
+        scaled = jacobian @ jnp.diag(self.scale)
         along_flat = jnp.max(jnp.abs(scaled @ (self.directions.T * self.flat[None])), axis=-1)
         is_open = along_flat > 1e-6 * jnp.linalg.norm(scaled, axis=-1)
         return value, jnp.where(is_open, jnp.inf, jnp.sqrt(variance))
@@ -198,11 +207,6 @@ def entry_names(trained: Model) -> list[str]:
         for path, entry in parameters(trained).items()
         for index in np.ndindex(entry.value.shape)
     ]
-
-
-def parameter_scale(x: Vector) -> Vector:
-    """The size by which a parameter's relative changes are measured: its own, or 1 at zero."""
-    return jnp.where(x == 0, 1.0, jnp.abs(x))
 
 
 def _within_bounds(trained: Model) -> Model:

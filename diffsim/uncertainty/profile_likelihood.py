@@ -92,7 +92,10 @@ def profile_likelihood(
     trained, _ = partition(model, filter_spec)
     known = parameters(trained)
     if path not in known or known[path].value.size != 1:
-        raise InputError(f"path={path!r}: give one trained number, one of {', '.join(known)}")
+        single = [name for name, entry in known.items() if entry.value.size == 1]
+        arrays = ", ".join(name for name in known if name not in single)
+        cure = f"; split arrays ({arrays}) into fields of one number each" if arrays else ""
+        raise InputError(f"path={path!r}: give one trained number, one of {', '.join(single) or 'none'}{cure}")
     normal = posterior(residuals, model, data, noise=noise, measurements=measurements, filter_spec=filter_spec)
     position = list(known).index(path)
     std = float(normal.std()[sum(entry.value.size for entry in list(known.values())[:position])])

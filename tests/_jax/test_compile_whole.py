@@ -7,6 +7,7 @@ import diffrax as dfx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax import lax
 
 from diffsim import integrate
@@ -44,6 +45,16 @@ def test_this_jaxlib_still_compiles_whole_what_is_asked_for():
     assert any('inlineable="false",xla_cpu_small_call="true"' in line for line in calls), (
         "XLA inlined the call: compile_whole.py needs another way"
     )
+
+
+@pytest.mark.parametrize("sizes", [(4, 2, 2), (7, 7, 7), (8, 2, 2), (2, 8, 2), (2, 2, 8), (32, 2, 2), (1, 40, 40)])
+def test_products_of_matrices_compile_whole_or_as_usual(sizes):
+    """From eight rows or columns on, the backend cannot compile a product of matrices whole."""
+    m, k, n = sizes
+    a, b = jnp.arange(m * k, dtype=float).reshape(m, k), jnp.cos(jnp.arange(k * n, dtype=float)).reshape(k, n)
+    np.testing.assert_allclose(compile_whole(jnp.matmul)(a, b), np.asarray(a) @ np.asarray(b), rtol=1e-13, atol=1e-13)
+    is_whole = bool(asks(jax.jit(compile_whole(jnp.matmul)).lower(a, b)))
+    assert is_whole == (max(sizes) < 8 or 1 in sizes)
 
 
 def test_under_vmap_a_small_batch_is_compiled_whole_and_a_large_one_is_not():

@@ -295,3 +295,24 @@ def test_constant_steps_need_a_size():
     with pytest.raises(InputError, match="dt0=None: Euler, which has no error estimate"):
         integrate(field, one, unit, solver=dfx.Euler())
     np.testing.assert_allclose(integrate(field, one, unit, solver=dfx.Euler(), dt0=0.25)[-1], 0.75**4, rtol=1e-12)
+
+
+def test_a_field_with_products_of_matrices():
+    """A rotation of the rows of 12 x 3 numbers, in each kind of solve, with the derivative in the generator."""
+    y0, weights = jnp.sin(jnp.arange(36.0)).reshape(12, 3), jnp.cos(jnp.arange(36.0)).reshape(12, 3)
+    generator = jnp.array([[0.0, 1.0, -0.5], [-1.0, 0.0, 0.3], [0.5, -0.3, 0.1]])
+    rows = lambda t, y, a: y @ a
+    options = {"stepsize_controller": TIGHT, "max_steps": 256}
+    ends = {
+        "integrate": lambda a: integrate(rows, y0, jnp.array([0.0, 2.0]), a, **options)[-1],
+        "phase": lambda a: ds.integrate_phase(ds.Phase(rows), 0.0, y0, a, t1=2.0, **options).y,
+        "diffrax": lambda a: dfx.diffeqsolve(
+            dfx.ODETerm(rows), dfx.Tsit5(), 0.0, 2.0, None, y0, a, adjoint=ds.ReplayAdjoint(), **options
+        ).ys[-1],
+    }
+    loss = lambda end: lambda a: jnp.sum(weights * end(a))
+    value, slope = jax.value_and_grad(loss(lambda a: y0 @ jax.scipy.linalg.expm(2 * a)))(generator)
+    for name, end in ends.items():
+        ours = jax.value_and_grad(loss(end))(generator)
+        np.testing.assert_allclose(ours[0], value, rtol=GLOBAL, err_msg=name)
+        np.testing.assert_allclose(ours[1], slope, rtol=GLOBAL, atol=GLOBAL, err_msg=name)

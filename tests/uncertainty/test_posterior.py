@@ -186,6 +186,42 @@ def test_a_direction_that_data_do_not_determine_is_named():
     assert float(posterior.degrees_of_freedom) == 20 - 3
 
 
+class Triple(eqx.Module):
+    a: Scalar = param(1.0)
+    b: Scalar = param(1.0)
+    c: Scalar = param(1.0)
+
+
+def test_standard_deviations_do_not_depend_on_values_and_units():
+    """Random linear models: units over twelve decades, values down to a billionth of their unit, and zero."""
+    draw = np.random.default_rng(0)
+
+    def stds(matrix, values):
+        residuals = lambda model, seen: matrix @ jnp.stack([model.a, model.b, model.c]) - seen
+        model, seen = Triple(*values), matrix @ values + 0.1 * jnp.cos(jnp.arange(40.0))
+        likelihood = lambda model, seen: 50 * jnp.sum(residuals(model, seen) ** 2)
+        both = (
+            ds.posterior(residuals, model, seen, noise=0.1),
+            ds.uncertainty.laplace_posterior(likelihood, model, seen),
+        )
+        return [posterior.std() for posterior in both]
+
+    stds = jax.jit(stds)
+    for _ in range(100):
+        unit, matrix = 10.0 ** draw.uniform(-6, 6, 3), draw.normal(size=(40, 3))
+        values = draw.normal(size=3) * 10.0 ** draw.uniform(-9, 3, 3) * (draw.random(3) > 0.15) * unit
+        exact = 0.1 * unit * np.sqrt(np.diag(np.linalg.inv(matrix.T @ matrix)))
+        for std in stds(jnp.asarray(matrix / unit), jnp.asarray(values)):
+            np.testing.assert_allclose(std, exact, rtol=1e-9)
+
+
+def test_a_flat_direction_is_found_near_zero_too():
+    model = ds.replace(Product(), {"a": 1e-9})
+    posterior = ds.posterior(product, model, product(model, 0.0) + 0.1 * jnp.sin(5 * X))
+    (direction,) = posterior.flat_directions()
+    assert direction["a"] == pytest.approx(-direction["b"], rel=1e-6)
+
+
 def test_intervals_never_leave_the_bounds():
     model = Wave(amplitude=0.05, omega=2.0, decay=0.3, phase=0.4)
     posterior = ds.posterior(wave, model, model(TS) + 0.1 * jnp.sin(50 * TS))
