@@ -22,6 +22,7 @@ from .events import (
     first_limit_state,
     next_event_state,
     next_limit_state,
+    sample,
     wanted_sides,
 )
 from .jump_times import jump_at, over
@@ -29,7 +30,7 @@ from .runge_kutta import Point
 from .stability_limit import Stability, after_attempt, after_step, at_start, start_of_attempt, watches
 from .status import Status
 from .tape import Record, write
-from .trial_step import Problem, TrialStep, all_finite, finest, fitted, health, trial_step
+from .trial_step import Problem, TrialStep, all_finite, finest, fitted, health, resolving, trial_step
 
 _LOOKS = 128  # in search of events, beside the steps, for which a record has rows
 
@@ -188,7 +189,15 @@ def _one_look(problem: Problem, frozen: Problem, loop: LoopState) -> LoopState:
     active, trial = _active_in(problem, loop)
     tried = trial_step(problem, frozen, *_start(frozen, loop, search.time), h, loop.controller)
     event_state = next_event_state(frozen.events, freeze(tried.end), frozen.stepper.args, frozen.direction)
-    looked = look(search, event_state, h, wanted_sides(frozen.events))
+    samples = None
+    if frozen.samples_events:
+        states = search.event_state, event_state
+        ends = freeze(loop.point), freeze(tried.end)
+        samples = sample(frozen.events, *ends, search.time, search.low, states, frozen.stepper.args, frozen.direction)
+        # A step whose first look was clear stays accepted: the search already stands within it.
+        is_first = active & (search.time == h) & (search.low == 0)
+        tried = resolving(frozen, loop.point.t, h, loop.controller, tried, samples.error, is_first)
+    looked = look(search, event_state, h, wanted_sides(frozen.events), samples)
     outcome = _outcome(frozen, active & (search.time == h), tried.accept, looked.stage == Stage.CLEAR)
     after = _after(problem, frozen, loop, tried, outcome, trial, (event_state.value,))
     if frozen.landings.jumps is not None:

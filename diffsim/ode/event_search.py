@@ -14,7 +14,7 @@ from .._jax.barrier import barrier
 from .._jax.custom_rule import custom_jvp
 from .._jax.tangents import freeze, moving_together
 from .._types import Count, Flag, Scalar
-from .events import Event, EventState, choose, crossed, extremum, functions, values
+from .events import Event, EventState, Samples, choose, crossed, extremum, functions, values
 from .runge_kutta import Point, Stepper
 
 _LOOKS = 8  # at dips between the ends of a step
@@ -78,8 +78,10 @@ def opening(event_state: EventState, crosses: Bool[Array, " events"], h: Scalar)
 
 
 @jax.jit
-def look(search: Search, here: EventState, h: Scalar, wanted: Float[Array, " events"]) -> Search:
-    """The search after a look at `search.time`, where the events show `here`.
+def look(
+    search: Search, here: EventState, h: Scalar, wanted: Float[Array, " events"], samples: Samples | None = None
+) -> Search:
+    """The search after a look at `search.time`, where the events show `here`, and `samples` before it if there are any.
 
     The step's length is `h`; crossings count from the sides `wanted`, from either where that is 0. Looks are made at
     the ends of shortened steps of the solver itself. Where the cubic through both ends of a stretch dips towards zero
@@ -90,7 +92,10 @@ def look(search: Search, here: EventState, h: Scalar, wanted: Float[Array, " eve
     sweeping = search.stage == Stage.SWEEP
     touches = sweeping & (jnp.abs(here.value) <= _TOUCH * size) & (jnp.abs(here.rate) * h <= _FLAT * size)
     crossing = crossed(side, jnp.where(touches, 0.0, here.value), wanted)
-    dip, time_of_dip = _dip(search, here)
+    dip, time_of_dip = _dip(search, here, _NEAR if samples is None else _NEAR + 2 * samples.error)
+    if samples is not None:
+        hidden, time = _hidden(search, here, samples)
+        dip, time_of_dip = dip | hidden, jnp.minimum(time_of_dip, time)
     dip &= sweeping & (search.looks < _LOOKS)
     closing = ~dip & (~sweeping | jnp.any(crossing))
     # Otherwise all of them are computed again for each number of the search.
@@ -108,13 +113,28 @@ def look(search: Search, here: EventState, h: Scalar, wanted: Float[Array, " eve
     return choose(closing, bracket, ahead)
 
 
-def _dip(search: Search, here: EventState) -> tuple[Flag, Scalar]:
-    """Whether an event dips towards zero, or beyond it, between `low` and the look at hand, and when first."""
+def _dip(search: Search, here: EventState, margin: Scalar | float) -> tuple[Flag, Scalar]:
+    """Whether an event dips towards zero, or beyond it, between `low` and the look at hand, and when first.
+
+    A dip counts if it comes within a `margin` of zero, a fraction of the event's size.
+    """
     before, width = search.event_state, search.time - search.low
     fraction, value = extremum(before.side, before.value, before.rate, here.value, here.rate, width)
     scale = jnp.maximum(jnp.abs(before.value), jnp.abs(here.value))
-    near = jnp.isfinite(value) & (before.side * value <= _NEAR * scale)
+    near = jnp.isfinite(value) & (before.side * value <= margin * scale)
     return jnp.any(near), search.low + width * jnp.min(jnp.where(near, fraction, 1.0))
+
+
+def _hidden(search: Search, here: EventState, samples: Samples) -> tuple[Flag, Scalar]:
+    """Whether an event has crossed zero at a sample and is back at a later one or at the look, and the first such time.
+
+    Without one, the time is that of the look.
+    """
+    side = search.event_state.side
+    signs = side[None] * jnp.concatenate([samples.value, here.value[None]])
+    back = lax.cummax((signs > 0).astype(int), reverse=True)[1:] > 0
+    hidden = jnp.any((signs[:-1] < 0) & back, axis=1)
+    return jnp.any(hidden), jnp.min(jnp.where(hidden, samples.time, search.time))
 
 
 def _narrow(search: Search, here: EventState, crossing, h: Scalar) -> Search:
@@ -125,7 +145,9 @@ def _narrow(search: Search, here: EventState, crossing, h: Scalar) -> Search:
     some = jnp.any(crossing)
     low, high = jnp.where(some, search.low, search.time), jnp.where(some, search.time, search.high)
     past = jnp.where(some, crossing, search.past)
-    newton = search.time - here.value / jnp.where(here.rate == 0, jnp.nan, here.rate)
+    # A root at which the event moves back to its side is not the crossing, although it may lie within the bracket.
+    is_leaving = search.event_state.side * here.rate < 0
+    newton = search.time - here.value / jnp.where(is_leaving, here.rate, jnp.nan)
     inside = past & (newton >= low) & (newton <= high)
     estimates = jnp.where(inside, newton, jnp.where(past, 0.5 * (low + high), jnp.inf))
     tie = jnp.finfo(h.dtype).eps ** _TOGETHER * h

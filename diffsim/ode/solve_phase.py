@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from .._errors import InputError
 from .._jax.compile_whole import compile_small
+from .._jax.polynomial import is_polynomial
 from .._jax.tangents import freeze
 from .._jax.traced_function import Traced
 from .._types import Args, Count, Flag, Scalar, State, Vector
@@ -122,7 +123,9 @@ def solve_phase(
     )
     bound = bound._replace(written_out=execution.written_out)
     problem = Problem(bound, phase.events, phase.limits, controller, t1, dt0, max_steps, execution, direction, landings)
-    problem = problem._replace(past=past, hint=hint)
+    # A polynomial of time and state is as smooth as the state, whose error the controller bounds.
+    samples_events = not all(is_polynomial(event.function, (0, 1)) for event in phase.events)
+    problem = problem._replace(past=past, hint=hint, samples_events=samples_events)
     loop, end = _end(problem, t0, y0, forward=mode == "forward", keep_path=dense or ts is not None)
     result = _result(phase, problem, unravel, loop, valid)
     trajectory = None

@@ -11,12 +11,15 @@ from jax import lax
 
 from .._jax.tangents import freeze
 from .._types import Flag, Scalar, State
-from .choose_execution import Execution
+from .choose_execution import Execution, is_fixed
 from .dirk import Slopes
 from .events import Event, Past
 from .jump_times import Landings, largest_step
 from .runge_kutta import Point, Stepper
 from .status import Status
+
+_RESOLVED = 0.03  # of an event's largest value in a step: the error of a cubic that shows its crossings
+_SMALLEST = 1e-7  # of the time left
 
 
 class Problem(NamedTuple):
@@ -34,6 +37,7 @@ class Problem(NamedTuple):
     landings: Landings = Landings(None, None)
     past: Past | None = None  # of the events, where it is known
     hint: Scalar | None = None  # the first step, where one is known and finite
+    samples_events: bool = False  # within each step, because they may vary faster than the state
 
 
 def finest(problem: Problem, t: Scalar) -> Scalar:
@@ -71,6 +75,26 @@ def trial_step(problem: Problem, frozen: Problem, start: Point, time: Scalar, h:
         end,
         None if stages is None else stages.slopes,
         *_judge(frozen, freeze(start), freeze(end), h, error, controller),
+    )
+
+
+def resolving(frozen: Problem, t: Scalar, h: Scalar, controller, tried: TrialStep, error: Scalar, full: Flag):
+    """The trial step, refused if the events change too much within it for a cubic to show their crossings.
+
+    The step size controller sees the state alone. An event such as y - sin(w t) may cross zero many times within a step
+    in which the state hardly moves. `error` is that of a cubic, of fourth order. A very small step is accepted: there
+    the event jumps. Only a `full` step can be refused.
+    """
+    if is_fixed(frozen.controller):
+        return tried
+    left = frozen.direction * (frozen.t1 - t)
+    smallest = jnp.maximum(_SMALLEST * jnp.where(jnp.isfinite(left), left, h), 4 * finest(frozen, t))
+    refused = full & (error > _RESOLVED) & (h > smallest)
+    factor = jnp.clip(0.9 * (_RESOLVED / jnp.maximum(error, 1e-30)) ** 0.25, 0.2, 5.0)
+    return tried._replace(
+        accept=tried.accept & ~refused,
+        wish=jnp.where(full, jnp.minimum(tried.wish, h * factor), tried.wish),
+        controller=jax.tree.map(lambda old, new: jnp.where(refused, old, new), controller, tried.controller),
     )
 
 
