@@ -43,6 +43,12 @@ class PhaseResult(NamedTuple):
     index of the event that happened, -1 for none; `status` is a `Status`. `steps` counts attempted steps. `lowest` is
     the least value of each of the phase's limits (a constant for differentiation). `ys` are the states at the times
     asked for, NaN outside the phase; None if none were asked for.
+
+    Examples:
+        >>> stop = ds.Event(lambda t, v, drag: v - 1.0, "falling", reset=lambda t, v, drag: 0.0 * v)
+        >>> end = ds.integrate_phase(ds.Phase(lambda t, v, drag: -drag, stop), 0.0, 3.0, 0.5, t1=9.0)
+        >>> print(f"{end.t:.3f} {end.y:.3f} {end.next_y:.3f}", int(end.event), bool(ds.finished(end.status)))
+        4.000 1.000 0.000 0 True
     """
 
     t: Scalar
