@@ -41,6 +41,14 @@ def fit_growing(
 
     Raises:
         InputError: For lengths that do not increase from 1 up.
+
+    Examples:
+        >>> ts = jnp.linspace(0.0, 20.0, 101)
+        >>> residuals = lambda rate, seen: jnp.cos(rate * ts) - seen
+        >>> rate, _ = ds.optimize.fit_growing(residuals, jnp.array(1.5), jnp.cos(2.0 * ts), lengths=[20, 40, 101])
+        >>> stuck, _ = ds.fit_least_squares(residuals, jnp.array(1.5), jnp.cos(2.0 * ts))
+        >>> print(f"{rate:.3f} {stuck:.3f}")
+        2.000 1.613
     """
     if not lengths or lengths[0] < 1 or np.any(np.diff(lengths) <= 0):
         raise InputError(f"lengths={list(lengths)}: give numbers of times that increase, from 1 up")
@@ -75,6 +83,17 @@ class ShootingProblem(NamedTuple):
         simulate: `simulate(model, y0, ts)`, the states at the times `ts`, the first being `y0`.
         initial_state: `initial_state(model)`, the state at the first time of all.
         observe: `observe(states)`, the predicted observations, an array with a leading axis of times.
+
+    Examples:
+        >>> swing = lambda t, y, rate: jnp.stack([y[1], -(rate**2) * y[0]])
+        >>> problem = ds.optimize.ShootingProblem(
+        ...     simulate=lambda rate, y0, ts: ds.integrate(swing, y0, ts, rate),
+        ...     initial_state=lambda rate: jnp.array([1.0, 0.0]),
+        ...     observe=lambda states: states[:, 0],
+        ... )
+        >>> states = problem.simulate(2.0, problem.initial_state(2.0), jnp.array([0.0, 1.0]))
+        >>> print(f"{problem.observe(states)[1]:.4f}")  # cos(2)
+        -0.4161
     """
 
     simulate: Callable[[Model, State, Array], State]
@@ -123,6 +142,19 @@ def fit_multiple_shooting(
         InputError: If the segments do not divide the times equally, or `ts` and `observations` differ in length.
 
     Source: H. G. Bock, in Modelling of Chemical Reaction Systems, Springer 1981, 102.
+
+    Examples:
+        >>> def simulate(rate, y0, ts):
+        ...     c, s = jnp.cos(rate * (ts - ts[0])), jnp.sin(rate * (ts - ts[0]))
+        ...     return jnp.stack([c * y0[0] + s * y0[1], c * y0[1] - s * y0[0]], axis=1)
+        ...
+        >>> start, observe = lambda rate: jnp.array([1.0, 0.0]), lambda states: states[:, 0]
+        >>> problem = ds.optimize.ShootingProblem(simulate, start, observe)
+        >>> ts = jnp.linspace(0.0, 20.0, 101)
+        >>> nodes = jnp.zeros((9, 2)).at[:, 0].set(jnp.cos(2.0 * ts[10:-1:10]))  # ten segments of 2 s
+        >>> rate, _ = ds.optimize.fit_multiple_shooting(problem, jnp.array(1.5), ts, jnp.cos(2.0 * ts), nodes)
+        >>> print(f"{rate:.4f}")
+        2.0000
     """
     segments = (common_length(nodes, "nodes") or 0) + 1
     if len(observations) != len(ts):
