@@ -85,15 +85,14 @@ class ShootingProblem(NamedTuple):
         observe: `observe(states)`, the predicted observations, an array with a leading axis of times.
 
     Examples:
-        >>> swing = lambda t, y, rate: jnp.stack([y[1], -(rate**2) * y[0]])
         >>> problem = ds.optimize.ShootingProblem(
-        ...     simulate=lambda rate, y0, ts: ds.integrate(swing, y0, ts, rate),
-        ...     initial_state=lambda rate: jnp.array([1.0, 0.0]),
-        ...     observe=lambda states: states[:, 0],
+        ...     simulate=lambda rate, y0, ts: ds.integrate(lambda t, y, rate: -rate * y, y0, ts, rate),
+        ...     initial_state=lambda rate: jnp.array(3.0),
+        ...     observe=jnp.log,
         ... )
         >>> states = problem.simulate(2.0, problem.initial_state(2.0), jnp.array([0.0, 1.0]))
-        >>> print(f"{problem.observe(states)[1]:.4f}")  # cos(2)
-        -0.4161
+        >>> print(problem.observe(states).round(4))  # log(3) and log(3) - 2
+        [ 1.0986 -0.9014]
     """
 
     simulate: Callable[[Model, State, Array], State]
@@ -144,15 +143,16 @@ def fit_multiple_shooting(
     Source: H. G. Bock, in Modelling of Chemical Reaction Systems, Springer 1981, 102.
 
     Examples:
-        >>> def simulate(rate, y0, ts):
-        ...     c, s = jnp.cos(rate * (ts - ts[0])), jnp.sin(rate * (ts - ts[0]))
-        ...     return jnp.stack([c * y0[0] + s * y0[1], c * y0[1] - s * y0[0]], axis=1)
-        ...
-        >>> start, observe = lambda rate: jnp.array([1.0, 0.0]), lambda states: states[:, 0]
-        >>> problem = ds.optimize.ShootingProblem(simulate, start, observe)
+        >>> problem = ds.optimize.ShootingProblem(
+        ...     simulate=lambda rate, phase, ts: phase + rate * (ts - ts[0]),
+        ...     initial_state=lambda rate: jnp.array(0.0),
+        ...     observe=jnp.cos,
+        ... )
         >>> ts = jnp.linspace(0.0, 20.0, 101)
-        >>> nodes = jnp.zeros((9, 2)).at[:, 0].set(jnp.cos(2.0 * ts[10:-1:10]))  # ten segments of 2 s
-        >>> rate, _ = ds.optimize.fit_multiple_shooting(problem, jnp.array(1.5), ts, jnp.cos(2.0 * ts), nodes)
+        >>> nodes = jnp.round(2.0 * ts[10:-1:10])  # a rough guess of the phases at the starts of segments of 2 s
+        >>> rate, _ = ds.optimize.fit_multiple_shooting(
+        ...     problem, jnp.array(1.5), ts, jnp.cos(2.0 * ts), nodes, weights=[1.0]
+        ... )
         >>> print(f"{rate:.4f}")
         2.0000
     """
