@@ -28,11 +28,6 @@ def acceleration(
 
         M a = dL/dq + Q - (d2L/dv dq) v,    M = d2L/dv2.
 
-    For a pendulum of 1 kg and 0.4 m that a motor drives with a torque of 0.5 N m:
-
-        lagrangian = lambda q, v, mass, length: 0.5 * mass * (length * v) ** 2 + 9.81 * mass * length * jnp.cos(q)
-        acceleration(lagrangian, angle, rate, force=jnp.array(0.5), args=(1.0, 0.4))
-
     Good values: a few to some tens of coordinates, since M is a dense matrix. Breaks when: M is singular, as for a
     coordinate without inertia. The result is then not finite, and no error is raised.
 
@@ -45,6 +40,14 @@ def acceleration(
 
     Raises:
         InputError: If `q`, `v` and `force` differ in structure or shape, and if `args` is not a tuple.
+
+    Examples:
+        A pendulum of 1 kg and 0.4 m that a motor drives with a torque of 0.5 N m:
+
+        >>> lagrangian = lambda q, v, mass, length: 0.5 * mass * (length * v) ** 2 + 9.81 * mass * length * jnp.cos(q)
+        >>> a = ds.acceleration(lagrangian, jnp.array(0.3), jnp.array(1.0), force=jnp.array(0.5), args=(1.0, 0.4))
+        >>> print(f"{a:.4f} {-9.81 / 0.4 * jnp.sin(0.3) + 0.5 / 0.4**2:.4f}")
+        -4.1226 -4.1226
     """
     flat_q, flat_v, unravel = _flatten(q, v)
     _check_args(args)

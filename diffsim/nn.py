@@ -21,9 +21,6 @@ class BoundedMLP(eqx.Module):
     The activation is tanh. `low`, `high` and `scale` are not parameters: `ds.parameters` does not list them, and a fit
     leaves them as they are.
 
-        policy = ds.BoundedMLP(4, -10.0, 10.0, key=jax.random.key(0))  # a force of up to 10 N
-        policy(jnp.zeros(4))
-
     Args:
         inputs: The length of the input vector.
         low, high: The limits, scalars or one value for each output.
@@ -35,6 +32,12 @@ class BoundedMLP(eqx.Module):
 
     Raises:
         InputError: If a lower limit is not below its upper limit.
+
+    Examples:
+        >>> policy = ds.BoundedMLP(4, -10.0, 10.0, key=jr.key(0))  # a force of up to 10 N
+        >>> force = policy(jnp.array([0.1, 0.0, -0.2, 0.0]))
+        >>> force.shape, bool(abs(force) < 10.0)
+        ((), True)
     """
 
     layers: eqx.nn.MLP

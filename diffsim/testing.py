@@ -22,9 +22,6 @@ def assert_gradients(
 ) -> None:
     """Asserts that JAX's derivatives of `f(*args)` are those of the numbers that it computes.
 
-        def test_gradient():
-            ds.testing.assert_gradients(lambda x: jnp.sum(jnp.sin(x)), (jnp.arange(3.0),))
-
     Args:
         f, args, rtol, atol, modes, max_coordinates, seed, jit, thorough: As in `check_gradients`.
 
@@ -32,6 +29,15 @@ def assert_gradients(
         AssertionError: Unless the verdict on every parameter is "agrees". The message names the worst disagreement and
             lists the parameters that fail.
         InputError: As `check_gradients` does.
+
+    Examples:
+        >>> ds.testing.assert_gradients(lambda x: jnp.sum(jnp.sin(x)), (jnp.arange(3.0),))
+        >>> masked = lambda x: jnp.where(x > 0, jnp.sqrt(x), 0.0)
+        >>> try:
+        ...     ds.testing.assert_gradients(masked, (0.0,))
+        ... except AssertionError as error:
+        ...     print(str(error).splitlines()[0])
+        1 of 1 parameters fail; worst is args[0], off by nan of the slope
     """
     options = {"max_coordinates": max_coordinates, "seed": seed, "jit": jit, "thorough": thorough}
     check = check_gradients(f, args, rtol=rtol, atol=atol, modes=modes, **options)

@@ -24,6 +24,12 @@ REFERENCE_PAGES = {
 }
 """The pages of the reference: their titles, and the folders and files of the package whose public names they list."""
 
+ASSUMED = (
+    "The examples assume double precision and these names: `jax`, `optax`, `diffrax`, `jnp` (`jax.numpy`), "
+    "`jr` (`jax.random`), `np` (`numpy`), `eqx` (`equinox`) and `ds` (`diffsim`)."
+)
+"""What the doctests of the reference need not import."""
+
 LINKS = {"docs/": "", "scenarios/README.md": "scenarios.md", "CONTRIBUTING.md": "contributing.md"}
 """The pages of the site for links in other files."""
 
@@ -74,7 +80,7 @@ def _imports(file: Path) -> list[ast.ImportFrom]:
 
 
 def _reference(title: str, paths: list[str]) -> str:
-    return "\n\n".join([f"# {title}", *(f"::: {path}" for path in paths)])
+    return "\n\n".join([f"# {title}", ASSUMED, *(f"::: {path}" for path in paths)])
 
 
 def _with_links(text: str) -> str:

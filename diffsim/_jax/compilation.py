@@ -27,6 +27,11 @@ def cache_compilation(folder: str | Path) -> Path:
 
     Raises:
         InputError: If the folder cannot be created or written.
+
+    Examples:
+        >>> folder = ds.compilation.cache_compilation("compiled")
+        >>> folder.is_dir(), folder.is_absolute()
+        (True, True)
     """
     path = Path(folder).expanduser().absolute()
     try:
@@ -92,6 +97,14 @@ def count_compilations(function: Callable) -> Counted:
         call, with both values; or "the same arguments", if the cause was a new function object, other data in its
         closure, or another setting of JAX. A Python number is named only if nothing else differs, since it need not be
         static.
+
+    Examples:
+        >>> double = ds.compilation.count_compilations(jax.jit(lambda x: 2 * x))
+        >>> for x in (np.ones(2), np.zeros(2), np.ones(3)):
+        ...     y = double(x)
+        ...
+        >>> double.count, double.causes
+        (2, ['first call', 'args[0] has shape (3,), before (2,)'])
     """
     return Counted(function)
 

@@ -32,6 +32,12 @@ def compile_whole(function: Callable) -> Callable:
 
     Args:
         function: A function of arrays.
+
+    Examples:
+        >>> field, ts = lambda t, y, rate: -rate * y, jnp.array([0.0, 1.0])
+        >>> last = lambda rate: ds.integrate(field, jnp.array(1.0), ts, rate)[-1]
+        >>> print(f"{ds.compilation.compile_whole(jax.grad(last))(jnp.array(2.0)):.5f}")  # -exp(-2)
+        -0.13534
     """
 
     @functools.wraps(function)

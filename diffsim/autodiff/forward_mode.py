@@ -29,9 +29,6 @@ def forward_mode(function: Callable, *, in_axes: Sequence[int | None] | None = N
     Good values: up to about ten inputs in all. Breaks when: there are many inputs, since the cost is proportional to
     their number.
 
-        distance = ds.forward_mode(lambda angle: simulate(angle).distance)
-        jax.grad(distance)(0.7)
-
     Args:
         function: A function of trees that returns a tree of arrays.
         in_axes: If given, 0 or None for each argument as in `jax.vmap`: the function is applied to the rows of the
@@ -40,6 +37,11 @@ def forward_mode(function: Callable, *, in_axes: Sequence[int | None] | None = N
 
     Returns:
         A function of the same arguments. It raises InputError if `in_axes` does not fit them.
+
+    Examples:
+        >>> distance = ds.forward_mode(lambda angle: 10.0**2 / 9.81 * jnp.sin(2 * angle))
+        >>> print(f"{jax.grad(distance)(jnp.pi / 8):.3f}")  # 2 v^2 / g cos(2 angle)
+        14.416
     """
 
     @functools.wraps(function)

@@ -20,6 +20,12 @@ class GridAxis(NamedTuple):
 
     The points run from `low` to `high`, both included. On a `periodic` axis `high` is the same state as `low` and is
     left out.
+
+    Examples:
+        >>> ds.control.GridAxis(0.0, 1.0, 5).points().tolist()
+        [0.0, 0.25, 0.5, 0.75, 1.0]
+        >>> ds.control.GridAxis(0.0, 1.0, 4, periodic=True).points().tolist()
+        [0.0, 0.25, 0.5, 0.75]
     """
 
     low: float
@@ -33,7 +39,13 @@ class GridAxis(NamedTuple):
 
 
 class ValueFunction(eqx.Module):
-    """The least cost-to-go from every state: a table on a grid, interpolated multilinearly between its points."""
+    """The least cost-to-go from every state: a table on a grid, interpolated multilinearly between its points.
+
+    Examples:
+        >>> value = ds.control.ValueFunction(jnp.array([0.0, 1.0, 4.0]), (ds.control.GridAxis(0.0, 2.0, 3),))
+        >>> float(value((jnp.array(1.5),))), float(jax.grad(value)((jnp.array(1.5),))[0])
+        (2.5, 3.0)
+    """
 
     table: Float[Array, "..."]
     axes: tuple[GridAxis, ...] = eqx.field(static=True)
@@ -74,10 +86,6 @@ def value_iteration(
     Good values: two or three axes. Breaks when: there are more, since work and memory are proportional to the product
     of the counts.
 
-        axes = [control.GridAxis(-np.pi, np.pi, 101, periodic=True), control.GridAxis(-8.0, 8.0, 101)]
-        value = control.value_iteration(step, cost, axes, controls, 200, make_state=State._make)
-        policy = control.greedy_control(step, cost, value, controls)
-
     Args:
         step: `step(state, control)`, the state after one step.
         cost: `cost(state, control)`, the cost of that step.
@@ -93,6 +101,13 @@ def value_iteration(
         InputError: For a horizon below 1, without controls or axes, and for an axis of fewer than 2 points.
 
     Source: R. Bellman, Dynamic Programming (1957), chapter III.
+
+    Examples:
+        >>> step, cost = lambda s, u: (s[0] + u,), lambda s, u: abs(s[0])
+        >>> axes = [ds.control.GridAxis(-5.0, 5.0, 11)]
+        >>> value = ds.control.value_iteration(step, cost, axes, [-1.0, 0.0, 1.0], horizon=10)
+        >>> print(f"{value((jnp.array(3.0),)):.3f}")  # 3 + 2 + 1
+        6.000
     """
     axes, controls = tuple(axes), jnp.asarray(controls, float)
     if horizon < 1 or controls.size < 1 or not axes or min(axis.num for axis in axes) < 2:
@@ -135,6 +150,14 @@ def greedy_control(
     Args:
         step, cost, controls: As in `value_iteration`.
         value: The cost-to-go after the step.
+
+    Examples:
+        >>> step, cost = lambda s, u: (s[0] + u,), lambda s, u: abs(s[0])
+        >>> axes, controls = [ds.control.GridAxis(-5.0, 5.0, 11)], [-1.0, 0.0, 1.0]
+        >>> value = ds.control.value_iteration(step, cost, axes, controls, horizon=10)
+        >>> policy = ds.control.greedy_control(step, cost, value, controls)
+        >>> [float(policy((jnp.array(x),))) for x in (-2.0, 0.0, 3.0)]
+        [1.0, 0.0, -1.0]
     """
     controls = jnp.asarray(controls, float)
 

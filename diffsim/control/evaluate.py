@@ -20,6 +20,13 @@ def evaluate_episodes(
 
     Returns:
         The sum of the rewards of each episode, shape (episodes,).
+
+    Examples:
+        >>> import gymnasium
+        >>> environments = [gymnasium.make("CartPole-v1") for _ in range(3)]
+        >>> policy = lambda observations: (observations @ np.array([0.1, 0.3, 1.0, 1.0]) > 0).astype(int)
+        >>> ds.control.evaluate_episodes(environments, range(3), policy).tolist()
+        [500.0, 500.0, 500.0]
     """
     observations = np.stack([e.reset(seed=seed)[0] for e, seed in zip(environments, seeds, strict=True)])
     returns, running = np.zeros(len(observations)), np.ones(len(observations), bool)

@@ -27,6 +27,10 @@ def horizon_weights(horizon: Real[ArrayLike, ""], length: int) -> Float[Array, "
         horizon: The number of steps that count, above 0. A fractional horizon counts its last step in part; one beyond
             `length` counts every step.
         length: The number of steps of the rollout.
+
+    Examples:
+        >>> ds.control.horizon_weights(2.5, 4).tolist()
+        [0.4, 0.4, 0.2, 0.0]
     """
     counted = jnp.clip(horizon - jnp.arange(length), 0.0, 1.0)
     return counted / jnp.sum(counted)
@@ -42,6 +46,12 @@ class GradientGrowth(NamedTuple):
         norm_model: The same for the derivative with respect to the model.
         useful_horizon: The last length before `norm_initial_state` exceeds `limit` times its first value.
         limit: The largest growth that is accepted.
+
+    Examples:
+        >>> costs = lambda gain, start: start * gain ** jnp.arange(1.0, 4.0)  # s[k] = gain^k s[0]
+        >>> growth = ds.control.gradient_growth(costs, jnp.array(10.0), jnp.ones(4), lengths=[1, 2, 3], limit=50.0)
+        >>> growth.norm_initial_state.round(3).tolist(), growth.useful_horizon
+        ([10.0, 100.0, 1000.0], 2)
     """
 
     lengths: np.ndarray
@@ -79,9 +89,6 @@ def gradient_growth(
 
     Good values: 64 starts or more, a limit of 30 to 300. Breaks when: the first cost does not depend on the start.
 
-        growth = control.gradient_growth(costs, policy, starts)
-        growth.warn(200)  # warns if a rollout of 200 steps is too long
-
     Args:
         costs: The costs of the steps of one rollout of a model from an initial state, shape (steps,).
         model: The model, usually a policy.
@@ -92,6 +99,15 @@ def gradient_growth(
 
     Raises:
         InputError: For lengths that are empty or beyond the rollout, and for gradients that are not finite.
+
+    Examples:
+        >>> def costs(gain, start):  # the states of s[k + 1] = gain s[k]
+        ...     return ds.rollout(lambda s, _: gain * s, start, length=20)[1]
+        ...
+        >>> growth = ds.control.gradient_growth(costs, jnp.array(2.0), jnp.ones(4), limit=100.0)
+        >>> growth.useful_horizon  # 2^6 < 100 < 2^7
+        7
+        >>> growth.warn(7)  # warns if a rollout of 7 steps is too long
     """
     common_length(starts, "starts")
     first = jax.tree.map(lambda rows: rows[0], starts)
@@ -118,6 +134,14 @@ def compare_gradient_growth(costs: Callable, model: Model, starts: State, decay:
         costs: As in `gradient_growth`, with a keyword argument `decay`.
         model, starts: As in `gradient_growth`.
         decay: The factor on the adjoint in each step.
+
+    Examples:
+        >>> def costs(gain, start, decay):  # the states of s[k + 1] = gain s[k]
+        ...     return ds.rollout(lambda s, _: gain * s, start, length=20, decay=decay)[1]
+        ...
+        >>> growth = ds.control.compare_gradient_growth(costs, jnp.array(2.0), jnp.ones(4), 0.5)
+        >>> growth["true"].useful_horizon, growth["decaying"].useful_horizon
+        (6, 20)
     """
     measure = lambda decay: gradient_growth(partial(costs, decay=decay), model, starts)
     return {"true": measure(1.0), "decaying": measure(decay)}

@@ -27,8 +27,6 @@ def sample_initial_states(
     so that the policy also learns from states that it does not reach by itself. The others are initial states of the
     task, from `center` - `half_width` to `center` + `half_width`.
 
-        starts = control.sample_initial_states(key, 1000, 32, [0.05] * 4, [1.0, 1.0, 0.2, 1.0])
-
     Args:
         key: The random key.
         updates: The number of updates of the training.
@@ -40,6 +38,11 @@ def sample_initial_states(
 
     Raises:
         InputError: For sizes below 1, a fraction outside 0 to 1, and widths that differ in length.
+
+    Examples:
+        >>> starts = ds.control.sample_initial_states(jr.key(0), 1000, 32, [0.05] * 4, [1.0, 1.0, 0.2, 1.0])
+        >>> starts.shape, bool(jnp.all(abs(starts[:, 16:]) <= 0.05)), bool(jnp.all(abs(starts[..., 2]) <= 0.2))
+        ((1000, 32, 4), True, True)
     """
     if updates < 1 or batch_size < 1 or not 0 <= wide_fraction <= 1:
         arguments = f"updates={updates}, batch_size={batch_size}, wide_fraction={wide_fraction}"

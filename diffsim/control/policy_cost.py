@@ -20,6 +20,14 @@ def mean_cost(costs: Callable, length: int) -> Callable:
     Args:
         costs: `costs(policy, start, length, decay)`, the costs of the steps of one rollout, shape (length,).
         length: The number of steps.
+
+    Examples:
+        >>> def costs(gain, start, length, decay):
+        ...     return ds.rollout(lambda s, _: (1 - gain) * s, start, length=length, decay=decay)[1] ** 2
+        ...
+        >>> loss = ds.control.mean_cost(costs, 2)
+        >>> float(loss(jnp.array(0.5), (jnp.array([2.0, 4.0]), 1.0)))  # the mean of 1, 1/4, 4, 1
+        1.5625
     """
 
     def loss(policy, batch):
@@ -34,6 +42,14 @@ def check_finite(policy: Model) -> Model:
 
     Raises:
         InputError: If a parameter is not finite; the message names it.
+
+    Examples:
+        >>> policy = ds.control.check_finite({"gain": jnp.array(2.0)})
+        >>> try:
+        ...     ds.control.check_finite({"gain": jnp.array(jnp.nan)})
+        ... except ds.InputError as error:
+        ...     print(error)
+        'gain' of the policy is not finite, so that its controls are not either: train it again
     """
     values = {name: entry.value for name, entry in parameters(policy).items()}
     bad = [name for name, value in values.items() if not bool(jnp.all(jnp.isfinite(value)))]

@@ -19,6 +19,11 @@ def straight_through_clip(x: Float[Array, "..."], low: ArrayLike, high: ArrayLik
     Args:
         x: The command, any shape.
         low, high: The limits.
+
+    Examples:
+        >>> clip, x = lambda x: ds.control.straight_through_clip(x, -1.0, 1.0), jnp.array(3.0)
+        >>> float(clip(x)), float(jax.grad(clip)(x)), float(jax.grad(lambda x: -clip(x))(x))  # inwards, outwards
+        (1.0, 1.0, 0.0)
     """
     return jnp.clip(x, low, high)
 
@@ -48,6 +53,13 @@ def straight_through_sign(x: Float[Array, "..."]) -> Float[Array, "..."]:
 
     Source: Y. Bengio, N. Leonard, A. Courville, Estimating or propagating gradients through stochastic neurons for
     conditional computation (2013), arXiv:1308.3432, section 4.
+
+    Examples:
+        >>> x = jnp.array([-0.5, 0.5])
+        >>> ds.control.straight_through_sign(x).tolist()
+        [-1.0, 1.0]
+        >>> jax.grad(lambda x: jnp.sum(ds.control.straight_through_sign(x)))(x).tolist()
+        [1.0, 1.0]
     """
     soft = straight_through_clip(x, -1.0, 1.0)
     hard = jnp.where(x > 0, jnp.ones_like(x), -jnp.ones_like(x))

@@ -31,8 +31,6 @@ def rollout(
     All modes of differentiation work. Reverse mode stores the state before each step, and computes the step again in
     the backward pass.
 
-        last, states = ds.rollout(lambda s, u: s + 0.1 * u, jnp.array(0.0), jnp.ones(20))
-
     Args:
         step: `step(state, input)`, the next state, of the structure, shapes and types of `state`.
         state: The initial state, a tree of arrays.
@@ -50,6 +48,13 @@ def rollout(
     Raises:
         InputError: If the number of steps is not known or contradicts the inputs, if `stretch` is not from 1 to that
             number, and if `step` changes the structure of the state.
+
+    Examples:
+        >>> last, states = ds.rollout(lambda s, u: 0.5 * s + u, jnp.array(0.0), jnp.ones(4))
+        >>> states.tolist()
+        [1.0, 1.5, 1.75, 1.875]
+        >>> float(last)
+        1.875
     """
     steps = _number_of_steps(inputs, length)
     _check_step(step, state, inputs)

@@ -66,6 +66,11 @@ def zero_order_hold(
     Raises:
         InputError: For `steps` below one, an `rtol` that is not positive, and a vector field that does not return the
             structure of the state.
+
+    Examples:
+        >>> cart = lambda t, state, force: jnp.stack([state[1], force])  # of 1 kg
+        >>> print(ds.zero_order_hold(cart, jnp.zeros(2), jnp.array(3.0), 2.0).round(6))  # 3 t^2 / 2 and 3 t
+        [6. 6.]
     """
     if steps < 1:
         raise InputError(f"steps={steps} of a zero-order hold: take at least one")

@@ -52,6 +52,11 @@ class GradientCheck:
         dot_product: Of a thorough check, the relative difference between the gradient times a direction and forward
             mode along it.
         hints: Remarks on the function.
+
+    Examples:
+        >>> check = ds.check_gradients(lambda x, y: jnp.sin(x) * y, (1.0, 2.0))
+        >>> check.ok, [(row.name, row.verdict) for row in check.rows]
+        (True, [('args[0]', 'agrees'), ('args[1]', 'agrees')])
     """
 
     value: float
@@ -121,10 +126,6 @@ def check_gradients(
 
     About 40 values of `f` are computed for every entry that is tried.
 
-        check = ds.check_gradients(lambda x: jnp.sum(jnp.sin(x)), (jnp.arange(3.0),))
-        print(check)
-        assert check.ok
-
     Args:
         f: A function of `args` that returns one floating-point number.
         args: The arguments. Every floating-point array in them (trees and modules too) is a parameter; static values,
@@ -145,6 +146,14 @@ def check_gradients(
     Raises:
         InputError: If `f` does not return one floating-point number, and if `args` has nothing to differentiate or an
             integer array as an argument.
+
+    Examples:
+        >>> ds.check_gradients(lambda x: jnp.sum(jnp.sin(x)), (jnp.arange(3.0),)).ok
+        True
+        >>> masked = lambda x: jnp.sum(jnp.where(x > 0, jnp.sqrt(x), 0.0))
+        >>> check = ds.check_gradients(masked, (jnp.array([0.0, 1.0]),))
+        >>> check.ok, check.rows[0].verdict  # print(check) shows the evidence
+        (False, 'non-finite')
     """
     for mode in modes:
         if mode not in MODES:

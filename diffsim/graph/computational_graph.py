@@ -74,10 +74,6 @@ def computational_graph(
 
     Equal expressions are one node. Loops and functions with a derivative rule of their own are always one node.
 
-        graph = ds.computational_graph(lambda x1, x2: jnp.sin(x1 / x2) * x2, 1.5, 0.5)
-        print(graph)
-        graph["x1"].adjoint  # the derivative with respect to x1
-
     Args:
         f: A function of `args` that returns one number.
         args: The point. Every floating-point array in it is an input.
@@ -88,6 +84,13 @@ def computational_graph(
     Raises:
         InputError: If `f` does not return one number or cannot be traced, if there is nothing to differentiate, for a
             `direction` of other shapes than `args`, and for more than 2,000 operations.
+
+    Examples:
+        >>> graph = ds.computational_graph(lambda x1, x2: jnp.sin(x1) * x2, 0.0, 3.0)
+        >>> [(node.name, node.operation) for node in graph.nodes]
+        [('x1', 'input'), ('x2', 'input'), ('v1', 'sin(x1)'), ('y', 'v1 * x2')]
+        >>> float(graph["x1"].adjoint)  # the derivative with respect to x1
+        3.0
     """
     inputs = split(f, args)
     names = _input_names(f, args)

@@ -76,10 +76,6 @@ def find_non_finite(f: Callable[..., Any], *args: Any) -> Finding | None:
     Only what reaches the result counts: an infinity that a later operation removes is not reported. Loops and solves
     are followed step by step. If no operation can be named, the finding is "not located" and says why.
 
-        masked = lambda x: jnp.sum(jnp.where(x > 0, jnp.sqrt(x), 0.0))
-        print(ds.find_non_finite(masked, jnp.array([0.0, 1.0])))
-        # first non-finite adjoint: sqrt([2: 0 to 1]) at masked.py:1: its derivative is infinite at 0: ...
-
     Args:
         f: A function that returns one number or a tree of arrays; the gradient is that of their sum.
         args: Its arguments. Every floating-point array in them is differentiated.
@@ -87,6 +83,12 @@ def find_non_finite(f: Callable[..., Any], *args: Any) -> Finding | None:
     Raises:
         InputError: If there is nothing to differentiate, and if the value is finite and JAX has no reverse mode for
             `f`.
+
+    Examples:
+        >>> masked = lambda x: jnp.sum(jnp.where(x > 0, jnp.sqrt(x), 0.0))
+        >>> finding = ds.find_non_finite(masked, jnp.array([0.0, 1.0]))
+        >>> print(f"{finding.kind} of {finding.operation}: {finding.remedy}")
+        adjoint of sqrt: its derivative is infinite at 0: use diffsim.safe.sqrt, or choose the argument before the root
     """
     inputs = split(f, args)
     for name, leaf in zip(inputs.names, inputs.leaves, strict=True):

@@ -45,6 +45,11 @@ class StageGraph:
 
     Attributes:
         stages: The stages; the first is the input.
+
+    Examples:
+        >>> graph = ds.stage_graph({"mean": jnp.mean, "loss": jnp.square}, jnp.ones((4, 4)))
+        >>> [(stage.name, stage.shapes, stage.bytes) for stage in graph.stages]
+        [('input', '4x4 float64', 128), ('mean', 'scalar float64', 8), ('loss', 'scalar float64', 8)]
     """
 
     stages: tuple[Stage, ...]
@@ -62,9 +67,6 @@ def stage_graph(stages: Mapping[str, Callable[[Any], Any]], x: Any) -> StageGrap
 
     Each stage is compiled by itself. Outputs are trees of arrays; modules too.
 
-        graph = ds.stage_graph({"blur": blur, "sharpen": sharpen, "loss": loss}, picture)
-        print(graph)
-
     Args:
         stages: The functions by name. The first is called with `x`, each of the others with the output of the one
             before it. The last returns one number.
@@ -72,6 +74,11 @@ def stage_graph(stages: Mapping[str, Callable[[Any], Any]], x: Any) -> StageGrap
 
     Raises:
         InputError: If there are no stages, and if the last does not return one floating-point number.
+
+    Examples:
+        >>> graph = ds.stage_graph({"double": lambda x: 2 * x, "loss": lambda x: jnp.sum(x**2)}, jnp.array([3.0, 4.0]))
+        >>> [(stage.name, stage.adjoint) for stage in graph.stages]
+        [('input', 40.0), ('double', 20.0), ('loss', 1.0)]
     """
     if not stages:
         raise InputError("stages is empty: give a mapping of names to functions")

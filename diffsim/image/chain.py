@@ -18,7 +18,14 @@ _policy = jax.checkpoint_policies.save_only_these_names(ACTIVATION)
 
 
 class FunctionStage(eqx.Module):
-    """A stage of any function of (parameters, picture): `FunctionStage(lambda gain, x: gain * x, jnp.array(2.0))`."""
+    """A stage of any function of (parameters, picture): `FunctionStage(lambda gain, x: gain * x, jnp.array(2.0))`.
+
+    Examples:
+        >>> exposure = ds.image.FunctionStage(lambda gain, x: gain * x, jnp.array(2.0))
+        >>> chain = ds.image.Chain(exposure=exposure, gamma=ds.image.Gamma())
+        >>> float(chain.pictures(jnp.full((3, 4, 4), 0.25))["exposure"].max())
+        0.5
+    """
 
     function: Callable[[PyTree, Array], Array] = eqx.field(static=True)
     parameters: PyTree = None
@@ -44,6 +51,13 @@ class Chain(eqx.Module):
     a function, compiled or not. The parameters' paths begin with `stages.` and the stage's name. With `remat`, reverse
     mode stores the pictures between stages and the activations of networks, which take longer to compute than to
     store, and computes what else is within a stage again.
+
+    Examples:
+        >>> chain = ds.image.Chain(balance=ds.image.WhiteBalance(), demosaic=ds.image.malvar, gamma=ds.image.Gamma())
+        >>> chain(jnp.full((8, 8), 0.2)).shape, list(chain.pictures(jnp.full((8, 8), 0.2)))
+        ((3, 8, 8), ['balance', 'demosaic', 'gamma'])
+        >>> list(ds.parameters(chain))[:3]
+        ['stages.balance.black', 'stages.balance.red', 'stages.balance.blue']
     """
 
     stages: OrderedDict[str, Stage]
@@ -89,6 +103,12 @@ def adjoints(
         chain: the stages.
         image: the input of the first stage.
         loss: of the picture of the last stage.
+
+    Examples:
+        >>> chain = ds.image.Chain(double=lambda x: 2 * x, square=lambda x: x**2)
+        >>> gradients = ds.image.adjoints(chain, jnp.full((3, 2, 2), 0.5), jnp.sum)
+        >>> {name: float(gradient.mean()) for name, gradient in gradients.items()}
+        {'double': 2.0, 'square': 1.0}
     """
 
     def run(offsets):

@@ -32,6 +32,12 @@ def in_tiles(
 
     Raises:
         InputError: for another size or halo, and for an empty picture.
+
+    Examples:
+        >>> raw = jr.uniform(jr.key(0), (64, 48))
+        >>> picture = ds.image.in_tiles(ds.image.malvar, raw, size=16, halo=4)
+        >>> picture.shape, bool(np.allclose(picture, ds.image.malvar(raw)))
+        ((3, 64, 48), True)
     """
     height, width = image.shape[-2:]
     if size % 4 or halo % 4 or size <= 0 or halo < 0:

@@ -50,9 +50,6 @@ def save(path: str | Path, tree: PyTree) -> None:
     disk and renamed: whatever happens meanwhile, `path` has either all of the old state or all of the new one. Other
     leaves, as functions, are not saved. Two processes must not write to the same path at the same time.
 
-        ds.save("policy.npz", policy)
-        policy = ds.load("policy.npz", like=policy)
-
     Args:
         path: The file.
         tree: The state.
@@ -61,6 +58,12 @@ def save(path: str | Path, tree: PyTree) -> None:
         InputError: For a path that cannot be a regular file, as that of a folder, a device or a pipe, and for leaves
             that have the same path or are no numbers.
         RunError: If the disk is full or refuses; the old file is then as it was.
+
+    Examples:
+        >>> policy = ds.BoundedMLP(4, -10.0, 10.0, key=jr.key(0))
+        >>> ds.save("policy.npz", policy)
+        >>> bool(eqx.tree_equal(ds.load("policy.npz", like=policy), policy))
+        True
     """
     write(path, {name: to_file(name, leaf) for name, leaf in named(tree).items()})
 
@@ -90,6 +93,11 @@ def load(path: str | Path, like: PyTree) -> PyTree:
     Raises:
         InputError: If a leaf is missing, unknown, of another shape, dtype or kind of key, or damaged; nothing is
             converted.
+
+    Examples:
+        >>> ds.save("state.npz", {"position": jnp.arange(3.0), "step": 7})
+        >>> ds.load("state.npz", like={"position": jnp.zeros(3), "step": 0})
+        {'position': Array([0., 1., 2.], dtype=float64), 'step': 7}
     """
     return fill(path, read(path), like)
 

@@ -38,6 +38,13 @@ class Event(eqx.Module):
 
     Raises:
         InputError: For another direction.
+
+    Examples:
+        >>> floor = ds.Event(lambda t, y, g: y[0], "falling")
+        >>> ball = ds.Phase(lambda t, y, g: jnp.stack([y[1], -g]), floor)
+        >>> end = ds.integrate_phase(ball, 0.0, jnp.array([5.0, 0.0]), jnp.array(10.0), t1=3.0)
+        >>> print(f"{end.t:.6f}")  # sqrt(2 height / g)
+        1.000000
     """
 
     function: Callable
@@ -61,6 +68,13 @@ class Phase(eqx.Module):
 
     Raises:
         InputError: For events that are none.
+
+    Examples:
+        >>> half = ds.Event(lambda t, y, rate: y - 0.5, "falling")
+        >>> decay = ds.Phase(lambda t, y, rate: -rate * y, half, limits=lambda t, y, rate: y)
+        >>> end = ds.integrate_phase(decay, 0.0, 1.0, 1.0, t1=9.0)
+        >>> print(f"{end.t:.6f} {end.lowest[0]:.6f}")  # log(2), 1/2
+        0.693147 0.500000
     """
 
     field: Callable

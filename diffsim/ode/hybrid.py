@@ -29,6 +29,15 @@ class HybridResult(NamedTuple):
     `event_t`, `event_y` (before the reset), `event_index` and `event_phase` have a leading axis of `max_events`; rows
     from `num_events` on contain NaN and -1. `t`, `y`, `phase` and `status` are those at the end. `ys` are the states at
     the times asked for (at an event: after its reset), NaN after the end; None if none were asked for.
+
+    Examples:
+        >>> floor = ds.Event(lambda t, y, g: y[0], "falling", reset=lambda t, y, g: y * jnp.array([1.0, -0.5]), to=0)
+        >>> ball = ds.Phase(lambda t, y, g: jnp.stack([y[1], -g]), floor)
+        >>> result = ds.integrate_hybrid(ball, jnp.array([5.0, 0.0]), jnp.array(10.0), t1=1.5, max_events=2)
+        >>> print(f"{result.event_t[0]:.3f} s at {result.event_y[0, 1]:.3f} m/s, {result.y[0]:.3f} m at the end")
+        1.000 s at -10.000 m/s, 1.250 m at the end
+        >>> int(result.num_events), ds.Status(int(result.status)).name
+        (1, 'FINISHED')
     """
 
     event_t: Float[Array, " events"]
@@ -61,10 +70,6 @@ def integrate_hybrid(
     share the structure of `y0`: for phases with states of their own, chain `integrate_phase`. One compiled phase serves
     all events, so the compile time does not depend on how many there are. Derivatives work in every mode.
 
-        floor = ds.Event(lambda t, y, g: y[0], "falling", reset=lambda t, y, g: y * jnp.array([1.0, -0.9]), to=0)
-        ball = ds.Phase(lambda t, y, g: jnp.array([y[1], -g]), floor)
-        bounces = ds.integrate_hybrid(ball, jnp.array([1.0, 0.0]), 9.81, t1=3.0).event_t
-
     Events at one time happen one after another, in the order in which a phase lists them: after each reset, an event
     whose function is zero and was on its way across before the reset happens at once. The event that happened last does
     not happen again before its function has left zero. Derivatives are those of that order. The step before an event
@@ -87,6 +92,13 @@ def integrate_hybrid(
 
     Raises:
         InputError: For what is no phase, an index of a phase that is not there, and as in `integrate_phase`.
+
+    Examples:
+        >>> floor = ds.Event(lambda t, y, g: y[0], "falling", reset=lambda t, y, g: y * jnp.array([1.0, -0.5]), to=0)
+        >>> ball = ds.Phase(lambda t, y, g: jnp.stack([y[1], -g]), floor)
+        >>> result = ds.integrate_hybrid(ball, jnp.array([5.0, 0.0]), jnp.array(10.0), t1=2.4, max_events=4)
+        >>> print(result.event_t.round(6), int(result.num_events))  # fall of 1 s, flight of 1 s
+        [ 1.  2. nan nan] 2
     """
     if not isinstance(phases, Phase | Sequence):
         check_phases([phases])

@@ -43,8 +43,6 @@ def integrate(
     Nothing is raised from compiled code: after a failure the states are NaN from there on, and so are their
     derivatives; `solve`, which takes the same arguments, says what happened.
 
-        ys = ds.integrate(lambda t, y, rate: -rate * y, jnp.array(1.0), jnp.linspace(0.0, 2.0, 5), 0.7)
-
     A path of an Ornstein-Uhlenbeck process, dx = -theta x dt + sigma dW:
 
         noise = dfx.VirtualBrownianTree(0.0, 5.0, tol=1e-3, shape=(), key=key)
@@ -80,6 +78,12 @@ def integrate(
         InputError: For times that are not finite, in no order or nearer to each other than their format resolves, for
             states that are not real, and for a vector field that does not return the structure, shapes and dtypes of
             `y0`.
+
+    Examples:
+        >>> ts = jnp.linspace(0.0, 2.0, 5)
+        >>> ys = ds.integrate(lambda t, y, rate: -rate * y, jnp.array(1.0), ts, 0.7)
+        >>> bool(jnp.allclose(ys, jnp.exp(-0.7 * ts), atol=1e-6))
+        True
     """
     options = {"solver": solver, "stepsize_controller": stepsize_controller, "rtol": rtol, "atol": atol}
     return solve(vector_field, y0, ts, args, adjoint=adjoint, dt0=dt0, max_steps=max_steps, **options).ys
@@ -90,6 +94,14 @@ class Solution(NamedTuple):
 
     `status` is a `Status`, `num_steps` counts the steps that were tried, and `dense` contains the steps themselves if
     they were asked for, else None.
+
+    Examples:
+        >>> ts = jnp.linspace(0.0, 1.0, 3)
+        >>> solution = ds.solve(lambda t, y, rate: -rate * y, jnp.array(1.0), ts, 1.0, dense=True)
+        >>> print(f"{solution.evaluate(0.3):.6f}")  # exp(-0.3)
+        0.740818
+        >>> bool(ds.finished(solution.status)), solution.ys.shape
+        (True, (3,))
     """
 
     ts: Float[Array, " times"]
@@ -140,11 +152,16 @@ def solve(
     The arguments and errors are those of `integrate`. Times that are traced, and so cannot be checked, end with status
     INVALID_INPUT if they make no sense.
 
-        solution = ds.solve(field, y0, ts, p)
-        loss = jnp.where(ds.finished(solution.status), loss_of(solution.ys), 0.0)
-
     With `dense=True` the solution can be evaluated at any time (`Solution.evaluate`). It then contains functions and
     cannot be returned from `jax.vmap` or `jax.jit`: evaluate it inside them.
+
+    Examples:
+        >>> square = lambda t, y, _: y**2  # y = 1 / (1 - t), which is infinite at t = 1
+        >>> solution = ds.solve(square, jnp.array(1.0), jnp.array([0.0, 0.5, 2.0]))
+        >>> print(solution.ys.round(3), bool(ds.finished(solution.status)))
+        [ 1.  2. nan] False
+        >>> float(jnp.where(ds.finished(solution.status), solution.ys[-1] ** 2, 0.0))  # a loss that leaves failures out
+        0.0
     """
     y0 = check_state(y0)
     dtype = jnp.result_type(*jax.tree.leaves(y0))

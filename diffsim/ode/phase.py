@@ -43,10 +43,6 @@ def integrate_phase(
     The state obeys dy/dt = phase.field(t, y, args). Event time and state are as accurate as the solution, and so are
     their derivatives; `grad`, `jacfwd`, `hessian` and `vmap` all work.
 
-        half = ds.Event(lambda t, y, rate: y - 0.5, "falling")
-        end = ds.integrate_phase(ds.Phase(lambda t, y, rate: -rate * y, half), 0.0, 1.0, 0.7, t1=9.0)
-        end.t, end.status  # log(2) / 0.7, FINISHED
-
     Args:
         phase: The vector field, its events and limits.
         t0, t1: First and last time. Time runs backward where `t1` lies before `t0`; events then cross in the direction
@@ -79,6 +75,14 @@ def integrate_phase(
     Raises:
         InputError: For an event that is not real, a field that does not return the structure of `y0`, and times, steps
             and tolerances that make no sense where they are known.
+
+    Examples:
+        >>> half = ds.Event(lambda t, y, rate: y - 0.5, "falling")
+        >>> decay = ds.Phase(lambda t, y, rate: -rate * y, half)
+        >>> half_life = lambda rate: ds.integrate_phase(decay, 0.0, 1.0, rate, t1=9.0).t  # log(2) / rate
+        >>> time, slope = jax.value_and_grad(half_life)(0.7)
+        >>> print(f"{time:.4f} {slope:.4f}")
+        0.9902 -1.4146
     """
     check_phases((phase,))
     direction = direction_of(t0, t1)

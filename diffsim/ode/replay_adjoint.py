@@ -39,6 +39,14 @@ class ReplayAdjoint(dfx.AbstractAdjoint):
     Raises:
         InputError: In the solve, for an event (use `diffsim.integrate_phase`), for terms other than one `ODETerm`, for
             solvers that may look back further than one step, for a controller with `jump_ts`, and without `max_steps`.
+
+    Examples:
+        >>> term, solver = diffrax.ODETerm(lambda t, y, rate: -rate * y), diffrax.Tsit5()
+        >>> last = lambda rate: diffrax.diffeqsolve(
+        ...     term, solver, 0.0, 1.0, 0.01, jnp.array(1.0), rate, adjoint=ds.ReplayAdjoint()
+        ... ).ys[-1]
+        >>> print(f"{jax.grad(last)(2.0):.6f}")  # -exp(-2)
+        -0.135335
     """
 
     memory: Memory = eqx.field(static=True, default="auto")

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, cast, get_args
 
 import diffrax as dfx
 import equinox as eqx
@@ -44,6 +44,12 @@ class PhaseResult(NamedTuple):
     index of the event that happened, -1 for none; `status` is a `Status`. `steps` counts attempted steps. `lowest` is
     the least value of each of the phase's limits (a constant for differentiation). `ys` are the states at the times
     asked for, NaN outside the phase; None if none were asked for.
+
+    Examples:
+        >>> stop = ds.Event(lambda t, v, drag: v - 1.0, "falling", reset=lambda t, v, drag: 0.0 * v)
+        >>> end = ds.integrate_phase(ds.Phase(lambda t, v, drag: -drag, stop), 0.0, 3.0, 0.5, t1=9.0)
+        >>> print(f"{end.t:.3f} {end.y:.3f} {end.next_y:.3f}", int(end.event), bool(ds.finished(end.status)))
+        4.000 1.000 0.000 0 True
     """
 
     t: Scalar
@@ -124,7 +130,7 @@ def solve_phase(
     bound = bound._replace(written_out=execution.written_out)
     problem = Problem(bound, phase.events, phase.limits, controller, t1, dt0, max_steps, execution, direction, landings)
     # A polynomial of time and state is as smooth as the state, whose error the controller bounds.
-    samples_events = not all(is_polynomial(event.function, (0, 1)) for event in phase.events)
+    samples_events = not all(is_polynomial(cast(Traced, event.function), (0, 1)) for event in phase.events)
     problem = problem._replace(past=past, hint=hint, samples_events=samples_events)
     loop, end = _end(problem, t0, y0, forward=mode == "forward", keep_path=dense or ts is not None)
     result = _result(phase, problem, unravel, loop, valid)

@@ -20,7 +20,14 @@ _EXPLANATIONS = (
 
 
 class Status(enum.IntEnum):
-    """How one trajectory ended. Above FINISHED, the values after the end are not to be trusted."""
+    """How one trajectory ended. Above FINISHED, the values after the end are not to be trusted.
+
+    Examples:
+        >>> solution = ds.solve(lambda t, y, _: -y, jnp.array(1.0), jnp.array([0.0, 9.0]), max_steps=2)
+        >>> status = ds.Status(int(solution.status))
+        >>> print(status.name, "-", status.explanation.split(";")[0])
+        STEP_LIMIT - step limit: max_steps was reached or the step fell below the precision of t
+    """
 
     FINISHED = 0
     STEP_LIMIT = 1
@@ -37,11 +44,23 @@ class Status(enum.IntEnum):
 
 
 def finished(status: Int[ArrayLike, "..."]) -> Bool[Array, "..."]:
-    """Returns whether each trajectory ended as intended: its `status` is FINISHED."""
+    """Returns whether each trajectory ended as intended: its `status` is FINISHED.
+
+    Examples:
+        >>> rates = jnp.array([1.0, jnp.nan])
+        >>> solve = lambda rate: ds.solve(lambda t, y, rate: -rate * y, jnp.array(1.0), jnp.array([0.0, 1.0]), rate)
+        >>> ds.finished(jax.vmap(solve)(rates).status).tolist()
+        [True, False]
+    """
     return jnp.asarray(status) == Status.FINISHED
 
 
 def count_statuses(status: Int[ArrayLike, "..."]) -> dict[str, int]:
-    """Returns how many trajectories ended with each status, by its name in lower case. Not for compiled code."""
+    """Returns how many trajectories ended with each status, by its name in lower case. Not for compiled code.
+
+    Examples:
+        >>> ds.ode.count_statuses(jnp.array([0, 0, 1, 0]))
+        {'finished': 3, 'step_limit': 1}
+    """
     values, counts = np.unique(np.asarray(status), return_counts=True)
     return {Status(value).name.lower(): int(count) for value, count in zip(values, counts, strict=True)}

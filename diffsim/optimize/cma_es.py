@@ -63,6 +63,12 @@ def fit_cma_es(
         FitError: If no model of the first generation has a finite loss.
 
     Source: N. Hansen, The CMA Evolution Strategy: A Tutorial, arXiv:1604.00772.
+
+    Examples:
+        >>> sphere = lambda x, center: jnp.sum((x - center) ** 2)
+        >>> x, _ = ds.optimize.fit_cma_es(sphere, jnp.zeros(2), jnp.array([1.0, 2.0]), generations=60)
+        >>> print(x.round(2))
+        [1. 2.]
     """
     if generations < 1 or sigma <= 0:
         raise InputError(f"generations={generations}, sigma={sigma:g}: give at least 1, and more than 0")

@@ -51,10 +51,6 @@ def fit_least_squares(
     message names a likely cause: data that are not finite, or a derivative that finite differences contradict. All
     iterations run in one compiled call, which is cached for the same `residuals`, `solver` and shapes.
 
-        residuals = lambda cart, seen: simulate(cart) - seen
-        cart, history = ds.fit_least_squares(residuals, Cart(), seen)
-        print(history.message, ds.posterior(residuals, cart, seen))
-
     Args:
         residuals: `residuals(model, data)`, an array or a tree of arrays.
         model: The model to start from.
@@ -73,6 +69,14 @@ def fit_least_squares(
         InputError: If nothing trains, for an `rtol` outside (0, 1), and within `jit`, `vmap` or `grad`.
         FitError: If the residuals of the first model are not finite. A later step to such residuals is rejected by the
             solver.
+
+    Examples:
+        >>> ts = jnp.linspace(0.0, 2.0, 9)
+        >>> residuals = lambda model, seen: model["size"] * jnp.exp(-model["rate"] * ts) - seen
+        >>> start = {"size": jnp.array(1.0), "rate": jnp.array(1.0)}
+        >>> fitted, history = ds.fit_least_squares(residuals, start, 3.0 * jnp.exp(-0.5 * ts))
+        >>> print(f"{fitted['size']:.4f} {fitted['rate']:.4f} {history.status}")
+        3.0000 0.5000 converged
     """
     objective = objective_for(residuals, solver)
     return _fit(objective, model, data, with_rtol(solver, rtol), steps, filter_spec, progress)
@@ -106,6 +110,12 @@ def minimize(
     Raises:
         InputError: As in `fit_least_squares`, and for a least-squares solver.
         FitError: If the loss of the first model is not finite.
+
+    Examples:
+        >>> rosenbrock = lambda x, _: (1 - x[0]) ** 2 + 100 * (x[1] - x[0] ** 2) ** 2
+        >>> x, history = ds.minimize(rosenbrock, jnp.array([-1.0, 1.0]))
+        >>> print(x.round(4), history.status)
+        [1. 1.] converged
     """
     if isinstance(solver, optx.AbstractLeastSquaresSolver):
         raise InputError(f"{type(solver).__name__} needs residuals, not a loss: use fit_least_squares")

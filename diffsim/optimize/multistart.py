@@ -27,6 +27,13 @@ class Fits(NamedTuple):
         models: The fitted models; each parameter has a leading axis that counts the fits.
         loss: The last loss of each fit.
         status: The FitStatus of each fit.
+
+    Examples:
+        >>> double_well = lambda x, _: (x**2 - 1) ** 2 + 0.1 * x  # its deeper minimum is on the left
+        >>> fits = ds.optimize.fit_many(double_well, jnp.array([-0.8, 0.8]), solver=ds.optimize.LBFGS)
+        >>> best = jnp.argmin(fits.loss)
+        >>> print(f"{fits.models[best]:.3f}", ds.optimize.FitStatus(int(fits.status[best])).name)
+        -1.012 CONVERGED
     """
 
     models: Model
@@ -95,6 +102,12 @@ def fit_many(
 
     Raises:
         InputError: If nothing trains, and for leading axes that differ.
+
+    Examples:
+        >>> starts = jnp.array([-2.0, -0.5, 0.5, 3.0])
+        >>> fits = ds.optimize.fit_many(lambda x, data: x**2 - data, starts, jnp.array(2.0))
+        >>> print(fits.models.round(4))
+        [-1.4142 -1.4142  1.4142  1.4142]
     """
     solver = with_rtol(solver, rtol)
     trained, fixed = partition(models, filter_spec)
@@ -146,6 +159,14 @@ def draw_models(
 
     Raises:
         InputError: For a count below 1 and a `relative` that is not above 0.
+
+    Examples:
+        >>> class Cart(eqx.Module):
+        ...     mass: ds.Scalar = ds.param(2.0, "kg", bounds=(0.1, 10.0))
+        ...
+        >>> carts = ds.optimize.draw_models(Cart(), 100, key=jr.key(0))
+        >>> carts.mass.shape, bool(jnp.all((carts.mass > 0.1) & (carts.mass < 10.0)))
+        ((100,), True)
     """
     if relative is not None and not relative > 0:
         raise InputError(f"relative={relative:g}: give a share above 0, such as 0.2")

@@ -41,6 +41,14 @@ def fit_growing(
 
     Raises:
         InputError: For lengths that do not increase from 1 up.
+
+    Examples:
+        >>> ts = jnp.linspace(0.0, 20.0, 101)
+        >>> residuals = lambda rate, seen: jnp.cos(rate * ts) - seen
+        >>> rate, _ = ds.optimize.fit_growing(residuals, jnp.array(1.5), jnp.cos(2.0 * ts), lengths=[20, 40, 101])
+        >>> stuck, _ = ds.fit_least_squares(residuals, jnp.array(1.5), jnp.cos(2.0 * ts))
+        >>> print(f"{rate:.3f} {stuck:.3f}")
+        2.000 1.613
     """
     if not lengths or lengths[0] < 1 or np.any(np.diff(lengths) <= 0):
         raise InputError(f"lengths={list(lengths)}: give numbers of times that increase, from 1 up")
@@ -75,6 +83,16 @@ class ShootingProblem(NamedTuple):
         simulate: `simulate(model, y0, ts)`, the states at the times `ts`, the first being `y0`.
         initial_state: `initial_state(model)`, the state at the first time of all.
         observe: `observe(states)`, the predicted observations, an array with a leading axis of times.
+
+    Examples:
+        >>> problem = ds.optimize.ShootingProblem(
+        ...     simulate=lambda rate, y0, ts: ds.integrate(lambda t, y, rate: -rate * y, y0, ts, rate),
+        ...     initial_state=lambda rate: jnp.array(3.0),
+        ...     observe=jnp.log,
+        ... )
+        >>> states = problem.simulate(2.0, problem.initial_state(2.0), jnp.array([0.0, 1.0]))
+        >>> print(problem.observe(states).round(4))  # log(3) and log(3) - 2
+        [ 1.0986 -0.9014]
     """
 
     simulate: Callable[[Model, State, Array], State]
@@ -123,6 +141,20 @@ def fit_multiple_shooting(
         InputError: If the segments do not divide the times equally, or `ts` and `observations` differ in length.
 
     Source: H. G. Bock, in Modelling of Chemical Reaction Systems, Springer 1981, 102.
+
+    Examples:
+        >>> problem = ds.optimize.ShootingProblem(
+        ...     simulate=lambda rate, phase, ts: phase + rate * (ts - ts[0]),
+        ...     initial_state=lambda rate: jnp.array(0.0),
+        ...     observe=jnp.cos,
+        ... )
+        >>> ts = jnp.linspace(0.0, 20.0, 101)
+        >>> nodes = jnp.round(2.0 * ts[10:-1:10])  # a rough guess of the phases at the starts of segments of 2 s
+        >>> rate, _ = ds.optimize.fit_multiple_shooting(
+        ...     problem, jnp.array(1.5), ts, jnp.cos(2.0 * ts), nodes, weights=[1.0]
+        ... )
+        >>> print(f"{rate:.4f}")
+        2.0000
     """
     segments = (common_length(nodes, "nodes") or 0) + 1
     if len(observations) != len(ts):

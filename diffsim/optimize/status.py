@@ -4,7 +4,14 @@ import enum
 
 
 class FitStatus(enum.IntEnum):
-    """How a fit ended. Up to AT_BOUND it is a minimum within the solver's tolerances."""
+    """How a fit ended. Up to AT_BOUND it is a minimum within the solver's tolerances.
+
+    Examples:
+        >>> x, history = ds.minimize(lambda x, _: jnp.cosh(x), jnp.array(1.0))
+        >>> status = ds.optimize.FitStatus[history.status.upper()]
+        >>> print(status.name, "-", status.explanation)
+        CONVERGED - converged to the solver's tolerances, within the bounds
+    """
 
     CONVERGED = 0
     AT_BOUND = 1

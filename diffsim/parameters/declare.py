@@ -46,11 +46,6 @@ class Declaration:
 def param(default: Real[ArrayLike, "..."], unit: str = "", bounds: Bounds = UNBOUNDED) -> Any:
     """A field of an `eqx.Module` that holds a real array: trainable, with a unit and bounds.
 
-        class Cart(eqx.Module):
-            mass: Scalar = param(2.0, "kg", bounds=(0.1, 10.0))
-
-        Cart(mass=3.0)
-
     Args:
         default: The default value, which fixes the shape.
         unit: The unit, for tables and messages.
@@ -59,6 +54,17 @@ def param(default: Real[ArrayLike, "..."], unit: str = "", bounds: Bounds = UNBO
     Raises:
         InputError: If the first of the `bounds` is not below the second. When a module is built, for a value that lies
             outside the bounds, has another shape or is not finite.
+
+    Examples:
+        >>> class Cart(eqx.Module):
+        ...     mass: ds.Scalar = ds.param(2.0, "kg", bounds=(0.1, 10.0))
+        ...
+        >>> float(Cart().mass), float(Cart(mass=3.0).mass)
+        (2.0, 3.0)
+        >>> Cart(mass=20.0)
+        Traceback (most recent call last):
+            ...
+        diffsim._errors.InputError: mass=20 kg is not allowed; give from 0.1 to 10
     """
     low, high = bounds
     if not low < high:
@@ -96,6 +102,13 @@ def check_bounds(name: str, value, bounds: Bounds, unit: str = "") -> None:
 
     Raises:
         InputError: If an entry is not finite or lies outside `bounds`.
+
+    Examples:
+        >>> ds.check_bounds("mass", 2.0, (0.1, 10.0), "kg")
+        >>> ds.check_bounds("mass", -1.0, (0.1, 10.0), "kg")
+        Traceback (most recent call last):
+            ...
+        diffsim._errors.InputError: mass=-1 kg is not allowed; give from 0.1 to 10
     """
     if is_tracer(value):
         return

@@ -27,6 +27,14 @@ class Parameter(NamedTuple):
         value: Its value.
         unit: Its unit; empty if none is declared.
         bounds: The least and the greatest value allowed.
+
+    Examples:
+        >>> class Cart(eqx.Module):
+        ...     mass: ds.Scalar = ds.param(2.0, "kg", bounds=(0.1, 10.0))
+        ...
+        >>> mass = ds.parameters(Cart())["mass"]
+        >>> mass.path, float(mass.value), mass.unit, mass.bounds
+        ('mass', 2.0, 'kg', (0.1, 10.0))
     """
 
     path: str
@@ -40,8 +48,14 @@ def parameters(model: Model) -> dict[str, Parameter]:
 
     Arrays that are no parameters, such as the limits of a `BoundedMLP`, are left out, and so are Python numbers.
 
-        for path, parameter in ds.parameters(model).items():
-            print(path, parameter.value, parameter.unit, parameter.bounds)
+    Examples:
+        >>> class Cart(eqx.Module):
+        ...     mass: ds.Scalar = ds.param(2.0, "kg", bounds=(0.1, 10.0))
+        ...
+        >>> for path, parameter in ds.parameters({"cart": Cart(), "gain": jnp.array(5.0)}).items():
+        ...     print(path, parameter.value, parameter.unit, parameter.bounds)
+        cart.mass 2.0 kg (0.1, 10.0)
+        gain 5.0  (-inf, inf)
     """
     declared = dict(_declarations(model, ""))
     by_path = {}
@@ -80,8 +94,6 @@ def _declarations(tree, prefix: str) -> Iterator[tuple[str, Any]]:
 def trainable(model: Model, *paths: str) -> PyTree[bool]:
     """The filter that trains the parameters at the given paths and freezes the others, for `fit` or `eqx.partition`.
 
-        ds.fit(loss, model, optimizer, batches, filter_spec=ds.trainable(model, "policy", "*.bias"))
-
     Args:
         model: The model.
         paths: The paths. Each names one array, or everything below it (`policy`); `*` stands for any text (`*.bias`).
@@ -92,6 +104,15 @@ def trainable(model: Model, *paths: str) -> PyTree[bool]:
 
     Raises:
         InputError: For an unknown path; the message has the closest known one.
+
+    Examples:
+        >>> model = {"cart": {"mass": jnp.array(2.0), "drag": jnp.array(0.5)}, "gain": jnp.ones(2)}
+        >>> ds.trainable(model, "*.drag", "gain")
+        {'cart': {'drag': True, 'mass': False}, 'gain': True}
+        >>> loss = lambda model, _: (model["cart"]["mass"] * model["cart"]["drag"] - 4.0) ** 2
+        >>> model, _ = ds.fit(loss, model, optax.sgd(0.1), jnp.zeros(30), filter_spec=ds.trainable(model, "*.drag"))
+        >>> print(f"{model['cart']['drag']:.3f}")
+        2.000
     """
     known, numbers = parameters(model), python_numbers(model)
     chosen = set(known) if not paths else set().union(*(_matches(known, path, numbers) for path in paths))
@@ -101,14 +122,17 @@ def trainable(model: Model, *paths: str) -> PyTree[bool]:
 def frozen(model: Model, *paths: str) -> PyTree[bool]:
     """The filter that freezes the parameters at the given paths and trains the others; the counterpart of `trainable`.
 
-        ds.fit(loss, model, optimizer, batches, filter_spec=ds.frozen(model, "cart.mass"))
-
     Args:
         model: The model.
         paths: The paths, as in `trainable`. Without paths nothing is frozen.
 
     Raises:
         InputError: For an unknown path.
+
+    Examples:
+        >>> model = {"cart": {"mass": jnp.array(2.0), "drag": jnp.array(0.5)}, "gain": jnp.ones(2)}
+        >>> ds.frozen(model, "cart.mass")
+        {'cart': {'drag': True, 'mass': False}, 'gain': True}
     """
     freeze = trainable(model, *paths) if paths else jax.tree.map(lambda _: False, model)
     return jax.tree.map(lambda train, freeze: train and not freeze, trainable(model), freeze)
@@ -160,14 +184,18 @@ def _suggestion(path: str, known, numbers) -> str:
 def replace(model: Model, values: dict[str, Any]) -> Model:
     """The model with new values for the parameters at the given paths, checked like those of a new model.
 
-        heavier = ds.replace(model, {"cart.mass": 3.0})
-
     Args:
         model: The model.
         values: The new values by path; each has the shape of the old one.
 
     Raises:
         InputError: For an unknown path, another shape, and a value that is not finite or outside its bounds.
+
+    Examples:
+        >>> model = {"cart": {"mass": jnp.array(2.0), "drag": jnp.array(0.5)}}
+        >>> heavier = ds.replace(model, {"cart.mass": 3.0})
+        >>> float(heavier["cart"]["mass"]), float(heavier["cart"]["drag"])
+        (3.0, 0.5)
     """
     known = parameters(model)
     for path, value in values.items():

@@ -24,13 +24,18 @@ def unconstrain(model: Model) -> Model:
         z = log(x - low)                    with a lower bound,
         z = -log(high - x)                  with an upper bound.
 
-    Any change of z keeps x within its bounds:
-
-        free = ds.unconstrain(model)
-        model = ds.constrain(jax.tree.map(lambda z: z + 0.1, free))
+    Any change of z keeps x within its bounds.
 
     Raises:
         InputError: For a parameter on its bound, whose z would be infinite.
+
+    Examples:
+        >>> class Fraction(eqx.Module):
+        ...     value: ds.Scalar = ds.param(0.75, bounds=(0.0, 1.0))
+        ...
+        >>> free = ds.unconstrain(Fraction())
+        >>> print(f"{free.value:.4f} {ds.constrain(free).value:.4f}")  # log(3)
+        1.0986 0.7500
     """
     return _map_bounded(model, _to_unbounded)
 
@@ -40,6 +45,15 @@ def constrain(free: Model) -> Model:
 
     Args:
         free: A model as `unconstrain` returns it, with any values.
+
+    Examples:
+        >>> class Cart(eqx.Module):
+        ...     mass: ds.Scalar = ds.param(2.0, "kg", bounds=(0.1, 10.0))
+        ...
+        >>> free = ds.unconstrain(Cart())
+        >>> far = jax.tree.map(lambda z: z + 100.0, free)
+        >>> print(f"{ds.constrain(free).mass:.3f} {ds.constrain(far).mass:.3f}")
+        2.000 10.000
     """
     return _map_bounded(free, _to_bounded)
 
@@ -82,6 +96,13 @@ def at_bound(model: Model, width: float = 1e-3) -> list[str]:
         model: The model.
         width: The distance from a bound up to which a parameter counts, as a fraction of the range between its bounds,
             or of its value if it has one bound.
+
+    Examples:
+        >>> class Cart(eqx.Module):
+        ...     mass: ds.Scalar = ds.param(2.0, "kg", bounds=(0.1, 10.0))
+        ...
+        >>> ds.at_bound(Cart()), ds.at_bound(Cart(mass=10.0))
+        ([], ['mass'])
     """
     names = []
     for path, value, _, (low, high) in parameters(model).values():

@@ -50,10 +50,6 @@ def fit(
     same `loss`, `optimizer` and shapes do not compile again. If no loss is below the first, the history's status is
     "no_progress" and its message names a likely cause.
 
-        loss = lambda model, x: jnp.mean((model(x) - target(x)) ** 2)
-        batches = jax.random.uniform(jax.random.key(0), (1000, 32))  # 1000 steps on 32 points each
-        model, history = ds.fit(loss, model, optax.adam(1e-3), batches)
-
     Args:
         loss: `loss(model, batch)`, a scalar.
         model: The model to start from.
@@ -86,6 +82,13 @@ def fit(
             within `jit`, `vmap` or `grad`, since fits run on the host.
         FitError: At the first loss or gradient that is not finite, or at the limit of `non_finite`.
         RunError: If another process is lost.
+
+    Examples:
+        >>> loss = lambda slope, x: jnp.mean((slope * x - 2.0 * x) ** 2)
+        >>> batches = jr.uniform(jr.key(0), (100, 32))  # 100 steps on 32 points each
+        >>> slope, history = ds.fit(loss, jnp.array(0.0), optax.sgd(0.5), batches)
+        >>> print(f"{slope:.3f}", history.loss.shape)
+        2.000 (100,)
     """
     check_on_host("fit", model, batches)
     check_optimizer(optimizer)

@@ -40,6 +40,12 @@ def batched_mean(loss: Callable, *, batch_size: int = 64, devices: Sequence | No
 
     Raises:
         InputError: For a batch size below 1, an empty list of devices, no items, and arrays of unequal length.
+
+    Examples:
+        >>> mean = ds.train.batched_mean(lambda slope, x: (slope * x) ** 2, batch_size=4)
+        >>> value, slope = jax.value_and_grad(mean)(jnp.array(3.0), jnp.arange(10.0))
+        >>> print(f"{value:.3f} {slope:.3f}")  # 9 * 28.5, 6 * 28.5
+        256.500 171.000
     """
     if batch_size < 1:
         raise InputError(f"batch_size={batch_size}: give at least one item")

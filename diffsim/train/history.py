@@ -23,6 +23,11 @@ class History(NamedTuple):
         status: For these fits the name of their `FitStatus` in lower case; for any fit "no_progress" if no step
             lowered the loss.
         message: A sentence that says how the fit ended, and what keeps it from moving.
+
+    Examples:
+        >>> x, history = ds.fit(lambda x, _: x**2, jnp.array(1.0), optax.sgd(0.25), jnp.zeros(4))
+        >>> history.loss.tolist(), history.dropped, history.stopped
+        ([1.0, 0.25, 0.0625, 0.015625], 0, '')
     """
 
     loss: Float[np.ndarray, " steps"]
@@ -61,6 +66,13 @@ class FitError(RunError):
     Attributes:
         model: The last healthy model.
         history: The history up to there.
+
+    Examples:
+        >>> try:
+        ...     ds.fit(lambda x, _: jnp.log(x), jnp.array(1.0), optax.sgd(2.0), jnp.zeros(9))
+        ... except ds.FitError as error:
+        ...     print(error.history.loss[:2])
+        [ 0. nan]
     """
 
     def __init__(self, message: str, model: Model, history: History):

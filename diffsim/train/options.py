@@ -27,6 +27,14 @@ class Checkpoint(NamedTuple):
         path: The file.
         seconds: The wall time between two savings.
         calls: The number of compiled calls between two savings; None for no such limit.
+
+    Examples:
+        >>> checkpoint = ds.Checkpoint("fit.ckpt", seconds=600.0)
+        >>> loss = lambda x, target: (x - target) ** 2
+        >>> first, _ = ds.fit(loss, jnp.array(0.0), optax.sgd(0.1), jnp.ones(8), checkpoint=checkpoint)
+        >>> again, _ = ds.fit(loss, jnp.array(0.0), optax.sgd(0.1), jnp.ones(8), checkpoint=checkpoint)  # from the file
+        >>> bool(first == again)
+        True
     """
 
     path: str | Path
@@ -44,6 +52,13 @@ class NonFinite(NamedTuple):
         limit: The number of such steps in a row at which "skip" and "shrink" fail.
         factor: For "shrink", between 0 and 1.
         recover: For "shrink", the number of good steps over which the factor grows back to 1.
+
+    Examples:
+        >>> skip = ds.train.NonFinite("skip", limit=3)
+        >>> batches = jnp.array([1.0, jnp.nan, 1.0, 1.0])
+        >>> x, history = ds.fit(lambda x, b: b * x**2, jnp.array(1.0), optax.sgd(0.25), batches, non_finite=skip)
+        >>> float(x), history.dropped
+        (0.125, 1)
     """
 
     policy: str = "stop"
@@ -78,6 +93,15 @@ class EarlyStopping(NamedTuple):
         validation: `validation(model)`, a scalar that is computed after each compiled call. The fit then returns the
             model with the least value. NaN is never less; if there is nothing else, the last model is returned.
         patience: The number of compiled calls without a lesser validation loss after which the fit stops.
+
+    Examples:
+        >>> stopping = ds.EarlyStopping(validation=lambda x: abs(x - 0.5), patience=2)
+        >>> loss, batches = lambda x, _: x**2, jnp.zeros(50)
+        >>> x, history = ds.fit(
+        ...     loss, jnp.array(1.0), optax.sgd(0.25), batches, steps_per_call=1, early_stopping=stopping
+        ... )
+        >>> float(x), history.stopped, history.loss.size
+        (0.5, 'patience', 3)
     """
 
     minutes: float | None = None
@@ -97,6 +121,13 @@ class FitProgress(NamedTuple):
         dropped: Which of these steps were not finite and left out.
         validation: The validation loss, if there is one.
         model: A function without arguments that returns the model; called only if needed, since it takes time.
+
+    Examples:
+        >>> show = lambda progress: print(progress.step, progress.losses, progress.model())
+        >>> loss, batches = lambda x, _: x**2, jnp.zeros(4)
+        >>> x, _ = ds.fit(loss, jnp.array(1.0), optax.sgd(0.25), batches, steps_per_call=2, callback=show)
+        2 [1.   0.25] 0.25
+        4 [0.0625   0.015625] 0.0625
     """
 
     step: int
@@ -115,6 +146,13 @@ class MetricsFile:
 
     Args:
         path: The file.
+
+    Examples:
+        >>> metrics, loss = ds.train.MetricsFile("metrics.jsonl"), lambda x, _: x**2
+        >>> x, _ = ds.fit(loss, jnp.array(1.0), optax.sgd(0.25), jnp.zeros(4), callback=metrics)
+        >>> with open("metrics.jsonl") as file:
+        ...     print(file.read().strip())
+        {"step": 4, "loss": 0.015625, "mean": 0.33203125, "dropped": 0, "validation": null}
     """
 
     def __init__(self, path: str | Path):

@@ -124,6 +124,13 @@ def join_processes(address: str, count: int, index: int, *, seconds: int = 60) -
     Raises:
         InputError: For an address or an index out of range, and for a port in use.
         RunError: If nobody listens at the address.
+
+    Examples:
+        >>> ds.train.join_processes("10.0.0.1:9000", count=4, index=0)  # doctest: +SKIP
+        >>> ds.train.join_processes("10.0.0.1:9000", count=4, index=4)
+        Traceback (most recent call last):
+            ...
+        diffsim._errors.InputError: index=4, count=4: the processes are numbered from 0 to count - 1
     """
     host, _, port = address.rpartition(":")
     if not (host and port.isdecimal() and 0 < int(port) < 65536):

@@ -41,10 +41,6 @@ def posterior(
     parameter. That is what a mask leaves, as `jnp.where(jnp.isnan(seen), 0.0, predicted - seen)` or a weight of zero;
     a residual that is zero by chance has a derivative and counts. It matters for the estimate of the noise alone.
 
-        residuals = lambda cart, seen: simulate(cart) - seen
-        posterior = ds.posterior(residuals, cart, seen)
-        low, high = posterior.credible_intervals(0.9)
-
     Args:
         residuals: `residuals(model, data)`, an array or a tree of arrays.
         model: The fitted model.
@@ -60,6 +56,14 @@ def posterior(
             that are not finite.
 
     Source: G. A. F. Seber, C. J. Wild, Nonlinear Regression, Wiley 1989, sections 2.1 and 5.1.
+
+    Examples:
+        >>> ts, seen = jnp.array([1.0, 2.0, 3.0]), jnp.array([2.1, 3.9, 6.0])
+        >>> residuals = lambda line, seen: line["slope"] * ts - seen
+        >>> line, _ = ds.fit_least_squares(residuals, {"slope": jnp.array(1.0)}, seen)
+        >>> print(ds.posterior(residuals, line, seen, noise=0.1))  # of slope, 0.1 / sqrt(sum(ts^2)) = 0.0267
+        slope = 1.993 +- 0.027
+        noise = 0.1 (given)
     """
     trained, fixed = partition(model, filter_spec)
     x, unravel = ravel_pytree(trained)
@@ -143,6 +147,12 @@ def laplace_posterior(
 
     Raises:
         RunError: If the loss has negative curvature in some direction: the model is then not at its minimum.
+
+    Examples:
+        >>> loss = lambda rate, counts: jnp.sum(rate - counts * jnp.log(rate))  # counts of a Poisson distribution
+        >>> posterior = ds.uncertainty.laplace_posterior(loss, jnp.array(4.0), jnp.array([3.0, 4.0, 5.0]))
+        >>> print(f"{posterior.std()[0]:.4f}")  # sqrt(4 / 3)
+        1.1547
     """
     trained, fixed = partition(model, filter_spec)
     x, unravel = ravel_pytree(trained)

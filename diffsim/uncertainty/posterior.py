@@ -31,7 +31,15 @@ class ParameterSummary(NamedTuple):
 
 
 class CredibleBand(NamedTuple):
-    """A prediction with its standard deviation and the ends of its credible interval, all of the prediction's shape."""
+    """A prediction with its standard deviation and the ends of its credible interval, all of the prediction's shape.
+
+    Examples:
+        >>> residuals = lambda slope, seen: slope * jnp.ones(4) - seen
+        >>> posterior = ds.posterior(residuals, jnp.array(2.0), 2.0 * jnp.ones(4), noise=0.2)
+        >>> band = posterior.credible_band(lambda slope: 3.0 * slope, level=0.95)
+        >>> print(f"{band.value:.3f} {band.std:.3f} {band.low:.3f} {band.high:.3f}")
+        6.000 0.300 5.412 6.588
+    """
 
     value: Array
     std: Array
@@ -54,6 +62,16 @@ class Posterior(eqx.Module):
         noise: The standard deviation of a residual.
         degrees_of_freedom: With which the noise was estimated: the number of measurements, without missing ones, less
             that of free parameters. Infinite if the noise was given.
+
+    Examples:
+        >>> residuals = lambda model, seen: model["mean"] * jnp.ones(4) - seen
+        >>> posterior = ds.posterior(residuals, {"mean": jnp.array(2.0)}, 2.0 * jnp.ones(4), noise=0.2)
+        >>> print(posterior)
+        mean = 2.00 +- 0.10
+        noise = 0.2 (given)
+        >>> low, high = posterior.credible_intervals(0.9)
+        >>> print(f"{low[0]:.3f} {high[0]:.3f}")
+        1.836 2.164
     """
 
     trained: Model

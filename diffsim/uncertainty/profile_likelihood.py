@@ -32,6 +32,13 @@ class ProfileLikelihood(NamedTuple):
         open: Whether each end is open: a bound, or infinite.
         points: The values tried and their signed distances from the fit in standard deviations,
             sqrt(2 (loss - least loss)) / noise, shape (points, 2). For a linear model they lie on a straight line.
+
+    Examples:
+        >>> residuals = lambda decay, seen: jnp.exp(-decay["rate"] * jnp.array([1.0, 2.0])) - seen
+        >>> decay, seen = {"rate": jnp.array(1.0)}, jnp.exp(-jnp.array([1.0, 2.0]))
+        >>> rate = ds.profile_likelihood(residuals, decay, seen, path="rate", noise=0.05)
+        >>> print(f"{rate.low:.3f} {rate.value:.3f} {rate.high:.3f}", rate.open)
+        0.839 1.000 1.206 (False, False)
     """
 
     path: str
@@ -68,9 +75,6 @@ def profile_likelihood(
     Student's distribution, of the normal one if `noise` is given. Unlike `posterior` this takes the model neither as
     linear nor the interval as symmetric. It costs about ten fits.
 
-        friction = ds.profile_likelihood(residuals, cart, seen, path="friction")
-        print(friction.low, friction.high)
-
     Args:
         residuals: `residuals(model, data)`, an array or a tree of arrays.
         model: The fitted model.
@@ -86,6 +90,14 @@ def profile_likelihood(
         RunError: If a value fits better than `model`.
 
     Source: D. M. Bates, D. G. Watts, Nonlinear Regression Analysis and Its Applications, Wiley 1988, section 6.1.
+
+    Examples:
+        >>> ts = jnp.array([1.0, 2.0, 3.0])
+        >>> residuals = lambda line, seen: line["slope"] * ts + line["offset"] - seen
+        >>> line, seen = {"slope": jnp.array(2.0), "offset": jnp.array(1.0)}, jnp.array([3.0, 5.0, 7.0])
+        >>> slope = ds.profile_likelihood(residuals, line, seen, path="slope", noise=0.1)
+        >>> print(f"{slope.low:.3f} {slope.high:.3f}")  # 2 +- 1.645 * 0.1 / sqrt(2)
+        1.884 2.116
     """
     check_on_host("profile_likelihood", model, data)
     residuals = traced_now(residuals, model, data)

@@ -37,6 +37,12 @@ def sensitivities(
 
     Returns:
         For each number an array of the output's shape.
+
+    Examples:
+        >>> period = lambda model: 2 * jnp.pi * jnp.sqrt(model["length"] / model["gravity"])
+        >>> pendulum = {"length": jnp.array(0.4), "gravity": jnp.array(9.81)}
+        >>> {path: round(float(x), 6) for path, x in ds.uncertainty.sensitivities(period, pendulum).items()}
+        {'gravity': -0.5, 'length': 0.5}
     """
     trained, fixed = partition(model, filter_spec)
     x, unravel = ravel_pytree(trained)
@@ -54,6 +60,13 @@ class SobolIndices(NamedTuple):
     Attributes:
         first: Of the parameter alone.
         total: Of the parameter with all its interactions.
+
+    Examples:
+        >>> outputs = lambda model: model["a"] + 2.0 * model["b"]
+        >>> ranges = {"a": (0.0, 1.0), "b": (0.0, 1.0)}
+        >>> indices = ds.uncertainty.sobol_indices(outputs, {"a": jnp.array(0.5), "b": jnp.array(0.5)}, ranges=ranges)
+        >>> print(f"{indices.first['a']:.1f} {indices.first['b']:.1f}")  # 1/5 and 4/5
+        0.2 0.8
     """
 
     first: dict[str, Float[np.ndarray, "..."]]
@@ -88,6 +101,14 @@ def sobol_indices(
             outputs that are not finite somewhere within the ranges.
 
     Source: A. Saltelli et al., Computer Physics Communications 181, 259 (2010).
+
+    Examples:
+        >>> product = lambda model: model["a"] * model["b"]
+        >>> model = {"a": jnp.array(0.0), "b": jnp.array(0.0)}
+        >>> ranges = {"a": (-1.0, 1.0), "b": (-1.0, 1.0)}
+        >>> indices = ds.uncertainty.sobol_indices(product, model, ranges=ranges)
+        >>> bool(abs(indices.first["a"]) < 0.1), bool(abs(indices.total["a"] - 1.0) < 0.1)  # all of it is interaction
+        (True, True)
     """
     from scipy import stats
 

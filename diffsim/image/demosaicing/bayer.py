@@ -35,6 +35,11 @@ def mosaic(picture: Real[Pixels, "3 h w"], pattern: str = "RGGB") -> Real[Array,
 
     Raises:
         InputError: for an unknown pattern, and for an odd number of rows or columns.
+
+    Examples:
+        >>> picture = jnp.broadcast_to(jnp.array([1.0, 2.0, 3.0])[:, None, None], (3, 2, 4))  # red 1, green 2, blue 3
+        >>> ds.image.mosaic(picture).tolist()
+        [[1.0, 2.0, 1.0, 2.0], [2.0, 3.0, 2.0, 3.0]]
     """
     check_even(picture.shape[1:])
     row, column = check_pattern(pattern)
@@ -66,6 +71,10 @@ def to_rggb(mosaic: Real[Pixels, "h w"], pattern: str) -> Real[Array, "h2 w2"]:
     """Returns the mosaic with red first and of even size, to which mirrored rows and columns are added at its edges.
 
     `cut_back` removes them from the picture.
+
+    Examples:
+        >>> ds.image.to_rggb(jnp.array([[2, 1, 2, 1], [3, 2, 3, 2]]), "GRBG").tolist()  # red 1, green 2, blue 3
+        [[1, 2, 1, 2, 1, 2], [2, 3, 2, 3, 2, 3]]
     """
     row, column = check_pattern(pattern)
     height, width = mosaic.shape
@@ -73,7 +82,15 @@ def to_rggb(mosaic: Real[Pixels, "h w"], pattern: str) -> Real[Array, "h2 w2"]:
 
 
 def cut_back(picture: Real[Pixels, "c h2 w2"], pattern: str, size: tuple[int, int]) -> Real[Array, "c h w"]:
-    """Returns the picture of a mosaic of this pattern and size, cut out of that of its RGGB form."""
+    """Returns the picture of a mosaic of this pattern and size, cut out of that of its RGGB form.
+
+    Examples:
+        >>> raw = jnp.arange(30.0).reshape(5, 6)
+        >>> rggb = ds.image.to_rggb(raw, "GRBG")
+        >>> picture = ds.image.bilinear(rggb)
+        >>> picture.shape, ds.image.cut_back(picture, "GRBG", raw.shape).shape
+        ((3, 6, 8), (3, 5, 6))
+    """
     row, column = check_pattern(pattern)
     return jnp.asarray(picture)[:, row : row + size[0], column : column + size[1]]
 

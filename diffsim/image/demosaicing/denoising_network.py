@@ -51,6 +51,11 @@ class DenoisingDemosaic(eqx.Module):
     It works on the quads, and at its coarse level on quads of quads, where a stencil reaches twice as far for a quarter
     of the work. `noise_level` is that of `sensor.noise_level`, 0 at middle noise and one more for four times the
     variance; it is an input, not trained. `widths` are the channels on the quads and on the quads of quads.
+
+    Examples:
+        >>> network = ds.image.DenoisingDemosaic((8, 8), key=jr.key(0))
+        >>> eqx.filter_jit(network)(jnp.full((16, 16), 0.5)).shape
+        (3, 16, 16)
     """
 
     first: NoiseConditionedLayer

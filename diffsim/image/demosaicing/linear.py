@@ -54,10 +54,23 @@ def demosaic_linear(mosaic: Float[Pixels, "h w"], filters: dict[str, np.ndarray]
 
 
 def bilinear(mosaic: Float[Pixels, "h w"]) -> Float[Array, "3 h w"]:
-    """Returns the picture of an RGGB mosaic whose missing values are means of the nearest pixels of that colour."""
+    """Returns the picture of an RGGB mosaic whose missing values are means of the nearest pixels of that colour.
+
+    Examples:
+        >>> picture = ds.image.bilinear(jnp.tile(jnp.array([[0.1, 0.2], [0.2, 0.3]]), (4, 4)))
+        >>> print(picture.shape, picture[:, 3, 3].round(6))
+        (3, 8, 8) [0.1 0.2 0.3]
+    """
     return demosaic_linear(mosaic, BILINEAR)
 
 
 def malvar(mosaic: Float[Pixels, "h w"]) -> Float[Array, "3 h w"]:
-    """Returns the picture by bilinear interpolation, corrected by second differences of the other colours."""
+    """Returns the picture by bilinear interpolation, corrected by second differences of the other colours.
+
+    Examples:
+        >>> ramp = jnp.broadcast_to(jnp.linspace(0.0, 1.0, 32), (3, 32, 32))
+        >>> picture = ds.image.malvar(ds.image.mosaic(ramp))
+        >>> bool(jnp.allclose(picture[:, 2:-2, 2:-2], ramp[:, 2:-2, 2:-2]))
+        True
+    """
     return demosaic_linear(mosaic, MALVAR)

@@ -38,6 +38,13 @@ class DemosaicNetwork(eqx.Module):
 
     Measured values are unchanged to the last bit. `widths` are the channels between its layers: (16, 16) makes 4,072
     parameters, (18, 18) 4,904.
+
+    Examples:
+        >>> network, raw = ds.image.DemosaicNetwork(key=jr.key(0)), jr.uniform(jr.key(1), (8, 8))
+        >>> bool(jnp.all(ds.image.mosaic(eqx.filter_jit(network)(raw)) == raw))
+        True
+        >>> sum(parameter.value.size for parameter in ds.parameters(network).values())
+        4072
     """
 
     layers: tuple[Layer, ...]

@@ -21,6 +21,12 @@ def read_picture(path: Path | str) -> Float[np.ndarray, "3 h w"]:
 
     Raises:
         InputError: for another kind of file, a damaged one, another number of bits, and a picture without colours.
+
+    Examples:
+        >>> path = ds.image.write_picture("grey.png", np.full((3, 4, 6), 0.2))
+        >>> picture = ds.image.read_picture("grey.png")
+        >>> picture.shape, picture.dtype.name, round(float(picture.max()), 3)
+        ((3, 4, 6), 'float32', 0.2)
     """
     path = Path(path)
     check_extension(path, READ)
@@ -56,6 +62,13 @@ def write_picture(path: Path | str, picture: Float[np.ndarray, "3 h w"], bits: i
     Raises:
         InputError: for an unknown extension, a folder of that name, whole numbers, values that are not finite, and 16
             bits in a JPEG.
+
+    Examples:
+        >>> red = np.array([1.0, 0.0, 0.0])[:, None, None] * np.ones((3, 4, 6))
+        >>> ds.image.write_picture("red.png", red, bits=16).name
+        'red.png'
+        >>> ds.image.read_picture("red.png")[:, 0, 0].tolist()
+        [1.0, 0.0, 0.0]
     """
     path, picture = Path(path), np.asarray(picture)
     check_output(path)

@@ -24,6 +24,11 @@ class Raw(NamedTuple):
 
     The gains of red, green and blue are those of white balance; the matrix takes balanced camera colours to linear
     sRGB, and its rows sum to 1.
+
+    Examples:
+        >>> raw = ds.image.Raw(np.full((4, 6), 0.25), "BGGR", gains=(2.0, 1.0, 1.5))
+        >>> raw.mosaic.shape, raw.pattern, raw.matrix.sum(axis=1).tolist()
+        ((4, 6), 'BGGR', [1.0, 1.0, 1.0])
     """
 
     mosaic: Float[np.ndarray, "h w"]
@@ -49,6 +54,16 @@ def read_raw(path: Path | str) -> Raw:
     Raises:
         InputError: for a file that cannot be decoded, for levels that contradict each other, and for a sensor without a
             Bayer pattern.
+
+    Examples:
+        >>> import tifffile
+        >>> tags = [(50706, "B", 4, (1, 4, 0, 0)), (33421, "H", 2, (2, 2)), (33422, "B", 4, (0, 1, 1, 2))]
+        >>> tags += [(50708, "s", 0, "Camera"), (50714, "H", 1, 64), (50717, "H", 1, 960)]  # model, black and white
+        >>> stored = np.full((32, 48), 512, np.uint16)
+        >>> tifffile.imwrite("a.dng", stored, photometric=32803, extratags=[(*tag, True) for tag in tags])
+        >>> raw = ds.image.read_raw("a.dng")
+        >>> raw.pattern, raw.mosaic.shape, float(raw.mosaic.max())
+        ('RGGB', (32, 48), 0.5)
     """
     path = Path(path)
     check_extension(path, RAW)
@@ -81,6 +96,12 @@ def read_binary(
 
     Raises:
         InputError: for a file of another size, and for arguments that do not fit.
+
+    Examples:
+        >>> np.full((4, 6), 512, "<u2").tofile("sensor.bin")
+        >>> raw = ds.image.read_binary("sensor.bin", (4, 6), "GRBG", black=64, white=960)
+        >>> raw.mosaic.shape, raw.pattern, float(raw.mosaic.max())
+        ((4, 6), 'GRBG', 0.5)
     """
     path = Path(path)
     check_pattern(pattern)

@@ -22,6 +22,10 @@ def box_filter(image: Float[Array, "c h w"], radius: int) -> Float[Array, "c h w
 
     Raises:
         InputError: for a picture of whole numbers.
+
+    Examples:
+        >>> print(ds.image.box_filter(jnp.array([[[0.0, 3.0, 6.0, 3.0]]]), 1).round(6))  # fewer pixels at the edges
+        [[[1.5 3.  4.  4.5]]]
     """
     check_floating(image)
     counts = np.outer(*(_neighbours(size, radius) for size in image.shape[1:]))

@@ -38,6 +38,11 @@ def stencil(
 
     Raises:
         InputError: for stencils of even size, unequal channels, whole numbers, and pictures too small to mirror.
+
+    Examples:
+        >>> second_difference = jnp.array([[[[1.0, -2.0, 1.0]]]])
+        >>> ds.image.stencil(jnp.array([[[0.0, 1.0, 4.0, 9.0]]]), second_difference, edge="edge").tolist()
+        [[[1.0, 2.0, 2.0, -5.0]]]
     """
     rows, columns = weights.shape[-2:]
     if rows % 2 == 0 or columns % 2 == 0:
@@ -52,6 +57,11 @@ def correlate(
 
     Raises:
         InputError: for unequal channels, whole numbers, and stencils larger than the picture.
+
+    Examples:
+        >>> difference = jnp.array([[[[-1.0, 1.0]]]])
+        >>> ds.image.correlate(jnp.array([[[0.0, 1.0, 4.0, 9.0]]]), difference).tolist()
+        [[[1.0, 3.0, 5.0]]]
     """
     if image.ndim != 3 or weights.ndim != 4 or image.shape[0] != weights.shape[1]:
         raise InputError(f"stencil of shape {weights.shape} on a picture of shape {image.shape}: channels must agree")

@@ -23,5 +23,11 @@ _weigh = with_adjoint(weighted_mean, _adjoint, check_floating)
 
 
 def luma(picture: Float[Array, "3 h w"]) -> Float[Array, "h w"]:
-    """Returns the luma of a picture in linear sRGB, 0.2126 red + 0.7152 green + 0.0722 blue (ITU-R BT.709)."""
+    """Returns the luma of a picture in linear sRGB, 0.2126 red + 0.7152 green + 0.0722 blue (ITU-R BT.709).
+
+    Examples:
+        >>> green = jnp.array([0.0, 1.0, 0.0])[:, None, None] * jnp.ones((3, 1, 2))
+        >>> print(ds.image.luma(green).round(4))
+        [[0.7152 0.7152]]
+    """
     return _weigh(jnp.array(LUMA, picture.dtype), picture)

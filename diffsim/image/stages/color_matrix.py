@@ -19,6 +19,14 @@ class ColorMatrix(eqx.Module):
     """Camera colours to linear sRGB by a matrix whose rows sum to 1, so that grey stays grey.
 
     `mixing` are its six entries off the diagonal, row by row.
+
+    Examples:
+        >>> stage = ds.image.ColorMatrix(mixing=jnp.array([-0.5, -0.1, -0.2, -0.3, 0.1, -0.6]))
+        >>> print(stage.matrix.sum(axis=1).round(6))
+        [1. 1. 1.]
+        >>> red = jnp.array([1.0, 0.0, 0.0])[:, None, None] * jnp.ones((3, 2, 2))
+        >>> print(stage(red)[:, 0, 0].round(6))
+        [ 1.6 -0.2  0.1]
     """
 
     mixing: Float[Array, " 6"] = param(np.zeros(6))

@@ -14,6 +14,10 @@ class Gamma(eqx.Module):
 
     `a` makes value and slope continuous at the toe. The defaults give a = 0.055 and a slope of 12.9232: within 1e-5 the
     curve of sRGB (IEC 61966-2-1), whose own toe, 0.0031308 with a slope of 12.92, has a small corner.
+
+    Examples:
+        >>> print(f"{ds.image.Gamma()(jnp.full((3, 2, 2), 0.18)).max():.3f}")  # 1.055 0.18^(1 / 2.4) - 0.055
+        0.461
     """
 
     exponent: Scalar = param(2.4, bounds=(1.0, 4.0))

@@ -21,6 +21,12 @@ class LocalLaplacian(eqx.Module):
     exp(-d^2 / 2 width^2) with d = luma - g; every coefficient of the pyramid is interpolated between the remapped
     pictures of the nearest references. Source: Aubry and others, "Fast local Laplacian filters" (2014). Good values:
     width 0.1 to 0.3, at least 1/references.
+
+    Examples:
+        >>> picture = 0.5 + 0.02 * jr.normal(jr.key(0), (3, 32, 32))
+        >>> detailed = ds.image.LocalLaplacian(detail=1.0)(picture)
+        >>> bool(jnp.std(ds.image.luma(detailed)) > 1.5 * jnp.std(ds.image.luma(picture)))
+        True
     """
 
     detail: Scalar = param(0.0, bounds=(-1.0, 4.0))

@@ -14,6 +14,12 @@ class Saturation(eqx.Module):
     """Colours moved away from grey: luma + factor (x - luma), the factor saturation + vibrance exp(-10 chroma).
 
     Chroma is the root mean square of x - luma, so that vibrance lifts pale colours and leaves strong ones.
+
+    Examples:
+        >>> picture = jr.uniform(jr.key(0), (3, 4, 4))
+        >>> grey = ds.image.Saturation(saturation=0.0)(picture)
+        >>> bool(jnp.allclose(grey[0], ds.image.luma(picture))), bool(jnp.allclose(grey[2], grey[0]))
+        (True, True)
     """
 
     saturation: Scalar = param(1.0, bounds=(0.0, 4.0))

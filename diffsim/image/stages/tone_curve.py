@@ -15,6 +15,11 @@ class ToneCurve(eqx.Module):
 
     `rises` are the logarithms of the rises from knot to knot, up to a common factor; if all are equal, the picture is
     unchanged.
+
+    Examples:
+        >>> curve = ds.image.ToneCurve(rises=jnp.linspace(1.0, -1.0, 15))  # lifts the shadows
+        >>> curve.knots.shape, bool(curve(jnp.full((3, 2, 2), 0.2)).min() > 0.2)
+        ((16,), True)
     """
 
     rises: Float[Array, " 15"] = param(np.zeros(15))

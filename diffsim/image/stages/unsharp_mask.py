@@ -26,6 +26,12 @@ class UnsharpMask(eqx.Module):
     """Unsharp mask: every colour plus `amount` times the difference of luma and its Gaussian blur.
 
     `width` is the standard deviation of the blur, whose window reaches `radius` pixels. Good values: amount 0 to 1.
+
+    Examples:
+        >>> step = jnp.broadcast_to(jnp.arange(16) // 8, (3, 16, 16)).astype(float)
+        >>> sharp = ds.image.UnsharpMask(amount=1.0)(step)
+        >>> bool(sharp.max() > 1.0), bool(sharp.min() < 0.0)
+        (True, True)
     """
 
     amount: Scalar = param(0.0, bounds=(-2.0, 4.0))

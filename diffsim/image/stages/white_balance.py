@@ -18,6 +18,12 @@ class WhiteBalance(eqx.Module):
     """Black level and white balance on an RGGB mosaic: (x - black) / (1 - black), times the gain of its colour.
 
     Values below black stay negative: clipped, their noise would brighten the shadows.
+
+    Examples:
+        >>> balance = ds.image.WhiteBalance(black=0.1, red=2.0, blue=1.5)
+        >>> print(balance(jnp.array([[0.55, 1.0], [1.0, 0.7]])).round(6))
+        [[1. 1.]
+         [1. 1.]]
     """
 
     black: Scalar = param(0.05, bounds=(-0.05, 0.5))

@@ -1,0 +1,66 @@
+"""Every public name has an example in its docstring, and the examples run."""
+
+import doctest
+import importlib.util
+import io
+from pathlib import Path
+from pkgutil import resolve_name
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import optax
+import pytest
+
+import diffsim as ds
+
+ROOT = Path(__file__).parent.parent
+NAMES = {"jax": jax, "jnp": jnp, "jr": jr, "np": np, "ds": ds, "eqx": eqx, "optax": optax, "diffrax": diffrax}
+"""What an example need not import; the pages of the reference say so."""
+
+EXEMPT = {
+    "diffsim._types.Scalar": "an annotation, which has no docstring",
+    "diffsim.image.demosaicing.bayer.PATTERNS": "a dictionary, which has no docstring",
+    "diffsim.optimize.least_squares.LBFGS": "a solver of optimistix, whose docstring is its class's",
+    "diffsim.optimize.least_squares.LEVENBERG_MARQUARDT": "a solver of optimistix, whose docstring is its class's",
+}
+SETTINGS = (
+    "jax_compilation_cache_dir",
+    "jax_persistent_cache_min_compile_time_secs",
+    "jax_persistent_cache_min_entry_size_bytes",
+)
+
+
+def public_names():
+    spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs" / "hooks.py")
+    hooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    return hooks.public_names()
+
+
+@pytest.fixture
+def cache_settings():
+    """Restores the settings of the compilation cache, which one of the examples changes."""
+    settings = {name: getattr(jax.config, name) for name in SETTINGS}
+    yield
+    for name, value in settings.items():
+        jax.config.update(name, value)
+
+
+@pytest.mark.usefixtures("cache_settings")
+@pytest.mark.parametrize("name", [name for name in public_names() if name not in EXEMPT])
+def test_the_examples_of(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = doctest.DocTestFinder().find(resolve_name(name), name, module=False, globs=NAMES)
+    assert any(example.examples for example in found), f"{name} has no example in its docstring"
+    report = io.StringIO()
+    for example in found:
+        doctest.DocTestRunner().run(example, out=report.write)
+    assert not report.getvalue(), report.getvalue()
+
+
+def test_only_public_names_are_exempt():
+    assert set(EXEMPT) <= set(public_names())
