@@ -34,6 +34,8 @@ LINKS = {"docs/": "", "scenarios/README.md": "scenarios.md", "CONTRIBUTING.md": 
 """The pages of the site for links in other files."""
 
 _MATH = re.compile(r"\$\$(.+?)\$\$|(?<![\\$\w`])\$([^$\n`]+?)\$(?![\w`])", re.DOTALL)
+# Links to source files: the site does not contain them, and a repository does.
+_SOURCE = re.compile(r"\[(`[^`]+`)\]\((?:\.\./)+[^)]+\.py\)")
 _CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
 
 
@@ -53,7 +55,8 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, **_):
-    """Converts formulas between dollar signs to MathML, which browsers display without a script."""
+    """Converts formulas between dollar signs to MathML, which browsers display without a script, and unlinks code."""
+    markdown = _SOURCE.sub(r"\1", markdown)
     parts = _CODE.split(markdown)
     return "".join(part if part.startswith("`") else _MATH.sub(_mathml, part) for part in parts)
 

@@ -2,12 +2,12 @@
 
     python docs/results_files.py
 
-writes the present results into README.md, docs/*.md and scenarios/README.md. A number that comes from a file is
-followed by a comment with its place: `0.02%<!-- trebuchet/commands/main/mean_miss -->` is that entry of
-docs/results/trebuchet.json, in percent because of its unit, with as many decimals as stood there before, and
-`2.1<!-- solvers/tables/a/min_us : solvers/tables/b/min_us -->` is a quotient. Entries whose name ends in `_us`, `_ms`
-or `_seconds` are converted to the unit that follows the number. The lines between `<!-- table: NAME -->` and
-`<!-- end -->` are that table of docs/tables.py.
+writes the present results into README.md, the pages of docs/ and scenarios/README.md. A number that comes from a file
+is followed by a comment with its place: `0.02%<!-- trebuchet/commands/main/mean_miss -->` is that entry of
+docs/results/trebuchet.json, in percent because of its unit, with as many decimals as stood there before (`2.6e-16`
+keeps its exponent), and `2.1<!-- solvers/tables/a/min_us : solvers/tables/b/min_us -->` is a quotient. Entries whose
+name ends in `_us`, `_ms` or `_seconds` are converted to the unit that follows the number. The lines between
+`<!-- table: NAME -->` and `<!-- end -->` are that table of docs/tables.py.
 """
 
 import datetime
@@ -22,9 +22,11 @@ from tables import TABLES
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "results"
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "scenarios" / "README.md"]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "scenarios" / "README.md"]
 
-MARK = re.compile(r"(?P<number>-?\d[\d,]*(?:\.\d+)?)(?P<unit>(?: ?(?:%|[a-zA-Z]+))?)<!-- (?P<place>\S[^>]*?) -->")
+MARK = re.compile(
+    r"(?P<number>-?\d[\d,]*(?:\.\d+)?(?:e-?\d+)?)(?P<unit>(?: ?(?:%|[a-zA-Z]+))?)<!-- (?P<place>\S[^>]*?) -->"
+)
 BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(\n<!-- end -->)", re.DOTALL)
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "seconds": 1.0}
 
@@ -60,8 +62,11 @@ def _filled(match: re.Match) -> str:
     if " : " in match["place"]:
         first, second = match["place"].split(" : ")
         value = _in_unit(first, "s") / _in_unit(second, "s")
-    decimals = len(match["number"].partition(".")[2])
-    return f"{value:,.{decimals}f}{match['unit']}<!-- {match['place']} -->"
+    mantissa, exponent, _ = match["number"].partition("e")
+    decimals = len(mantissa.partition(".")[2])
+    number = f"{value:.{decimals}e}" if exponent else f"{value:,.{decimals}f}"
+    number = re.sub(r"e(-?)\+?0*(?=\d)", r"e\1", number)
+    return f"{number}{match['unit']}<!-- {match['place']} -->"
 
 
 def _in_unit(place: str, unit: str) -> float:

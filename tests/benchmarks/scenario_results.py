@@ -16,6 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from PIL import Image
+
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "docs"))
 from results_files import write
@@ -39,8 +41,16 @@ COMMANDS = {
         "recover": "recover",
     },
 }
-FIGURES = {"trebuchet": ["miss_map"]}
-"""Figures of the main command's run, shown by the documents."""
+FIGURES = {
+    "trebuchet": {"miss_map": "miss_map.png"},
+    "identify": {"band": "identify.png"},
+    "derivatives": {"accuracy": "derivatives.png"},
+    "regression": {"convergence": "regression.png"},
+    "classify": {"network_Adam": "classify.png"},
+    "enhance": {"stages": "enhance.jpg"},
+}
+"""Figures of the main command's run, and the names of the pictures that the documents show."""
+WIDTH = 960  # pixels, of pictures with photographs
 
 
 def run(name: str, arguments: str, folder: Path) -> dict:
@@ -50,6 +60,15 @@ def run(name: str, arguments: str, folder: Path) -> dict:
     done = subprocess.run(command, cwd=folder, check=True, stdout=subprocess.PIPE, text=True)
     result = json.loads(done.stdout.splitlines()[-1])
     return {"arguments": arguments} | result | {"wall_seconds": time.perf_counter() - began}
+
+
+def copy_figure(source: Path, target: Path) -> None:
+    """Copies a figure; one with photographs becomes a JPEG file, which is a tenth of the size."""
+    if target.suffix == ".png":
+        shutil.copy(source, target)
+        return
+    figure = Image.open(source).convert("RGB")
+    figure.resize((WIDTH, round(WIDTH * figure.height / figure.width))).save(target, quality=85, optimize=True)
 
 
 def main() -> None:
@@ -70,8 +89,8 @@ def main() -> None:
                 named = {word: path and path.resolve() for word, path in folders.items()}
                 results[key] = run(name, arguments.format(**named), Path(folder)) | {"arguments": arguments}
                 own = results[key].pop("run", None)
-                for figure in FIGURES.get(name, []) if key == "main" else []:
-                    shutil.copy(Path(folder) / own / "figures" / f"{figure}.png", ROOT / "docs" / "pictures")
+                for figure, picture in FIGURES.get(name, {}).items() if key == "main" else []:
+                    copy_figure(Path(folder) / own / "figures" / f"{figure}.png", ROOT / "docs" / "pictures" / picture)
         write(name, f"python tests/benchmarks/scenario_results.py {name}", {"commands": results})
 
 
