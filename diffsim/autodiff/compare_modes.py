@@ -91,7 +91,7 @@ def compare_modes(f: Callable, x, *args, rounds: int = 20) -> ModeComparison:
 
     Examples:
         >>> comparison = ds.compare_modes(lambda x: jnp.sum(jnp.sin(x)), jnp.arange(3.0))
-        >>> comparison.recommended in [way.name for way in comparison.ways]  # print(comparison) shows all of them
+        >>> comparison.recommended in [mode.name for mode in comparison.modes]  # print(comparison) shows all of them
         True
     """
     flat, unravel = _flatten(x)

@@ -41,7 +41,7 @@ class DerivativeTable(NamedTuple):
 
     Examples:
         >>> table = ds.derivative_table(lambda x: x**3, 2.0)
-        >>> {method.name: float(method.gradient[0].round(3)) for method in table.methods if method.name.startswith("automatic")}
+        >>> {m.name: float(m.gradient[0].round(3)) for m in table.methods if m.name.startswith("automatic")}
         {'automatic, forward': 12.0, 'automatic, reverse': 12.0}
     """
 
@@ -83,7 +83,7 @@ def derivative_table(f: Callable[..., Any], *point: Any, by_hand: Any = None) ->
     Examples:
         >>> by_hand = lambda x, y: (jnp.cos(x / y), jnp.sin(x / y) - x / y * jnp.cos(x / y))
         >>> table = ds.derivative_table(lambda x, y: jnp.sin(x / y) * y, 1.5, 0.5, by_hand=by_hand)
-        >>> table.errors()["automatic, reverse"] < 1e-12  # print(table) shows all ways
+        >>> table.errors()["automatic, reverse"] < 1e-12  # print(table) shows all methods
         True
     """
     x, call = _as_vector(f, point)
