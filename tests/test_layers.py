@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "safe": set(),
     "nn": BASE | {"parameters"},
     "mechanics": BASE,
-    "autodiff": BASE | {"_jax", "io"},
+    "autodiff": BASE | {"_jax", "io", "parameters"},
     "compilation": {"_jax"},
     "io": BASE | {"parameters"},
     "graph": LOW,

@@ -197,7 +197,10 @@ def _raise_fit_error(function, model: Model, fitted: Model, data, solver: Solver
     """Raises FitError for a loss that is not finite; names data that make it so."""
     name, are = ("loss", "is") if isinstance(solver, optx.AbstractMinimiser) else ("residuals", "are")
     if done == 0:
-        cause = blame_data(function, model, data, "data") or "start elsewhere"
+        cure = "start elsewhere; if it solves an equation, `ds.solve(...).status` says whether and why that failed"
+        cause = blame_data(function, model, data, "data") or cure
         raise FitError(f"the {name} of the starting model {are} not finite: {cause}", model, history)
     where = f"the {name} {are} not finite after iteration {done} of {len(history.loss)}"
-    raise FitError(f"{where}. The last healthy model is kept; try a solver that damps its steps", fitted, history)
+    raise FitError(
+        f"{where}. The error has the last model as `model`; try a solver that damps its steps", fitted, history
+    )
