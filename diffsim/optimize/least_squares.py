@@ -201,6 +201,5 @@ def _raise_fit_error(function, model: Model, fitted: Model, data, solver: Solver
         cause = blame_data(function, model, data, "data") or cure
         raise FitError(f"the {name} of the starting model {are} not finite: {cause}", model, history)
     where = f"the {name} {are} not finite after iteration {done} of {len(history.loss)}"
-    raise FitError(
-        f"{where}. The error has the last model as `model`; try a solver that damps its steps", fitted, history
-    )
+    cure = "try a solver that damps its steps; the error's `model` is the last one"
+    raise FitError(f"{where}: {cure}", fitted, history)

@@ -203,8 +203,5 @@ def test_constants_of_a_model_are_not_parameters():
     policy = ds.BoundedMLP(2, -3.0, 3.0, width=3, depth=1, key=jr.key(0))
     check = check_gradients(lambda policy, x: policy(x) ** 2, (policy, jnp.array([0.3, -0.2])), max_coordinates=2)
     assert check.ok, check
-    assert {row.name.rpartition(".")[0] for row in check.rows} == {
-        "",
-        "args[0].layers.layers.0",
-        "args[0].layers.layers.1",
-    }
+    layers = {f"args[0].layers.layers.{number}" for number in (0, 1)}
+    assert {row.name.rpartition(".")[0] for row in check.rows} == {"", *layers}
