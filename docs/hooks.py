@@ -94,8 +94,10 @@ def _with_links(text: str) -> str:
 
 def _mathml(match) -> str:
     block, inline = match.groups()
+    if block:
+        return f'<div class="formula">{convert(block, display="block")}</div>'
     # A line that begins with the element itself would be taken for a block.
-    return convert(block, display="block") if block else f"<span>{convert(inline)}</span>"
+    return f"<span>{convert(inline)}</span>"
 
 
 def _notebook(path: Path) -> dict[str, str | bytes]:
