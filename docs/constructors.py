@@ -7,12 +7,11 @@ WITH_FIELDS = {"eqx.Module", "NamedTuple", "dfx.AbstractAdjoint"}
 
 
 class Constructors(griffe.Extension):
-    """Adds a signature to classes whose docstring has arguments and whose fields are these arguments."""
+    """Adds a signature to classes whose fields are the arguments of their constructor."""
 
     def on_class(self, *, cls: griffe.Class, **_) -> None:
         """Adds `__init__` with one parameter for each field."""
-        documented = cls.docstring is not None and "Args:" in cls.docstring.value
-        if not documented or "__init__" in cls.members or WITH_FIELDS.isdisjoint(map(str, cls.bases)):
+        if "__init__" in cls.members or WITH_FIELDS.isdisjoint(map(str, cls.bases)):
             return
         fields = [x for x in cls.members.values() if x.is_attribute and x.annotation and "property" not in x.labels]
         kind = griffe.ParameterKind.positional_or_keyword

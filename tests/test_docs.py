@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag
 
+import griffe
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -47,6 +48,20 @@ def test_what_the_reference_lists_is_public():
     names = {path.split(".")[-1] for path in public_names()}
     own = {name for name in dir(ds) if not name.startswith("_") and getattr(ds, name).__class__.__name__ != "module"}
     assert own <= names
+
+
+def test_the_arguments_in_the_reference_are_those_of_the_signatures():
+    """Also where one row has several, `low, high: The limits.`; constructors come from docs/constructors.py."""
+    extensions = griffe.load_extensions(ROOT / "docs" / "constructors.py")
+    package = griffe.load("diffsim", search_paths=[ROOT], extensions=extensions, docstring_parser="google")
+    for name in public_names():
+        shown = package[name.removeprefix("diffsim.")]
+        if shown.is_attribute:
+            continue
+        sections = shown.docstring.parse(warnings=False)
+        tables = [section.value for section in sections if section.kind is griffe.DocstringSectionKind.parameters]
+        documented = {argument.lstrip("*") for rows in tables for row in rows for argument in row.name.split(", ")}
+        assert documented <= {parameter.name for parameter in shown.parameters}, name
 
 
 class Page(HTMLParser):
