@@ -29,7 +29,9 @@ LEVENBERG_MARQUARDT = eqx.tree_at(
     optx.LevenbergMarquardt(rtol=1e-9, atol=1e-12),
     optx.ClassicalTrustRegion(high_cutoff=0.75),
 )
+"""The default solver of `fit_least_squares`."""
 LBFGS = optx.LBFGS(rtol=1e-9, atol=1e-12)
+"""The default solver of `minimize`."""
 
 
 def fit_least_squares(
