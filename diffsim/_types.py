@@ -5,6 +5,7 @@ from typing import Any, TypeAlias
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree
 
 Scalar: TypeAlias = Float[Array, ""]
+"""The type of a parameter, a time or a loss: an array of shape () of real numbers."""
 ScalarLike: TypeAlias = Float[ArrayLike, ""]
 Vector: TypeAlias = Float[Array, " n"]
 Count: TypeAlias = Int[Array, ""]

@@ -30,7 +30,7 @@ def main() -> None:
     axes.set_yticks(range(len(SOLVERS)), list(SOLVERS.values()))
     axes.invert_yaxis()
     axes.set_xscale("log")
-    axes.set_xlim(1e-5, 0.2)
+    axes.set_xlim(1e-5, 1.0)
     axes.set_xlabel("value and gradient, s")
     axes.legend(frameon=False, labelcolor=GREY, loc="upper right")
     axes.tick_params(colors=GREY)

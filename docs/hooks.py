@@ -2,6 +2,7 @@
 
 import ast
 import base64
+import itertools
 import re
 from pathlib import Path
 
@@ -94,8 +95,10 @@ def _with_links(text: str) -> str:
 
 def _mathml(match) -> str:
     block, inline = match.groups()
+    if block:
+        return f'<div class="formula">{convert(block, display="block")}</div>'
     # A line that begins with the element itself would be taken for a block.
-    return convert(block, display="block") if block else f"<span>{convert(inline)}</span>"
+    return f"<span>{convert(inline)}</span>"
 
 
 def _notebook(path: Path) -> dict[str, str | bytes]:
@@ -106,15 +109,25 @@ def _notebook(path: Path) -> dict[str, str | bytes]:
             page.append(cell.source)
             continue
         page.append(f"```python\n{cell.source}\n```")
-        for output in cell.get("outputs", []):
-            data = output.get("data", {})
-            if "image/png" in data:
+        for shown, outputs in itertools.groupby(cell.get("outputs", []), _is_picture):
+            if not shown:
+                text = "".join(map(_text, outputs)).rstrip()
+                page += [f"```text\n{text}\n```"] if text else []
+                continue
+            for output in outputs:
                 name = f"{path.stem}_{len(pictures)}.png"
-                pictures[name] = base64.b64decode(data["image/png"])
+                pictures[name] = base64.b64decode(output["data"]["image/png"])
                 page.append(f"![{_caption(page)}]({name})")
-            elif output.get("text") or "text/plain" in data:
-                page.append(f"```text\n{(output.get('text') or data['text/plain']).rstrip()}\n```")
     return {f"{path.stem}.md": "\n\n".join(page) + "\n", **pictures}
+
+
+def _is_picture(output: dict) -> bool:
+    return "image/png" in output.get("data", {})
+
+
+def _text(output: dict) -> str:
+    """What a cell printed, or its value; several in a row become one block."""
+    return output.get("text") or output.get("data", {}).get("text/plain", "").rstrip() + "\n"
 
 
 def _caption(page: list[str]) -> str:

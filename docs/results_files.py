@@ -27,7 +27,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "sce
 MARK = re.compile(
     r"(?P<number>-?\d[\d,]*(?:\.\d+)?(?:e-?\d+)?)(?P<unit>(?: ?(?:%|[a-zA-Z]+))?)<!-- (?P<place>\S[^>]*?) -->"
 )
-BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(\n<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "seconds": 1.0}
 
 
@@ -52,7 +52,7 @@ def entry(place: str):
 
 def fill(text: str) -> str:
     """Returns the text with the number before each mark, and each table, replaced by those of the results files."""
-    text = BLOCK.sub(lambda match: match[1] + TABLES[match[2]](entry) + match[3], text)
+    text = BLOCK.sub(lambda match: f"{match[1]}{TABLES[match[2]](entry)}\n{match[3]}", text)
     return MARK.sub(_filled, text)
 
 

@@ -69,6 +69,16 @@ def scenario():
     return run
 
 
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    """The folder of the documentation's site, built in strict mode: a warning is a failure."""
+    folder = tmp_path_factory.mktemp("site").resolve()
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
 @functools.cache
 def load(name):
     """Runs a scenario in this process, which saves the start of a new one where little is computed."""

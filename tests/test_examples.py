@@ -18,6 +18,7 @@ import pytest
 import diffsim as ds
 
 ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.slow  # some 130 small programs to compile
 NAMES = {"jax": jax, "jnp": jnp, "jr": jr, "np": np, "ds": ds, "eqx": eqx, "optax": optax, "diffrax": diffrax}
 """What an example need not import; the pages of the reference say so."""
 

@@ -119,9 +119,9 @@ def compare_modes(f: Callable, x, *args, rounds: int = 20) -> ModeComparison:
 
 def _flatten(x):
     """The real arrays of a tree as one vector, and the way back to the tree."""
-    real, rest = eqx.partition(x, eqx.is_inexact_array)
+    real, rest = eqx.partition(jnp.asarray(x) if isinstance(x, float) else x, eqx.is_inexact_array)
     if not jax.tree.leaves(real):
-        raise InputError("nothing in x is a real array: there is nothing to differentiate in")
+        raise InputError("nothing in x is a real array: give an array, such as jnp.array(2.0)")
     flat, unravel = ravel_pytree(real)
     return flat, lambda flat: eqx.combine(unravel(flat), rest)
 

@@ -11,6 +11,7 @@ from jaxtyping import Array
 from .._errors import InputError
 from .._jax.source_lines import first_line
 from .._trees import path_name
+from ..parameters import trainable
 
 
 class Inputs(NamedTuple):
@@ -28,7 +29,7 @@ class Inputs(NamedTuple):
 
 
 def split(f: Callable[..., Any], args: tuple[Any, ...]) -> Inputs:
-    """The differentiable inputs of `f(*args)`; static values, keys and counters stay as they are.
+    """The differentiable inputs of `f(*args)`; static values, keys, counters and constants of models stay as they are.
 
     Raises:
         InputError: If `args` is not a tuple, for an integer array as an argument of its own, for complex arrays, and
@@ -43,7 +44,9 @@ def split(f: Callable[..., Any], args: tuple[Any, ...]) -> Inputs:
                 "differentiate by, or close over it where it is data"
             )
     args = floats_as_arrays(args)
-    floats, rest = eqx.partition(args, lambda leaf: eqx.is_inexact_array(leaf) and leaf.size > 0)
+    is_input = lambda trains, leaf: trains or (eqx.is_inexact_array(leaf) and jnp.iscomplexobj(leaf))
+    chosen = jax.tree.map(lambda trains, leaf: is_input(trains, leaf) and leaf.size > 0, trainable(args), args)
+    floats, rest = eqx.partition(args, chosen)
     paths, structure = jax.tree_util.tree_flatten_with_path(floats)
     names = [_name(path, single=len(args) == 1) for path, _ in paths]
     leaves = [jnp.asarray(leaf) for _, leaf in paths]

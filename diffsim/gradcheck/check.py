@@ -129,7 +129,7 @@ def check_gradients(
     Args:
         f: A function of `args` that returns one floating-point number.
         args: The arguments. Every floating-point array in them (trees and modules too) is a parameter; static values,
-            keys and counters are left alone.
+            keys, counters and what `ds.parameters` leaves out, such as the limits of a `BoundedMLP`, are left alone.
         rtol: The tolerance relative to the slope; at least 100 roundings of the number format are allowed. The default
             is far above the rounding of float64 and far below the effect of a wrong derivative.
         atol: The absolute tolerance, in the units of the derivative.

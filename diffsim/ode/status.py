@@ -22,6 +22,15 @@ _EXPLANATIONS = (
 class Status(enum.IntEnum):
     """How one trajectory ended. Above FINISHED, the values after the end are not to be trusted.
 
+    Attributes:
+        FINISHED: It ended as intended: at the last time, or at an event that ends it.
+        STEP_LIMIT: `max_steps` was reached, or the step fell below the precision of the time.
+        NON_FINITE: The state or its derivative became NaN or infinite.
+        EVENT_NOT_FOUND: The final time came before any event.
+        GRAZING: The event is touched rather than crossed, or events pile up; its time has no derivative.
+        EVENT_LIMIT: `max_events` was reached before the final time.
+        INVALID_INPUT: The times, the tolerances or the step size make no sense.
+
     Examples:
         >>> solution = ds.solve(lambda t, y, _: -y, jnp.array(1.0), jnp.array([0.0, 9.0]), max_steps=2)
         >>> status = ds.Status(int(solution.status))

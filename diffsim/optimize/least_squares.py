@@ -29,7 +29,9 @@ LEVENBERG_MARQUARDT = eqx.tree_at(
     optx.LevenbergMarquardt(rtol=1e-9, atol=1e-12),
     optx.ClassicalTrustRegion(high_cutoff=0.75),
 )
+"""The default solver of `fit_least_squares`."""
 LBFGS = optx.LBFGS(rtol=1e-9, atol=1e-12)
+"""The default solver of `minimize`."""
 
 
 def fit_least_squares(
@@ -197,7 +199,9 @@ def _raise_fit_error(function, model: Model, fitted: Model, data, solver: Solver
     """Raises FitError for a loss that is not finite; names data that make it so."""
     name, are = ("loss", "is") if isinstance(solver, optx.AbstractMinimiser) else ("residuals", "are")
     if done == 0:
-        cause = blame_data(function, model, data, "data") or "start elsewhere"
+        cure = "start elsewhere; if it solves an equation, `ds.solve(...).status` says whether and why that failed"
+        cause = blame_data(function, model, data, "data") or cure
         raise FitError(f"the {name} of the starting model {are} not finite: {cause}", model, history)
     where = f"the {name} {are} not finite after iteration {done} of {len(history.loss)}"
-    raise FitError(f"{where}. The last healthy model is kept; try a solver that damps its steps", fitted, history)
+    cure = "try a solver that damps its steps; the error's `model` is the last one"
+    raise FitError(f"{where}: {cure}", fitted, history)

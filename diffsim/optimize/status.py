@@ -6,6 +6,13 @@ import enum
 class FitStatus(enum.IntEnum):
     """How a fit ended. Up to AT_BOUND it is a minimum within the solver's tolerances.
 
+    Attributes:
+        CONVERGED: The solver's tolerances are met, within the bounds.
+        AT_BOUND: They are met with a parameter on its bound, beyond which the loss would fall further.
+        STEP_LIMIT: The steps were used up before the tolerances were met.
+        NON_FINITE: The loss at the start, or after a step, is not finite.
+        NO_PROGRESS: No step lowered the loss.
+
     Examples:
         >>> x, history = ds.minimize(lambda x, _: jnp.cosh(x), jnp.array(1.0))
         >>> status = ds.optimize.FitStatus[history.status.upper()]

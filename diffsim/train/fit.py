@@ -204,7 +204,8 @@ def _raise_fit_error(loop: FitLoop, start: Model, filter_spec, state: TrainState
     if not (loop.group.spans_processes or bad or non_finite_in(batch, "the batch")):
         cure = _wrong_derivative(loop, start, filter_spec) or cure
     raise FitError(
-        f"loss {value:g} at step {step} of {loop.steps}{dropped}{where}. The last healthy model is kept; {cure}",
+        f"loss {value:g} at step {step} of {loop.steps}{dropped}{where}; {cure}. "
+        "The error's `model` is the one before that step",
         model,
         history,
     )

@@ -64,7 +64,7 @@ class FitError(RunError):
     """A fit met a loss or gradient that is not finite.
 
     Attributes:
-        model: The last healthy model.
+        model: The model at which that happened, before an update by it; its parameters are finite.
         history: The history up to there.
 
     Examples:

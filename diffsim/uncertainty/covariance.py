@@ -63,7 +63,7 @@ def posterior(
         >>> line, _ = ds.fit_least_squares(residuals, {"slope": jnp.array(1.0)}, seen)
         >>> print(ds.posterior(residuals, line, seen, noise=0.1))  # of slope, 0.1 / sqrt(sum(ts^2)) = 0.0267
         slope = 1.993 +- 0.027
-        noise = 0.1 (given)
+        noise = 0.1 (given); +- is one standard deviation
     """
     trained, fixed = partition(model, filter_spec)
     x, unravel = ravel_pytree(trained)

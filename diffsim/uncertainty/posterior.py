@@ -68,7 +68,7 @@ class Posterior(eqx.Module):
         >>> posterior = ds.posterior(residuals, {"mean": jnp.array(2.0)}, 2.0 * jnp.ones(4), noise=0.2)
         >>> print(posterior)
         mean = 2.00 +- 0.10
-        noise = 0.2 (given)
+        noise = 0.2 (given); +- is one standard deviation
         >>> low, high = posterior.credible_intervals(0.9)
         >>> print(f"{low[0]:.3f} {high[0]:.3f}")
         1.836 2.164
@@ -95,7 +95,7 @@ class Posterior(eqx.Module):
         lines = [line + (f"  ({row.remark})" if row.remark else "") for line, row in zip(lines, rows, strict=True)]
         degrees = float(self.degrees_of_freedom)
         origin = "given" if np.isinf(degrees) else f"{degrees:g} degrees of freedom"
-        return "\n".join([*lines, f"noise = {float(self.noise):.3g} ({origin})"])
+        return "\n".join([*lines, f"noise = {float(self.noise):.3g} ({origin}); +- is one standard deviation"])
 
     def std(self) -> Vector:
         """Standard deviations: infinite where a flat direction takes part, NaN on a bound."""

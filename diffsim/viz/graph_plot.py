@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
-from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -16,6 +15,7 @@ from diffsim.graph.computational_graph import Graph
 from diffsim.graph.nodes import Node, show
 from diffsim.graph.stage_graph import StageGraph
 from diffsim.viz.animation import PALETTE
+from diffsim.viz.canvas import STYLE
 from diffsim.viz.graph_layout import layout
 
 DRAWN = 150
@@ -125,7 +125,7 @@ def _thumbnail(axes: Axes, values: np.ndarray) -> None:
 @contextmanager
 def _blank(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
     """Yields a figure of a size in inches, and axes without any marks that fill it."""
-    with matplotlib.rc_context(fname=Path(__file__).with_name("plot.mplstyle")):
+    with matplotlib.rc_context(fname=STYLE):
         figure = Figure(figsize=(width, height))
         figure.set_layout_engine("none")
         axes = figure.add_axes((0, 0, 1, 1))

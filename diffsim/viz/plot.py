@@ -1,7 +1,6 @@
 """All figures: each function returns a new matplotlib `Figure` and changes no global state."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -9,31 +8,26 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Circle
 from matplotlib.patheffects import withStroke
-from matplotlib.rcsetup import cycler
 from numpy.typing import ArrayLike
 
 from diffsim._errors import InputError
 from diffsim.control.gradient_growth import GradientGrowth
 from diffsim.io.files import write_whole
-from diffsim.viz.animation import PALETTE, Extent, Shape, bounds, colour
+from diffsim.viz.animation import PALETTE, colour
 from diffsim.viz.animation import Animation as Animation
 from diffsim.viz.animation import Disc as Disc
 from diffsim.viz.animation import Polyline as Polyline
-from diffsim.viz.gif import palette_of, write_gif
+from diffsim.viz.animation_plot import polylines as polylines
+from diffsim.viz.animation_plot import save_animation as save_animation
+from diffsim.viz.canvas import STYLE, new_axes
 from diffsim.viz.graph_plot import graph as graph
 from diffsim.viz.graph_plot import stages as stages
 from diffsim.viz.posterior_plot import fit_band as fit_band
 from diffsim.viz.posterior_plot import profile_curve as profile_curve
 
-STYLE = Path(__file__).with_name("plot.mplstyle")
-Canvas = tuple[Figure, Axes]
-SAMPLES = 8  # frames from which the colours of a GIF are chosen
 _PARTS = 50  # of the steps of a learning curve, over each of which losses are averaged
 CROWD = 4  # names of curves in a legend within the axes; with more, the legend is to their right
 
@@ -59,7 +53,7 @@ def learning_curve(
         xlabel, ylabel: The labels of the axes.
     """
     losses = np.asarray(loss, float)
-    with _axes(xlabel, ylabel) as (figure, axes):
+    with new_axes(xlabel, ylabel) as (figure, axes):
         style: dict[str, Any] = {} if validation is None else {"linewidth": 1.0, "alpha": 0.6}
         steps, window = np.arange(1, len(losses) + 1), len(losses) // _PARTS
         if window > 1:
@@ -108,7 +102,7 @@ def curves(
         log: The logarithmic axes: "x", "y", "xy" or none.
         dashed: Names of curves to draw dashed, such as bounds.
     """
-    with _axes(xlabel, ylabel) as (figure, axes):
+    with new_axes(xlabel, ylabel) as (figure, axes):
         for number, (name, values) in enumerate(y.items()):
             style = "--" if name in dashed else "-" if number < len(PALETTE) else ":"
             axes.plot(np.asarray(x), np.asarray(values), label=name, linestyle=style)
@@ -196,7 +190,7 @@ def field_map(
     shown = np.ma.array(field, mask=hidden)
     low, high = (1.0, 10.0) if hidden.all() else (shown.min(), shown.max())
     norm = LogNorm(low, high) if log else Normalize(low, high)
-    with _axes(xlabel, ylabel, figsize=(6.4, 4.6)) as (figure, axes):
+    with new_axes(xlabel, ylabel, figsize=(6.4, 4.6)) as (figure, axes):
         axes.grid(False)
         axes.patch.set(facecolor="0.9", hatch="////", edgecolor="0.7")
         mesh = axes.pcolormesh(np.asarray(x), np.asarray(y), shown, norm=norm, cmap="viridis", shading="nearest")
@@ -245,38 +239,6 @@ def pictures(images: Mapping[str, ArrayLike], columns: int = 4) -> Figure:
     return figure
 
 
-def polylines(
-    shapes: Sequence[Shape],
-    trails: Mapping[str, ArrayLike] | None = None,
-    *,
-    frames: Sequence[int] | None = None,
-    extent: Extent | None = None,
-    labels: tuple[str, str] = ("x (m)", "height (m)"),
-    ground: float | None = None,
-) -> Figure:
-    """Returns a figure of several frames of an animation, drawn over one another, with one scale for both axes.
-
-    Args:
-        shapes: The shapes to draw.
-        trails: Paths of chosen points by name, shape (frames, 2).
-        frames: The frames of the moving shapes to draw, earlier ones paler; by default six from first to last.
-        extent: The visible region (left, right, bottom, top), by default all that is drawn.
-        labels: The labels of the axes.
-        ground: The height of a line for the ground, if one is drawn.
-    """
-    moving = [shape for shape in shapes if len(shape.frames()) > 1]
-    static = [shape for shape in shapes if len(shape.frames()) == 1]
-    count = max((len(shape.frames()) for shape in moving), default=1)
-    chosen = np.unique(np.linspace(0, count - 1, 6).astype(int)).tolist() if frames is None else frames
-    with _world(trails or {}, extent or bounds(shapes, trails or {}), labels, ground) as (figure, axes):
-        for shape in static:
-            _draw(axes, shape, 0, 1.0)
-        for frame, alpha in zip(chosen, np.linspace(0.25, 1.0, len(chosen) + 1)[1:], strict=True):
-            for shape in moving:
-                _draw(axes, shape, frame, alpha)
-    return figure
-
-
 def save_figure(figure: Figure, path: Path | str) -> Path:
     """Writes a figure, completely or not at all, and returns its path.
 
@@ -294,110 +256,3 @@ def save_figure(figure: Figure, path: Path | str) -> Path:
     if path.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise InputError(f"{path}: unknown extension '{path.suffix}'; give .png, .svg or .pdf")
     return write_whole(path, lambda file: figure.savefig(file, format=path.suffix[1:].lower()))
-
-
-def save_animation(animation: Animation, path: Path | str, fps: int = 25, *, ground: float | None = None) -> Path:
-    """Writes an animation as a GIF that plays in real time, completely or not at all, and returns its path.
-
-    Args:
-        animation: The animation.
-        path: The file to write, with the extension .gif.
-        fps: Frames per second.
-        ground: The height of a line for the ground, if one is drawn.
-
-    Returns:
-        The path.
-
-    Raises:
-        InputError: For another extension.
-    """
-    path = Path(path)
-    if path.suffix.lower() != ".gif":
-        raise InputError(f"{path}: an animation can be written as .gif only")
-    times = np.asarray(animation.times, float)
-    clock = np.arange(times[0], times[-1] + 1 / fps, 1 / fps)
-    chosen = (np.searchsorted(times, clock, side="right") - 1).tolist()
-    extent = animation.extent or bounds(animation.shapes, animation.trails)
-    with _world(animation.trails, extent, animation.labels, ground) as (figure, axes):
-        render = _renderer(figure, axes, animation.shapes)
-        samples = [render(frame) for frame in chosen[:: -(-len(chosen) // SAMPLES)]]
-        palette = palette_of(samples, [colour(shape.colour) for shape in animation.shapes])
-        return write_gif(path, map(render, chosen), palette, fps)
-
-
-def _renderer(figure: Figure, axes: Axes, shapes: Sequence[Shape]) -> Callable[[int], np.ndarray]:
-    """Returns a function from a frame's number to its pixels (height, width, 3); the axes are drawn only once."""
-    figure.set_dpi(100)
-    canvas = FigureCanvasAgg(figure)
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # laid out once, so that the axes do not move between frames
-    drawn = [_draw(axes, shape, 0, 1.0) for shape in shapes]
-    legend = axes.get_legend()
-    above = drawn if legend is None else [*drawn, legend]
-    for artist in above:
-        artist.set_animated(True)
-    canvas.draw()
-    background = canvas.copy_from_bbox(figure.bbox)
-
-    def render(frame: int) -> np.ndarray:
-        canvas.restore_region(background)
-        for artist, shape in zip(drawn, shapes, strict=True):
-            _move(artist, shape, frame)
-        for artist in above:
-            axes.draw_artist(artist)
-        return np.array(canvas.buffer_rgba())[..., :3]
-
-    return render
-
-
-@contextmanager
-def _axes(xlabel: str, ylabel: str, figsize: tuple[float, float] | None = None) -> Iterator[Canvas]:
-    """Yields a new figure and its axes; the style applies within the context."""
-    with matplotlib.rc_context({"axes.prop_cycle": cycler(color=PALETTE)}, STYLE):
-        figure = Figure(figsize=figsize)
-        axes = figure.add_subplot()
-        axes.set(xlabel=xlabel, ylabel=ylabel)
-        yield figure, axes
-
-
-@contextmanager
-def _world(
-    trails: Mapping[str, ArrayLike], extent: Extent, labels: tuple[str, str], ground: float | None
-) -> Iterator[Canvas]:
-    """Yields a figure with one scale in both directions, in which trails and ground are drawn."""
-    left, right, bottom, top = extent
-    height = np.clip(6.4 * (top - bottom) / (right - left), 2.0, 8.0)
-    with _axes(*labels, figsize=(7.0, height + 0.6)) as (figure, axes):
-        axes.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
-        if ground is not None:
-            axes.axhline(ground, color="0.35", linewidth=1.2, zorder=1)
-        for number, (name, path) in enumerate(trails.items()):
-            points = np.asarray(path, float)
-            axes.plot(*points.T, color=colour(number), linewidth=1.0, alpha=0.7, zorder=1.5, label=name)
-        if trails:
-            axes.legend()
-        yield figure, axes
-
-
-def _draw(axes: Axes, shape: Shape, frame: int, alpha: float) -> Line2D | Circle:
-    """Draws a shape and returns its artist; all have one zorder, so that later shapes cover earlier ones."""
-    if isinstance(shape, Polyline):
-        (artist,) = axes.plot([], [], color=colour(shape.colour), linewidth=shape.width)
-    else:
-        size = max(np.ptp(axes.get_xlim()), np.ptp(axes.get_ylim()))
-        artist = Circle((0.0, 0.0), shape.drawn_radius(size), color=colour(shape.colour), linewidth=0)
-        axes.add_patch(artist)
-    artist.set(alpha=alpha, zorder=3)
-    _move(artist, shape, frame)
-    return artist
-
-
-def _move(artist: Line2D | Circle, shape: Shape, frame: int) -> None:
-    """Moves a drawn shape to its position in a frame."""
-    frames = shape.frames()
-    points = frames[min(frame, len(frames) - 1)]
-    if isinstance(artist, Line2D):
-        artist.set_data(*points.T)
-        return
-    finite = bool(np.isfinite(points).all())
-    artist.set(center=tuple(points[0]) if finite else (0.0, 0.0), visible=finite)

@@ -1,7 +1,5 @@
 """Figures of fits to measurements: bands with residuals below them, and profile likelihoods."""
 
-from pathlib import Path
-
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
@@ -10,8 +8,7 @@ from numpy.typing import ArrayLike
 from diffsim.uncertainty.posterior import CredibleBand
 from diffsim.uncertainty.profile_likelihood import ProfileLikelihood
 from diffsim.viz.animation import PALETTE
-
-_STYLE = Path(__file__).with_name("plot.mplstyle")
+from diffsim.viz.canvas import STYLE
 
 
 def fit_band(
@@ -28,7 +25,7 @@ def fit_band(
         level: The probability of the band, for the legend.
     """
     x, observed, value = (np.asarray(a, float) for a in (x, observed, band.value))
-    with matplotlib.rc_context({}, _STYLE):
+    with matplotlib.rc_context({}, STYLE):
         figure = Figure(figsize=(6.4, 5.2))
         above, below = figure.subplots(2, sharex=True, height_ratios=(3, 1))
         label = f"{level:.0%} of new measurements"
@@ -52,7 +49,7 @@ def profile_curve(profile: ProfileLikelihood, std: float, reach: float, xlabel: 
         reach: The distance of the interval's ends from the fit, in standard deviations.
         xlabel: The label of the parameter, with its unit.
     """
-    with matplotlib.rc_context({}, _STYLE):
+    with matplotlib.rc_context({}, STYLE):
         figure = Figure(figsize=(6.4, 3.6))
         axes = figure.add_subplot()
         x = profile.points[:, 0]

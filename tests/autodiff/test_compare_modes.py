@@ -44,6 +44,7 @@ def test_trees_and_further_arguments():
 def test_bad_input_is_named():
     with pytest.raises(ds.InputError, match="one real number as its result"):
         ds.compare_modes(jnp.sin, jnp.ones(2))
+    assert ds.compare_modes(lambda x: x**3, 2.0, rounds=1).inputs == 1
     with pytest.raises(ds.InputError, match="nothing in x is a real array"):
         ds.compare_modes(lambda n: 1.0 * n, 3)
     with pytest.raises(ds.InputError, match="no mode differentiates"):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import pytest
 
+import diffsim as ds
 from diffsim._errors import InputError
 from diffsim.gradcheck.check import check_gradients
 
@@ -195,3 +196,12 @@ def test_an_error_inside_the_function_is_its_own():
         check_gradients(lambda x: "text", (jnp.array(1.0),))
     with pytest.raises(TypeError, match="unexpected keyword"):
         check_gradients(lambda x: jnp.sin(x, wrong=1), (jnp.array(1.0),))
+
+
+def test_constants_of_a_model_are_not_parameters():
+    """The limits of a bounded network stop the gradient on purpose."""
+    policy = ds.BoundedMLP(2, -3.0, 3.0, width=3, depth=1, key=jr.key(0))
+    check = check_gradients(lambda policy, x: policy(x) ** 2, (policy, jnp.array([0.3, -0.2])), max_coordinates=2)
+    assert check.ok, check
+    layers = {f"args[0].layers.layers.{number}" for number in (0, 1)}
+    assert {row.name.rpartition(".")[0] for row in check.rows} == {"", *layers}

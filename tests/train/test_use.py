@@ -105,9 +105,11 @@ def test_a_posterior_prints_values_with_deviations():
     assert shown == [
         f"slope  = {slope.value:.3f} +- {slope.std:.3f} m/s",
         f"offset = {offset.value:.3f} +- {offset.std:.3f} m",
-        f"noise = {float(posterior.noise):.3g} (18 degrees of freedom)",
+        f"noise = {float(posterior.noise):.3g} (18 degrees of freedom); +- is one standard deviation",
     ]
-    assert str(ds.posterior(residuals, model, SEEN, noise=0.5)).endswith("noise = 0.5 (given)")
+    assert str(ds.posterior(residuals, model, SEEN, noise=0.5)).endswith(
+        "noise = 0.5 (given); +- is one standard deviation"
+    )
     on, _ = ds.fit_least_squares(residuals, Line(), 7 * X, **QUIET)
     assert "slope  = 5 m/s  (at its bound)" in str(ds.posterior(residuals, on, 7 * X))
     shapes = []

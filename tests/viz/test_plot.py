@@ -17,7 +17,7 @@ from diffsim._errors import InputError, RunError
 from diffsim.control import GradientGrowth
 from diffsim.uncertainty.posterior import CredibleBand
 from diffsim.uncertainty.profile_likelihood import ProfileLikelihood
-from diffsim.viz import plot
+from diffsim.viz import animation_plot, plot
 from diffsim.viz.animation import PALETTE, Animation, Disc, Polyline, bounds
 
 TIMES = np.linspace(0.0, 1.0, 11)
@@ -185,10 +185,10 @@ def test_the_frames_of_a_gif_are_what_a_full_drawing_gives(tmp_path):
     with Image.open(path) as gif:
         gif.seek(3)  # equal frames are one
         frame = np.asarray(gif.convert("RGB"), int)
-    with plot._world(SWING.trails, extent, SWING.labels, None) as (figure, axes):
+    with animation_plot.world(SWING.trails, extent, SWING.labels, None) as (figure, axes):
         figure.set_dpi(100)
         for shape in SWING.shapes:
-            plot._draw(axes, shape, 3, 1.0)
+            animation_plot.draw(axes, shape, 3, 1.0)
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
         full = np.asarray(canvas.buffer_rgba(), int)[..., :3]
