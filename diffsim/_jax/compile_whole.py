@@ -9,13 +9,14 @@ from collections.abc import Callable
 
 import equinox as eqx
 import jax
+import jax.extend as jex
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.experimental.xla_metadata import set_xla_metadata
 
 from .._trees import is_key
-from .plain_operations import MATRIX_PRODUCT, is_plain, operations
+from .plain_operations import MATRIX_PRODUCT, is_plain, names_in, operations
 
 _BATCH = 4 * 2**20  # bytes of the states of a batch, up to which a single core is faster
 # Over a batch the backend may call a library for these operations, but not in a program compiled whole.
@@ -40,12 +41,16 @@ def compile_whole(function: Callable) -> Callable:
         -0.13534
     """
 
+    @jax.jit
     @functools.wraps(function)
     def checked(*args):
-        return (function if MATRIX_PRODUCT in operations(function, *args) else requested)(*args)
+        # Traced once, and then run from the trace.
+        program, shape = jax.make_jaxpr(function, return_shape=True)(*args)
+        run = jex.core.jaxpr_as_fun(program)
+        run = run if MATRIX_PRODUCT in names_in(program.jaxpr) else _request(run)
+        return jax.tree.unflatten(jax.tree.structure(shape), run(*jax.tree.leaves(args)))
 
-    requested = _request(function)
-    return jax.jit(checked)
+    return checked
 
 
 def _request(function: Callable) -> Callable:

@@ -30,17 +30,18 @@ def operations(function: Callable, *args) -> list[str]:
     Products of two larger matrices are named apart from other products.
     """
     program, _, _ = eqx.filter_make_jaxpr(function)(*args)
-    return list(_names(program.jaxpr))
+    return list(names_in(program.jaxpr))
 
 
-def _names(program) -> Iterator[str]:
+def names_in(program: jex.core.Jaxpr) -> Iterator[str]:
+    """Yields the names of the operations of a program, as `operations` returns them."""
     for equation in program.eqns:
         is_product = equation.primitive.name == "dot_general" and _is_matrix_product(equation)
         yield MATRIX_PRODUCT if is_product else equation.primitive.name
         for part in jax.tree.leaves(list(equation.params.values())):
             inner = getattr(part, "jaxpr", part)
             if isinstance(inner, jex.core.Jaxpr):
-                yield from _names(inner)
+                yield from names_in(inner)
 
 
 def _is_matrix_product(equation) -> bool:
