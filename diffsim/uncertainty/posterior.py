@@ -115,6 +115,11 @@ class Posterior(eqx.Module):
         """
         if not 0 < level < 1:
             raise InputError(f"level={level:g}: give a share between 0 and 1, such as 0.9")
+        if is_tracer(self.degrees_of_freedom):
+            raise InputError(
+                "the quantile of Student's distribution needs a known number of degrees of freedom: take std() within "
+                "jit and vmap, and intervals and bands outside"
+            )
         from scipy.special import ndtri, stdtrit
 
         degrees = np.asarray(self.degrees_of_freedom)

@@ -238,6 +238,12 @@ def test_only_trained_parameters_have_a_posterior(fitted):
     assert float(posterior.covariance[0, 0]) == pytest.approx(float(posterior.noise) ** 2 / float(jnp.sum(X**2)))
 
 
+def test_intervals_within_a_compiled_function_are_refused_with_the_remedy(fitted):
+    interval = jax.jit(lambda seen: ds.posterior(line, fitted[0], seen).credible_intervals(0.9))
+    with pytest.raises(InputError, match=r"take std\(\) within jit and vmap"):
+        interval(SEEN)
+
+
 def test_bad_input_is_named(fitted):
     two = lambda model, _: jnp.stack([model.slope, model.offset])
     with pytest.raises(InputError, match="2 residuals cannot determine the noise and 2 parameters: give noise="):
