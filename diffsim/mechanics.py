@@ -1,6 +1,6 @@
-"""Equations of motion from a Lagrangian: accelerations, and the energy that they conserve."""
+"""Equations of motion: accelerations from a Lagrangian, the energy that they conserve, and arrow-shaped masses."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -9,6 +9,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from ._errors import InputError
+from ._jax.barrier import barrier
 from ._types import Scalar
 
 Coordinates = PyTree[Float[Array, "..."]]
@@ -72,6 +73,37 @@ def energy(lagrangian: Callable[..., Scalar], q: Coordinates, v: Coordinates, *,
     flat = lambda v: lagrangian(unravel(flat_q), unravel(v), *args)
     value, momentum_times_rate = jax.jvp(flat, (flat_v,), (flat_v,))
     return momentum_times_rate - value
+
+
+def solve_arrow(
+    corner: Scalar, border: Sequence[Scalar], diagonal: Sequence[Scalar], right: Sequence[Scalar]
+) -> list[Scalar]:
+    """The solution of M a = b for a mass matrix that is an arrow: bodies that are coupled to the first alone.
+
+        M = [[c, u1, u2, ...], [u1, d1, 0, ...], [u2, 0, d2, ...], ...]
+
+        a0 = (b0 - sum u_i b_i / d_i) / (c - sum u_i^2 / d_i),    a_i = (b_i - u_i a0) / d_i
+
+    Args:
+        corner: c.
+        border: u1, u2, ...
+        diagonal: d1, d2, ..., none of them zero.
+        right: b0, b1, b2, ...
+
+    Examples:
+        >>> from diffsim.mechanics import solve_arrow
+        >>> print([round(float(a), 6) for a in solve_arrow(4.0, [1.0, 2.0], [1.0, 2.0], [9.0, 2.0, 6.0])])
+        [1.0, 1.0, 2.0]
+    """
+    count = len(border)
+    # Without the barriers all of these are computed again for each acceleration, and the first for the others.
+    numbers = barrier(*map(jnp.asarray, (corner, *border, *diagonal, *right)))
+    corner, border, diagonal = numbers[0], numbers[1 : count + 1], numbers[count + 1 : 2 * count + 1]
+    top, *rest = numbers[2 * count + 1 :]
+    for u, d, b in zip(border, diagonal, rest, strict=True):
+        top, corner = top - u * b / d, corner - u**2 / d
+    (first,) = barrier(top / corner)
+    return [first, *((b - u * first) / d for u, d, b in zip(border, diagonal, rest, strict=True))]
 
 
 def _check_args(args: Any) -> None:

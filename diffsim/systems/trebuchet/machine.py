@@ -6,8 +6,8 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
-from ..._jax.barrier import barrier
 from ..._types import Scalar
+from ...mechanics import solve_arrow
 from ...parameters import param
 
 _POSITIVE = (0.0, np.inf)
@@ -145,12 +145,8 @@ def _difference(a: Direction, b: Direction) -> Direction:
 
 def swing(t, s: Swing, p: Trebuchet) -> Swing:
     """Time derivative of the swing's state: the three equations solved by elimination of hanger and sling."""
-    # Without the barriers the terms are computed again for each of the three accelerations, and the first of these for
-    # the other two.
-    m = _Terms(*barrier(*_terms(p, s)))
-    arm = (m.b0 - m.a1 * m.b1 / m.I1 - m.a2 * m.b2 / m.I2) / (m.I0 - m.a1**2 / m.I1 - m.a2**2 / m.I2)
-    (arm,) = barrier(arm)
-    hanger, sling = (m.b1 - m.a1 * arm) / m.I1, (m.b2 - m.a2 * arm) / m.I2
+    m = _terms(p, s)
+    arm, hanger, sling = solve_arrow(m.I0, (m.a1, m.a2), (m.I1, m.I2), (m.b0, m.b1, m.b2))
     return Swing(
         s.arm.turning(s.arm_rate),
         s.hanger.turning(s.hanger_rate),
