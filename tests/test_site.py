@@ -83,7 +83,7 @@ class Tab:
         return list(filter(None, (_error(event["method"], event["params"]) for event in self.events)))
 
     async def _read(self):
-        message = json.loads(await asyncio.wait_for(self.connection.read_message(), 30))
+        message = json.loads(await asyncio.wait_for(self.connection.read_message(), 120))
         if "method" in message:
             self.events.append(message)
         return message
@@ -138,7 +138,7 @@ def in_browser(tmp_path_factory):
 
 def _control(browser, place):
     """The address at which a browser takes commands, from the file that it writes as it starts."""
-    until = time.monotonic() + 30
+    until = time.monotonic() + 120
     while not (place.exists() and place.read_text().count("\n")):
         assert browser.poll() is None, f"{BROWSER} ended"
         assert time.monotonic() < until, f"{BROWSER} did not start"
