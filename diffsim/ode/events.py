@@ -242,8 +242,10 @@ def sample(
 
     value, width = jax.vmap(look)(times), span - low
     guess = jax.vmap(lambda s: cubic(s, before.value, width * before.rate, after.value, width * after.rate))(fractions)
-    size = jnp.maximum(jnp.maximum(jnp.abs(before.value), jnp.abs(after.value)), jnp.max(jnp.abs(value), axis=0))
-    error = jnp.max(jnp.abs(value - guess), axis=0)
+    # A value that is not finite, as beyond the domain of the event, tells nothing.
+    finite = lambda x: jnp.where(jnp.isfinite(x), jnp.abs(x), 0.0)
+    size = jnp.maximum(finite(before.value), jnp.maximum(finite(after.value), jnp.max(finite(value), axis=0)))
+    error = jnp.max(finite(value - guess), axis=0)
     return Samples(times, value, jnp.max(jnp.where(size > 0, error / jnp.where(size > 0, size, 1.0), 0.0)))
 
 

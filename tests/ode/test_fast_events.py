@@ -1,5 +1,6 @@
 """Events that vary faster than the state: all crossings are found, with their derivatives."""
 
+import diffrax as dfx
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -124,10 +125,21 @@ def test_an_event_that_jumps_is_found():
     assert int(result.steps) < 60
 
 
+def test_samples_that_are_not_finite_are_ignored():
+    """An event that is NaN in a narrow region within a step, and reaches zero beyond it."""
+    narrow = lambda t, y, p: jnp.where(jnp.abs(t - p) < 0.02, jnp.nan, jnp.sin(0.1 * (t - 3.0)))
+    phase = Phase(lambda t, y, p: -1e-3 * y, Event(narrow, "rising"))
+    solve = jax.jit(lambda p, h: ds.integrate_phase(phase, 0.0, jnp.array(1.0), p, t1=9.0, dt0=h, max_steps=64))
+    for p in (0.21, 0.47, 0.83):
+        result = solve(p, 1.0)
+        assert float(result.t) == pytest.approx(3.0, abs=1e-8)
+    options = {"stepsize_controller": dfx.ConstantStepSize(), "dt0": 1.0}
+    result = ds.integrate_phase(phase, 0.0, jnp.array(1.0), 0.47, t1=9.0, **options)
+    assert float(result.t) == pytest.approx(3.0, abs=1e-8)
+
+
 def test_constant_steps_stay_constant():
     """Their lengths are the user's: a crossing and its return within one step are seen at samples only."""
-    import diffrax as dfx
-
     phase = Phase(lambda t, y, p: -0.01 * y, Event(lambda t, y, p: jnp.sin(2 * jnp.pi * t) - 0.5 * y, "rising"))
     options = {"stepsize_controller": dfx.ConstantStepSize(), "dt0": 1.0}
     result = ds.integrate_phase(phase, 0.1, jnp.array(1.0), None, t1=20.1, **options)
