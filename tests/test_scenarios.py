@@ -31,7 +31,7 @@ def test_the_evidence_on_a_gradient_is_on_the_report_if_asked_for(tmp_path, scen
     done = scenario("trebuchet", "train", "--targets", 16, "--steps", 2, "--evidence", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     page = (tmp_path / json.loads(done.stdout.splitlines()[-1])["run"] / "report.html").read_text()
-    assert "The pipeline's stages" in html.unescape(page)
+    assert "Stages of the pipeline" in html.unescape(page)
     certificate = page.rpartition("Certificate: the loss")[2]
     assert certificate.count("agrees") == 6  # a weight and a bias of three layers
     assert not any(word in certificate for word in ("disagrees", "inconclusive", "zero?", "non-finite"))
