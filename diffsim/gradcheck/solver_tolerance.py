@@ -78,7 +78,7 @@ def judge_with_tighter_solves(
         tighter_row = judge(tighter_each._replace(slack=slack), *tolerances)
         if row.verdict in SUSPECT and tighter_row.verdict == "agrees":
             note = f"within the solver's tolerance: at {factor:g} times that, derivatives and differences agree"
-            shown = row if np.isfinite(row.difference) else tighter_row
+            shown = row if row.difference is not None and np.isfinite(row.difference) else tighter_row
             row = replace(shown, verdict="agrees", notes=(note,))
         elif row.verdict == "inconclusive" and tighter_row.verdict == "disagrees":
             note = f"the differences are those of solves to {factor:g} times their tolerance"
