@@ -57,11 +57,8 @@ def fill(text: str) -> str:
 
 
 def _filled(match: re.Match) -> str:
-    unit = match["unit"].strip()
-    value = _in_unit(match["place"].split(" : ")[0], unit)
-    if " : " in match["place"]:
-        first, second = match["place"].split(" : ")
-        value = _in_unit(first, "s") / _in_unit(second, "s")
+    first, _, second = match["place"].partition(" : ")
+    value = _in_unit(first, "s") / _in_unit(second, "s") if second else _in_unit(first, match["unit"].strip())
     mantissa, exponent, _ = match["number"].partition("e")
     decimals = len(mantissa.partition(".")[2])
     number = f"{value:.{decimals}e}" if exponent else f"{value:,.{decimals}f}"

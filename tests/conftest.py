@@ -12,6 +12,7 @@ import jaxtyping
 import pytest
 
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "docs"))  # what makes the documents is tested too
 
 # Annotations are checked, except where they are of command lines and where every operation of a program passes through.
 CHECKED = {path.stem for path in (ROOT / "diffsim").iterdir()} - {"__init__", "__pycache__", "_jax", "app"}

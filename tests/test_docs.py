@@ -1,6 +1,5 @@
 """The documents: their code runs, the site builds without a warning, its links resolve, it has every public name."""
 
-import importlib.util
 import re
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from urllib.parse import unquote, urldefrag
 
 import griffe
 import pytest
+from hooks import public_names
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -33,13 +33,6 @@ def test_the_code_of_a_page_runs(page, tmp_path):
     script.write_text(code_of(page))
     done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-
-
-def public_names():
-    spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs" / "hooks.py")
-    hooks = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(hooks)
-    return hooks.public_names()
 
 
 def test_what_the_reference_lists_is_public():

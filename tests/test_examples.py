@@ -1,9 +1,7 @@
 """Every public name has an example in its docstring, and the examples run."""
 
 import doctest
-import importlib.util
 import io
-from pathlib import Path
 from pkgutil import resolve_name
 
 import diffrax
@@ -14,10 +12,10 @@ import jax.random as jr
 import numpy as np
 import optax
 import pytest
+from hooks import public_names
 
 import diffsim as ds
 
-ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.slow  # some 130 small programs to compile
 NAMES = {"jax": jax, "jnp": jnp, "jr": jr, "np": np, "ds": ds, "eqx": eqx, "optax": optax, "diffrax": diffrax}
 """What an example need not import; the pages of the reference say so."""
@@ -33,13 +31,6 @@ SETTINGS = (
     "jax_persistent_cache_min_compile_time_secs",
     "jax_persistent_cache_min_entry_size_bytes",
 )
-
-
-def public_names():
-    spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs" / "hooks.py")
-    hooks = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(hooks)
-    return hooks.public_names()
 
 
 @pytest.fixture

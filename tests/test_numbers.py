@@ -1,15 +1,12 @@
 """Numbers in the documents: those that were measured carry a mark, and are the present ones of their results files."""
 
 import re
-import sys
 from pathlib import Path
 
 import pytest
+import results_files
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "docs"))
-import results_files  # noqa: E402
-
 NAMES = [str(page.relative_to(ROOT)) for page in results_files.PAGES]
 
 COMMENT = re.compile(r"<!--(?! table: \w+ -->| end -->| test command -->).*?-->", re.DOTALL)

@@ -8,6 +8,16 @@ from jax.extend import core
 
 from .program import Operation
 
+CALLS = {"jit", "pjit", "closed_call", "core_call"}
+"""Operations that only call a program."""
+
+
+def called(equation: core.JaxprEqn) -> Any:
+    """Returns the program that an operation only calls; None for any other operation."""
+    if equation.primitive.name not in CALLS:
+        return None
+    return equation.params.get("jaxpr") or equation.params["call_jaxpr"]
+
 
 def all_equations(jaxpr: core.Jaxpr) -> Iterator[core.JaxprEqn]:
     """Yields the operations of a program and of all programs inside it."""

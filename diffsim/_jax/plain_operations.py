@@ -27,7 +27,7 @@ MATRIX_PRODUCT = "matrix product"
 def operations(function: Callable, *args) -> list[str]:
     """Returns the names of the primitive operations of `function(*args)`, including those in its loops and calls.
 
-    Products of two larger matrices are named apart from other products.
+    Products of two larger matrices have a name of their own.
     """
     program, _, _ = eqx.filter_make_jaxpr(function)(*args)
     return list(names_in(program.jaxpr))

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import jax.extend as jex
 
+from .equations import called
 from .traced_function import Traced
 
 _LINEAR = """
@@ -11,7 +12,6 @@ add add_any broadcast_in_dim concatenate convert_element_type copy copy_p expand
 reduce_sum reshape rev slice split squeeze stack stop_gradient sub transpose unstack
 """
 _PRODUCTS = {"mul", "dot_general", "square"}
-_CALLS = {"jit", "pjit", "closed_call", "core_call"}
 _HIGHEST = 4  # degree of a power
 
 
@@ -32,8 +32,8 @@ def _varying_results(jaxpr: jex.core.Jaxpr, varying: Sequence[bool]) -> list[boo
         given, name = [is_varying(x) for x in equation.invars], equation.primitive.name
         if not any(given):
             continue
-        if name in _CALLS:
-            inner = equation.params.get("jaxpr") or equation.params["call_jaxpr"]
+        inner = called(equation)
+        if inner is not None:
             results = _varying_results(getattr(inner, "jaxpr", inner), given)
             if results is None:
                 return None

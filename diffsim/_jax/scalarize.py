@@ -14,7 +14,7 @@ import numpy as np
 from jax import lax
 from jax.extend.source_info_util import user_context
 
-_CALLS = {"jit", "pjit", "closed_call", "core_call"}
+from .equations import CALLS, called
 
 _EACH = """
 abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp convert_element_type copy copy_p cos cosh
@@ -64,7 +64,7 @@ _REARRANGED: dict[str, Callable] = {
 
 def can_be_written_out(names) -> bool:
     """Whether a function of these primitive operations can be written out."""
-    return set(names) <= {*_EACH.split(), *_CALLS, *_REARRANGED}
+    return set(names) <= {*_EACH.split(), *CALLS, *_REARRANGED}
 
 
 def written_out(function: Callable, *like) -> Callable:
@@ -99,8 +99,8 @@ def _evaluate(program, constants, *args) -> list[np.ndarray]:
     value = lambda x: _numbers(_constant(x)) if isinstance(x, jex.core.Literal) else known[x]
     for equation in program.eqns:
         name, given = equation.primitive.name, [value(x) for x in equation.invars]
-        if name in _CALLS:
-            inner = equation.params.get("jaxpr") or equation.params["call_jaxpr"]
+        inner = called(equation)
+        if inner is not None:
             results = _evaluate(inner.jaxpr, inner.consts, *given)
         elif name not in _REARRANGED:
             bind = functools.partial(equation.primitive.bind, **equation.params)

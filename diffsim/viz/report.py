@@ -59,14 +59,15 @@ class Report:
     def settings(self, values: Mapping[str, Any], title: str = "Settings") -> None:
         """Adds a section with a table of names and values, such as `run.settings`."""
         self.section(title)
-        self._add("settings", rows=[_described(name, value) for name, value in values.items()])
+        self._add("settings", rows=[(name, show(value)) for name, value in values.items()])
 
     def result(self, values: Mapping[str, Any], title: str = "Result") -> None:
         """Adds a section with the results of a run, as its command returns them.
 
         Names are written as words, numbers with three significant digits, and an entry named `..._seconds` in s.
         """
-        self.settings(values, title)
+        self.section(title)
+        self._add("settings", rows=[_described(name, value) for name, value in values.items()])
 
     def text(self, text: str) -> None:
         """Adds paragraphs, which are separated by empty lines."""
@@ -189,8 +190,8 @@ def _described(name: str, value: Any) -> tuple[str, str]:
         return label, "yes" if value else "no"
     if _is_number(value):
         number = float(value)
-        whole = abs(number) >= 100 and np.isfinite(number)
-        return label, (f"{number:,.0f}" if whole or number.is_integer() else f"{number:.3g}") + unit
+        is_large = abs(number) >= 100 and np.isfinite(number)
+        return label, (f"{number:,.0f}" if is_large or number.is_integer() else f"{number:.3g}") + unit
     return label, show(value)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from timing import keep, name_of
+from timing import WORDS, keep, name_of
 
 STEPS, PER_CALL = 60, 20
 ITEMS = {"controller": 64, "large controller": 1024, "trebuchet": 64, "large trebuchet": 512}
@@ -120,4 +120,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["work"]:
         print(json.dumps(work(sys.argv[2], *map(int, sys.argv[3:]))))
         sys.exit()
-    sys.exit(main([word for word in sys.argv[1:] if word != "--write"] or list(ITEMS)))
+    sys.exit(main(WORDS or list(ITEMS)))

@@ -5,7 +5,6 @@
 """
 
 import gc
-import sys
 import time
 
 import jax
@@ -20,7 +19,7 @@ from jax import lax
 import diffsim as ds
 from bench_solvers import STARTS, blocks, posed
 from solver_cases import P, RATES, RK4, T1, Y0, by_diffrax, by_diffsim, lotka_volterra, robertson
-from timing import compiled, keep, name_of
+from timing import WORDS, compiled, keep, name_of
 
 TOLERANCES = dfx.PIDController(rtol=1e-6, atol=1e-9)
 
@@ -92,5 +91,5 @@ def compile() -> None:
 
 
 if __name__ == "__main__":
-    for part in [word for word in sys.argv[1:] if word != "--write"] or ("batch", "compile"):
+    for part in WORDS or ("batch", "compile"):
         {"batch": batch, "compile": compile}[part]()

@@ -51,7 +51,7 @@ from solver_cases import (
     torchdiffeq_batch,
     torchode_batch,
 )
-from timing import compiled, keep, name_of, table
+from timing import WORDS, compiled, keep, name_of, table
 
 
 def single() -> None:
@@ -291,5 +291,5 @@ def others() -> None:
 
 if __name__ == "__main__":
     parts = {f.__name__: f for f in (single, batch, network, stiff, fields, memory, others)}
-    for part in [word for word in sys.argv[1:] if word != "--write"] or parts:
+    for part in WORDS or parts:
         parts[part]()

@@ -59,7 +59,7 @@ def run(name: str, arguments: str, folder: Path) -> dict:
     command = [sys.executable, str(ROOT / "scenarios" / f"{name}.py"), *shlex.split(arguments), "--json"]
     done = subprocess.run(command, cwd=folder, check=True, stdout=subprocess.PIPE, text=True)
     result = json.loads(done.stdout.splitlines()[-1])
-    return {"arguments": arguments} | result | {"wall_seconds": time.perf_counter() - began}
+    return result | {"wall_seconds": time.perf_counter() - began}
 
 
 def copy_figure(source: Path, target: Path) -> None:
@@ -87,7 +87,7 @@ def main() -> None:
                 continue
             with tempfile.TemporaryDirectory() as folder:
                 named = {word: path and path.resolve() for word, path in folders.items()}
-                results[key] = run(name, arguments.format(**named), Path(folder)) | {"arguments": arguments}
+                results[key] = {"arguments": arguments} | run(name, arguments.format(**named), Path(folder))
                 own = results[key].pop("run", None)
                 for figure, picture in FIGURES.get(name, {}).items() if key == "main" else []:
                     copy_figure(Path(folder) / own / "figures" / f"{figure}.png", ROOT / "docs" / "pictures" / picture)

@@ -15,7 +15,7 @@ import jax.random as jr
 import numpy as np
 
 import diffsim as ds
-from timing import keep
+from timing import WORDS, keep
 
 
 def main(seeds: int) -> None:
@@ -47,5 +47,4 @@ def main(seeds: int) -> None:
 
 
 if __name__ == "__main__":
-    counts = [int(word) for word in sys.argv[1:] if word != "--write"]
-    main(counts[0] if counts else 5)
+    main(int(WORDS[0]) if WORDS else 5)

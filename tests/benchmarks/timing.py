@@ -33,6 +33,10 @@ def name_of(title: str) -> str:
     return "_".join(re.findall("[a-z0-9]+", title.replace(",", "").lower()))
 
 
+WORDS = [word for word in sys.argv[1:] if word != "--write"]
+"""The arguments of the command line that choose what is measured."""
+
+
 def keep(file: str, command: str, **measured) -> None:
     """Writes groups of results to docs/results/FILE.json if the command line has `--write`."""
     if "--write" in sys.argv:
