@@ -8,6 +8,7 @@ from . import graph as graph
 from . import image as image
 from . import ode as ode
 from . import optimize as optimize
+from . import signals as signals
 from . import systems as systems
 from . import testing as testing
 from . import train as train
@@ -37,6 +38,7 @@ from .ode.phase import integrate_phase as integrate_phase
 from .ode.replay_adjoint import ReplayAdjoint as ReplayAdjoint
 from .ode.status import Status as Status
 from .ode.status import finished as finished
+from .ode.time_events import TimeEvent as TimeEvent
 from .optimize.least_squares import fit_least_squares as fit_least_squares
 from .optimize.least_squares import minimize as minimize
 from .parameters import Parameter as Parameter
@@ -49,6 +51,8 @@ from .parameters import parameters as parameters
 from .parameters import replace as replace
 from .parameters import trainable as trainable
 from .parameters import unconstrain as unconstrain
+from .signals.clock import clock as clock
+from .signals.signal import signal as signal
 from .train.fit import fit as fit
 from .train.history import FitError as FitError
 from .train.options import Checkpoint as Checkpoint

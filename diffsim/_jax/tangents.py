@@ -66,3 +66,19 @@ def forward_only(tree):
     numbers, rest = eqx.partition(tree, eqx.is_inexact_array)
     leaves, structure = jax.tree.flatten(numbers)
     return eqx.combine(jax.tree.unflatten(structure, _forward_only(leaves)), rest)
+
+
+def without_derivative(x, message: str):
+    """Returns the same array; its differentiation raises InputError with the message."""
+
+    @custom_jvp
+    def constant(x):
+        return x
+
+    @constant.defjvp
+    def _(primals, tangents):
+        if isinstance(tangents[0], SymbolicZero):
+            return primals[0], jnp.zeros_like(primals[0])
+        raise InputError(message)
+
+    return constant(x)

@@ -47,6 +47,17 @@ class Traced(eqx.Module):
         traced, shape = jax.make_jaxpr(flat, return_shape=True)(*leaves)
         return cls(as_arrays(traced.consts), _Program(traced.jaxpr, tree, jax.tree.structure(shape)))
 
+    @classmethod
+    def pair_of(cls, function: Callable, *args: PyTree) -> tuple["Traced", "Traced"]:
+        """Returns the functions of the two results of `function`, traced together."""
+        both = cls.of(function, *args)
+        jaxpr, (first, second) = both.program.jaxpr, both.program.outputs.children()
+        count = first.num_leaves
+        part = lambda outvars, outputs: cls(
+            both.constants, _Program(with_results(jaxpr, outvars), both.program.inputs, outputs)
+        )
+        return part(jaxpr.outvars[:count], first), part(jaxpr.outvars[count:], second)
+
     def __call__(self, *args: PyTree) -> PyTree[Array]:
         leaves, tree = jax.tree.flatten(eqx.filter(args, eqx.is_array))
         if tree != self.program.inputs:
@@ -57,6 +68,11 @@ class Traced(eqx.Module):
 def is_traced() -> bool:
     """Whether JAX is tracing a program now, of which new operations become part."""
     return isinstance(jnp.zeros(()), Tracer)
+
+
+def with_results(jaxpr: jex.core.Jaxpr, outvars: list) -> jex.core.Jaxpr:
+    """Returns the program with other results."""
+    return jaxpr.replace(outvars=outvars, debug_info=jaxpr.debug_info._replace(result_paths=None))
 
 
 def as_arrays(tree: PyTree) -> PyTree:

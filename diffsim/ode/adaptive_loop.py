@@ -15,9 +15,11 @@ from .._jax.tangents import freeze, moving_together
 from .._types import Count, Flag, Scalar
 from .event_search import Search, Stage, fresh, look, opening
 from .events import (
+    EventState,
     LimitState,
     Past,
     choose,
+    crossed,
     first_event_state,
     first_limit_state,
     next_event_state,
@@ -25,7 +27,7 @@ from .events import (
     sample,
     wanted_sides,
 )
-from .jump_times import jump_at, over
+from .jump_times import NONE, jump_at, over, step_over
 from .runge_kutta import Point
 from .stability_limit import Stability, after_attempt, after_step, at_start, start_of_attempt, watches
 from .status import Status
@@ -47,7 +49,7 @@ class LoopState(NamedTuple):
     attempts: Count
     record: Record | None
     natural: Scalar | None = None  # the step that the controller would take, if there are landings that cut it
-    jump: Count | None = None  # that behind which the step begins, -1 for none, if there are jumps
+    jump: Count | None = None  # that behind which the step begins, NONE for none, if there are jumps
     stability: Stability | None = None  # if steps are watched
 
 
@@ -60,9 +62,11 @@ def begin(problem: Problem, start: Point, record: Record | None) -> LoopState:
     """The loop at the start of a phase, with the record to write its steps to, if any."""
     frozen, here = freeze(problem), freeze(start)
     stepper, landings, jump = frozen.stepper, frozen.landings, None
-    if landings.jumps is not None:
+    if landings.jumps:
         jump = jump_at(landings.jumps, here.t, frozen.direction)
-        start = over(problem.stepper, start.t, start.y, problem.landings.jumps, jump, frozen.direction)
+        start = over(
+            problem.stepper, start.t, start.y, problem.landings.jumps, jump, frozen.direction, moving=problem.forward
+        )
         here = freeze(start)
     wish, controller = first_step(frozen, here)
     if frozen.hint is not None:
@@ -86,7 +90,7 @@ def begin(problem: Problem, start: Point, record: Record | None) -> LoopState:
         status=jnp.where(healthy, Status.FINISHED, Status.NON_FINITE),
         attempts=jnp.array(0),
         record=record,
-        natural=wish if landings.any else None,
+        natural=wish if landings.any or problem.is_resumed else None,
         jump=jump,
         stability=stability,
     )
@@ -200,12 +204,24 @@ def _one_look(problem: Problem, frozen: Problem, loop: LoopState) -> LoopState:
     looked = look(search, event_state, h, wanted_sides(frozen.events), samples)
     outcome = _outcome(frozen, active & (search.time == h), tried.accept, looked.stage == Stage.CLEAR)
     after = _after(problem, frozen, loop, tried, outcome, trial, (event_state.value,))
-    if frozen.landings.jumps is not None:
-        # Behind a jump the events have other rates, and keep their sides.
-        behind = next_event_state(frozen.events, freeze(after.point), frozen.stepper.args, frozen.direction)
-        event_state = event_state._replace(value=behind.value, rate=behind.rate)
-    restarted = fresh(choose(outcome.taken, event_state, search.event_state), after.h)
+    if not frozen.landings.jumps:
+        restarted = fresh(choose(outcome.taken, event_state, search.event_state), after.h)
+    else:
+        restarted = _behind_jump(frozen, after, outcome.taken, choose(outcome.taken, event_state, search.event_state))
     return after._replace(search=choose(outcome.settled | trial, restarted, choose(active, looked, search)))
+
+
+def _behind_jump(frozen: Problem, loop: LoopState, taken: Flag, before: EventState) -> Search:
+    """The search in the step from the loop's point, which may lie behind a jump; `before` it the events were so.
+
+    There the events have other rates, and where they depend on what jumps, other values: one that comes to its other
+    side has crossed at the jump.
+    """
+    behind = next_event_state(frozen.events, freeze(loop.point), frozen.stepper.args, frozen.direction)
+    side = jnp.where(before.side * behind.value < 0, jnp.sign(behind.value), before.side)
+    crosses = taken & (side != before.side) & crossed(before.side, behind.value, wanted_sides(frozen.events))
+    search = opening(behind._replace(side=side), crosses & (loop.jump != NONE), loop.h)
+    return search._replace(at_jump=search.stage == Stage.FOUND)
 
 
 def _active_in(problem: Problem, loop: LoopState) -> tuple[Flag, Flag]:
@@ -250,11 +266,12 @@ def _after(
         tested, h_tried = after_attempt(stability, slopes, h, tried.accept, tried.wish)
         h = jnp.where(trial, fitted(frozen, freeze(start.t), h_tried), h)
         stability = choose(trial, tested, choose(taken, after, stability))
-    if frozen.landings.jumps is not None:
+    if frozen.landings.jumps:
         assert jump is not None
         jump = jnp.where(taken, jump_at(frozen.landings.jumps, there.t, frozen.direction), jump)
-        behind = jnp.where(taken & ahead(frozen, loop._replace(point=there)), jump, -1)
-        point = over(problem.stepper, point.t, point.y, problem.landings.jumps, behind, frozen.direction)
+        behind = jnp.where(taken & ahead(frozen, loop._replace(point=there)), jump, NONE)
+        jumps, moving = problem.landings.jumps, problem.forward
+        point = step_over(problem.stepper, point, jumps, behind, frozen.direction, moving=moving)
     return loop._replace(
         point=point,
         h=jnp.where(settled, fitted(frozen, freeze(point.t), natural), h),

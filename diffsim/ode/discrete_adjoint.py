@@ -23,7 +23,7 @@ from .._jax.dynamic_rows import put, row
 from .._types import Count, Scalar, Vector
 from .choose_execution import Execution
 from .dirk import Slopes, Stages
-from .jump_times import over
+from .jump_times import NONE, over
 from .runge_kutta import Stepper
 from .tape import Record, put_some
 
@@ -53,7 +53,11 @@ class Steps(NamedTuple):
             leaves[i] = leaf
         stepper: Stepper
         _, _, stepper, jumps = self.restore(leaves)
-        start = stepper.point(t, y) if jump is None else over(stepper, t, y, jumps, jump, self.direction)
+        start = stepper.point(t, y)
+        if jump is not None:
+            # The last leaves are those of the jumps.
+            moving = 0 in self.live or max(self.live) >= len(leaves) - len(jax.tree.leaves(jumps))
+            start = over(stepper, t, y, jumps, jump, self.direction, moving=moving)
         end, _ = stepper.step(start, h, None if slopes is None else Stages(slopes))
         return end.t, end.y
 
@@ -202,13 +206,15 @@ def _chunk(steps: Steps, path: list, rows, carry):
 
     def before(after, step):
         t_cotangent, y_cotangent = after
-        taken, in_t, in_y, more = step
-        t_cotangent = t_cotangent + jnp.where(taken, y_cotangent @ in_t, 0.0)
+        taken, carries_time, in_t, in_y, more = step
+        t_cotangent = t_cotangent * carries_time + jnp.where(taken, y_cotangent @ in_t, 0.0)
         y_cotangent = jnp.where(taken, y_cotangent @ in_y, y_cotangent)
         return (t_cotangent + more[0], y_cotangent + more[1]), after
 
+    # Behind a jump time is that of the jump, whenever the step before it ended.
+    carries_time = jnp.ones_like(t) if jump is None else jnp.where(taken & (jump != NONE), 0.0, jnp.ones_like(t))
     more = tuple(jnp.where(rows >= 0, x[rows].T, 0.0).T for x in path) or (jnp.zeros_like(t), jnp.zeros_like(y))
     ends, leaf_cotangents = carry
-    ends, after = lax.scan(before, ends, (taken, in_t.T, jnp.moveaxis(in_y, 0, 1), more), reverse=True)
+    ends, after = lax.scan(before, ends, (taken, carries_time, in_t.T, jnp.moveaxis(in_y, 0, 1), more), reverse=True)
     _, _, of_chunk = transpose(jax.tree.map(lambda x: jnp.where(taken, x.T, 0.0).T, after))
     return ends, jax.tree.map(jnp.add, leaf_cotangents, of_chunk)

@@ -53,6 +53,7 @@ class Search(NamedTuple):
     event: Count  # the one whose event it is
     rate: Scalar  # of that event at the last look, per second
     grazing: Flag
+    at_jump: Flag  # whether the event jumped across zero, at the start of this step
 
 
 def fresh(event_state: EventState, h: Scalar) -> Search:
@@ -61,7 +62,7 @@ def fresh(event_state: EventState, h: Scalar) -> Search:
     none, zero = jnp.array(0), jnp.zeros_like(h)
     size = jnp.abs(event_state.value)
     return Search(
-        jnp.array(int(Stage.SWEEP)), zero, event_state, h, h, nothing, size, none, none, zero, jnp.array(False)
+        jnp.array(int(Stage.SWEEP)), zero, event_state, h, h, nothing, size, none, none, zero, *2 * [jnp.array(False)]
     )
 
 
@@ -176,17 +177,19 @@ def event_point(
     """The event of a search, its time after `start` a constant, as a differentiable point; or, if none, that at `t1`.
 
     Time runs in `direction`, 1 or -1. The delay is a root of the event, known from the search; without an event it is
-    zero, a root of the time left. Newton's method with a constant slope leaves its value as it is and makes one more
-    order of derivatives right with each turn: three of them serve up to the third.
+    zero, a root of the time left; where the event jumped, it is none after the jump. Newton's method with a constant
+    slope leaves its value as it is and makes one more order of derivatives right with each turn: three of them serve up
+    to the third.
     """
     # An event that grazes has no derivative; its status says so, and the value stays finite.
-    rate = freeze(jnp.where(happened & (search.rate != 0), direction * search.rate, 1.0))
+    rate = freeze(jnp.where(happened & (search.rate != 0) & ~search.at_jump, direction * search.rate, 1.0))
 
     def newton(carry, _):
         delay, _ = carry
         end, _ = stepper._replace(written_out=False).step(start, delay)
         value = values(functions(events), end.t, end.y, stepper.args)
-        left = jnp.where(happened, lax.dynamic_index_in_dim(value, search.event, keepdims=False), end.t - t1)
+        value = lax.dynamic_index_in_dim(value, search.event, keepdims=False)
+        left = jnp.where(happened, jnp.where(search.at_jump, delay, value), end.t - t1)
         return (delay - (left - lax.stop_gradient(left)) / rate, end), None
 
     delay, *start_values = moving_together([jnp.where(happened, direction * freeze(search.time), 0.0), *start])

@@ -11,7 +11,9 @@ from jaxtyping import Array, Bool, Float
 from .._errors import InputError
 from .._jax.traced_function import Traced, as_arrays
 from .._types import Args, Flag, Scalar
+from ..signals.jump_times import JumpTimes, Sources
 from .runge_kutta import Point
+from .time_events import TimeEvent, as_jump_times, check_times
 
 _DIRECTIONS = {"rising": -1.0, "falling": 1.0, "both": 0.0}
 
@@ -62,7 +64,7 @@ class Phase(eqx.Module):
 
     Args:
         field: `field(t, y, args)` returns dy/dt.
-        events: The events, or a single one.
+        events: The events, at zero crossings (`Event`) or at known times (`TimeEvent`), or a single one.
         limits: Real functions of (t, y, args) that should stay positive while the phase lasts, as a rope's tension
             should; they do not act on it, but the least value of each is reported. A single one needs no tuple.
 
@@ -78,13 +80,20 @@ class Phase(eqx.Module):
     """
 
     field: Callable
-    events: tuple[Event, ...] = eqx.field(default=(), converter=lambda x: (x,) if isinstance(x, Event) else tuple(x))
+    events: tuple[Event | TimeEvent, ...] = eqx.field(
+        default=(), converter=lambda x: (x,) if isinstance(x, Event | TimeEvent) else tuple(x)
+    )
     limits: tuple[Callable, ...] = eqx.field(default=(), converter=lambda x: (x,) if callable(x) else tuple(x))
 
     def __check_init__(self):
         for event in self.events:
-            if not isinstance(event, Event):
+            if not isinstance(event, Event | TimeEvent):
                 raise InputError(f"events has a {type(event).__name__}: give diffsim.Event(function, direction)")
+
+    def numbered(self, kind: type) -> tuple[tuple, tuple[int, ...]]:
+        """The events of one kind, and the index of each among all of them."""
+        indices = tuple(i for i, event in enumerate(self.events) if isinstance(event, kind))
+        return tuple(self.events[i] for i in indices), indices
 
 
 def check_phases(phases: Sequence[Phase]) -> None:
@@ -95,26 +104,61 @@ def check_phases(phases: Sequence[Phase]) -> None:
             raise InputError(f"a phase is a {kind}: give diffsim.Phase(vector_field, events)")
 
 
-def traced_phases(phases: Sequence[Phase], t: Scalar, y, args: Args) -> tuple[tuple[Phase, ...], Args]:
-    """The phases with each of their functions traced as it is now, and the arguments with their floats as arrays.
+def traced_phases(phases: Sequence[Phase], t: Scalar, y, args: Args) -> tuple[tuple[Phase, ...], Args, tuple]:
+    """The phases with each of their functions traced as it is now, the arguments with their floats as arrays, and the
+    functions of (t, y, args) that return the jumps of the signals that they evaluate.
 
     Floats by which a function decides what to do remain Python's.
     """
+    check_times([g for p in phases for g in p.numbered(TimeEvent)[0]], args)
 
     def convert(args):
-        explicit = lambda function: Traced.of(function, t, y, args)
-        event = lambda g: Event(explicit(g.function), g.direction, g.reset and explicit(g.reset), g.to)
-        return tuple(
+        sources, jumps = Sources(), []
+
+        def explicit(function):
+            traced, found = _with_jumps(function, sources, t, y, args)
+            jumps.extend([] if found is None else [found])
+            return traced
+
+        def event(g):
+            reset = g.reset and explicit(g.reset)
+            if isinstance(g, TimeEvent):
+                return TimeEvent(Traced.of(lambda args: as_jump_times(g.times(args), t.dtype), args), reset, g.to)
+            return Event(explicit(g.function), g.direction, reset, g.to)
+
+        converted = tuple(
             Phase(explicit(p.field), tuple(map(event, p.events)), tuple(map(explicit, p.limits))) for p in phases
         )
+        return converted, args, tuple(jumps)
 
     arrays = as_arrays(args)
     try:
-        return convert(arrays), arrays
+        return convert(arrays)
     except TypeError:
         if not any(isinstance(x, float) for x in jax.tree.leaves(args)):
             raise
-        return convert(args), args
+        return convert(args)
+
+
+def jumps_of(function: Callable, t: Scalar, y, args: Args) -> dict[int, tuple[JumpTimes, ...]]:
+    """The jumps of the signals that a function of (t, y, args) evaluates, by the number of their source."""
+    _, jumps = _with_jumps(function, Sources(), t, y, args)
+    return {} if jumps is None else jumps(t, y, args)
+
+
+def _with_jumps(function: Callable, sources: Sources, t: Scalar, y, args: Args) -> tuple[Traced, Traced | None]:
+    """The function, traced, and the function of the jumps of the signals that it evaluates; None if there are none."""
+    count = 0
+
+    def both(t, y, args):
+        nonlocal count
+        with sources.tracing((t, y, args)) as seen:
+            value = function(t, y, args)
+            count = len(seen)
+            return value, dict(seen)
+
+    traced, jumps = Traced.pair_of(both, t, y, args)
+    return traced, jumps if count else None
 
 
 class EventState(NamedTuple):

@@ -15,11 +15,12 @@ from .._jax.traced_function import is_traced
 from .._types import Args, Count, Scalar, State, StateLike
 from ..autodiff.nan_unless import defined
 from .choose_execution import is_fixed
-from .events import Past, Phase, check_phases, traced_phases
+from .events import Event, Past, Phase, check_phases, traced_phases
 from .options import check_options, check_time, chosen_controller, direction_of
 from .phase import differentiated
 from .solve_phase import CONTROLLER, SOLVER, solve_phase
 from .status import Status
+from .time_events import TimeEvent
 from .validate import check_state
 
 
@@ -121,7 +122,7 @@ def integrate_hybrid(
     if dt0 is not None:
         options["dt0"] = jnp.asarray(dt0, dtype)
     watched = _Watched.of(several)
-    several, args = traced_phases(several, t0, y0, args)
+    several, args, options["signals"] = traced_phases(several, t0, y0, args)
     run = _run if is_traced() else _compiled
     return run(several, watched, y0, args, t0, t1, ts, direction, initial_phase, max_events, options)
 
@@ -144,8 +145,9 @@ def _events(inputs: tuple, watched: "_Watched", first, max_events, mode: dict) -
     options = options | mode
     dtype = t0.dtype
     blank = jax.tree.map(lambda x: jnp.full((ts.shape[0], *x.shape), jnp.nan), y0) if ts is not None else None
-    before = _Before(jnp.zeros(watched.functions, dtype), jnp.array(-1), jnp.array(-1), jnp.full((), jnp.nan, dtype))
-    pile = jnp.zeros((len(phases), watched.most), bool)
+    sides, done = jnp.zeros(watched.functions, dtype), jnp.full(watched.clocks, -direction * jnp.inf, dtype)
+    before = _Before(sides, jnp.array(-1), jnp.array(-1), jnp.full((), jnp.nan, dtype), done)
+    pile = jnp.zeros((len(phases), max(1, *(len(phase.events) for phase in phases))), bool)
     over, status = jnp.array(False), jnp.array(Status.FINISHED)
     start = _Stage(t0, y0, jnp.array(first), jnp.array(0), over, status, blank, before, pile)
 
@@ -169,19 +171,19 @@ _compiled = eqx.filter_jit(_run)
 class _Watched(NamedTuple):
     """The events' functions of all phases, each counted once: for each phase, their numbers in the order of its events.
 
-    So that the side a function was on is known in the next phase too, if that watches it.
+    So that the side a function was on is known in the next phase too, if that watches it. `times` has the same of
+    events at known times, and `indices` the place of each other event among all of its phase.
     """
 
     numbers: tuple[tuple[int, ...], ...]
+    times: tuple[tuple[int, ...], ...]
+    indices: tuple[tuple[int, ...], ...]
 
     @classmethod
     def of(cls, phases: Sequence[Phase]) -> "_Watched":
-        distinct: list = []
-        for event in (g for p in phases for g in p.events):
-            if not any(event.function is function for function in distinct):
-                distinct.append(event.function)
-        number = lambda function: next(i for i, other in enumerate(distinct) if other is function)
-        return cls(tuple(tuple(number(g.function) for g in p.events) for p in phases))
+        numbers = _numbered([[g.function for g in p.numbered(Event)[0]] for p in phases])
+        times = _numbered([[g.times for g in p.numbered(TimeEvent)[0]] for p in phases])
+        return cls(numbers, times, tuple(p.numbered(Event)[1] for p in phases))
 
     @property
     def functions(self) -> int:
@@ -189,18 +191,32 @@ class _Watched(NamedTuple):
         return 1 + max((n for numbers in self.numbers for n in numbers), default=0)
 
     @property
-    def most(self) -> int:
-        """The largest number of events of a phase."""
-        return max(1, *(len(numbers) for numbers in self.numbers))
+    def clocks(self) -> int:
+        """How many different known times there are."""
+        return 1 + max((n for numbers in self.times for n in numbers), default=0)
+
+
+def _numbered(functions: list[list]) -> tuple[tuple[int, ...], ...]:
+    """The number of each function, which is the same for those that are the same object."""
+    distinct: list = []
+    for function in (function for some in functions for function in some):
+        if not any(function is other for other in distinct):
+            distinct.append(function)
+    number = lambda function: next(i for i, other in enumerate(distinct) if other is function)
+    return tuple(tuple(map(number, some)) for some in functions)
 
 
 class _Before(NamedTuple):
-    """What a phase needs from the one before: the side of each function (0: not known), what happened, and the step."""
+    """What a phase needs from the one before: the side of each function (0: not known), what happened, and the step.
+
+    `done` are the times up to which events at known times have happened.
+    """
 
     side: Float[Array, " functions"]
     phase: Count
     event: Count
     h: Scalar
+    done: Float[Array, " clocks"]
 
 
 class _Stage(NamedTuple):
@@ -229,8 +245,9 @@ def _past(phases, watched: _Watched, index: int, before: _Before) -> Past:
     numbers = np.array(watched.numbers[index], int)
     fired = jnp.zeros(len(numbers), bool)
     for other, theirs in enumerate(watched.numbers):
-        for event, number in enumerate(theirs):
-            same = np.arange(len(numbers)) == event if other == index else numbers == number
+        for place, number in enumerate(theirs):
+            same = np.arange(len(numbers)) == place if other == index else numbers == number
+            event = watched.indices[other][place]
             fired |= same & (before.phase == other) & (before.event == event)
     return Past(before.side[numbers], fired)
 
@@ -240,14 +257,26 @@ def _pass(phases, watched: _Watched, stage: _Stage, args, t1, ts, direction, opt
 
     def run(index, stage):
         phase, before = phases[index], stage.before
-        past = _past(phases, watched, index, before) if phase.events else None
+        past = _past(phases, watched, index, before) if watched.numbers[index] else None
+        clocks = np.array(watched.times[index], int)
         hint = before.h if options.get("dt0") is None and not is_fixed(options["stepsize_controller"]) else None
         result, after, _ = solve_phase(
-            phase, stage.t, stage.y, args, t1, ts, direction=direction, past=past, hint=hint, **options
+            phase,
+            stage.t,
+            stage.y,
+            args,
+            t1,
+            ts,
+            direction=direction,
+            past=past,
+            hint=hint,
+            done=before.done[clocks],
+            **options,
         )
         to = jnp.array([-1 if g.to is None else g.to for g in phase.events] or [-1])
         side = jnp.zeros_like(before.side).at[np.array(watched.numbers[index], int)].set(after.side)
-        before = _Before(side, stage.phase, result.event, after.h)
+        done = before.done.at[clocks].set(after.done)
+        before = _Before(side, stage.phase, result.event, after.h, done)
         return result, jnp.where(result.event >= 0, to[result.event], -1), before
 
     result, to, before = lax.switch(stage.phase, [lambda s, i=i: run(i, s) for i in range(len(phases))], stage)

@@ -13,7 +13,8 @@ from .._errors import InputError
 from .._jax.traced_function import is_traced
 from .._types import Args, Count, State, StateLike
 from ..autodiff.nan_unless import defined
-from .events import Phase, traced_phases
+from .events import Phase, jumps_of, traced_phases
+from .jump_times import with_constant_jumps
 from .options import check_options, check_times, chosen_controller, direction_of, in_order
 from .replay_adjoint import ReplayAdjoint
 from .solve_phase import SOLVER, PhaseResult, Trajectory, solve_phase
@@ -177,7 +178,7 @@ def solve(
         dt0 = None if dt0 is None else jnp.asarray(dt0, dtype)
         options = {"solver": solver, "stepsize_controller": controller, "dt0": dt0, "max_steps": max_steps}
         options["memory"] = adjoint.memory
-        (phase,), args = traced_phases((Phase(vector_field),), ts[0], y0, args)
+        (phase,), args, options["signals"] = traced_phases((Phase(vector_field),), ts[0], y0, args)
         return Solution(ts, *_in_one_phase(phase, y0, ts, args, options, direction, dense))
     return Solution(ts, *_by_diffrax(vector_field, y0, ts, args, solver, controller, adjoint, dt0, max_steps, dense))
 
@@ -216,6 +217,8 @@ def _by_diffrax(vector_field, y0, ts, args, solver, controller, adjoint, dt0, ma
     if not isinstance(vector_field, dfx.AbstractTerm):
         check_field(vector_field, ts[0], y0, args)
         vector_field = dfx.ODETerm(vector_field)
+    jumps = jumps_of(vector_field.vf, ts[0], y0, args)
+    controller = with_constant_jumps(controller, jumps, ts.dtype)
     solution = dfx.diffeqsolve(
         vector_field,
         solver,

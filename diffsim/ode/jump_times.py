@@ -3,84 +3,179 @@
 from typing import Any, NamedTuple
 
 import diffrax as dfx
+import equinox as eqx
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from .._types import Count, Scalar, Vector
+from .._errors import InputError
+from .._jax.tangents import without_derivative
+from .._types import Count, Flag, Scalar, Vector
+from ..signals.jump_times import JumpTimes, delay, unit
 from .runge_kutta import Point, Stepper
 
-_BEFORE = 2  # units of eps * |t| between the end of a step and the jump: no rounding of t + h reaches it
+# In units of eps * |t|: a step ends so far before a jump, and the next one begins so far behind it, that no rounding
+# puts the one behind and the other before. The state between is extrapolated.
+_BEFORE, _AFTER = 3, 2
+_SMALLEST = 2.0**-12  # of the solve's time: jumps nearer to zero than that have the units of this time
+NONE = int(np.iinfo(np.int32).min)  # the index of no jump
+
+
+class Source(eqx.Module):
+    """Jumps of one origin, which lie later than their times by the delay of the source.
+
+    `scale` is a time of which the units serve for jumps that are nearer to zero.
+    """
+
+    jumps: JumpTimes
+    scale: Scalar
+    number: int = eqx.field(static=True, default=0)
+
+    def at(self, number: Int[Array, "*numbers"]) -> Float[Array, "*numbers"]:
+        """The time of a jump."""
+        t = self.jumps.at(number)
+        return t + delay(self.number, t)
+
+    def near(self, t: Scalar) -> tuple[Int[Array, " near"], Float[Array, " near"]]:
+        """The numbers and times of the jumps about `t`."""
+        numbers, times = self.jumps.near(t)
+        return numbers, times + delay(self.number, times)
+
+    def units(self, t):
+        """A distance in time about `t` that is at least one unit of rounding."""
+        return jnp.maximum(unit(t), jnp.finfo(self.scale.dtype).eps * self.scale)
 
 
 class Landings(NamedTuple):
-    """Times that no step may go beyond: those of jumps, and others that are only to be stepped to."""
+    """Times that no step may go beyond: those of jumps, and others that are only to be stepped to.
 
-    jumps: Float[Array, " jumps"] | None
-    stops: Float[Array, " stops"] | None
+    The index of a jump is its number times the count of sources, plus the place of its source.
+    """
+
+    jumps: tuple[Source, ...] = ()
+    stops: Float[Array, " stops"] | None = None
 
     @property
     def any(self) -> bool:
         """Whether there are any."""
-        return self.jumps is not None or self.stops is not None
+        return bool(self.jumps) or self.stops is not None
 
 
-def unwrapped(controller, dtype) -> tuple[Any, Landings]:
-    """A step size controller without diffrax's wrappers that clip its steps, and the times these name."""
-    jumps, stops = [], []
+def unwrapped(
+    controller, t0: Scalar, t1: Scalar, of_signals: dict[int, tuple[JumpTimes, ...]] | None = None
+) -> tuple[Any, Landings]:
+    """A step size controller without diffrax's wrappers that clip its steps, and the times to land at.
+
+    These are the times that the wrappers name, and the jumps of signals by the number of their source.
+    """
+    jumps, stops, dtype = [], [], t0.dtype
     while isinstance(controller, dfx.ClipStepSizeController):
         jumps += [] if controller.jump_ts is None else [jnp.asarray(controller.jump_ts, dtype)]
         stops += [] if controller.step_ts is None else [jnp.asarray(controller.step_ts, dtype)]
         controller = controller.controller
     together = lambda times: jnp.concatenate(times) if times and sum(x.size for x in times) else None
-    return controller, Landings(together(jumps), together(stops))
+    times = together(jumps)
+    # Last the signals: where a jump was named as well, the derivative is that of the signal.
+    span = jnp.abs(lax.stop_gradient(t1 - t0))
+    scale = jnp.where(jnp.isfinite(span), span, 0.0) * _SMALLEST
+    sources = [] if times is None else [Source(JumpTimes(jnp.sort(times)), scale)]
+    for number, of_source in sorted((of_signals or {}).items()):
+        of_source = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), of_source)
+        sources += [Source(x, scale, number) for x in of_source]
+    return controller, Landings(tuple(sources), together(stops))
+
+
+def with_constant_jumps(controller, signals: dict[int, tuple[JumpTimes, ...]], dtype):
+    """A step size controller for diffrax's own loop: it jumps at the times of `signals` too, and has no derivative."""
+    jumps = [x for of_source in signals.values() for x in of_source]
+    if any(x.period is not None for x in jumps):
+        raise InputError(
+            "diffrax's own loop, of an adjoint or a term of diffrax, cannot land on the jumps of a periodic signal or "
+            "clock: leave adjoint= out and give the vector field itself, or a signal with knots for all periods"
+        )
+    if jumps:
+        times = jnp.concatenate([jnp.asarray(x.times, dtype) for x in jumps])
+        controller = dfx.ClipStepSizeController(controller, jump_ts=times)
+    if not isinstance(controller, dfx.ClipStepSizeController):
+        return controller
+    message = (
+        "diffrax's own loop, of an adjoint or a term of diffrax, has no derivative in the times of jumps: leave "
+        "adjoint= out and give the vector field itself"
+    )
+    constant = lambda x: None if x is None else without_derivative(jnp.asarray(x, dtype), message)
+    inner = with_constant_jumps(controller.controller, {}, dtype)
+    parts = inner, constant(controller.jump_ts), constant(controller.step_ts)
+    where = lambda clip: (clip.controller, clip.jump_ts, clip.step_ts)
+    return eqx.tree_at(where, controller, parts, is_leaf=lambda x: x is None)
+
+
+def make_sense(landings: Landings) -> Flag | None:
+    """Whether the times of the jumps are finite, and increase; None where there are none."""
+    flags = [
+        jnp.all(jnp.isfinite(x.times)) & jnp.all(jnp.diff(x.times) >= 0) & (x.period is None or x.period > 0)
+        for x in (source.jumps for source in landings.jumps)
+    ]
+    return jnp.all(jnp.stack(flags)) if flags else None
 
 
 def largest_step(landings: Landings, t: Scalar, direction) -> Scalar:
     """Returns how far a step from `t` may go: to the next landing or just before the next jump, else infinitely."""
+    before = [(times, _BEFORE * source.units(times)) for source in landings.jumps for times in source.near(t)[1:]]
+    at = [] if landings.stops is None else [(landings.stops, jnp.zeros_like(landings.stops))]
     largest = jnp.full_like(t, jnp.inf)
-    for times, margin in ((landings.jumps, _BEFORE), (landings.stops, 0)):
-        if times is not None:
-            left = direction * (lax.stop_gradient(times) - t) - margin * _unit(times)
-            # What is nearer than that has been reached.
-            largest = jnp.minimum(largest, jnp.min(jnp.where(left > 2 * _unit(times), left, jnp.inf)))
+    for times, margin in (*before, *at):
+        left = direction * (lax.stop_gradient(times) - t) - margin
+        # What is nearer than that has been reached.
+        reached = 2 * jnp.maximum(margin / _BEFORE, unit(times))
+        largest = jnp.minimum(largest, jnp.min(jnp.where(left > reached, left, jnp.inf)))
     return largest
 
 
-def jump_at(jumps: Float[Array, " jumps"], t: Scalar, direction) -> Int[Array, ""]:
-    """The index of the jump that a step to `t` has ended before, or that `t` is at; -1 for none."""
-    ahead = direction * (lax.stop_gradient(jumps) - t)
-    near = (ahead >= -0.5 * _unit(jumps)) & (ahead <= 2 * _BEFORE * _unit(jumps))
-    # Of several at one time the last: behind it they are all passed.
-    last = jumps.shape[0] - 1 - jnp.argmax(near[::-1])
-    return jnp.where(jnp.any(near), last, -1)
+def jump_at(jumps: tuple[Source, ...], t: Scalar, direction) -> Int[Array, ""]:
+    """The index of the jump that a step to `t` has ended before, or that `t` is at; NONE for none."""
+    found = jnp.array(NONE)
+    for place, source in enumerate(jumps):
+        numbers, times = source.near(t)
+        units, ahead = source.units(times), direction * (lax.stop_gradient(times) - t)
+        near = (ahead >= -0.5 * units) & (ahead <= 2 * _BEFORE * units)
+        # Of several at one time the last: behind it they are all passed.
+        last = numbers.shape[0] - 1 - jnp.argmax(near[::-1])
+        found = jnp.where(jnp.any(near), numbers[last] * len(jumps) + place, found)
+    return found
 
 
 def over(
-    stepper: Stepper, t: Scalar, y: Vector, jumps: Float[Array, " jumps"] | None, index: Count, direction
+    stepper: Stepper, t: Scalar, y: Vector, jumps: tuple[Source, ...], index: Count, direction, *, moving: bool = True
 ) -> Point:
-    """The point behind the jump `index`, from a state `y` at a time `t` just before it; where that is -1, the point.
+    """The point behind the jump `index`, from a state `y` at a time `t` just before it; where that is NONE, the point.
 
-    Its value is `y`. Its derivative in the jump's time is that of a step with the field before the jump as far as the
-    jump, wherever that is: dy/dtau = f(tau-, y) - f(tau+, y) in the end.
+    Its derivative in the jump's time is that of a step with the field before the jump as far as the jump, wherever that
+    is: dy/dtau = f(tau-, y) - f(tau+, y) in the end. It is left out where nothing is `moving`, neither jumps nor `t`.
     """
 
-    assert jumps is not None
-
     def jump(t, y):
-        tau = jumps[index]
+        number, place = index // len(jumps), index % len(jumps)
+        tau = jnp.stack([source.at(number) for source in jumps])[place]
         constant = lax.stop_gradient(tau)
-        before = constant - direction * _BEFORE * _unit(constant)
-        start = stepper.point(before + (t - lax.stop_gradient(t)), y)
-        delay = tau - t
-        end, _ = stepper._replace(written_out=False).step(start, delay - lax.stop_gradient(delay))
-        return constant + direction * _unit(constant) + (tau - constant), end.y
+        units = jumps[0].units(constant)
+        before, after = constant - direction * _BEFORE * units, direction * _AFTER * units
+        if moving:
+            start = stepper.point(before + (t - lax.stop_gradient(t)), y)
+            delay = tau - t
+            end, _ = stepper._replace(written_out=False).step(start, delay - lax.stop_gradient(delay))
+            y = end.y
+        return constant + after + (tau - constant), y
 
-    t, y = lax.cond(index >= 0, jump, lambda t, y: (t, y), t, y)
+    t, y = lax.cond(index != NONE, jump, lambda t, y: (t, y), t, y)
     return stepper.point(t, y)
 
 
-def _unit(t):
-    """A distance in time that is at least one unit in the last place of `t`, and at most two."""
-    t = lax.stop_gradient(t)
-    return jnp.finfo(t.dtype).eps * jnp.maximum(jnp.abs(t), jnp.finfo(t.dtype).tiny)
+def step_over(
+    stepper: Stepper, end: Point, jumps: tuple[Source, ...], index: Count, direction, *, moving: bool
+) -> Point:
+    """The point behind the jump `index` that the step to `end` stopped before, with what the state does on the way."""
+    behind = over(stepper, end.t, end.y, jumps, index, direction, moving=moving)
+    way = lax.stop_gradient((behind.t - end.t) * 0.5 * (end.slope + behind.slope))
+    return behind._replace(y=jnp.where(index != NONE, behind.y + way, behind.y))

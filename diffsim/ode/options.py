@@ -149,6 +149,11 @@ def sensible(t0: Scalar, t1: Scalar, controller, dt0) -> Flag | None:
     return jnp.all(jnp.stack(flags)) if flags else None
 
 
+def both(a: Flag | None, b: Flag | None) -> Flag | None:
+    """Whether both hold; None stands for what is known to."""
+    return b if a is None else a if b is None else a & b
+
+
 def _numbers(controller, dt0):
     """Step size and tolerances by name."""
     if dt0 is not None:

@@ -12,7 +12,7 @@ from .._jax.tangents import forward_only
 from .._jax.traced_function import is_traced
 from .._types import Args, State, StateLike
 from ..autodiff.forward_mode import few_or_many
-from .events import Phase, check_phases, traced_phases
+from .events import Event, Phase, check_phases, traced_phases
 from .options import check_options, check_time, chosen_controller, direction_of
 from .solve_phase import CONTROLLER, SOLVER, Mode, PhaseResult, solve_phase
 from .tape import Memory
@@ -89,11 +89,11 @@ def integrate_phase(
     t0, t1, y0, ts = _as_arrays(t0, t1, y0, ts)
     controller = chosen_controller(stepsize_controller, CONTROLLER, rtol, atol, solver, dt0, t0.dtype)
     check_options(controller, dt0, max_steps, t0.dtype)
-    (phase,), args = traced_phases((phase,), t0, y0, args)
+    (phase,), args, signals = traced_phases((phase,), t0, y0, args)
     dt0 = None if dt0 is None else jnp.asarray(dt0, t0.dtype)
     options = {"solver": solver, "stepsize_controller": controller, "dt0": dt0, "max_steps": max_steps, "mode": mode}
     run = _one_phase if is_traced() else _compiled_phase
-    return run(phase, t0, y0, args, t1, ts, direction, options | {"memory": memory})
+    return run(phase, t0, y0, args, t1, ts, direction, options | {"memory": memory, "signals": signals})
 
 
 def _one_phase(phase: Phase, t0, y0: State, args: Args, t1, ts, direction, options) -> PhaseResult:
@@ -104,7 +104,7 @@ def _one_phase(phase: Phase, t0, y0: State, args: Args, t1, ts, direction, optio
         return solve_phase(phase, t0, y0, args, t1, ts, direction=direction, **options | mode)[0]
 
     inputs = phase, t0, y0, args, t1, ts, direction, options
-    return differentiated(run, inputs, options["mode"], options["memory"], bool(phase.events))
+    return differentiated(run, inputs, options["mode"], options["memory"], bool(phase.numbered(Event)[0]))
 
 
 _compiled_phase = eqx.filter_jit(_one_phase)

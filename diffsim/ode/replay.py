@@ -21,6 +21,7 @@ from .._types import Scalar, Vector
 from . import discrete_adjoint
 from .choose_execution import Execution
 from .discrete_adjoint import Steps
+from .jump_times import Source
 from .runge_kutta import Stepper
 from .tape import Record
 
@@ -44,7 +45,7 @@ def replay(
     *,
     keep_path: bool,
     execution: Execution,
-    jumps: Float[Array, " jumps"] | None = None,
+    jumps: tuple[Source, ...] = (),
     direction: Scalar | float = 1.0,
 ) -> End:
     """The end (t, y) of the recorded steps from (t0, y0), with derivatives in t0, y0 and the field's arrays.
@@ -93,7 +94,7 @@ def replay(
 
     path = (record.t, record.y) if keep_path else ()
     end = recorded_end(keep_path)(leaves, constants, End(t, y, *path))
-    if jumps is not None:
+    if jumps:
         return end
     # Steps of constant size begin as much later as the first. Where t0 is not differentiated this costs nothing.
     later = t0 - lax.stop_gradient(t0)

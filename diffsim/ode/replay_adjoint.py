@@ -54,8 +54,8 @@ class ReplayAdjoint(dfx.AbstractAdjoint):
     def loop(self, *, terms, solver, stepsize_controller, event, saveat, t0, t1, max_steps, init_state, args, **others):
         """diffrax's loop with a record of its steps; what it saved has the derivatives of a replay."""
         _check(terms, solver, event, max_steps)
-        _, landings = unwrapped(stepsize_controller, t0.dtype)
-        if landings.jumps is not None:
+        _, landings = unwrapped(stepsize_controller, t0, t1)
+        if landings.jumps:
             raise InputError("ReplayAdjoint has no derivative in jump_ts: use diffsim.integrate with this controller")
         y0, unravel = ravel_pytree(init_state.y)
         terms = dfx.ODETerm(_explicit_field(terms, t0, init_state.y, args))

@@ -1,6 +1,7 @@
 """The solution of one phase: the loop over its steps, its derivative, and the event at its end."""
 
 import functools
+import operator
 from collections.abc import Callable
 from typing import Literal, NamedTuple, cast, get_args
 
@@ -22,13 +23,14 @@ from .adaptive_loop import LoopState, advance, ahead, begin, most_attempts
 from .choose_execution import choose_execution
 from .event_search import Stage, end_point, event_point
 from .events import Event, Past, Phase, next_limit_state
-from .jump_times import over, unwrapped
-from .options import sensible
+from .jump_times import NONE, make_sense, over, unwrapped
+from .options import both, sensible
 from .replay import End, replay
 from .runge_kutta import Point
 from .solver_setup import as_vector, on_vectors, stepper, with_plain_norm
 from .status import Status
 from .tape import Memory, Record, blank
+from .time_events import TimeEvent, next_due
 from .trial_step import Problem, all_finite
 from .validate import check_field
 
@@ -78,10 +80,14 @@ class Trajectory(NamedTuple):
 
 
 class After(NamedTuple):
-    """What the phase after an event needs to know: the sides its events were on, and the step that was taken last."""
+    """What the phase after an event needs to know: the sides its events were on, and the step that was taken last.
+
+    `done` are the times up to which events at known times have happened.
+    """
 
     side: Float[Array, " events"]
     h: Scalar
+    done: Float[Array, " time_events"]
 
 
 def solve_phase(
@@ -97,49 +103,63 @@ def solve_phase(
     max_steps: int = 1024,
     mode: Mode = "auto",
     memory: Memory = "auto",
+    signals: tuple[Callable, ...] = (),
     *,
     direction: Scalar | float,
     past: Past | None = None,
     hint: Scalar | None = None,
+    done: Float[Array, " time_events"] | None = None,
     dense: bool = False,
 ) -> tuple[PhaseResult, After, Trajectory | None]:
     """Returns the result of `integrate_phase`, what the phase after it needs, and the steps if `dense` or with `ts`.
 
-    `past` and `hint` are from the phase before.
+    `past`, `hint` and `done` are from the phase before; `signals` are functions of (t, y, args) that return the jumps
+    of those that the phase's functions evaluate.
     """
     if mode not in get_args(Mode):
         raise InputError(f'mode={mode!r}: use "auto", "replay" or "forward"')
-    controller, landings = unwrapped(stepsize_controller, t0.dtype)
-    valid = sensible(t0, t1, controller, dt0)
+    of_signals = functools.reduce(operator.or_, (jumps(t0, y0, args) for jumps in signals), {})
+    controller, landings = unwrapped(stepsize_controller, t0, t1, of_signals)
+    valid = both(sensible(t0, t1, controller, dt0), make_sense(landings))
     check_field(phase.field, t0, y0, args)
     y0, unravel = as_vector(y0)
     phase = _vector_phase(phase, t0, y0, unravel, args)
+    (events, _), (time_events, time_indices) = phase.numbered(Event), phase.numbered(TimeEvent)
+    due = next_due(time_events, t0, t1, args, direction, done) if time_events else None
+    if due is not None:
+        t1, valid = due.t, both(valid, due.valid)
     bound, controller = stepper(phase.field, solver, controller, args), with_plain_norm(controller)
     execution = choose_execution(
         bound,
         t0,
         y0,
         controller,
-        attempts=most_attempts(max_steps, bool(phase.events)),
+        attempts=most_attempts(max_steps, bool(events)),
         memory=memory,
         keep_path=dense or ts is not None,
         forward=mode == "forward",
-        has_events=bool(phase.events),
+        has_events=bool(events),
         has_limits=bool(phase.limits),
     )
     bound = bound._replace(written_out=execution.written_out)
-    problem = Problem(bound, phase.events, phase.limits, controller, t1, dt0, max_steps, execution, direction, landings)
+    problem = Problem(bound, events, phase.limits, controller, t1, dt0, max_steps, execution, direction, landings)
     # A polynomial of time and state is as smooth as the state, whose error the controller bounds.
-    samples_events = not all(is_polynomial(cast(Traced, event.function), (0, 1)) for event in phase.events)
-    problem = problem._replace(past=past, hint=hint, samples_events=samples_events)
+    samples_events = not all(is_polynomial(cast(Traced, event.function), (0, 1)) for event in events)
+    problem = problem._replace(past=past, hint=hint, forward=mode == "forward", samples_events=samples_events)
+    problem = problem._replace(is_resumed=due is not None)
     loop, end = _end(problem, t0, y0, forward=mode == "forward", keep_path=dense or ts is not None)
-    result = _result(phase, problem, unravel, loop, valid)
+    on_time = jnp.array(-1)
+    if due is not None:
+        arrived = (loop.status == Status.FINISHED) & ~ahead(problem, loop) & (due.event >= 0)
+        on_time = jnp.where(arrived, jnp.array(time_indices)[due.event], -1)
+    result = _result(phase, problem, unravel, loop, valid, on_time)
     trajectory = None
     if loop.record is not None and end.path_t is not None:
         trajectory = Trajectory(problem, loop.point, end, loop.record, result.t, unravel)
         result = result if ts is None else result._replace(ys=trajectory.states(ts))
     h = loop.h if loop.natural is None else jnp.maximum(loop.h, loop.natural)
-    return result, After(loop.search.event_state.side, freeze(h)), trajectory
+    done = jnp.zeros(0, t0.dtype) if due is None else due.after((result.event == on_time) & (on_time >= 0))
+    return result, After(loop.search.event_state.side, freeze(h), done), trajectory
 
 
 def _end(problem: Problem, t0: Scalar, y0: Vector, *, forward: bool, keep_path: bool) -> tuple[LoopState, End]:
@@ -151,7 +171,7 @@ def _end(problem: Problem, t0: Scalar, y0: Vector, *, forward: bool, keep_path: 
 
     def run(arrays, t0, y0):
         problem = eqx.combine(arrays, static)
-        jumps, stages = problem.landings.jumps is not None, problem.stepper.number_of_stages
+        jumps, stages = bool(problem.landings.jumps), problem.stepper.number_of_stages
         record = blank(y0, rows, execution.stride, stages, jumps) if keep_path or not forward else None
         return advance(problem, begin(problem, problem.stepper.point(t0, y0), record))
 
@@ -176,32 +196,38 @@ def _end(problem: Problem, t0: Scalar, y0: Vector, *, forward: bool, keep_path: 
     )
     point = problem.stepper.point(end.t, end.y)
     if loop.jump is not None:
-        behind = jnp.where(ahead(problem, loop), loop.jump, -1)
+        behind = jnp.where(ahead(problem, loop), loop.jump, NONE)
         point = over(problem.stepper, end.t, end.y, problem.landings.jumps, behind, problem.direction)
     return loop._replace(point=point), end
 
 
-def _result(phase, problem, unravel, loop: LoopState, valid: Flag | None) -> PhaseResult:
+def _result(
+    phase: Phase, problem: Problem, unravel, loop: LoopState, valid: Flag | None, on_time: Count
+) -> PhaseResult:
     """The result at the end of the loop, at its event or at the point reached, without states in between.
 
-    Nothing but a status if times and options are not `valid`; None says that they are.
+    Nothing but a status if times and options are not `valid`; None says that they are. `on_time` is the index of the
+    event at a known time that was reached, -1 for none.
     """
     point, search, status = loop.point, loop.search, loop.status
-    event = jnp.array(-1)
+    event = on_time
     next_y = unravel(point.y)
-    if phase.events:
+    events, indices = phase.numbered(Event)
+    if events:
         happened = search.stage == Stage.FOUND
         happened = happened if valid is None else happened & valid
-        end = event_point(problem.stepper, phase.events, point, search, happened, problem.t1, problem.direction)
-        event = jnp.where(happened, search.event, -1)
-        next_y = _reset(phase.events, search.event, end, unravel, problem.stepper.args)
-        next_y = defined(happened, next_y)
+        end = event_point(problem.stepper, events, point, search, happened, problem.t1, problem.direction)
+        event = jnp.where(happened, jnp.array(indices)[search.event], event)
         status = jnp.where(happened & search.grazing, Status.GRAZING, status)
-        status = jnp.where((status == Status.FINISHED) & ~happened, Status.EVENT_NOT_FOUND, status)
         # The points of the loop were looked at when they were reached.
-        status = jnp.where((status == Status.FINISHED) & ~all_finite(end), Status.NON_FINITE, status)
+        status = jnp.where((status == Status.FINISHED) & happened & ~all_finite(end), Status.NON_FINITE, status)
     else:
         end = end_point(problem.stepper, point, problem.t1)
+    if phase.events:
+        happened = event >= 0 if valid is None else (event >= 0) & valid
+        event = jnp.where(happened, event, -1)
+        next_y = defined(happened, _reset(phase.events, jnp.maximum(event, 0), end, unravel, problem.stepper.args))
+        status = jnp.where((status == Status.FINISHED) & ~happened, Status.EVENT_NOT_FOUND, status)
     if valid is not None:
         t, y = defined(valid, (end.t, end.y))
         end = end._replace(t=t, y=y)
@@ -212,7 +238,7 @@ def _result(phase, problem, unravel, loop: LoopState, valid: Flag | None) -> Pha
     return PhaseResult(end.t, unravel(end.y), next_y, event, status, loop.attempts, lowest, None)
 
 
-def _reset(events: tuple[Event, ...], event, end: Point, unravel, args) -> State:
+def _reset(events: tuple[Event | TimeEvent, ...], event, end: Point, unravel, args) -> State:
     resets = [g.reset if g.reset is not None else (lambda t, y, args: unravel(y)) for g in events]
     if len(resets) == 1:
         return resets[0](end.t, end.y, args)
@@ -254,9 +280,14 @@ def _vector_phase(phase: Phase, t0, y0: Vector, unravel: Callable, args) -> Phas
     def explicit(function):
         return Traced.of(lambda t, y, args: function(t, unravel(y), args), t0, y0, args)
 
-    events = tuple(
-        Event(explicit(g.function), g.direction, None if g.reset is None else explicit(g.reset), g.to)
-        for g in phase.events
-    )
+    def event(g):
+        reset = None if g.reset is None else explicit(g.reset)
+        return (
+            TimeEvent(g.times, reset, g.to)
+            if isinstance(g, TimeEvent)
+            else Event(explicit(g.function), g.direction, reset, g.to)
+        )
+
+    events = tuple(map(event, phase.events))
     field = on_vectors(phase.field, t0, y0, unravel, args)
     return Phase(field, events, tuple(explicit(limit) for limit in phase.limits))

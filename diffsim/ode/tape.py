@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, Int
 from .._jax.dynamic_rows import put
 from .._types import Count, Scalar, Vector
 from .dirk import Slopes
+from .jump_times import NONE
 
 Memory = Literal["auto", "states", "two_levels", "jacobians"]
 MEMORIES: tuple[str, ...] = get_args(Memory)
@@ -19,7 +20,7 @@ class Record(NamedTuple):
 
     `y` has the state before every `stride`-th attempt; where that is not each, it has one row more than it needs. Where
     it is each, `slopes` may have those of an implicit method's stages, so that they need not be solved for again.
-    `jump` is the index of the jump of the field behind which an attempt begins, -1 for none.
+    `jump` is the index of the jump of the field behind which an attempt begins, `jump_times.NONE` for none.
     """
 
     t: Float[Array, " rows"]
@@ -43,7 +44,7 @@ def blank(like: Vector, rows: int, stride: int = 1, stages: int = 0, jumps: bool
     recorded = -(-rows // stride)
     zeros = jnp.zeros(recorded * stride, like.dtype)
     slopes = jnp.zeros((rows, stages, like.size), like.dtype) if stages and stride == 1 else None
-    jump = jnp.full(recorded * stride, -1) if jumps else None
+    jump = jnp.full(recorded * stride, NONE) if jumps else None
     return Record(zeros, zeros, jnp.zeros((recorded + (stride > 1), like.size), like.dtype), jnp.array(0), slopes, jump)
 
 

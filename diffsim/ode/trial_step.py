@@ -34,9 +34,11 @@ class Problem(NamedTuple):
     max_steps: int
     execution: Execution
     direction: Scalar | float = 1.0  # in which time runs: -1.0 is backward
-    landings: Landings = Landings(None, None)
+    landings: Landings = Landings()
+    is_resumed: bool = False  # at `t1`, by another phase, with the step that the controller would take there
     past: Past | None = None  # of the events, where it is known
     hint: Scalar | None = None  # the first step, where one is known and finite
+    forward: bool = False  # whether tangents are carried along
     samples_events: bool = False  # within each step, because they may vary faster than the state
 
 
