@@ -27,7 +27,7 @@ from .events import (
     sample,
     wanted_sides,
 )
-from .jump_times import NONE, jump_at, over, step_over
+from .jump_times import NONE, before_jump, jump_at, over, step_over
 from .runge_kutta import Point
 from .stability_limit import Stability, after_attempt, after_step, at_start, start_of_attempt, watches
 from .status import Status
@@ -60,21 +60,23 @@ def most_attempts(max_steps: int, has_events: bool) -> int:
 
 def begin(problem: Problem, start: Point, record: Record | None) -> LoopState:
     """The loop at the start of a phase, with the record to write its steps to, if any."""
-    frozen, here = freeze(problem), freeze(start)
+    frozen, here, earlier = freeze(problem), freeze(start), None
     stepper, landings, jump = frozen.stepper, frozen.landings, None
     if landings.jumps:
         jump = jump_at(landings.jumps, here.t, frozen.direction)
+        behind = jnp.where(is_ahead(problem, here.t), jump, NONE)
         start = over(
-            problem.stepper, start.t, start.y, problem.landings.jumps, jump, frozen.direction, moving=problem.forward
+            problem.stepper, start.t, start.y, problem.landings.jumps, behind, frozen.direction, moving=problem.forward
         )
+        earlier = before_jump(here, landings.jumps, behind, frozen.direction)
         here = freeze(start)
     wish, controller = first_step(frozen, here)
     if frozen.hint is not None:
         wish = jnp.where(jnp.isfinite(frozen.hint), frozen.hint, wish)
     h = fitted(frozen, here.t, wish)
     past = frozen.past or Past.unknown(frozen.events, here.t.dtype)
-    event_state, crosses = first_event_state(
-        frozen.events, here, jnp.maximum(h, wish), stepper.args, frozen.direction, past
+    event_state, crosses, at_jump = first_event_state(
+        frozen.events, here, jnp.maximum(h, wish), stepper.args, frozen.direction, past, earlier
     )
     healthy = jnp.isfinite(h) & all_finite((here, event_state.value))
     stability = None
@@ -85,7 +87,7 @@ def begin(problem: Problem, start: Point, record: Record | None) -> LoopState:
         point=start,
         h=h,
         controller=controller,
-        search=opening(event_state, crosses & healthy, h),
+        search=opening(event_state, crosses & healthy, h, at_jump),
         limit_state=first_limit_state(frozen.limits, here, stepper.args, frozen.direction),
         status=jnp.where(healthy, Status.FINISHED, Status.NON_FINITE),
         attempts=jnp.array(0),
@@ -112,7 +114,12 @@ def first_step(frozen: Problem, here: Point) -> tuple[Scalar, Any]:
 
 def ahead(problem: Problem, loop: LoopState) -> Flag:
     """Whether the final time is ahead."""
-    t, t1 = loop.point.t, problem.t1
+    return is_ahead(problem, loop.point.t)
+
+
+def is_ahead(problem: Problem, t: Scalar) -> Flag:
+    """Whether the final time is ahead of `t`, farther than a jump is that a step stops before."""
+    t1 = problem.t1
     return problem.direction * (t1 - t) > 4 * jnp.finfo(t.dtype).eps * jnp.maximum(jnp.abs(t), jnp.abs(t1))
 
 
@@ -220,8 +227,12 @@ def _behind_jump(frozen: Problem, loop: LoopState, taken: Flag, before: EventSta
     behind = next_event_state(frozen.events, freeze(loop.point), frozen.stepper.args, frozen.direction)
     side = jnp.where(before.side * behind.value < 0, jnp.sign(behind.value), before.side)
     crosses = taken & (side != before.side) & crossed(before.side, behind.value, wanted_sides(frozen.events))
-    search = opening(behind._replace(side=side), crosses & (loop.jump != NONE), loop.h)
-    return search._replace(at_jump=search.stage == Stage.FOUND)
+    crosses &= loop.jump != NONE
+    # An event that comes to zero just at the jump crosses there by itself.
+    at_jump = jnp.abs(behind.value) > jnp.sqrt(jnp.finfo(side.dtype).eps) * jnp.abs(behind.rate * loop.h)
+    # One that has crossed and not happened is still on its side.
+    side = jnp.where(crosses & at_jump, before.side, side)
+    return opening(behind._replace(side=side), crosses, loop.h, at_jump)
 
 
 def _active_in(problem: Problem, loop: LoopState) -> tuple[Flag, Flag]:

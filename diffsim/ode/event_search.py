@@ -66,16 +66,32 @@ def fresh(event_state: EventState, h: Scalar) -> Search:
     )
 
 
-def opening(event_state: EventState, crosses: Bool[Array, " events"], h: Scalar) -> Search:
-    """The search at the start of a phase: over at once, with the first of the events, if any cross there."""
+def opening(
+    event_state: EventState, crosses: Bool[Array, " events"], h: Scalar, at_jump: Bool[Array, " events"]
+) -> Search:
+    """The search at the start of a step: over at once, with the first of the events, if any cross there.
+
+    Those `at_jump` cross because something that they depend on jumps.
+    """
     search = fresh(event_state, h)
     if not crosses.size:
         return search
     event = jnp.argmax(crosses)
     over = search._replace(
-        stage=jnp.array(int(Stage.FOUND)), time=jnp.zeros_like(h), event=event, rate=event_state.rate[event]
+        stage=jnp.array(int(Stage.FOUND)),
+        time=jnp.zeros_like(h),
+        past=crosses & at_jump,
+        event=event,
+        rate=event_state.rate[event],
+        at_jump=at_jump[event],
     )
     return choose(jnp.any(crosses), over, search)
+
+
+def still_pending(search: Search) -> Bool[Array, " events"]:
+    """The events that a jump has brought across zero, without the one that happens."""
+    others = jnp.arange(search.past.shape[0]) != search.event
+    return search.past & others & (search.stage == Stage.FOUND) & (search.time == 0)
 
 
 @jax.jit

@@ -155,7 +155,9 @@ def _with_jumps(function: Callable, sources: Sources, t: Scalar, y, args: Args) 
         with sources.tracing((t, y, args)) as seen:
             value = function(t, y, args)
             count = len(seen)
-            return value, dict(seen)
+            # Not before: a function may have evaluated them within a transformation of its own.
+            jumps = lambda inputs: tuple(x.jumps for x in inputs if x.jumps is not None)
+            return value, {number: jumps(inputs) for number, inputs in seen.items()}
 
     traced, jumps = Traced.pair_of(both, t, y, args)
     return traced, jumps if count else None
@@ -215,21 +217,28 @@ def functions(events: tuple[Event, ...]) -> tuple[Callable, ...]:
 
 
 class Past(NamedTuple):
-    """What came before a phase: the side on which each of its events was (0: not known), and which one has fired."""
+    """What came before a phase: the side on which each of its events was (0: not known), and which one has fired.
+
+    The `pending` ones were brought across zero by a jump at the phase's start, and have not happened yet.
+    """
 
     side: Float[Array, " events"]
     fired: Bool[Array, " events"]
+    pending: Bool[Array, " events"]
 
     @classmethod
     def unknown(cls, events: tuple[Event, ...], dtype) -> "Past":
         """Nothing is known of what came before."""
-        return cls(jnp.zeros(len(events), dtype), jnp.zeros(len(events), bool))
+        nothing = jnp.zeros(len(events), bool)
+        return cls(jnp.zeros(len(events), dtype), nothing, nothing)
 
 
 def first_event_state(
-    events, start: Point, h: Scalar, args: Args, direction, past: Past
-) -> tuple[EventState, Bool[Array, "..."]]:
-    """The events at the start of a phase, and which of them cross there and then.
+    events, start: Point, h: Scalar, args: Args, direction, past: Past, earlier: Point | None = None
+) -> tuple[EventState, Bool[Array, "..."], Bool[Array, "..."]]:
+    """The events at the start of a phase, which of them cross there and then, and which because of a jump.
+
+    The point `earlier` has the same state before what jumps at the start.
 
     "At zero" means within sqrt(eps) of a step `h`. An event at zero that has just fired is on the side it is moving to,
     so that it does not fire again. Any other was on the side of its `past`; where that is not known, on the side from
@@ -244,7 +253,14 @@ def first_event_state(
     before = jnp.where(past.fired | (rate == 0), going, before)
     side = jnp.where(at_zero, before, jnp.sign(value))
     crosses = at_zero & (side * rate < 0) & crossed(side, value, wanted)
-    return EventState(value, rate, side), crosses
+    pending, from_side = past.pending, past.side
+    if earlier is not None and events:
+        from_value = values(functions(events), earlier.t, earlier.y, args)
+        pending |= (past.side * from_value > 0) & (from_value * value < 0)
+    at_jump = pending & ~at_zero & (from_side * value < 0) & crossed(from_side, value, wanted)
+    # One that has crossed and not happened is still on its side.
+    side = jnp.where(at_jump, from_side, side)
+    return EventState(value, rate, side), crosses | at_jump, at_jump
 
 
 def next_event_state(events: tuple[Event, ...], point: Point, args: Args, direction) -> EventState:

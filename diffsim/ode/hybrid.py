@@ -146,7 +146,7 @@ def _events(inputs: tuple, watched: "_Watched", first, max_events, mode: dict) -
     dtype = t0.dtype
     blank = jax.tree.map(lambda x: jnp.full((ts.shape[0], *x.shape), jnp.nan), y0) if ts is not None else None
     sides, done = jnp.zeros(watched.functions, dtype), jnp.full(watched.clocks, -direction * jnp.inf, dtype)
-    before = _Before(sides, jnp.array(-1), jnp.array(-1), jnp.full((), jnp.nan, dtype), done)
+    before = _Before(sides, jnp.zeros(watched.functions, bool), jnp.array(-1), jnp.array(-1), jnp.full((), jnp.nan, dtype), done)
     pile = jnp.zeros((len(phases), max(1, *(len(phase.events) for phase in phases))), bool)
     over, status = jnp.array(False), jnp.array(Status.FINISHED)
     start = _Stage(t0, y0, jnp.array(first), jnp.array(0), over, status, blank, before, pile)
@@ -209,10 +209,12 @@ def _numbered(functions: list[list]) -> tuple[tuple[int, ...], ...]:
 class _Before(NamedTuple):
     """What a phase needs from the one before: the side of each function (0: not known), what happened, and the step.
 
-    `done` are the times up to which events at known times have happened.
+    `pending` are the functions that a jump has brought across zero and whose events have not happened yet. `done` are
+    the times up to which events at known times have happened.
     """
 
     side: Float[Array, " functions"]
+    pending: Bool[Array, " functions"]
     phase: Count
     event: Count
     h: Scalar
@@ -249,7 +251,7 @@ def _past(phases, watched: _Watched, index: int, before: _Before) -> Past:
             same = np.arange(len(numbers)) == place if other == index else numbers == number
             event = watched.indices[other][place]
             fired |= same & (before.phase == other) & (before.event == event)
-    return Past(before.side[numbers], fired)
+    return Past(before.side[numbers], fired, before.pending[numbers] & ~fired)
 
 
 def _pass(phases, watched: _Watched, stage: _Stage, args, t1, ts, direction, options):
@@ -275,8 +277,9 @@ def _pass(phases, watched: _Watched, stage: _Stage, args, t1, ts, direction, opt
         )
         to = jnp.array([-1 if g.to is None else g.to for g in phase.events] or [-1])
         side = jnp.zeros_like(before.side).at[np.array(watched.numbers[index], int)].set(after.side)
+        pending = jnp.zeros_like(before.pending).at[np.array(watched.numbers[index], int)].set(after.pending)
         done = before.done.at[clocks].set(after.done)
-        before = _Before(side, stage.phase, result.event, after.h, done)
+        before = _Before(side, pending, stage.phase, result.event, after.h, done)
         return result, jnp.where(result.event >= 0, to[result.event], -1), before
 
     result, to, before = lax.switch(stage.phase, [lambda s, i=i: run(i, s) for i in range(len(phases))], stage)

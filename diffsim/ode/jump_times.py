@@ -172,6 +172,13 @@ def over(
     return stepper.point(t, y)
 
 
+def before_jump(here: Point, jumps: tuple[Source, ...], index: Count, direction) -> Point:
+    """The point with the state of `here` before the jump `index` at its time; where that is NONE, `here` itself."""
+    tau = jnp.stack([source.at(index // len(jumps)) for source in jumps])[index % len(jumps)]
+    t = jnp.where(index != NONE, tau - direction * _BEFORE * jumps[0].units(tau), here.t)
+    return here._replace(t=t)
+
+
 def step_over(
     stepper: Stepper, end: Point, jumps: tuple[Source, ...], index: Count, direction, *, moving: bool
 ) -> Point:

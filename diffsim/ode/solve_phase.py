@@ -10,7 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from .._errors import InputError
 from .._jax.compile_whole import compile_small
@@ -19,9 +19,9 @@ from .._jax.tangents import freeze
 from .._jax.traced_function import Traced
 from .._types import Args, Count, Flag, Scalar, State, Vector
 from ..autodiff.nan_unless import defined
-from .adaptive_loop import LoopState, advance, ahead, begin, most_attempts
+from .adaptive_loop import LoopState, advance, ahead, begin, is_ahead, most_attempts
 from .choose_execution import choose_execution
-from .event_search import Stage, end_point, event_point
+from .event_search import Stage, end_point, event_point, still_pending
 from .events import Event, Past, Phase, next_limit_state
 from .jump_times import NONE, make_sense, over, unwrapped
 from .options import both, sensible
@@ -68,6 +68,7 @@ class Trajectory(NamedTuple):
     """The recorded steps of a solved phase, from which states at any times between are computed, with derivatives."""
 
     problem: Problem
+    t0: Scalar
     point: Point  # the last point before the end
     end: End
     record: Record
@@ -82,10 +83,12 @@ class Trajectory(NamedTuple):
 class After(NamedTuple):
     """What the phase after an event needs to know: the sides its events were on, and the step that was taken last.
 
-    `done` are the times up to which events at known times have happened.
+    `pending` are the events that a jump has brought across zero and that have not happened yet. `done` are the times up
+    to which events at known times have happened.
     """
 
     side: Float[Array, " events"]
+    pending: Bool[Array, " events"]
     h: Scalar
     done: Float[Array, " time_events"]
 
@@ -155,11 +158,11 @@ def solve_phase(
     result = _result(phase, problem, unravel, loop, valid, on_time)
     trajectory = None
     if loop.record is not None and end.path_t is not None:
-        trajectory = Trajectory(problem, loop.point, end, loop.record, result.t, unravel)
+        trajectory = Trajectory(problem, t0, loop.point, end, loop.record, result.t, unravel)
         result = result if ts is None else result._replace(ys=trajectory.states(ts))
     h = loop.h if loop.natural is None else jnp.maximum(loop.h, loop.natural)
     done = jnp.zeros(0, t0.dtype) if due is None else due.after((result.event == on_time) & (on_time >= 0))
-    return result, After(loop.search.event_state.side, freeze(h), done), trajectory
+    return result, After(loop.search.event_state.side, still_pending(loop.search), freeze(h), done), trajectory
 
 
 def _end(problem: Problem, t0: Scalar, y0: Vector, *, forward: bool, keep_path: bool) -> tuple[LoopState, End]:
@@ -223,6 +226,12 @@ def _result(
         status = jnp.where((status == Status.FINISHED) & happened & ~all_finite(end), Status.NON_FINITE, status)
     else:
         end = end_point(problem.stepper, point, problem.t1)
+    if problem.landings.jumps:
+        # The last step stopped just before a jump at the final time.
+        arrived = ~ahead(problem, loop) & (loop.status == Status.FINISHED) & (search.stage != Stage.FOUND)
+        left = jnp.where(arrived, freeze(problem.t1 - end.t), 0.0)
+        end = end._replace(t=end.t + left, y=end.y + left * freeze(end.slope))
+        next_y = unravel(end.y)
     if phase.events:
         happened = event >= 0 if valid is None else (event >= 0) & valid
         event = jnp.where(happened, event, -1)
@@ -247,7 +256,7 @@ def _reset(events: tuple[Event | TimeEvent, ...], event, end: Point, unravel, ar
 
 def _states_at(trajectory: Trajectory, ts) -> Float[Array, "times n"]:
     """The states at `ts` as vectors, by one shortened step each."""
-    problem, point, end, record, t_end, _ = trajectory
+    problem, t0, point, end, record, t_end, _ = trajectory
     path_t, path_y = end.path_t, end.path_y
     assert path_t is not None
     assert path_y is not None
@@ -256,14 +265,22 @@ def _states_at(trajectory: Trajectory, ts) -> Float[Array, "times n"]:
     row = jnp.searchsorted(lax.stop_gradient(times), lax.stop_gradient(direction * ts), side="right") - 1
 
     def state(row, t):
-        after, has_started = direction * (t - point.t) >= 0, row >= 0
-        row = jnp.maximum(row, 0)
+        after, has_started = (direction * (t - point.t) >= 0) | (record.attempts == 0), direction * (t - t0) >= 0
+        # A phase that begins at a jump has its first step behind it.
+        is_first, row = row < 0, jnp.maximum(row, 0)
         start_t, start_y = path_t[row], path_y[row]
         if record.jump is not None:
-            start_t, start_y, _ = over(stepper, start_t, start_y, jumps, record.jump[row], direction)
+            index = jnp.where(is_first, NONE, record.jump[row])
+            start_t, start_y, _ = over(stepper, start_t, start_y, jumps, index, direction)
         start_t, start_y = jnp.where(after, point.t, start_t), jnp.where(after, point.y, start_y)
         inside = (direction * (t_end - t) >= 0) & has_started | (t == t_end)
-        h = jnp.where(inside, t - start_t, 0.0)
+        h = t - start_t
+        if record.jump is not None:
+            # At a jump it is the state before it, to which the field behind it does not contribute.
+            on = jnp.where(is_ahead(problem, point.t), jnp.inf, 0.0)
+            longest = lax.stop_gradient(jnp.where(after, on, direction * record.h[row]))
+            h = h + lax.stop_gradient(direction * jnp.clip(direction * h, 0.0, longest) - h)
+        h = jnp.where(inside, h, 0.0)
         end, _ = stepper.step(stepper.point(start_t, start_y), h)
         # Constant steps go on from a state that is infinite.
         return defined(inside & all_finite(end.y), end.y)

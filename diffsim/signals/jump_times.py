@@ -95,10 +95,10 @@ class Sources:
         self._alive: list[Any] = []  # keeps the objects whose identity is a key
         self._arguments: Any = None
         self._leaves: dict[int, int] = {}
-        self.seen: dict[int, tuple[JumpTimes, ...]] = {}  # by the function that is traced at present
+        self.seen: dict[int, tuple[Input, ...]] = {}  # by the function that is traced at present
 
     @contextlib.contextmanager
-    def tracing(self, arguments) -> Iterator[dict[int, tuple[JumpTimes, ...]]]:
+    def tracing(self, arguments) -> Iterator[dict[int, tuple[Input, ...]]]:
         """Within this context the inputs that are evaluated are recorded; the traced `arguments` may contain them."""
         leaves = jax.tree.leaves(arguments)
         self._arguments, self._leaves, self.seen = arguments, {id(leaf): i for i, leaf in enumerate(leaves)}, {}
@@ -110,7 +110,7 @@ class Sources:
             self._alive += leaves
 
     def number(self, source: Input) -> int:
-        """Returns the number of the source that is evaluated, and records its jumps."""
+        """Returns the number of the source that is evaluated, and records it."""
         outer = next((x for x in jax.tree.leaves(self._arguments) if is_tracer(x)), None)
         if any(is_of_inner_trace(leaf, outer) for leaf in source.leaves):
             originals = self._originals(source)
@@ -118,7 +118,7 @@ class Sources:
         else:
             originals, key = [source], self._key_of(source)
         number = self._numbers.setdefault(key, len(self._numbers))
-        self.seen[number] = tuple(original.jumps for original in originals if original.jumps is not None)
+        self.seen[number] = tuple(originals)
         return number
 
     def _originals(self, source: Input) -> list[Input]:
