@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 from .._errors import InputError
 from .._jax.traced_function import Traced, as_arrays
 from .._types import Args, Flag, Scalar
-from ..signals.jump_times import JumpTimes, Sources
+from ..signals.jump_times import JumpTimes, Sources, scale_of
 from .runge_kutta import Point
 from .time_events import TimeEvent, as_jump_times, check_times
 
@@ -104,16 +104,28 @@ def check_phases(phases: Sequence[Phase]) -> None:
             raise InputError(f"a phase is a {kind}: give diffsim.Phase(vector_field, events)")
 
 
-def traced_phases(phases: Sequence[Phase], t: Scalar, y, args: Args) -> tuple[tuple[Phase, ...], Args, tuple]:
-    """The phases with each of their functions traced as it is now, the arguments with their floats as arrays, and the
-    functions of (t, y, args) that return the jumps of the signals that they evaluate.
+class Signals(NamedTuple):
+    """Functions of (t, y, args) that return the jumps of the signals that a phase's functions evaluate, and the `scale`
+    of the solve that these were traced for."""
+
+    jumps: tuple[Callable, ...]
+    scale: Scalar
+
+
+def traced_phases(
+    phases: Sequence[Phase], t: Scalar, t1: Scalar, y, args: Args
+) -> tuple[tuple[Phase, ...], Args, Signals]:
+    """The phases with each of their functions traced as it is now for a solve from `t` to `t1`, the arguments with
+    their floats as arrays, and the signals that the functions evaluate.
 
     Floats by which a function decides what to do remain Python's.
     """
     check_times([g for p in phases for g in p.numbered(TimeEvent)[0]], args)
 
+    scale = scale_of(t, t1)
+
     def convert(args):
-        sources, jumps = Sources(), []
+        sources, jumps = Sources(scale), []
 
         def explicit(function):
             traced, found = _with_jumps(function, sources, t, y, args)
@@ -129,7 +141,7 @@ def traced_phases(phases: Sequence[Phase], t: Scalar, y, args: Args) -> tuple[tu
         converted = tuple(
             Phase(explicit(p.field), tuple(map(event, p.events)), tuple(map(explicit, p.limits))) for p in phases
         )
-        return converted, args, tuple(jumps)
+        return converted, args, Signals(tuple(jumps), scale)
 
     arrays = as_arrays(args)
     try:

@@ -122,7 +122,7 @@ def integrate_hybrid(
     if dt0 is not None:
         options["dt0"] = jnp.asarray(dt0, dtype)
     watched = _Watched.of(several)
-    several, args, options["signals"] = traced_phases(several, t0, y0, args)
+    several, args, options["signals"] = traced_phases(several, t0, t1, y0, args)
     run = _run if is_traced() else _compiled
     return run(several, watched, y0, args, t0, t1, ts, direction, initial_phase, max_events, options)
 

@@ -178,7 +178,7 @@ def solve(
         dt0 = None if dt0 is None else jnp.asarray(dt0, dtype)
         options = {"solver": solver, "stepsize_controller": controller, "dt0": dt0, "max_steps": max_steps}
         options["memory"] = adjoint.memory
-        (phase,), args, options["signals"] = traced_phases((Phase(vector_field),), ts[0], y0, args)
+        (phase,), args, options["signals"] = traced_phases((Phase(vector_field),), ts[0], ts[-1], y0, args)
         return Solution(ts, *_in_one_phase(phase, y0, ts, args, options, direction, dense))
     return Solution(ts, *_by_diffrax(vector_field, y0, ts, args, solver, controller, adjoint, dt0, max_steps, dense))
 

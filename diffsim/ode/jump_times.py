@@ -13,13 +13,12 @@ from jaxtyping import Array, Float, Int
 from .._errors import InputError
 from .._jax.tangents import without_derivative
 from .._types import Count, Flag, Scalar, Vector
-from ..signals.jump_times import JumpTimes, delay, unit
+from ..signals.jump_times import JumpTimes, delay, scale_of, unit
 from .runge_kutta import Point, Stepper
 
 # In units of eps * |t|: a step ends so far before a jump, and the next one begins so far behind it, that no rounding
 # puts the one behind and the other before. The state between is extrapolated.
 _BEFORE, _AFTER = 3, 2
-_SMALLEST = 2.0**-12  # of the solve's time: jumps nearer to zero than that have the units of this time
 NONE = int(np.iinfo(np.int32).min)  # the index of no jump
 
 
@@ -36,16 +35,16 @@ class Source(eqx.Module):
     def at(self, number: Int[Array, "*numbers"]) -> Float[Array, "*numbers"]:
         """The time of a jump."""
         t = self.jumps.at(number)
-        return t + delay(self.number, t)
+        return t + delay(self.number, t, self.scale)
 
     def near(self, t: Scalar) -> tuple[Int[Array, " near"], Float[Array, " near"]]:
         """The numbers and times of the jumps about `t`."""
         numbers, times = self.jumps.near(t)
-        return numbers, times + delay(self.number, times)
+        return numbers, times + delay(self.number, times, self.scale)
 
     def units(self, t):
         """A distance in time about `t` that is at least one unit of rounding."""
-        return jnp.maximum(unit(t), jnp.finfo(self.scale.dtype).eps * self.scale)
+        return unit(t, self.scale)
 
 
 class Landings(NamedTuple):
@@ -64,11 +63,16 @@ class Landings(NamedTuple):
 
 
 def unwrapped(
-    controller, t0: Scalar, t1: Scalar, of_signals: dict[int, tuple[JumpTimes, ...]] | None = None
+    controller,
+    t0: Scalar,
+    t1: Scalar,
+    of_signals: dict[int, tuple[JumpTimes, ...]] | None = None,
+    scale: Scalar | None = None,
 ) -> tuple[Any, Landings]:
     """A step size controller without diffrax's wrappers that clip its steps, and the times to land at.
 
-    These are the times that the wrappers name, and the jumps of signals by the number of their source.
+    These are the times that the wrappers name, and the jumps of signals by the number of their source, which were traced
+    with a `scale`.
     """
     jumps, stops, dtype = [], [], t0.dtype
     while isinstance(controller, dfx.ClipStepSizeController):
@@ -78,8 +82,7 @@ def unwrapped(
     together = lambda times: jnp.concatenate(times) if times and sum(x.size for x in times) else None
     times = together(jumps)
     # Last the signals: where a jump was named as well, the derivative is that of the signal.
-    span = jnp.abs(lax.stop_gradient(t1 - t0))
-    scale = jnp.where(jnp.isfinite(span), span, 0.0) * _SMALLEST
+    scale = scale_of(t0, t1) if scale is None else lax.stop_gradient(scale)
     sources = [] if times is None else [Source(JumpTimes(jnp.sort(times)), scale)]
     for number, of_source in sorted((of_signals or {}).items()):
         of_source = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), of_source)

@@ -89,7 +89,7 @@ def integrate_phase(
     t0, t1, y0, ts = _as_arrays(t0, t1, y0, ts)
     controller = chosen_controller(stepsize_controller, CONTROLLER, rtol, atol, solver, dt0, t0.dtype)
     check_options(controller, dt0, max_steps, t0.dtype)
-    (phase,), args, signals = traced_phases((phase,), t0, y0, args)
+    (phase,), args, signals = traced_phases((phase,), t0, t1, y0, args)
     dt0 = None if dt0 is None else jnp.asarray(dt0, t0.dtype)
     options = {"solver": solver, "stepsize_controller": controller, "dt0": dt0, "max_steps": max_steps, "mode": mode}
     run = _one_phase if is_traced() else _compiled_phase

@@ -22,7 +22,7 @@ from ..autodiff.nan_unless import defined
 from .adaptive_loop import LoopState, advance, ahead, begin, is_ahead, most_attempts
 from .choose_execution import choose_execution
 from .event_search import Stage, end_point, event_point, still_pending
-from .events import Event, Past, Phase, next_limit_state
+from .events import Event, Past, Phase, Signals, next_limit_state
 from .jump_times import NONE, make_sense, over, unwrapped
 from .options import both, sensible
 from .replay import End, replay
@@ -106,7 +106,7 @@ def solve_phase(
     max_steps: int = 1024,
     mode: Mode = "auto",
     memory: Memory = "auto",
-    signals: tuple[Callable, ...] = (),
+    signals: Signals | None = None,
     *,
     direction: Scalar | float,
     past: Past | None = None,
@@ -116,13 +116,14 @@ def solve_phase(
 ) -> tuple[PhaseResult, After, Trajectory | None]:
     """Returns the result of `integrate_phase`, what the phase after it needs, and the steps if `dense` or with `ts`.
 
-    `past`, `hint` and `done` are from the phase before; `signals` are functions of (t, y, args) that return the jumps
-    of those that the phase's functions evaluate.
+    `past`, `hint` and `done` are from the phase before; `signals` are those that the phase's functions
+    evaluate.
     """
     if mode not in get_args(Mode):
         raise InputError(f'mode={mode!r}: use "auto", "replay" or "forward"')
-    of_signals = functools.reduce(operator.or_, (jumps(t0, y0, args) for jumps in signals), {})
-    controller, landings = unwrapped(stepsize_controller, t0, t1, of_signals)
+    of_signals = functools.reduce(operator.or_, (jumps(t0, y0, args) for jumps in signals.jumps), {}) if signals else {}
+    scale = signals.scale if signals else None
+    controller, landings = unwrapped(stepsize_controller, t0, t1, of_signals, scale)
     valid = both(sensible(t0, t1, controller, dt0), make_sense(landings))
     check_field(phase.field, t0, y0, args)
     y0, unravel = as_vector(y0)

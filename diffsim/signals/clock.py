@@ -92,4 +92,5 @@ def clock(period: float | Scalar, duty: float | Scalar = 0.5, phase: float | Sca
         >>> print(f"{charge(0.37):.4f} {jax.grad(charge)(0.37):.4f}")  # 10 duty
         3.7000 10.0000
     """
-    return Clock(jnp.asarray(period, float), jnp.asarray(duty, float), jnp.asarray(phase, float))
+    dtype = jnp.result_type(period, duty, phase, 0.0)  # arrays keep their format beside Python's numbers
+    return Clock(*(jnp.asarray(x, dtype) for x in (period, duty, phase)))

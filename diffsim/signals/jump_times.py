@@ -17,6 +17,7 @@ from .._types import Scalar
 
 FEW = 64  # times that are compared one by one; of more the neighbours are searched for
 SEPARATION = 16  # units of time by which jumps of several inputs at one time are separated
+_SMALLEST = 2.0**-12  # of the time of a solve: nearer to zero than that times have the units of this time
 
 
 class JumpTimes(NamedTuple):
@@ -57,10 +58,16 @@ class JumpTimes(NamedTuple):
         return numbers, self.at(numbers)
 
 
-def unit(t):
-    """A distance in time that is at least one unit in the last place of `t`, and at most two."""
+def unit(t, scale=0.0):
+    """A distance in time that is at least one unit in the last place of `t`, and at most two, or those of a `scale`."""
     t = lax.stop_gradient(t)
-    return jnp.finfo(t.dtype).eps * jnp.maximum(jnp.abs(t), jnp.finfo(t.dtype).tiny)
+    return jnp.finfo(t.dtype).eps * jnp.maximum(jnp.abs(t), jnp.maximum(scale, jnp.finfo(t.dtype).tiny))
+
+
+def scale_of(t0: Scalar, t1: Scalar) -> Scalar:
+    """The time of which the units serve for times that are nearer to zero, in a solve from `t0` to `t1`."""
+    span = jnp.abs(lax.stop_gradient(t1 - t0))
+    return jnp.where(jnp.isfinite(span), span, 0.0) * _SMALLEST
 
 
 def _count_up_to(times: Float[Array, " jumps"], t: Scalar) -> Int[Array, ""]:
@@ -87,10 +94,12 @@ class Input(Protocol):
 class Sources:
     """The inputs with jumps that functions evaluate, each with a number that is the same in all of the functions.
 
-    Two inputs are one source if their times are: the same array, or the same leaf of the functions' arguments.
+    Two inputs are one source if their times are: the same array, or the same leaf of the functions' arguments. The
+    `scale` is that of the solve.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, scale: Scalar | float = 0.0) -> None:
+        self.scale = scale
         self._numbers: dict[Any, int] = {}
         self._alive: list[Any] = []  # keeps the objects whose identity is a key
         self._arguments: Any = None
@@ -160,9 +169,9 @@ def seen_at(t: Scalar, source: Input) -> Scalar:
     sources = _SOURCES.get()
     if sources is None or source.jumps is None:
         return t
-    return t - delay(sources.number(source), t)
+    return t - delay(sources.number(source), t, sources.scale)
 
 
-def delay(number: int, t):
-    """How much later the source with this number jumps."""
-    return number * SEPARATION * unit(t) if number else jnp.zeros_like(t)
+def delay(number: int, t, scale):
+    """How much later the source with this number jumps, in a solve of this `scale`."""
+    return number * SEPARATION * unit(t, jnp.asarray(scale, t.dtype)) if number else jnp.zeros_like(t)
