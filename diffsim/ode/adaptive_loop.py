@@ -64,11 +64,13 @@ def begin(problem: Problem, start: Point, record: Record | None) -> LoopState:
     stepper, landings, jump = frozen.stepper, frozen.landings, None
     if landings.jumps:
         jump = jump_at(landings.jumps, here.t, frozen.direction)
-        behind = jnp.where(is_ahead(problem, here.t), jump, NONE)
+        earlier = before_jump(here, landings.jumps, jump, frozen.direction)
+        # A phase that ends where it begins does so before the jump.
+        goes_on, shift = is_ahead(problem, here.t), earlier.t - here.t
+        t, behind = start.t + jnp.where(goes_on, 0.0, shift), jnp.where(goes_on, jump, NONE)
         start = over(
-            problem.stepper, start.t, start.y, problem.landings.jumps, behind, frozen.direction, moving=problem.forward
+            problem.stepper, t, start.y, problem.landings.jumps, behind, frozen.direction, moving=problem.forward
         )
-        earlier = before_jump(here, landings.jumps, behind, frozen.direction)
         here = freeze(start)
     wish, controller = first_step(frozen, here)
     if frozen.hint is not None:
