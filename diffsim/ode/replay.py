@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
@@ -60,7 +61,7 @@ def replay(
     leaves, tree = jax.tree.flatten(moving)
     # One number for a whole batch, so that its members are stepped together.
     record = record._replace(attempts=largest_of_batch(record.attempts))
-    constants, constants_tree = jax.tree.flatten((fixed, record, direction))
+    constants, constants_tree = jax.tree.flatten((fixed, record, jnp.asarray(direction, t0.dtype)))
     size = y0.size * y0.dtype.itemsize
     compiled = (lambda loop: compile_small(loop, size)) if execution.single_program else (lambda loop: loop)
 
