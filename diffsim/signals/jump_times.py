@@ -3,7 +3,7 @@
 import contextlib
 import contextvars
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -70,6 +70,7 @@ def _count_up_to(times: Float[Array, " jumps"], t: Scalar) -> Int[Array, ""]:
     return jnp.searchsorted(times, t, side="right").astype(jnp.int32)
 
 
+@runtime_checkable
 class Input(Protocol):
     """What has jumps: a signal or a clock."""
 
