@@ -264,6 +264,11 @@ def _states_at(trajectory: Trajectory, ts) -> Float[Array, "times n"]:
         start_t, start_y = jnp.where(after, point.t, start_t), jnp.where(after, point.y, start_y)
         inside = (direction * (t_end - t) >= 0) & has_started | (t == t_end)
         h = jnp.where(inside, t - start_t, 0.0)
+        if jumps:
+            # At a jump, as just before it: the stages of a longer step would see the field behind the jump.
+            whole = lax.stop_gradient(direction * (record.t[row] + record.h[row] - start_t))
+            excess = jnp.where(after, 0.0, jnp.maximum(direction * lax.stop_gradient(h) - whole, 0.0))
+            h = h - direction * excess
         end, _ = stepper.step(stepper.point(start_t, start_y), h)
         # Constant steps go on from a state that is infinite.
         return defined(inside & all_finite(end.y), end.y)
