@@ -193,7 +193,10 @@ MOST_EVENTS = 200
 
 
 def identify(
-    *, data: cli.InFile = DATA, duty: Annotated[float, cli.Within(0.05, 0.95)] = 0.42, period: cli.Positive = 1e-5,
+    *,
+    data: cli.InFile = DATA,
+    duty: Annotated[float, cli.Within(0.05, 0.95)] = 0.42,
+    period: cli.Positive = 1e-5,
     run: cli.Run,
 ) -> dict:
     """Fit inductance, capacitance and the coil's resistance to a recording from rest, write the report.
@@ -251,7 +254,10 @@ def generate(out: cli.OutFile, *, rows: Annotated[int, cli.Within(ROWS, 5000)] =
     measured = states[1:] + np.array(list(NOISE.values())) * rng.normal(size=(rows, 2))
     measured[rng.random(measured.shape) < 0.08] = np.nan
     text = "a buck converter of 47 uH, 0.12 ohm, 100 uF, started from rest at a duty cycle of 0.42 and 100 kHz"
-    lines = [f"# Simulated, not measured: {text}, normal noise of 0.05 A and 0.02 V, seed {seed}", "time,current,voltage"]
+    lines = [
+        f"# Simulated, not measured: {text}, normal noise of 0.05 A and 0.02 V, seed {seed}",
+        "time,current,voltage",
+    ]
     for t, row in zip(ts, measured, strict=True):
         lines.append(",".join([f"{t:.7g}", *("" if np.isnan(x) else f"{x:.5g}" for x in row)]))
     write_text(out, "\n".join(lines) + "\n")
