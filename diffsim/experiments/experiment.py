@@ -1,0 +1,234 @@
+"""One experiment: times, measurements with gaps, and what distinguishes its simulation from that of others."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, PyTree
+
+from .._errors import InputError
+from .._jax.tracers import is_tracer
+from .noise import NoiseModel, Normal, check_noise_shape
+
+SEPARATION = 64  # units of eps * |t|: the steps between nearer times have rounding errors of more than a percent
+
+
+class Experiment(eqx.Module):
+    """The measurements of one experiment, with gaps, and its initial state, inputs and noise.
+
+    Numbers in `y0` and `inputs`, of Python or NumPy, become arrays; all else (None, texts, functions) stays. Every
+    attribute can be given anew with `dataclasses.replace`.
+
+    Args:
+        ts: The times of the measurements, shape (n,), increasing.
+        data: The measurements, shape (n,) or (n, columns); NaN is a gap.
+        y0: The initial state, or what the simulation needs of it, any pytree.
+        inputs: What else the simulation needs, any pytree: constants, signals.
+        noise: The distribution of the measurements: None if it is normal with a standard deviation that is unknown and
+            common to all experiments; a number or an array (columns,), the standard deviation; a noise model such as
+            `ds.experiments.Student`; or a function of the model that returns one of these, whose numbers then train
+            with the model.
+        weights: Factors on the squared residuals, shape (n,) or (n, columns), by default 1. A weight w stands for a
+            standard deviation that is smaller by a factor sqrt(w), as that of the mean of w measurements is; 0 is a
+            gap.
+        t0: The initial time, by default `ts[0]`. An earlier one becomes the first of `ts`, with a gap there.
+        name: The name.
+        columns: The names of the columns. Columns of one name are replicates, which one prediction stands for; they
+            come in blocks, as in ("x", "y", "x", "y").
+
+    Attributes:
+        ts, data, weights: With the row of the initial time; `weights` has the shape of `data`.
+        noise: None, a noise model or a function.
+
+    Raises:
+        InputError: For times that do not increase or are too near to each other for their format, for shapes that do
+            not agree, for infinite data, for negative weights and noise.
+
+    Examples:
+        >>> hot = ds.Experiment([0.5, 1.0, 2.0], [2.5, np.nan, 0.9], y0=3.0, t0=0.0, noise=0.1, name="hot")
+        >>> print(hot.ts, hot.data)
+        [0.  0.5 1.  2. ] [nan 2.5 nan 0.9]
+        >>> print(hot.measured)
+        [False  True False  True]
+    """
+
+    ts: Float[Array, "..."]
+    data: Float[Array, "..."]
+    y0: PyTree
+    inputs: PyTree
+    noise: Any
+    weights: Float[Array, "..."]
+    name: str = eqx.field(static=True)
+    columns: tuple[str, ...] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        ts: Any,
+        data: Any,
+        y0: PyTree = None,
+        inputs: PyTree = None,
+        noise: float | Array | NoiseModel | Callable | Any = None,
+        weights: Any = None,
+        t0: Any = None,
+        name: str = "",
+        columns: Sequence[str] = (),
+    ):
+        try:
+            _check_times("ts", ts)
+            ts, data = _as_array("ts", ts), _as_array("data", data)
+            weights = jnp.ones(data.shape, data.dtype) if weights is None else _as_array("weights", weights)
+            _check_shapes(ts, data, weights, tuple(columns))
+            weights = jnp.broadcast_to(weights[:, None] if weights.ndim < data.ndim else weights, data.shape)
+            self.ts, self.data, self.weights = _from_initial_time(ts, data, weights, t0)
+            _check_separation(self.ts)
+            _check_numbers(self.data, self.weights)
+            self.name, self.columns = name, tuple(columns)
+            self.y0 = jax.tree.map(lambda leaf: _number_as_array(leaf, floating=True), y0)
+            self.inputs = jax.tree.map(lambda leaf: _number_as_array(leaf, floating=False), inputs)
+            self.noise = noise if noise is None or is_function(noise) else as_noise(noise, self.noise_shape)
+        except InputError as error:
+            raise InputError(f"experiment {name!r}: {error}" if name else f"experiment without name: {error}") from None
+
+    @property
+    def measured(self) -> Bool[Array, "..."]:
+        """Which of `data` are measurements and not gaps."""
+        return ~jnp.isnan(self.data) & (self.weights > 0)
+
+    @property
+    def observables(self) -> tuple[str, ...]:
+        """The names of the columns, each once."""
+        return tuple(dict.fromkeys(self.columns))
+
+    @property
+    def replicates(self) -> int:
+        """The number of columns for each prediction."""
+        return len(self.columns) // len(self.observables) if self.columns else 1
+
+    def at(self, ts: Any) -> "Experiment":
+        """The experiment with other times, from its initial time on, and gaps there.
+
+        Args:
+            ts: The times, increasing; the initial time becomes the first of them.
+        """
+        data = np.full((len(ts), *self.data.shape[1:]), np.nan, self.data.dtype)
+        return Experiment(ts, data, self.y0, self.inputs, self.noise, None, self.ts[0], self.name, self.columns)
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """The shape of noise with one number for each observable."""
+        return () if self.data.ndim == 1 else (self.data.shape[-1] // self.replicates,)
+
+
+def is_function(noise: Any) -> bool:
+    """Whether the noise of an experiment depends on the model."""
+    return callable(noise) and not isinstance(noise, NoiseModel)
+
+
+def as_noise(noise: Any, shape: tuple[int, ...]) -> NoiseModel:
+    """The noise model that a number, an array or a noise model stands for, checked."""
+    if not isinstance(noise, NoiseModel):
+        try:
+            noise = Normal(noise)
+        except (TypeError, ValueError) as error:
+            cure = error if isinstance(error, InputError) else "give numbers, a noise model or a function of the model"
+            raise InputError(f"noise={noise!r:.60}: {cure}") from None
+    check_noise_shape(noise, shape)
+    return noise
+
+
+def are_resolved(ts: np.ndarray) -> bool:
+    """Whether times increase and are far enough from each other for their format."""
+    separation = SEPARATION * np.finfo(ts.dtype).eps * np.maximum(np.abs(ts[1:]), np.abs(ts[:-1]))
+    return bool(np.all(np.diff(ts) > separation))
+
+
+def _as_array(name: str, value: Any) -> Array:
+    """Floating-point numbers of the format of the value; the default one for integers."""
+    try:
+        array = value if is_tracer(value) else np.asarray(value)
+        dtype = array.dtype if jnp.issubdtype(array.dtype, jnp.floating) else jnp.result_type(float)
+        if jnp.issubdtype(array.dtype, jnp.complexfloating):
+            raise TypeError
+        return jnp.asarray(array, jax.dtypes.canonicalize_dtype(dtype))
+    except (TypeError, ValueError):
+        raise InputError(f"{name}={value!r:.60}: give an array of real numbers") from None
+
+
+def _number_as_array(leaf: Any, *, floating: bool) -> Any:
+    """A number as an array, which needs no compilation of its own; anything else as it is."""
+    if isinstance(leaf, bool) or not isinstance(leaf, int | float | np.ndarray | np.number):
+        return leaf
+    is_real = isinstance(leaf, float) or (floating and np.issubdtype(np.asarray(leaf).dtype, np.integer))
+    return jnp.asarray(leaf, jnp.result_type(float)) if is_real and np.ndim(leaf) == 0 else jnp.asarray(leaf)
+
+
+def _check_shapes(ts: Array, data: Array, weights: Array, columns: tuple[str, ...]) -> None:
+    if ts.ndim != 1 or ts.size == 0:
+        raise InputError(f"ts has shape {ts.shape}: give at least one time, in one dimension")
+    if data.ndim not in (1, 2) or data.shape[0] != ts.size:
+        expected = f"({ts.size},) or ({ts.size}, columns)"
+        raise InputError(f"data has shape {data.shape} at {ts.size} times, expected {expected}; NaN is a gap")
+    if weights.shape not in (data.shape, data.shape[:1]):
+        raise InputError(f"weights has shape {weights.shape}, expected {data.shape} or {data.shape[:1]}")
+    count = data.shape[1] if data.ndim == 2 else 1
+    if columns and len(columns) != count:
+        raise InputError(f"columns={columns} are {len(columns)} names for {count} columns of data: give one for each")
+    once = tuple(dict.fromkeys(columns))
+    if once and columns != once * (len(columns) // len(once)):
+        raise InputError(f"columns={columns}: give replicates in blocks, each of {once}")
+
+
+def _from_initial_time(ts: Array, data: Array, weights: Array, t0: Any) -> tuple[Array, Array, Array]:
+    """Times, data and weights with a first row at the initial time."""
+    if t0 is None:
+        return ts, data, weights
+    if is_tracer(t0) or is_tracer(ts):
+        raise InputError(f"t0={t0} within jit or vmap: give the initial time as the first of ts, with data NaN there")
+    if np.ndim(t0) != 0 or not np.isfinite(t0):
+        raise InputError(f"t0={t0!r:.60}: give one finite number")
+    if t0 > ts[0]:
+        raise InputError(f"t0={t0:g} is after ts[0]={ts[0]:g}: give an initial time that is not later")
+    if t0 == ts[0]:
+        return ts, data, weights
+    row = lambda value, array: jnp.full((1, *array.shape[1:]), value, array.dtype)
+    pairs = ((row(t0, ts), ts), (row(jnp.nan, data), data), (row(1.0, weights), weights))
+    ts, data, weights = (jnp.concatenate(pair) for pair in pairs)
+    return ts, data, weights
+
+
+def _check_times(name: str, ts: Any) -> None:
+    """Raises InputError for known times that are not finite or do not increase, in the format in which they come."""
+    if is_tracer(ts):
+        return
+    values = np.asarray(_as_array(name, ts) if np.asarray(ts).dtype.kind not in "fiu" else ts)
+    if not np.all(np.isfinite(values)):
+        where = int(np.argmin(np.isfinite(values)))
+        raise InputError(f"{name}[{where}]={values.flat[where]}: give finite times")
+    late = np.flatnonzero(np.diff(values) <= 0) if values.ndim == 1 else []
+    for where in late[:1]:
+        pair = f"{name}[{where}]={values[where]:g}, {name}[{where + 1}]={values[where + 1]:g}"
+        raise InputError(f"{name} must increase: {pair}; sort the rows, and give replicates as columns of one name")
+
+
+def _check_separation(ts: Array) -> None:
+    if is_tracer(ts) or are_resolved(np.asarray(ts)):
+        return
+    values = np.asarray(ts)
+    where = int(np.argmin(np.diff(values) / np.maximum(np.abs(values[1:]), np.abs(values[:-1]))))
+    pair = f"ts[{where}]={values[where]:g} and ts[{where + 1}]={values[where + 1]:g}"
+    raise InputError(
+        f"{pair} are too near to each other for {values.dtype}: count the times from the first, or use float64"
+    )
+
+
+def _check_numbers(data: Array, weights: Array) -> None:
+    if not is_tracer(data) and np.isinf(data).any():
+        where = tuple(int(i) for i in np.argwhere(np.isinf(data))[0])
+        raise InputError(f"data{list(where)}={np.asarray(data)[where]}: give finite numbers, or NaN for a gap")
+    if not is_tracer(weights) and not np.all((np.asarray(weights) >= 0) & np.isfinite(weights)):
+        bad = ~((np.asarray(weights) >= 0) & np.isfinite(weights))
+        where = tuple(int(i) for i in np.argwhere(bad)[0])
+        raise InputError(f"weights{list(where)}={np.asarray(weights)[where]:g}: give finite numbers from 0 up")
