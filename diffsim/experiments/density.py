@@ -44,6 +44,10 @@ class LogDensity(eqx.Module):
     start: Model
     fixed: Model
 
+    # By identity, so that `jax.jit` takes it as a function: equinox would compare arrays.
+    __hash__ = object.__hash__
+    __eq__ = object.__eq__
+
     def __call__(self, free: Model) -> Scalar:
         """The log density at the unconstrained trained parameters, a tree like `start`."""
         return _finite_or_zero(free, density=self)

@@ -79,12 +79,14 @@ class Experiment(eqx.Module):
         try:
             _check_times("ts", ts)
             ts, data = _as_array("ts", ts), _as_array("data", data)
-            weights = jnp.ones(data.shape, data.dtype) if weights is None else _as_array("weights", weights)
+            weights = np.ones(data.shape, data.dtype) if weights is None else _as_array("weights", weights)
             _check_shapes(ts, data, weights, tuple(columns))
-            weights = jnp.broadcast_to(weights[:, None] if weights.ndim < data.ndim else weights, data.shape)
-            self.ts, self.data, self.weights = _from_initial_time(ts, data, weights, t0)
-            _check_separation(self.ts)
-            _check_numbers(self.data, self.weights)
+            weights = weights[:, None] if weights.ndim < data.ndim else weights
+            weights = (jnp if is_tracer(weights) else np).broadcast_to(weights, data.shape)
+            ts, data, weights = _from_initial_time(ts, data, weights, t0)
+            _check_separation(ts)
+            _check_numbers(data, weights)
+            self.ts, self.data, self.weights = jnp.asarray(ts), jnp.asarray(data), jnp.asarray(weights)
             self.name, self.columns = name, tuple(columns)
             self.y0 = jax.tree.map(lambda leaf: _number_as_array(leaf, floating=True), y0)
             self.inputs = jax.tree.map(lambda leaf: _number_as_array(leaf, floating=False), inputs)
@@ -145,14 +147,17 @@ def are_resolved(ts: np.ndarray) -> bool:
     return bool(np.all(np.diff(ts) > separation))
 
 
-def _as_array(name: str, value: Any) -> Array:
-    """Floating-point numbers of the format of the value; the default one for integers."""
+def _as_array(name: str, value: Any) -> Any:
+    """Floating-point numbers of the format of the value; the default one for integers.
+
+    Arrays of NumPy until all is checked: each operation of JAX would be compiled for each length.
+    """
     try:
         array = value if is_tracer(value) else np.asarray(value)
-        dtype = array.dtype if jnp.issubdtype(array.dtype, jnp.floating) else jnp.result_type(float)
         if jnp.issubdtype(array.dtype, jnp.complexfloating):
             raise TypeError
-        return jnp.asarray(array, jax.dtypes.canonicalize_dtype(dtype))
+        dtype = array.dtype if jnp.issubdtype(array.dtype, jnp.floating) else jnp.result_type(float)
+        return array.astype(jax.dtypes.canonicalize_dtype(dtype))
     except (TypeError, ValueError):
         raise InputError(f"{name}={value!r:.60}: give an array of real numbers") from None
 
@@ -165,7 +170,7 @@ def _number_as_array(leaf: Any, *, floating: bool) -> Any:
     return jnp.asarray(leaf, jnp.result_type(float)) if is_real and np.ndim(leaf) == 0 else jnp.asarray(leaf)
 
 
-def _check_shapes(ts: Array, data: Array, weights: Array, columns: tuple[str, ...]) -> None:
+def _check_shapes(ts: Any, data: Any, weights: Any, columns: tuple[str, ...]) -> None:
     if ts.ndim != 1 or ts.size == 0:
         raise InputError(f"ts has shape {ts.shape}: give at least one time, in one dimension")
     if data.ndim not in (1, 2) or data.shape[0] != ts.size:
@@ -181,8 +186,11 @@ def _check_shapes(ts: Array, data: Array, weights: Array, columns: tuple[str, ..
         raise InputError(f"columns={columns}: give replicates in blocks, each of {once}")
 
 
-def _from_initial_time(ts: Array, data: Array, weights: Array, t0: Any) -> tuple[Array, Array, Array]:
+def _from_initial_time(ts: Any, data: Any, weights: Any, t0: Any) -> tuple[Any, Any, Any]:
     """Times, data and weights with a first row at the initial time."""
+    with_first = lambda value, array: (jnp if is_tracer(array) else np).concatenate(
+        [np.full((1, *array.shape[1:]), value, array.dtype), array]
+    )
     if t0 is None:
         return ts, data, weights
     if is_tracer(t0) or is_tracer(ts):
@@ -193,9 +201,7 @@ def _from_initial_time(ts: Array, data: Array, weights: Array, t0: Any) -> tuple
         raise InputError(f"t0={t0:g} is after ts[0]={ts[0]:g}: give an initial time that is not later")
     if t0 == ts[0]:
         return ts, data, weights
-    row = lambda value, array: jnp.full((1, *array.shape[1:]), value, array.dtype)
-    pairs = ((row(t0, ts), ts), (row(jnp.nan, data), data), (row(1.0, weights), weights))
-    ts, data, weights = (jnp.concatenate(pair) for pair in pairs)
+    ts, data, weights = (with_first(value, array) for value, array in ((t0, ts), (np.nan, data), (1.0, weights)))
     return ts, data, weights
 
 
@@ -213,22 +219,19 @@ def _check_times(name: str, ts: Any) -> None:
         raise InputError(f"{name} must increase: {pair}; sort the rows, and give replicates as columns of one name")
 
 
-def _check_separation(ts: Array) -> None:
-    if is_tracer(ts) or are_resolved(np.asarray(ts)):
+def _check_separation(ts: Any) -> None:
+    if is_tracer(ts) or are_resolved(ts):
         return
-    values = np.asarray(ts)
-    where = int(np.argmin(np.diff(values) / np.maximum(np.abs(values[1:]), np.abs(values[:-1]))))
-    pair = f"ts[{where}]={values[where]:g} and ts[{where + 1}]={values[where + 1]:g}"
-    raise InputError(
-        f"{pair} are too near to each other for {values.dtype}: count the times from the first, or use float64"
-    )
+    where = int(np.argmin(np.diff(ts) / np.maximum(np.abs(ts[1:]), np.abs(ts[:-1]))))
+    pair = f"ts[{where}]={ts[where]:g} and ts[{where + 1}]={ts[where + 1]:g}"
+    raise InputError(f"{pair} are too near to each other for {ts.dtype}: count them from the first, or use float64")
 
 
-def _check_numbers(data: Array, weights: Array) -> None:
+def _check_numbers(data: Any, weights: Any) -> None:
     if not is_tracer(data) and np.isinf(data).any():
         where = tuple(int(i) for i in np.argwhere(np.isinf(data))[0])
-        raise InputError(f"data{list(where)}={np.asarray(data)[where]}: give finite numbers, or NaN for a gap")
-    if not is_tracer(weights) and not np.all((np.asarray(weights) >= 0) & np.isfinite(weights)):
-        bad = ~((np.asarray(weights) >= 0) & np.isfinite(weights))
+        raise InputError(f"data{list(where)}={data[where]}: give finite numbers, or NaN for a gap")
+    bad = ~((weights >= 0) & np.isfinite(weights)) if not is_tracer(weights) else np.zeros(0)
+    if bad.any():
         where = tuple(int(i) for i in np.argwhere(bad)[0])
-        raise InputError(f"weights{list(where)}={np.asarray(weights)[where]:g}: give finite numbers from 0 up")
+        raise InputError(f"weights{list(where)}={weights[where]:g}: give finite numbers from 0 up")

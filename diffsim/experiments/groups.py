@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from .._jax.tracers import is_tracer
+from .._trees import is_key
 from .experiment import Experiment, are_resolved
 
 RATIO = 4  # by which lengths may differ within a group: a program to compile costs more than rows of padding
@@ -113,16 +114,36 @@ def _group(experiments: Sequence[Experiment], members: dict[int, tuple[Any, np.n
     padded = [_lengthened(experiments[number], ts, rows) for number, (ts, rows) in members.items()]
     tree = jax.tree.structure(_without_name(first))
     columns = zip(*(jax.tree.leaves(experiment) for experiment in padded), strict=True)
-    leaves = [jnp.stack(column) if eqx.is_array(column[0]) else column[0] for column in columns]
+    leaves = [_stacked(column) if eqx.is_array(column[0]) else column[0] for column in columns]
     rows = tuple(tuple(rows.tolist()) for _, rows in members.values())
     return Group(jax.tree.unflatten(tree, leaves), tuple(members), rows)
 
 
 def _lengthened(experiment: Experiment, ts: Any, rows: np.ndarray) -> Experiment:
     """An experiment with more times, and gaps there."""
-    fill = lambda array, value: jnp.full((len(ts), *array.shape[1:]), value, array.dtype).at[rows].set(array)
-    arrays = jnp.asarray(ts), fill(experiment.data, jnp.nan), fill(experiment.weights, 1.0)
+    if len(ts) == len(rows):
+        return experiment
+    arrays = (
+        jnp.asarray(ts),
+        *(_fill(*pair, len(ts), rows) for pair in ((experiment.data, np.nan), (experiment.weights, 1))),
+    )
     return eqx.tree_at(lambda e: (e.ts, e.data, e.weights), experiment, arrays)
+
+
+def _fill(array: Array, value: float, length: int, rows: np.ndarray) -> Array:
+    """An array with so many rows, of which the given ones are its own and the others have a value."""
+    filled = np.full((length, *array.shape[1:]), value, array.dtype)
+    if is_tracer(array):
+        return jnp.asarray(filled).at[rows].set(array)
+    filled[rows] = array
+    return jnp.asarray(filled)
+
+
+def _stacked(arrays: Sequence[Array]) -> Array:
+    """Arrays along a new first axis; by NumPy if that can be, without a program to compile for each number of them."""
+    if is_key(arrays[0]) or any(is_tracer(array) for array in arrays):
+        return jnp.stack(arrays)
+    return jnp.asarray(np.stack([np.asarray(array) for array in arrays]))
 
 
 def _without_name(experiment: Experiment) -> Experiment:

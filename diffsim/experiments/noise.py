@@ -30,14 +30,14 @@ class NoiseModel(Protocol):
         True
     """
 
-    def residuals(self, prediction: Array, data: Array, weights: Any = 1.0) -> Array:
+    def residuals(self, prediction: Array, data: Array, weights: Array) -> Array:
         """Residuals, half the sum of whose squares is the negative log-likelihood up to a constant.
 
         Their shape is that of the data, or has one axis more if a measurement has several residuals.
         """
         ...
 
-    def log_density(self, prediction: Array, data: Array, weights: Any = 1.0) -> Array:
+    def log_density(self, prediction: Array, data: Array, weights: Array) -> Array:
         """The logarithm of the density of each measurement."""
         ...
 
@@ -71,11 +71,11 @@ class Normal(eqx.Module):
     def __check_init__(self):
         _check("std", self.std, self.std <= 0, "give positive numbers")
 
-    def residuals(self, prediction: Array, data: Array, weights: Numbers = 1.0) -> Array:
+    def residuals(self, prediction: Numbers, data: Numbers, weights: Numbers = 1.0) -> Array:
         """The weighted differences in standard deviations, of the shape of the data."""
         return _standardized(prediction, data, _like(self.std, prediction), weights)
 
-    def log_density(self, prediction: Array, data: Array, weights: Numbers = 1.0) -> Array:
+    def log_density(self, prediction: Numbers, data: Numbers, weights: Numbers = 1.0) -> Array:
         """The logarithm of the density of each measurement."""
         r = self.residuals(prediction, data, weights)
         return 0.5 * jnp.log(weights) - 0.5 * r**2 - jnp.log(_like(self.std, prediction)) - HALF_LOG_TWO_PI
@@ -107,21 +107,21 @@ class Proportional(eqx.Module):
         _check("share", self.share, self.share < 0, "give numbers from 0 up, such as 0.1")
         _check("floor", self.floor, self.floor <= 0, "give positive numbers, so that the noise never vanishes")
 
-    def residuals(self, prediction: Array, data: Array, weights: Numbers = 1.0) -> Array:
+    def residuals(self, prediction: Numbers, data: Numbers, weights: Numbers = 1.0) -> Array:
         """The two residuals of each measurement, along a last axis."""
         u, std = self._growth(prediction)
         return jnp.stack([_standardized(prediction, data, std, weights), u * _root_of_log_ratio(u**2)], axis=-1)
 
-    def log_density(self, prediction: Array, data: Array, weights: Numbers = 1.0) -> Array:
+    def log_density(self, prediction: Numbers, data: Numbers, weights: Numbers = 1.0) -> Array:
         """The logarithm of the density of each measurement."""
         std = self._growth(prediction)[1]
         r = _standardized(prediction, data, std, weights)
         return 0.5 * jnp.log(weights) - 0.5 * r**2 - jnp.log(std) - HALF_LOG_TWO_PI
 
-    def _growth(self, prediction: Array) -> tuple[Array, Array]:
+    def _growth(self, prediction: Numbers) -> tuple[Array, Array]:
         """The two parts of the standard deviation as their ratio, and the standard deviation."""
         floor = _like(self.floor, prediction)
-        u = _like(self.share, prediction) * prediction / floor
+        u = _like(self.share, prediction) * jnp.asarray(prediction) / floor
         return u, floor * jnp.sqrt(1 + u**2)
 
 
@@ -154,13 +154,13 @@ class Student(eqx.Module):
         for name, value in (("std", self.std), ("degrees", self.degrees)):
             _check(name, value, value <= 0, "give positive numbers")
 
-    def residuals(self, prediction: Array, data: Array, weights: Numbers = 1.0) -> Array:
+    def residuals(self, prediction: Numbers, data: Numbers, weights: Numbers = 1.0) -> Array:
         """The residuals, of the shape of the data."""
         degrees = _like(self.degrees, prediction)
         e = _standardized(prediction, data, _like(self.std, prediction), weights)
         return e * jnp.sqrt((degrees + 1) / degrees) * _root_of_log_ratio(e**2 / degrees)
 
-    def log_density(self, prediction: Array, data: Array, weights: Numbers = 1.0) -> Array:
+    def log_density(self, prediction: Numbers, data: Numbers, weights: Numbers = 1.0) -> Array:
         """The logarithm of the density of each measurement."""
         degrees, std = _like(self.degrees, prediction), _like(self.std, prediction)
         e = _standardized(prediction, data, std, weights)
@@ -192,13 +192,13 @@ def _check(name: str, value: Array, is_bad: Array, cure: str) -> None:
         raise InputError(f"{name}={np.asarray(value)[bad].flat[0]:g}: {cure}")
 
 
-def _like(parameter: Array, prediction: Array) -> Array:
+def _like(parameter: Array, prediction: Numbers) -> Array:
     """A number, or one for each column, for every prediction."""
-    return jnp.broadcast_to(parameter.astype(prediction.dtype), prediction.shape)
+    return jnp.broadcast_to(parameter.astype(jnp.result_type(prediction)), jnp.shape(prediction))
 
 
-def _standardized(prediction: Array, data: Array, std: Array, weights: Numbers) -> Array:
-    return (prediction - data) / std * jnp.sqrt(weights)
+def _standardized(prediction: Numbers, data: Numbers, std: Array, weights: Numbers) -> Array:
+    return (jnp.asarray(prediction) - jnp.asarray(data)) / std * jnp.sqrt(weights)
 
 
 def _root_of_log_ratio(x: Array) -> Array:

@@ -30,8 +30,9 @@ class FitProblem(eqx.Module):
     does not depend on their number. A batch is padded to its longest experiment by additional times between the given
     ones; its simulations see these in `experiment.ts`, and no name.
 
-    In reverse mode a gap passes a cotangent of zero into the simulation: `integrate` returns zero for it, but what is
-    undefined there in the simulation itself needs the functions of `ds.safe`.
+    `eqx.filter_jit` compiles the methods. In reverse mode a gap passes a cotangent of zero into the simulation:
+    `integrate` returns zero for it, but what is undefined there in the simulation itself needs the functions of
+    `ds.safe`.
 
     Args:
         simulate: `simulate(model, experiment)`, the predictions at `experiment.ts`, an array (n,) or (n, columns) as
@@ -170,14 +171,15 @@ class FitProblem(eqx.Module):
 
     def predict(self, model: Model) -> dict[str, Array] | list[Array]:
         """The predictions at the times of each experiment: a dictionary if all have names, else a list."""
-        padded = self._padded_predictions
+        padded, index = self._padded_predictions, lambda array, rows: array[np.array(rows)]
         if not is_traced() and not any(is_tracer(leaf) for leaf in jax.tree.leaves((self, model))):
-            # Compiled, and again only if the program has changed.
+            # Compiled, and again only if the program has changed; rows by NumPy, since there is a shape for each.
             padded = Traced.of(padded, model)
+            index = lambda array, rows: jnp.asarray(np.asarray(array)[np.array(rows)])
         by_number: dict[int, Array] = {}
         for group, predictions in zip(self.groups, padded(model), strict=True):
-            for number, rows, prediction in zip(group.members, group.rows, predictions, strict=True):
-                by_number[number] = prediction[np.array(rows)]
+            for place, (number, rows) in enumerate(zip(group.members, group.rows, strict=True)):
+                by_number[number] = index(predictions[place], rows)
         ordered = [by_number[number] for number in range(len(self.experiments))]
         is_named = all(experiment.name for experiment in self.experiments)
         return dict(zip(self.labels, ordered, strict=True)) if is_named else ordered
@@ -234,13 +236,16 @@ def _check(experiments: tuple[Experiment, ...]) -> None:
     for number, experiment in enumerate(experiments):
         label = f"experiment {experiment.name or number!r}"
         if experiment.name and names.setdefault(experiment.name, number) != number:
-            raise InputError(
-                f"{label} has the name of another: number {names[experiment.name]} and {number}; rename one"
-            )
-        if not is_tracer(experiment.data) and not np.any(experiment.measured):
+            raise InputError(f"{label} is number {number}, and number {names[experiment.name]}, too: rename one")
+        if not _has_measurements(experiment):
             raise InputError(f"{label} has no measurement, only gaps: leave it out, or check its data and weights")
         if (experiment.noise is None) != (experiments[0].noise is None):
             raise InputError(
                 f"{label} has noise={experiment.noise}, the first has {experiments[0].noise}: give noise of all "
                 "experiments, or of none if it is unknown and common"
             )
+
+
+def _has_measurements(experiment: Experiment) -> bool:
+    arrays = experiment.data, experiment.weights
+    return any(map(is_tracer, arrays)) or bool(np.any(~np.isnan(arrays[0]) & (np.asarray(arrays[1]) > 0)))

@@ -158,7 +158,8 @@ def _experiments(rows: _Rows, time: str, single: bool, noise: Any, units, observ
         raise InputError("the table has no measurements: give a row for each")
     most = max(len(indices) for own in cells.values() for row in own.values() for indices in row.values())
     noise = 1.0 if rows.stds is not None else noise
-    return [_experiment(name, own, rows, chosen * max(most, 1), single, noise) for name, own in cells.items()]
+    names = [name for name in dict.fromkeys(rows.experiments) if name in cells]
+    return [_experiment(name, cells[name], rows, chosen * max(most, 1), single, noise) for name in names]
 
 
 def _experiment(name: str, cells: dict, rows: _Rows, columns: list[str], single: bool, noise: Any) -> Experiment:
