@@ -1,13 +1,13 @@
 """The log density of a posterior in unconstrained parameters, for samplers."""
 
+import math
 from collections.abc import Callable
-from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 from .._types import Model, Scalar
 from ..parameters import constrain, parameters
@@ -69,10 +69,13 @@ def log_determinant(free: Model) -> Scalar:
     Args:
         free: A model as `unconstrain` returns it.
     """
-    return sum((_log_derivative(z, *bounds) for _, z, _, bounds in parameters(free).values()), jnp.zeros(()))
+    total = jnp.asarray(0.0)
+    for entry in parameters(free).values():
+        total = total + _log_derivative(entry.value, *entry.bounds)
+    return total
 
 
-def _log_derivative(z: jax.Array, low: float, high: float) -> Any:
+def _log_derivative(z: Array, low: float, high: float) -> Array | float:
     """The sum of log |dx/dz| over the entries of a parameter."""
     if np.isinf(low) and np.isinf(high):
         return 0.0
@@ -80,7 +83,7 @@ def _log_derivative(z: jax.Array, low: float, high: float) -> Any:
         return jnp.sum(z)
     if np.isinf(low):
         return -jnp.sum(z)
-    return jnp.sum(np.log(high - low) + jax.nn.log_sigmoid(z) + jax.nn.log_sigmoid(-z))
+    return jnp.sum(math.log(high - low) + jax.nn.log_sigmoid(z) + jax.nn.log_sigmoid(-z))
 
 
 @eqx.filter_custom_jvp

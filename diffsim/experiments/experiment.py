@@ -166,8 +166,10 @@ def _number_as_array(leaf: Any, *, floating: bool) -> Any:
     """A number as an array, which needs no compilation of its own; anything else as it is."""
     if isinstance(leaf, bool) or not isinstance(leaf, int | float | np.ndarray | np.number):
         return leaf
-    is_real = isinstance(leaf, float) or (floating and np.issubdtype(np.asarray(leaf).dtype, np.integer))
-    return jnp.asarray(leaf, jnp.result_type(float)) if is_real and np.ndim(leaf) == 0 else jnp.asarray(leaf)
+    is_integer = np.issubdtype(np.asarray(leaf).dtype, np.integer)
+    # Given without a format, a Python number would remain one of weak type.
+    is_python = isinstance(leaf, float) and not isinstance(leaf, np.number)
+    return jnp.asarray(leaf, jnp.result_type(float) if is_python or (is_integer and floating) else None)
 
 
 def _check_shapes(ts: Any, data: Any, weights: Any, columns: tuple[str, ...]) -> None:

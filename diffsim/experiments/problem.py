@@ -82,7 +82,10 @@ class FitProblem(eqx.Module):
 
     @property
     def noise(self) -> float | None:
-        """The standard deviation of a residual, for `posterior`: 1 where noise is given, None where it is unknown."""
+        """The standard deviation of a residual, for `posterior`: 1 where noise is given, None where it is unknown.
+
+        Where it is 1 it is in units of the noise of each measurement, and not that of a new observation in a band.
+        """
         return None if self.experiments[0].noise is None else 1.0
 
     @property
@@ -234,9 +237,10 @@ def _check(experiments: tuple[Experiment, ...]) -> None:
         raise InputError("experiments is empty: give at least one")
     names: dict[str, int] = {}
     for number, experiment in enumerate(experiments):
-        label = f"experiment {experiment.name or number!r}"
-        if experiment.name and names.setdefault(experiment.name, number) != number:
-            raise InputError(f"{label} is number {number}, and number {names[experiment.name]}, too: rename one")
+        name = experiment.name or str(number)
+        label = f"experiment {name!r}"
+        if names.setdefault(name, number) != number:
+            raise InputError(f"{label} is number {number}, and number {names[name]}, too: rename one")
         if not _has_measurements(experiment):
             raise InputError(f"{label} has no measurement, only gaps: leave it out, or check its data and weights")
         if (experiment.noise is None) != (experiments[0].noise is None):

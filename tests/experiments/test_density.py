@@ -129,6 +129,15 @@ def test_chosen_parameters_and_local_ones_are_sampled():
         problem.log_density(Line())
 
 
+def test_single_precision_stays_single():
+    simulate = lambda model, experiment: jnp.exp(-model.rate * experiment.ts.astype(jnp.float32))
+    problem = FitProblem(simulate, [Experiment(TS, DATA, noise=0.1)])
+    for kind in (Between, Above, Free):
+        density = problem.log_density(jax.tree.map(lambda x: x.astype(jnp.float32), kind()))
+        value, slope = jax.value_and_grad(density)(density.start)
+        assert value.dtype == slope.rate.dtype == jnp.float32
+
+
 @pytest.mark.slow
 def test_a_metropolis_chain_has_the_moments_of_quadrature():
     """Two hundred walkers of 500 steps: the mean to 3 standard errors of about 0.005."""

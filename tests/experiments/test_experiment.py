@@ -73,6 +73,13 @@ def test_groups_have_one_structure_and_a_range_of_lengths():
     assert {group.members for group in grouped(some)} == {(0, 1), (2,), (3,), (4, 6), (5,)}
 
 
+def test_functions_of_one_line_do_not_divide_a_group():
+    some = [Experiment(TS, TS, noise=lambda model: 0.1) for _ in range(3)]
+    assert len(grouped(some)) == 1
+    some = [Experiment(TS, TS, noise=lambda model, std=std: std) for std in (0.1, 0.2)]
+    assert len(grouped(some)) == 2
+
+
 def test_experiments_with_traced_data_are_fitted():
     """Within vmap, where their values are not known."""
     residuals = lambda data: FitProblem(line, [Experiment(TS, data), Experiment(TS[:2], TS[:2])]).residuals(
@@ -124,11 +131,15 @@ REFUSED = {
     "empty": (lambda: FitProblem(line, []), r"experiments is empty: give at least one"),
     "no data": (
         lambda: FitProblem(line, [Experiment(TS, TS), Experiment(TS, TS, weights=np.zeros(3))]),
-        r"experiment 1 has no measurement, only gaps",
+        r"experiment '1' has no measurement, only gaps",
     ),
     "twice": (
         lambda: FitProblem(line, [Experiment(TS, TS, name="hot")] * 2),
         r"experiment 'hot' is number 1, and number 0, too: rename one",
+    ),
+    "a number as a name": (
+        lambda: FitProblem(line, [Experiment(TS, TS, name="1"), Experiment(TS, TS)]),
+        r"experiment '1' is number 1, and number 0, too: rename one",
     ),
     "noise of some": (
         lambda: FitProblem(line, [Experiment(TS, TS), Experiment(TS, TS, noise=0.1, name="hot")]),

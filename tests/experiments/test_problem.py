@@ -143,6 +143,21 @@ def test_one_trace_for_any_number_of_experiments():
     assert counts[0] == 1
 
 
+def test_a_second_fit_does_not_compile_again():
+    """Nor does one of a problem that is built again, with longer data than a small constant of a program."""
+    build = lambda seed: FitProblem(
+        decay,
+        [Experiment(np.linspace(0, 3, n), np.random.default_rng(seed).uniform(size=n), inputs=1.0) for n in (400, 300)],
+    )
+    fit = ds.compilation.count_compilations(
+        lambda problem, model: ds.fit_least_squares(problem.residuals, model, progress=False)
+    )
+    same = build(0)
+    for problem, model in ((same, Decay()), (same, Decay(rate=0.5)), (build(1), Decay())):
+        fit(problem, model)
+    assert fit.count == 1, fit.causes
+
+
 @pytest.fixture(scope="module")
 def local():
     """Offsets that differ between the experiments, named and in a nested model."""
@@ -260,7 +275,6 @@ def test_noise_trains_with_the_model():
     random = np.random.default_rng(0)
     data = [std * random.standard_normal(n) + 1.0 for std, n in ((0.2, 30), (1.0, 50))]
     some = [Experiment(np.arange(len(d)), d, noise=lambda model: model.std) for d in data]
-    some = [dataclasses.replace(e, noise=some[0].noise) for e in some]
     constant = lambda model, experiment: jnp.full(experiment.ts.shape, model.mean)
     problem = FitProblem(constant, some, local="std")
     fitted, _ = ds.minimize(problem.loss, problem.start(Constant()), progress=False)
