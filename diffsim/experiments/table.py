@@ -71,7 +71,7 @@ def read_experiments(
 
     Examples:
         >>> rows = ["experiment,time,observable,value", "hot,1.0,x,0.4", "hot,0.0,x,1.0", "hot,1.0,x,0.5"]
-        >>> _ = open("decay.csv", "w").write("\\n".join(rows))
+        >>> np.savetxt("decay.csv", rows, fmt="%s")
         >>> (hot,) = ds.experiments.read_experiments("decay.csv")
         >>> print(hot.name, hot.ts, hot.columns, hot.data.tolist())
         hot [0. 1.] ('x', 'x') [[1.0, nan], [0.4, 0.5]]
