@@ -1,6 +1,6 @@
 """One experiment: times, measurements with gaps, and what distinguishes its simulation from that of others."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
@@ -12,8 +12,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 from .._errors import InputError
 from .._jax.tracers import is_tracer
 from .noise import NoiseModel, Normal, check_noise_shape
-
-SEPARATION = 64  # units of eps * |t|: the steps between nearer times have rounding errors of more than a percent
+from .validate import as_floats, check_numbers, check_separation, check_shapes, check_times
 
 
 class Experiment(eqx.Module):
@@ -70,22 +69,22 @@ class Experiment(eqx.Module):
         data: Any,
         y0: PyTree = None,
         inputs: PyTree = None,
-        noise: float | Array | NoiseModel | Callable | Any = None,
+        noise: Any = None,
         weights: Any = None,
         t0: Any = None,
         name: str = "",
         columns: Sequence[str] = (),
     ):
         try:
-            _check_times("ts", ts)
-            ts, data = _as_array("ts", ts), _as_array("data", data)
-            weights = np.ones(data.shape, data.dtype) if weights is None else _as_array("weights", weights)
-            _check_shapes(ts, data, weights, tuple(columns))
+            check_times(ts)
+            ts, data = as_floats("ts", ts), as_floats("data", data)
+            weights = np.ones(data.shape, data.dtype) if weights is None else as_floats("weights", weights)
+            check_shapes(ts, data, weights, tuple(columns))
             weights = weights[:, None] if weights.ndim < data.ndim else weights
             weights = (jnp if is_tracer(weights) else np).broadcast_to(weights, data.shape)
             ts, data, weights = _from_initial_time(ts, data, weights, t0)
-            _check_separation(ts)
-            _check_numbers(data, weights)
+            check_separation(ts)
+            check_numbers(data, weights)
             self.ts, self.data, self.weights = jnp.asarray(ts), jnp.asarray(data), jnp.asarray(weights)
             self.name, self.columns = name, tuple(columns)
             self.y0 = jax.tree.map(lambda leaf: _number_as_array(leaf, floating=True), y0)
@@ -141,51 +140,15 @@ def as_noise(noise: Any, shape: tuple[int, ...]) -> NoiseModel:
     return noise
 
 
-def are_resolved(ts: np.ndarray) -> bool:
-    """Whether times increase and are far enough from each other for their format."""
-    separation = SEPARATION * np.finfo(ts.dtype).eps * np.maximum(np.abs(ts[1:]), np.abs(ts[:-1]))
-    return bool(np.all(np.diff(ts) > separation))
-
-
-def _as_array(name: str, value: Any) -> Any:
-    """Floating-point numbers of the format of the value; the default one for integers.
-
-    Arrays of NumPy until all is checked: each operation of JAX would be compiled for each length.
-    """
-    try:
-        array = value if is_tracer(value) else np.asarray(value)
-        if jnp.issubdtype(array.dtype, jnp.complexfloating):
-            raise TypeError
-        dtype = array.dtype if jnp.issubdtype(array.dtype, jnp.floating) else jnp.result_type(float)
-        return array.astype(jax.dtypes.canonicalize_dtype(dtype))
-    except (TypeError, ValueError):
-        raise InputError(f"{name}={value!r:.60}: give an array of real numbers") from None
-
-
 def _number_as_array(leaf: Any, *, floating: bool) -> Any:
     """A number as an array, which needs no compilation of its own; anything else as it is."""
-    if isinstance(leaf, bool) or not isinstance(leaf, int | float | np.ndarray | np.number):
+    is_number = isinstance(leaf, int | float | np.ndarray | np.number) and np.asarray(leaf).dtype.kind in "iufc"
+    if not is_number:
         return leaf
-    is_integer = np.issubdtype(np.asarray(leaf).dtype, np.integer)
+    is_integer = np.asarray(leaf).dtype.kind in "iu"
     # Given without a format, a Python number would remain one of weak type.
     is_python = isinstance(leaf, float) and not isinstance(leaf, np.number)
     return jnp.asarray(leaf, jnp.result_type(float) if is_python or (is_integer and floating) else None)
-
-
-def _check_shapes(ts: Any, data: Any, weights: Any, columns: tuple[str, ...]) -> None:
-    if ts.ndim != 1 or ts.size == 0:
-        raise InputError(f"ts has shape {ts.shape}: give at least one time, in one dimension")
-    if data.ndim not in (1, 2) or data.shape[0] != ts.size:
-        expected = f"({ts.size},) or ({ts.size}, columns)"
-        raise InputError(f"data has shape {data.shape} at {ts.size} times, expected {expected}; NaN is a gap")
-    if weights.shape not in (data.shape, data.shape[:1]):
-        raise InputError(f"weights has shape {weights.shape}, expected {data.shape} or {data.shape[:1]}")
-    count = data.shape[1] if data.ndim == 2 else 1
-    if columns and len(columns) != count:
-        raise InputError(f"columns={columns} are {len(columns)} names for {count} columns of data: give one for each")
-    once = tuple(dict.fromkeys(columns))
-    if once and columns != once * (len(columns) // len(once)):
-        raise InputError(f"columns={columns}: give replicates in blocks, each of {once}")
 
 
 def _from_initial_time(ts: Any, data: Any, weights: Any, t0: Any) -> tuple[Any, Any, Any]:
@@ -205,35 +168,3 @@ def _from_initial_time(ts: Any, data: Any, weights: Any, t0: Any) -> tuple[Any, 
         return ts, data, weights
     ts, data, weights = (with_first(value, array) for value, array in ((t0, ts), (np.nan, data), (1.0, weights)))
     return ts, data, weights
-
-
-def _check_times(name: str, ts: Any) -> None:
-    """Raises InputError for known times that are not finite or do not increase, in the format in which they come."""
-    if is_tracer(ts):
-        return
-    values = np.asarray(_as_array(name, ts) if np.asarray(ts).dtype.kind not in "fiu" else ts)
-    if not np.all(np.isfinite(values)):
-        where = int(np.argmin(np.isfinite(values)))
-        raise InputError(f"{name}[{where}]={values.flat[where]}: give finite times")
-    late = np.flatnonzero(np.diff(values) <= 0) if values.ndim == 1 else []
-    for where in late[:1]:
-        pair = f"{name}[{where}]={values[where]:g}, {name}[{where + 1}]={values[where + 1]:g}"
-        raise InputError(f"{name} must increase: {pair}; sort the rows, and give replicates as columns of one name")
-
-
-def _check_separation(ts: Any) -> None:
-    if is_tracer(ts) or are_resolved(ts):
-        return
-    where = int(np.argmin(np.diff(ts) / np.maximum(np.abs(ts[1:]), np.abs(ts[:-1]))))
-    pair = f"ts[{where}]={ts[where]:g} and ts[{where + 1}]={ts[where + 1]:g}"
-    raise InputError(f"{pair} are too near to each other for {ts.dtype}: count them from the first, or use float64")
-
-
-def _check_numbers(data: Any, weights: Any) -> None:
-    if not is_tracer(data) and np.isinf(data).any():
-        where = tuple(int(i) for i in np.argwhere(np.isinf(data))[0])
-        raise InputError(f"data{list(where)}={data[where]}: give finite numbers, or NaN for a gap")
-    bad = ~((weights >= 0) & np.isfinite(weights)) if not is_tracer(weights) else np.zeros(0)
-    if bad.any():
-        where = tuple(int(i) for i in np.argwhere(bad)[0])
-        raise InputError(f"weights{list(where)}={weights[where]:g}: give finite numbers from 0 up")

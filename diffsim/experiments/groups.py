@@ -13,7 +13,8 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from .._jax.tracers import is_tracer
 from .._trees import is_key
-from .experiment import Experiment, are_resolved
+from .experiment import Experiment
+from .validate import are_resolved
 
 RATIO = 4  # by which lengths may differ within a group: a program to compile costs more than rows of padding
 
@@ -123,11 +124,9 @@ def _lengthened(experiment: Experiment, ts: Any, rows: np.ndarray) -> Experiment
     """An experiment with more times, and gaps there."""
     if len(ts) == len(rows):
         return experiment
-    arrays = (
-        jnp.asarray(ts),
-        *(_fill(*pair, len(ts), rows) for pair in ((experiment.data, np.nan), (experiment.weights, 1))),
-    )
-    return eqx.tree_at(lambda e: (e.ts, e.data, e.weights), experiment, arrays)
+    data = _fill(experiment.data, np.nan, len(ts), rows)
+    weights = _fill(experiment.weights, 1.0, len(ts), rows)
+    return eqx.tree_at(lambda e: (e.ts, e.data, e.weights), experiment, (jnp.asarray(ts), data, weights))
 
 
 def _fill(array: Array, value: float, length: int, rows: np.ndarray) -> Array:

@@ -70,7 +70,8 @@ def with_data(
     changed = []
     for group in groups:
         old = group.batch.data
-        source = np.full((old.shape[0], old.shape[1], old[0, 0].size), flat.size - 1)  # where padding has its NaN
+        # Padding takes the last of all numbers, which is NaN.
+        source = np.full((*old.shape[:2], int(np.prod(old.shape[2:]))), flat.size - 1)
         for place, (number, rows) in enumerate(zip(group.members, group.rows, strict=True)):
             source[place, list(rows)] = np.arange(starts[number], starts[number + 1]).reshape(len(rows), -1)
         changed.append(eqx.tree_at(lambda g: g.batch.data, group, flat[source.reshape(old.shape)].astype(old.dtype)))

@@ -28,7 +28,8 @@ class FitProblem(eqx.Module):
     Gaps have residuals and derivatives of zero, and so count neither as measurements nor as degrees of freedom. The
     experiments are simulated in few batches, one for each structure and range of lengths, so that the time to compile
     does not depend on their number. A batch is padded to its longest experiment by additional times between the given
-    ones; its simulations see these in `experiment.ts`, and no name.
+    ones. Simulations see them in `experiment.ts`, and no name: `integrate` returns the same states, but a simulation
+    that steps from one time to the next takes more steps.
 
     `eqx.filter_jit` compiles the methods. In reverse mode a gap passes a cotangent of zero into the simulation:
     `integrate` returns zero for it, but what is undefined there in the simulation itself needs the functions of
@@ -79,6 +80,11 @@ class FitProblem(eqx.Module):
         self.local = (local,) if isinstance(local, str) else tuple(local)
         _check(self.experiments)
         self.groups = grouped(self.experiments)
+
+    def __repr__(self) -> str:
+        """The numbers of experiments and of batches, and the local parameters."""
+        local = f"; local: {', '.join(self.local)}" if self.local else ""
+        return f"FitProblem({len(self.experiments)} experiments in {len(self.groups)} batches{local})"
 
     @property
     def noise(self) -> float | None:

@@ -21,6 +21,7 @@ def test_an_experiment_converts_what_it_is_given():
     assert experiment.ts.dtype == experiment.data.dtype == jnp.float64
     assert experiment.y0["x"].dtype == jnp.float64
     assert experiment.inputs[0].dtype == jnp.int64
+    assert Experiment(TS, TS, y0=np.array([1, 2])).y0.dtype == jnp.float64
     assert experiment.inputs[2:] == ("text", None)
     assert isinstance(experiment.noise, Normal)
     assert Experiment(np.float32(TS), np.float32(TS)).data.dtype == jnp.float32
@@ -101,6 +102,7 @@ REFUSED = {
     ),
     "length": (lambda: Experiment(TS, TS[:2]), r"data has shape \(2,\) at 3 times, expected \(3,\) or \(3, columns\)"),
     "infinite": (lambda: Experiment(TS, [0, np.inf, 1]), r"data\[1\]=inf: give finite numbers, or NaN for a gap"),
+    "ragged": (lambda: Experiment(TS, [[1.0], [2.0, 3.0], [4.0]]), r"data=\[\[1.0\].*: give an array, without rows of"),
     "complex": (lambda: Experiment(TS, TS * 1j), r"data=array.*: give an array of real numbers"),
     "text": (lambda: Experiment(TS, ["a", "b", "c"]), r"data=\['a', 'b', 'c'\]: give an array of real numbers"),
     "weights": (lambda: Experiment(TS, TS, weights=[1, -1, 1]), r"weights\[1\]=-1: give finite numbers from 0 up"),
@@ -228,6 +230,8 @@ def test_a_solve_of_each_experiment_from_its_own_state():
         exact = np.stack([np.cos(1.3 * (ts - t0)), -1.3 * np.sin(1.3 * (ts - t0))], -1)
         some.append(Experiment(ts, np.where(random.uniform(size=(n, 2)) < 0.2, np.nan, exact), y0=(1.0, 0.0), t0=t0))
     problem = FitProblem(simulate, some)
-    assert len(problem.groups) == 1
+    assert repr(problem) == "FitProblem(3 experiments in 1 batches)"
     fitted, _ = ds.fit_least_squares(problem.residuals, jnp.array(1.2), progress=False)
     assert float(fitted) == pytest.approx(1.3, abs=1e-7)
+    # Times of padding do not change the states.
+    np.testing.assert_allclose(problem.predict(fitted)[0], problem.predictor(0)(fitted), rtol=1e-11, atol=1e-12)
