@@ -1,0 +1,9 @@
+"""Several experiments of unequal lengths, with gaps, fitted together: noise models, long tables, log densities."""
+
+from .density import LogDensity as LogDensity
+from .noise import NoiseModel as NoiseModel
+from .noise import Normal as Normal
+from .noise import Proportional as Proportional
+from .noise import Student as Student
+from .table import experiments_from_table as experiments_from_table
+from .table import read_experiments as read_experiments
