@@ -1,6 +1,8 @@
-"""Several experiments of unequal lengths, with gaps, fitted together: noise models, long tables, log densities."""
+"""Several experiments of unequal lengths, with gaps, fitted together: noise models, long tables, log densities, designs."""
 
 from .density import LogDensity as LogDensity
+from .design import Design as Design
+from .design import design_experiment as design_experiment
 from .noise import NoiseModel as NoiseModel
 from .noise import Normal as Normal
 from .noise import Proportional as Proportional

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from .._jax.tracers import is_tracer
 from .._trees import is_key
+from ..signals.signal import Signal
 from .experiment import Experiment
 from .validate import are_resolved
 
@@ -80,13 +81,35 @@ def pad_times(
 
 
 def _padded(inputs: Sequence[PyTree]) -> Sequence[PyTree]:
-    """The inputs of all experiments, with tables of the same kind brought to one length."""
-    return inputs
+    """The inputs of all experiments, with held and linear signals of the same kind brought to the longest length."""
+    is_signal = lambda x: isinstance(x, Signal)
+    flat = [jax.tree.flatten(own, is_leaf=is_signal) for own in inputs]
+    keys = [[(tree, place, _kind(leaf)) for place, leaf in enumerate(leaves)] for leaves, tree in flat]
+    longest: dict[Any, int] = {}
+    for (leaves, _), own in zip(flat, keys, strict=True):
+        for leaf, key in zip(leaves, own, strict=True):
+            if is_signal(leaf):
+                longest[key] = max(longest.get(key, 0), leaf.times.shape[0])
+    pad = lambda leaf, key: leaf.padded(longest[key]) if _can_be_padded(leaf) else leaf
+    return [
+        jax.tree.unflatten(tree, [pad(leaf, key) for leaf, key in zip(leaves, own, strict=True)])
+        for (leaves, tree), own in zip(flat, keys, strict=True)
+    ]
+
+
+def _can_be_padded(leaf: Any) -> bool:
+    is_table = isinstance(leaf, Signal) and leaf.kind in ("hold", "linear") and leaf.period is None
+    return is_table and not is_tracer(leaf.times) and not is_tracer(leaf.values) and leaf.times.shape[0] > 1
+
+
+def _kind(leaf: Any) -> tuple:
+    """What signals have in common that can be brought to one length."""
+    if not isinstance(leaf, Signal):
+        return ()
+    return leaf.kind, leaf.outside, leaf.unit, leaf.values.shape[1:], _can_be_padded(leaf)
 
 
 def _with_inputs(experiment: Experiment, inputs: PyTree) -> Experiment:
-    if inputs is experiment.inputs:
-        return experiment
     return eqx.tree_at(lambda e: e.inputs, experiment, inputs, is_leaf=lambda leaf: leaf is None)
 
 

@@ -20,7 +20,7 @@ TERMS = 10  # of that series
 
 @runtime_checkable
 class NoiseModel(Protocol):
-    """What a noise model has: any object with these two methods, such as an `eqx.Module`, is one.
+    """What a noise model has: any object with these methods, such as an `eqx.Module`, is one.
 
     `prediction`, `data` and `weights` are arrays of one shape, whose last axis counts the columns of an experiment if
     it has any. A weight w stands for a standard deviation that is smaller by a factor sqrt(w).
@@ -39,6 +39,10 @@ class NoiseModel(Protocol):
 
     def log_density(self, prediction: Array, data: Array, weights: Array) -> Array:
         """The logarithm of the density of each measurement."""
+        ...
+
+    def information(self, prediction: Array) -> Array:
+        """The Fisher information of each measurement on its prediction, for the design of experiments."""
         ...
 
 
@@ -80,6 +84,10 @@ class Normal(eqx.Module):
         r = self.residuals(prediction, data, weights)
         return 0.5 * jnp.log(weights) - 0.5 * r**2 - jnp.log(_like(self.std, prediction)) - HALF_LOG_TWO_PI
 
+    def information(self, prediction: Numbers) -> Array:
+        """The Fisher information on the prediction, 1 / std^2."""
+        return _like(self.std, prediction) ** -2.0
+
 
 class Proportional(eqx.Module):
     """Normal noise that grows with the prediction: variance = floor^2 + (share * prediction)^2.
@@ -117,6 +125,12 @@ class Proportional(eqx.Module):
         std = self._growth(prediction)[1]
         r = _standardized(prediction, data, std, weights)
         return 0.5 * jnp.log(weights) - 0.5 * r**2 - jnp.log(std) - HALF_LOG_TWO_PI
+
+    def information(self, prediction: Numbers) -> Array:
+        """The Fisher information on the prediction, 1 / std^2 + 2 (d std / d prediction)^2 / std^2."""
+        u, std = self._growth(prediction)
+        growth = _like(self.share, prediction) * u / jnp.sqrt(1 + u**2)
+        return (1 + 2 * growth**2) / std**2
 
     def _growth(self, prediction: Numbers) -> tuple[Array, Array]:
         """The two parts of the standard deviation as their ratio, and the standard deviation."""
@@ -166,6 +180,11 @@ class Student(eqx.Module):
         e = _standardized(prediction, data, std, weights)
         log_norm = gammaln((degrees + 1) / 2) - gammaln(degrees / 2) - 0.5 * jnp.log(degrees * np.pi) - jnp.log(std)
         return 0.5 * jnp.log(weights) + log_norm - (degrees + 1) / 2 * jnp.log1p(e**2 / degrees)
+
+    def information(self, prediction: Numbers) -> Array:
+        """The Fisher information on the prediction, (degrees + 1) / (degrees + 3) / std^2."""
+        degrees = _like(self.degrees, prediction)
+        return (degrees + 1) / (degrees + 3) / _like(self.std, prediction) ** 2
 
 
 def check_noise_shape(noise: NoiseModel, shape: tuple[int, ...]) -> None:
