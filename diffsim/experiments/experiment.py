@@ -85,7 +85,7 @@ class Experiment(eqx.Module):
             ts, data, weights = _from_initial_time(ts, data, weights, t0)
             check_separation(ts)
             check_numbers(data, weights)
-            self.ts, self.data, self.weights = jnp.asarray(ts), jnp.asarray(data), jnp.asarray(weights)
+            self.ts, self.data, self.weights = jax.device_put((ts, data, weights))
             self.name, self.columns = name, tuple(columns)
             self.y0 = jax.tree.map(lambda leaf: _number_as_array(leaf, floating=True), y0)
             self.inputs = jax.tree.map(lambda leaf: _number_as_array(leaf, floating=False), inputs)

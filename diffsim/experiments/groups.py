@@ -149,16 +149,16 @@ def _lengthened(experiment: Experiment, ts: Any, rows: np.ndarray) -> Experiment
         return experiment
     data = _fill(experiment.data, np.nan, len(ts), rows)
     weights = _fill(experiment.weights, 1.0, len(ts), rows)
-    return eqx.tree_at(lambda e: (e.ts, e.data, e.weights), experiment, (jnp.asarray(ts), data, weights))
+    return eqx.tree_at(lambda e: (e.ts, e.data, e.weights), experiment, jax.device_put((ts, data, weights)))
 
 
-def _fill(array: Array, value: float, length: int, rows: np.ndarray) -> Array:
+def _fill(array: Array, value: float, length: int, rows: np.ndarray) -> Array | np.ndarray:
     """An array with so many rows, of which the given ones are its own and the others have a value."""
     filled = np.full((length, *array.shape[1:]), value, array.dtype)
     if is_tracer(array):
         return jnp.asarray(filled).at[rows].set(array)
     filled[rows] = array
-    return jnp.asarray(filled)
+    return filled
 
 
 def _stacked(arrays: Sequence[Array]) -> Array:

@@ -93,7 +93,9 @@ class Proportional(eqx.Module):
     """Normal noise that grows with the prediction: variance = floor^2 + (share * prediction)^2.
 
     A measurement has two residuals, (prediction - data) / std and sqrt(2 log(std / floor)): since the standard
-    deviation depends on the prediction, its logarithm is part of the likelihood.
+    deviation depends on the prediction, its logarithm is part of the likelihood. `posterior` counts what the noise
+    itself says about the parameters approximately, good for shares up to about 0.2;
+    `laplace_posterior(problem.loss, model)` has the exact curvature.
 
     Args:
         share: The standard deviation of a large prediction as a share of it; one number or one for each column.

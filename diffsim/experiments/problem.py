@@ -184,7 +184,7 @@ class FitProblem(eqx.Module):
         if not is_traced() and not any(is_tracer(leaf) for leaf in jax.tree.leaves((self, model))):
             # Compiled, and again only if the program has changed; rows by NumPy, since there is a shape for each.
             padded = Traced.of(padded, model)
-            index = lambda array, rows: jnp.asarray(np.asarray(array)[np.array(rows)])
+            index = lambda array, rows: jax.device_put(np.asarray(array)[np.array(rows)])
         by_number: dict[int, Array] = {}
         for group, predictions in zip(self.groups, padded(model), strict=True):
             for place, (number, rows) in enumerate(zip(group.members, group.rows, strict=True)):

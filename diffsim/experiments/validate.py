@@ -15,7 +15,7 @@ SEPARATION = 64  # units of eps * |t|: the steps between nearer times have round
 def as_floats(name: str, value: Any) -> Any:
     """Floating-point numbers of the format of the value; the default one for integers.
 
-    Arrays of NumPy until all is checked: each operation of JAX would be compiled for each length.
+    Arrays of NumPy until all is checked: operations of JAX, `asarray` too, would be compiled for each length.
     """
     array = _as_numbers(name, value)
     dtype = array.dtype if jnp.issubdtype(array.dtype, jnp.floating) else jnp.result_type(float)

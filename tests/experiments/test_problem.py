@@ -265,6 +265,20 @@ def test_the_loss_is_the_negative_log_likelihood_of_the_measurements(name):
         assert squares(model) == pytest.approx(squares(Decay(2.0, 1.0, 0.0)), rel=1e-10)
 
 
+@pytest.mark.parametrize("noise", [Proportional(0.05, 0.02), Student(0.04, 3.0)], ids=["proportional", "student"])
+def test_least_squares_end_at_the_minimum_of_the_loss(noise):
+    """The covariances agree as far as the curvature of the residuals does not matter."""
+    problem = FitProblem(decay, experiments(noise=noise))
+    model, _ = ds.fit_least_squares(problem.residuals, Decay(), progress=False)
+    approximate = ds.posterior(problem.residuals, model, noise=problem.noise)
+    slope, exact = eqx.filter_jit(
+        lambda model: (jax.grad(problem.loss)(model), ds.uncertainty.laplace_posterior(problem.loss, model).std())
+    )(model)
+    # In standard deviations, where the loss has a curvature of about one.
+    assert np.all(np.abs(np.array(jax.tree.leaves(slope)) * exact) < 1e-4)
+    np.testing.assert_allclose(approximate.std(), exact, rtol=0.3)
+
+
 def test_noise_trains_with_the_model():
     """Of a constant the standard deviation is that of the data; a local one differs between experiments."""
 
