@@ -3,6 +3,7 @@
 from . import autodiff as autodiff
 from . import compilation as compilation
 from . import control as control
+from . import experiments as experiments
 from . import gradcheck as gradcheck
 from . import graph as graph
 from . import image as image
@@ -21,6 +22,8 @@ from .autodiff.derivative_table import derivative_table as derivative_table
 from .autodiff.forward_mode import forward_mode as forward_mode
 from .discrete.rollout import rollout as rollout
 from .discrete.zero_order_hold import zero_order_hold as zero_order_hold
+from .experiments.experiment import Experiment as Experiment
+from .experiments.problem import FitProblem as FitProblem
 from .gradcheck.check import check_gradients as check_gradients
 from .graph.computational_graph import computational_graph as computational_graph
 from .graph.find_non_finite import find_non_finite as find_non_finite

@@ -18,6 +18,7 @@ REFERENCE_PAGES = {
         "Models, training and optimizing",
         ["parameters", "nn", "train", "optimize", "io", "compilation", "_jax"],
     ),
+    "experiments": ("Several experiments", ["experiments"]),
     "uncertainty": ("Uncertainty", ["uncertainty"]),
     "control": ("diffsim.control", ["control"]),
     "image": ("diffsim.image", ["image"]),

@@ -172,7 +172,7 @@ def _key(value, within: tuple = ()) -> Any:
 def _key_of_function(function: types.FunctionType, key: Callable) -> tuple:
     """A key of code, defaults and closure, but for the dictionaries of past calls in closures of JAX."""
     cells = [_content(cell) for cell in function.__closure__ or ()]
-    if function.__module__.startswith("jax."):
+    if (function.__module__ or "").startswith("jax."):  # None for a function of `exec`
         cells = [content for content in cells if not isinstance(content, dict)]
     defaults = function.__defaults__, function.__kwdefaults__
     return function.__code__, _Identical(function.__globals__), key(cells), key(defaults)

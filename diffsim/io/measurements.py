@@ -38,7 +38,7 @@ def read_measurements(
             raise InputError(f"{path} has no column {name!r}; it has {known}: rename one, or add it")
     if len(table.cells) < rows:
         raise InputError(f"{path} has {len(table.cells)} rows of measurements: give at least {rows}")
-    numbers, wrong = read_numbers(table, {name: _with_gaps if name in gaps else _finite for name in columns})
+    numbers, wrong = read_numbers(table, {name: number_or_gap if name in gaps else finite_number for name in columns})
     for index, complaint in wrong.items():
         raise InputError(f"{path}, line {table.lines[index]}: {complaint}")
     values = dict(zip(columns, numbers.T, strict=True))
@@ -51,13 +51,15 @@ def read_measurements(
     return values
 
 
-def _with_gaps(name: str, text: str) -> float:
+def number_or_gap(name: str, text: str) -> float:
+    """The finite number in a cell of the column `name`; NaN for an empty cell or `nan`, and InputError for others."""
     if text.strip().lower() in ("", "nan"):
         return math.nan
-    return _finite(name, text, "give a finite number, or nothing for a gap")
+    return finite_number(name, text, "give a finite number, or nothing for a gap")
 
 
-def _finite(name: str, text: str, remedy: str = "give a finite number") -> float:
+def finite_number(name: str, text: str, remedy: str = "give a finite number") -> float:
+    """The finite number in a cell of the column `name`; raises InputError for other text."""
     value = number(name, text, remedy)
     if not math.isfinite(value):
         raise InputError(f"{name}={text!r:.60} is not finite; {remedy}")

@@ -12,6 +12,7 @@ from .._errors import InputError
 from .._jax.traced_function import Traced, as_arrays
 from .._types import Args, Flag, Scalar
 from ..signals.jump_times import JumpTimes, Sources, scale_of
+from ..signals.signal import cubic
 from .runge_kutta import Point
 from .time_events import TimeEvent, as_jump_times, check_times
 
@@ -319,12 +320,6 @@ def sample(
     size = jnp.maximum(finite(before.value), jnp.maximum(finite(after.value), jnp.max(finite(value), axis=0)))
     error = jnp.max(finite(value - guess), axis=0)
     return Samples(times, value, jnp.max(jnp.where(size > 0, error / jnp.where(size > 0, size, 1.0), 0.0)))
-
-
-def cubic(s: Float[Array, "..."], g0, m0, g1, m1):
-    """The cubic with values g0 and g1 and slopes m0 and m1 at s = 0 and s = 1."""
-    square, cube = 3 * (g1 - g0) - 2 * m0 - m1, m0 + m1 - 2 * (g1 - g0)
-    return g0 + s * (m0 + s * (square + s * cube))
 
 
 def first_limit_state(limits, start: Point, args: Args, direction) -> LimitState:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -63,7 +64,7 @@ def check_times(events: Sequence[TimeEvent], args: Args) -> None:
         if not leaves or not all(real) or not all(jnp.size(x) for x in leaves):
             raise InputError(f"times of a TimeEvent are {times!r:.80}: give a time, an array of times, or clock.rising")
         for x in leaves:
-            if not is_tracer(x) and not bool(jnp.all(jnp.isfinite(jnp.asarray(x)))):
+            if not is_tracer(x) and not np.all(np.isfinite(np.asarray(x))):
                 raise InputError(f"times of a TimeEvent are {x!r:.80}: give finite times; leave out what never happens")
 
 

@@ -1,5 +1,6 @@
 """A signal: an input given by its values at knots, held, linear or cubic in between."""
 
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import equinox as eqx
@@ -110,12 +111,22 @@ class Signal(eqx.Module):
             return values[0] + (t - times[0]) / (times[1] - times[0]) * (values[1] - values[0])
         import interpax
 
-        return interpax.interp1d(t, times, values, method=self.kind, extrap=True)
+        slopes = interpax.approx_df(times, values, method=self.kind)
+        # The interval of the window that `t` is in; beyond the ends it is at them.
+        left = jnp.clip(jnp.sum(t >= times) - 1, 0, width - 2)
+        (t0, t1), (g0, g1), (m0, m1) = (jax.lax.dynamic_slice_in_dim(x, left, 2) for x in (times, values, slopes))
+        return cubic((t - t0) / (t1 - t0), g0, (t1 - t0) * m0, g1, (t1 - t0) * m1)
+
+
+def cubic(s: Float[Array, "..."], g0, m0, g1, m1):
+    """The cubic with values g0 and g1 and slopes m0 and m1 at s = 0 and s = 1."""
+    square, cube = 3 * (g1 - g0) - 2 * m0 - m1, m0 + m1 - 2 * (g1 - g0)
+    return g0 + s * (m0 + s * (square + s * cube))
 
 
 def signal(
-    times: Real[ArrayLike, " knots"],
-    values: Real[ArrayLike, "knots ..."],
+    times: Sequence | Real[ArrayLike, " knots"],
+    values: Sequence | Real[ArrayLike, "knots ..."],
     *,
     kind: Kind = "linear",
     outside: Outside = "hold",

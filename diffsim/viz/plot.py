@@ -91,7 +91,14 @@ def running_mean(values: ArrayLike, window: int) -> np.ndarray:
 
 
 def curves(
-    x: ArrayLike, y: Mapping[str, ArrayLike], xlabel: str, ylabel: str, *, log: str = "", dashed: Sequence[str] = ()
+    x: ArrayLike,
+    y: Mapping[str, ArrayLike],
+    xlabel: str,
+    ylabel: str,
+    *,
+    log: str = "",
+    dashed: Sequence[str] = (),
+    points: tuple[ArrayLike, Mapping[str, ArrayLike]] | None = None,
 ) -> Figure:
     """Returns a figure of named curves over one abscissa.
 
@@ -101,11 +108,14 @@ def curves(
         xlabel, ylabel: The labels of the axes, with units.
         log: The logarithmic axes: "x", "y", "xy" or none.
         dashed: Names of curves to draw dashed, such as bounds.
+        points: Abscissae of measurements, and their values by the name of the curve; NaN is a gap.
     """
     with new_axes(xlabel, ylabel) as (figure, axes):
         for number, (name, values) in enumerate(y.items()):
             style = "--" if name in dashed else "-" if number < len(PALETTE) else ":"
-            axes.plot(np.asarray(x), np.asarray(values), label=name, linestyle=style)
+            (line,) = axes.plot(np.asarray(x), np.asarray(values), label=name, linestyle=style)
+            if points is not None and name in points[1]:
+                axes.plot(np.asarray(points[0]), np.asarray(points[1][name]), ".", color=line.get_color())
         for axis in log:
             getattr(axes, f"set_{axis}scale")("log", nonpositive="mask")
         if len(y) > CROWD:

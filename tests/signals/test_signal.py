@@ -30,7 +30,8 @@ def test_an_akima_spline_is_that_of_scipy():
 def test_cubic_signals_need_the_knots_nearby_alone(kind):
     import interpax
 
-    whole = interpax.interp1d(jnp.asarray(BETWEEN), jnp.asarray(TIMES), jnp.asarray(VALUES), method=kind)
+    with jax.numpy_rank_promotion("allow"):
+        whole = interpax.interp1d(jnp.asarray(BETWEEN), jnp.asarray(TIMES), jnp.asarray(VALUES), method=kind)
     signal = ds.signal(TIMES, VALUES, kind=kind)
     np.testing.assert_allclose(signal(BETWEEN), whole, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(signal(TIMES), VALUES, rtol=1e-12)
