@@ -286,7 +286,7 @@ def _pass(phases, watched: _Watched, stage: _Stage, args, t1, ts, direction, opt
     fired = result.event >= 0
     failed = (result.status != Status.FINISHED) & (result.status != Status.EVENT_NOT_FOUND)
     # Events nearer to each other than time can tell apart pile up; there is no next one to find.
-    near = result.t - stage.t <= 64 * jnp.finfo(result.t.dtype).eps * jnp.abs(result.t)
+    near = direction * (result.t - stage.t) <= 64 * jnp.finfo(result.t.dtype).eps * jnp.abs(result.t)
     here = stage.phase, result.event
     pile = stage.pile & near
     piled = fired & pile[here] & (stage.num_events > 0)

@@ -95,7 +95,7 @@ def path(a, b, pieces: list[Pieces], product: bool, t0, y0, ts, resets: tuple = 
     passed = jnp.concatenate([jnp.zeros((1, sources), passed.dtype), passed])
     start = jnp.concatenate([jnp.full(1, -jnp.inf), times])
     end = jnp.concatenate([times, jnp.full(1, jnp.inf)])
-    what = jnp.concatenate([jnp.full(1, -1), which])
+    what = jnp.concatenate([jnp.full(1, -1), which, jnp.full(1, -1)])
 
     def state(t):
         low, high = jnp.minimum(t0, t), jnp.maximum(t0, t)
@@ -116,8 +116,8 @@ def path(a, b, pieces: list[Pieces], product: bool, t0, y0, ts, resets: tuple = 
                     jnp.stack([c0, c1])
                 )
             for i, (_, reset) in enumerate(resets):
-                within = (start[k] >= low) & (start[k] <= high)
-                y = jnp.where((what[k] == sources + i) & within, reset(y), y)
+                at = jnp.where(backward, end[k], start[k])
+                y = jnp.where((what[k + backward] == sources + i) & (at >= low) & (at <= high), reset(y), y)
             m = jnp.zeros((n + 4, n + 4)).at[:n, :n].set(a).at[:n, n:].set(b[:, None] * poly[None])
             m = m.at[n + 1, n].set(1.0).at[n + 2, n + 1].set(2.0).at[n + 3, n + 2].set(3.0)
             z = jnp.concatenate([y, jnp.array([1.0, 0.0, 0.0, 0.0])])
@@ -306,16 +306,11 @@ def dosed(seed: int, count: int) -> Outcome:
             for j in range(i):
                 gap = lax.stop_gradient(lists[i][:, None] - lists[j][None])
                 lists[i] = lists[i] - jnp.sum(jnp.where(jnp.abs(gap) < 1e-14, gap, 0.0), axis=1)
-        lists = [jnp.where(jnp.abs(t - e) < 1e-14, t + lax.stop_gradient(e - t), t) for t in lists for e in [ends[1]]]
-        lists = [jnp.where(jnp.abs(t - e) < 1e-14, t + lax.stop_gradient(e - t), t) for t in lists for e in [ends[0]]]
+        for e in ends:
+            lists = [jnp.where(jnp.abs(t - e) < 1e-14, t + lax.stop_gradient(e - t), t) for t in lists]
         which = [(t, functools.partial(reset, x=x)) for t, reset in zip(lists, resets)]
         pieces = [held(x[16:19], x[19:22]), clocked(x[22], x[23], x[24])]
-        if backward:
-            which = [(t, lambda y, r=reset: r(y)) for t, reset in which]
         return path(x[:4].reshape(2, 2), x[4:6], pieces, False, ends[0], x[6:8], jnp.array([ends[1]]), tuple(which))
-
-    def smooth(slope, other):
-        return slope
 
     # An event or a jump at the ends has one derivative on one side alone.
     at_end = np.zeros(count, bool)
