@@ -146,7 +146,9 @@ def _events(inputs: tuple, watched: "_Watched", first, max_events, mode: dict) -
     dtype = t0.dtype
     blank = jax.tree.map(lambda x: jnp.full((ts.shape[0], *x.shape), jnp.nan), y0) if ts is not None else None
     sides, done = jnp.zeros(watched.functions, dtype), jnp.full(watched.clocks, -direction * jnp.inf, dtype)
-    before = _Before(sides, jnp.zeros(watched.functions, bool), jnp.array(-1), jnp.array(-1), jnp.full((), jnp.nan, dtype), done)
+    before = _Before(
+        sides, jnp.zeros(watched.functions, bool), jnp.array(-1), jnp.array(-1), jnp.full((), jnp.nan, dtype), done
+    )
     pile = jnp.zeros((len(phases), max(1, *(len(phase.events) for phase in phases))), bool)
     over, status = jnp.array(False), jnp.array(Status.FINISHED)
     start = _Stage(t0, y0, jnp.array(first), jnp.array(0), over, status, blank, before, pile)

@@ -71,8 +71,8 @@ def unwrapped(
 ) -> tuple[Any, Landings]:
     """A step size controller without diffrax's wrappers that clip its steps, and the times to land at.
 
-    These are the times that the wrappers name, and the jumps of signals by the number of their source, which were traced
-    with a `scale`.
+    These are the times that the wrappers name, and the jumps of signals by the number of their source, which were
+    traced with a `scale`.
     """
     jumps, stops, dtype = [], [], t0.dtype
     while isinstance(controller, dfx.ClipStepSizeController):

@@ -112,8 +112,10 @@ def path(a, b, pieces: list[Pieces], product: bool, t0, y0, ts, resets: tuple = 
             for i, p in enumerate(pieces):
                 c1 = p.c1[passed[k, i]]
                 c0 = p.c0[passed[k, i]] + c1 * begin
-                poly = poly * c0 + c1 * jnp.roll(poly, 1).at[0].set(0.0) if product else poly.at[:2].add(
-                    jnp.stack([c0, c1])
+                poly = (
+                    poly * c0 + c1 * jnp.roll(poly, 1).at[0].set(0.0)
+                    if product
+                    else poly.at[:2].add(jnp.stack([c0, c1]))
                 )
             for i, (_, reset) in enumerate(resets):
                 at = jnp.where(backward, end[k], start[k])
@@ -159,7 +161,8 @@ def compare(
 
     outputs = all_of(solve)(inputs, others)
     right = all_of(lambda x, other: (truth(x, other), 0))(jnp.asarray(inputs, float), others)
-    errors = [misfit(*pair, scale * tolerance) for pair, scale in zip(zip(outputs[:3], right[:3]), (1, 30, 300))]
+    pairs = zip(outputs[:3], right[:3], strict=True)
+    errors = [misfit(*pair, scale * tolerance) for pair, scale in zip(pairs, (1, 30, 300), strict=True)]
     return Outcome(np.asarray(outputs[3]), *errors)
 
 
@@ -180,7 +183,8 @@ def driven(seed: int, count: int) -> Outcome:
     columns, places, at = [rng.normal(0, 1, (count, 6)), rng.normal(0, 1, (count, 2))], [], 9
     columns.append(rng.uniform(-0.2, 0.2, (count, 1)))  # t0
     shared = rng.uniform(0.3, 1.7, count)
-    together = rng.uniform(size=count) < 0.33
+    # The derivative of a product depends on which factor jumps first, which rounding decides in single precision.
+    together = (rng.uniform(size=count) < 0.33) & ~(single and product)
     for kind in kinds:
         if kind == "clock":
             period, duty = rng.uniform(0.3, 0.9, count), rng.uniform(0.1, 0.9, count)
@@ -308,7 +312,7 @@ def dosed(seed: int, count: int) -> Outcome:
                 lists[i] = lists[i] - jnp.sum(jnp.where(jnp.abs(gap) < 1e-14, gap, 0.0), axis=1)
         for e in ends:
             lists = [jnp.where(jnp.abs(t - e) < 1e-14, t + lax.stop_gradient(e - t), t) for t in lists]
-        which = [(t, functools.partial(reset, x=x)) for t, reset in zip(lists, resets)]
+        which = [(t, functools.partial(reset, x=x)) for t, reset in zip(lists, resets, strict=True)]
         pieces = [held(x[16:19], x[19:22]), clocked(x[22], x[23], x[24])]
         return path(x[:4].reshape(2, 2), x[4:6], pieces, False, ends[0], x[6:8], jnp.array([ends[1]]), tuple(which))
 
@@ -316,7 +320,9 @@ def dosed(seed: int, count: int) -> Outcome:
     at_end = np.zeros(count, bool)
     if not seed % 2:
         edges = (np.arange(-9, 9)[:, None] + x[:, 24]) * x[:, 22]
-        everything = np.concatenate([x[:, 8:12], x[:, 16:19], edges.T, edges.T + (x[:, 22] * x[:, 23])[:, None]], axis=1)
+        everything = np.concatenate(
+            [x[:, 8:12], x[:, 16:19], edges.T, edges.T + (x[:, 22] * x[:, 23])[:, None]], axis=1
+        )
         at_end = np.min(np.abs(everything[:, :, None] - ends), axis=(1, 2)) < 1e-9
     flags = jnp.asarray(at_end)
     if backward:
@@ -358,7 +364,9 @@ def thermostat(seed: int, count: int) -> Outcome:
     on = Phase(lambda t, y, x: x[12] * (hot - y), (dose(1), Event(lambda t, y, x: y - high(x)(t), "rising", to=0)))
 
     def solve(x, other):
-        end = integrate_hybrid((off, on), x[13], x, t1=t1, max_events=most, mode=("auto", "replay", "forward")[seed % 3])
+        end = integrate_hybrid(
+            (off, on), x[13], x, t1=t1, max_events=most, mode=("auto", "replay", "forward")[seed % 3]
+        )
         return end.y[None], end.status
 
     def truth(x, other):
@@ -414,7 +422,9 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="*", default=list(KINDS))
     words = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
-    print(f"{'kind':12s} {'seed':>5s} {'systems':>8s} {'failed':>7s} {'wrong':>6s}  worst value, slope, Hessian (1: limit)")
+    print(
+        f"{'kind':12s} {'seed':>5s} {'systems':>8s} {'failed':>7s} {'wrong':>6s}  worst errors (1: limit)"
+    )
     total = np.zeros(3, int)
     for kind in words.kinds:
         for seed in range(*map(int, words.seeds.split(":"))):

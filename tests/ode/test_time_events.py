@@ -141,7 +141,9 @@ def test_invalid_times_are_refused(wrong_types, times, words):
 
 
 def test_times_that_are_not_finite_when_compiled_are_a_status():
-    run = jax.jit(lambda time: integrate_phase(Phase(lambda t, y, x: -y, TimeEvent(lambda x: x)), 0.0, 1.0, time, t1=9.0))
+    run = jax.jit(
+        lambda time: integrate_phase(Phase(lambda t, y, x: -y, TimeEvent(lambda x: x)), 0.0, 1.0, time, t1=9.0)
+    )
     assert int(run(jnp.array(jnp.nan)).status) == Status.INVALID_INPUT
     assert int(run(jnp.array(2.0)).status) == Status.FINISHED
 
@@ -153,7 +155,9 @@ def check(kind: str, seed: int, count: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "seed"), [("dosed", 0), ("dosed", 1), ("dosed", 3), ("thermostat", 0), ("thermostat", 1)])
+@pytest.mark.parametrize(
+    ("kind", "seed"), [("dosed", 0), ("dosed", 1), ("dosed", 3), ("thermostat", 0), ("thermostat", 1)]
+)
 def test_many(kind, seed):
     """300 systems; `random_signals.py` searches any number."""
     check(kind, seed, 60)
