@@ -422,9 +422,7 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="*", default=list(KINDS))
     words = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
-    print(
-        f"{'kind':12s} {'seed':>5s} {'systems':>8s} {'failed':>7s} {'wrong':>6s}  worst errors (1: limit)"
-    )
+    print(f"{'kind':12s} {'seed':>5s} {'systems':>8s} {'failed':>7s} {'wrong':>6s}  worst errors (1: limit)")
     total = np.zeros(3, int)
     for kind in words.kinds:
         for seed in range(*map(int, words.seeds.split(":"))):

@@ -51,8 +51,9 @@ def test_a_batch_in_forward_mode():
 
 
 def test_the_hessian_is_that_of_the_closed_form():
-    hessian = jax.jit(jax.hessian(level))(X)
-    np.testing.assert_allclose(hessian, jax.hessian(left)(X), rtol=1e-5, atol=1e-6)
+    two = X[:, :2]
+    hessian = jax.jit(jax.hessian(lambda x: integrate_hybrid(DRUG, 0.0, x, t1=END, max_events=3).y))(two)
+    np.testing.assert_allclose(hessian, jax.hessian(left)(two), rtol=1e-5, atol=1e-6)
 
 
 def test_single_precision():
@@ -102,8 +103,8 @@ def test_an_event_at_the_time_of_a_jump_sees_the_field_before_and_behind_it():
         end = integrate_hybrid(phase, 0.0, (p[0], u), t1=2.0, ts=jnp.array([0.5, 1.0]))
         return end.y, (end.ys, end.event_t[0])
 
-    slopes, (states, time) = jax.grad(last, has_aux=True)(jnp.array([1.0, 1.0]))
-    np.testing.assert_allclose(last(jnp.array([1.0, 1.0]))[0], 2.0 + 3.0, rtol=1e-9)
+    (value, (states, time)), slopes = jax.value_and_grad(last, has_aux=True)(jnp.array([1.0, 1.0]))
+    np.testing.assert_allclose(value, 2.0 + 3.0, rtol=1e-9)
     np.testing.assert_allclose(slopes, [1.0, -2.0], rtol=1e-9)
     np.testing.assert_allclose(states, [0.5, 2.0], rtol=1e-9)
     assert time == 1.0
