@@ -184,7 +184,7 @@ def driven(seed: int, count: int) -> Outcome:
     columns.append(rng.uniform(-0.2, 0.2, (count, 1)))  # t0
     shared = rng.uniform(0.3, 1.7, count)
     # The derivative of a product depends on which factor jumps first, which rounding decides in single precision.
-    together = (rng.uniform(size=count) < 0.33) & ~(single and product)
+    together = (rng.uniform(size=count) < 0.33) & (not (single and product))
     for kind in kinds:
         if kind == "clock":
             period, duty = rng.uniform(0.3, 0.9, count), rng.uniform(0.1, 0.9, count)
