@@ -20,3 +20,8 @@ def is_of_inner_trace(x: Any, outer: Any) -> bool:
         if trace is None:
             return False
     return x._trace is not outer._trace
+
+
+def is_of_same_trace(x: Any, other: Any) -> bool:
+    """Whether `x` is a tracer of the transformation that traces `other`."""
+    return isinstance(x, Tracer) and isinstance(other, Tracer) and x._trace is other._trace

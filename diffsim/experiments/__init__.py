@@ -1,4 +1,4 @@
-"""Several experiments of unequal lengths, with gaps, fitted together: noise models, long tables, log densities, designs."""
+"""Several experiments of unequal lengths, with gaps, fitted together; noise models, long tables, densities, designs."""
 
 from .density import LogDensity as LogDensity
 from .design import Design as Design

@@ -19,6 +19,7 @@ from .runge_kutta import Point, Stepper
 # In units of eps * |t|: a step ends so far before a jump, and the next one begins so far behind it, that no rounding
 # puts the one behind and the other before. The state between is extrapolated.
 _BEFORE, _AFTER = 3, 2
+_APART = 10  # jumps nearer than that cannot be told apart, but for those at one time
 NONE = int(np.iinfo(np.int32).min)  # the index of no jump
 
 
@@ -115,12 +116,24 @@ def with_constant_jumps(controller, signals: dict[int, tuple[JumpTimes, ...]], d
 
 
 def make_sense(landings: Landings) -> Flag | None:
-    """Whether the times of the jumps are finite, and increase; None where there are none."""
-    flags = [
-        jnp.all(jnp.isfinite(x.times)) & jnp.all(jnp.diff(x.times) >= 0) & (x.period is None or x.period > 0)
-        for x in (source.jumps for source in landings.jumps)
-    ]
-    return jnp.all(jnp.stack(flags)) if flags else None
+    """Whether the times of the jumps are finite, increase, and are far enough from each other; None without jumps.
+
+    Those of clocks are not compared with others.
+    """
+    if not landings.jumps:
+        return None
+    periods = [source.jumps.period for source in landings.jumps]
+    flags = [period > 0 for period in periods if period is not None]
+    for source in landings.jumps:
+        times = source.jumps.times
+        flags += [jnp.all(jnp.isfinite(times)) & jnp.all(jnp.diff(times) >= 0)]
+    tables = [source for source, period in zip(landings.jumps, periods, strict=True) if period is None]
+    if tables:
+        times = jnp.concatenate([x.jumps.times + delay(x.number, x.jumps.times, x.scale) for x in tables])
+        times = lax.stop_gradient(jnp.sort(times) if len(tables) > 1 else times)
+        steps = jnp.diff(times)
+        flags += [jnp.all((steps == 0) | (steps > _APART * tables[0].units(times[1:])))]
+    return jnp.all(jnp.stack(flags))
 
 
 def largest_step(landings: Landings, t: Scalar, direction) -> Scalar:

@@ -96,7 +96,7 @@ def next_due(
     soonest = jnp.min(direction * lax.stop_gradient(times))
     # Times that rounding of their formulas may have parted are one, and happen in the order of the events.
     event = jnp.argmax(direction * times <= soonest + _TOGETHER * unit(soonest))
-    is_due = direction * (times[event] - t1) <= 0
+    is_due = direction * (times[event] - t1) <= _TOGETHER * unit(t1)
     valid = jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(jumps)]))
     return Due(jnp.where(is_due, times[event], t1), jnp.where(is_due, event, -1), done, valid)
 

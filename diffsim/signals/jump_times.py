@@ -12,7 +12,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from .._errors import InputError
-from .._jax.tracers import is_of_inner_trace, is_tracer
+from .._jax.tracers import is_of_inner_trace, is_of_same_trace, is_tracer
 from .._types import Scalar
 
 FEW = 64  # times that are compared one by one; of more the neighbours are searched for
@@ -58,7 +58,7 @@ class JumpTimes(NamedTuple):
         return numbers, self.at(numbers)
 
 
-def unit(t, scale=0.0):
+def unit(t, scale: Scalar | float = 0.0):
     """A distance in time that is at least one unit in the last place of `t`, and at most two, or those of a `scale`."""
     t = lax.stop_gradient(t)
     return jnp.finfo(t.dtype).eps * jnp.maximum(jnp.abs(t), jnp.maximum(scale, jnp.finfo(t.dtype).tiny))
@@ -143,7 +143,19 @@ class Sources:
                 "itself (vmap, scan, jit) without being an argument of the vector field: evaluate it outside of that "
                 "function, or make one signal whose values are arrays"
             )
+        if len(originals) > 1:
+            raise InputError(
+                f"{len(originals)} signals of the same shapes are arguments of a vector field that is compiled by "
+                "itself (jit), where they cannot be told apart: take the jit away, since a solve compiles its field"
+            )
         return originals
+
+    def is_other_time(self, t: Array) -> bool:
+        """Whether `t` is a number that the function computes: neither its time, nor an argument, nor a constant."""
+        if not is_tracer(t) or id(t) in self._leaves:
+            return False
+        outer = next((x for x in jax.tree.leaves(self._arguments) if is_tracer(x)), None)
+        return is_of_same_trace(t, outer)
 
     def _key_of(self, source: Input):
         return tuple(self._key(leaf) for leaf in source.leaves)
@@ -161,14 +173,26 @@ class Sources:
 _SOURCES: contextvars.ContextVar[Sources | None] = contextvars.ContextVar("sources", default=None)
 
 
-def seen_at(t: Scalar, source: Input) -> Scalar:
+def seen_at(t: Float[Array, "..."], source: Input, *, is_held: bool) -> Float[Array, "..."]:
     """Returns the time at which an input is to be evaluated, and records its jumps.
 
     Inside a solve, inputs that are different sources jump a few units of rounding one after the other where they jump
     together, so that steps end between them and each jump has a derivative of its own.
+
+    Raises:
+        InputError: For an input that `is_held` between its jumps, at another time than that of the vector field: steps
+            end at the jumps of the input itself.
     """
     sources = _SOURCES.get()
     if sources is None or source.jumps is None:
+        return t
+    if jnp.ndim(t) or sources.is_other_time(t):
+        if is_held and sources.is_other_time(t):
+            raise InputError(
+                f"a {type(source).__name__.lower()} that jumps is evaluated at another number than the time t of the "
+                "vector field: shift or stretch its times instead, as in ds.signal(times + lag, values), or its phase; "
+                "for a table of the state use kind='linear'"
+            )
         return t
     return t - delay(sources.number(source), t, sources.scale)
 

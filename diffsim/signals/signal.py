@@ -48,9 +48,11 @@ class Signal(eqx.Module):
 
     def evaluate(self, t: Real[ArrayLike, "..."], source: Input) -> Float[Array, "..."]:
         """Returns the value at `t` of a signal that was made by the input `source`, which has the same jumps."""
+        seen = jnp.asarray(seen_at(jnp.asarray(t), source, is_held=self.kind == "hold"), self.times.dtype)
         t = jnp.asarray(t, self.times.dtype)
-        at = lambda t: self._at(t, seen_at(t, source))
-        return jax.vmap(at)(t.ravel()).reshape(*t.shape, *self.values.shape[1:]) if t.ndim else at(t)
+        if t.ndim == 0:
+            return self._at(t, seen)
+        return jax.vmap(self._at)(t.ravel(), seen.ravel()).reshape(*t.shape, *self.values.shape[1:])
 
     @property
     def leaves(self) -> tuple[Array, ...]:
