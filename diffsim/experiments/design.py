@@ -36,6 +36,14 @@ class Design(NamedTuple):
         std: The standard deviation of each trained number, by path, that is expected after it.
         std_before: The same after the experiment as it was given.
         objective: What was minimized, after each start; see `design_experiment`.
+
+    Examples:
+        >>> simulate = lambda slope, experiment: slope * experiment.ts
+        >>> line = ds.Experiment([0.2, 0.4], [0.0, 0.0], noise=0.1)
+        >>> options = {"criterion": "", "min_gap": 0.1, "starts": 1}
+        >>> design = ds.experiments.design_experiment(simulate, jnp.array(1.0), line, {"ts": (0.0, 1.0)}, **options)
+        >>> print(design.experiment.ts.round(2))
+        [0.9 1. ]
     """
 
     experiment: Experiment
