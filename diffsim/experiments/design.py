@@ -21,7 +21,7 @@ from ..optimize.multistart import fit_many
 from ..parameters import partition
 from ..uncertainty.posterior import entry_names
 from .experiment import Experiment, as_noise, is_function
-from .measurements import as_predictions
+from .measurements import aligned, as_predictions
 from .problem import FitProblem
 
 _RIDGE = 1e-12  # of the information in units of the parameters: keeps what is not determined finite
@@ -133,7 +133,11 @@ def design_experiment(
         )
     best = variables.experiment(fits.best())
     std = lambda experiment: dict(
-        zip(names, np.asarray(scale * jnp.sqrt(jnp.diagonal(jax.jit(covariance)(experiment)))).tolist(), strict=True)
+        zip(
+            names,
+            np.asarray(scale * jnp.sqrt(jnp.diagonal(eqx.filter_jit(covariance)(experiment)))).tolist(),
+            strict=True,
+        )
     )
     return Design(best, std(best), std(experiment), fits.loss)
 
@@ -150,10 +154,9 @@ def _information(simulate: Callable, model_of: Callable, experiment: Experiment,
     noise = experiment.noise
     noise = as_noise(noise(model_of(x)), experiment.noise_shape) if is_function(noise) else noise
     assert noise is not None
-    weights = jnp.where(experiment.measured, experiment.weights, 0.0)
-    if experiment.replicates > 1:
-        weights = jnp.sum(weights.reshape(len(weights), experiment.replicates, -1), axis=1)
-    information = jnp.ravel(noise.information(shaped) * weights)
+    aligned_prediction, _, weights, measured = aligned(experiment, shaped)
+    information = jnp.where(measured, noise.information(aligned_prediction, weights), 0.0)
+    information = jnp.ravel(jnp.sum(information, axis=1) if experiment.replicates > 1 else information)
     jacobian = jnp.where(information[:, None] > 0, jacobian, 0.0)
     return jacobian.T @ (jacobian * information[:, None])
 

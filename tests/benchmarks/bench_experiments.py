@@ -36,6 +36,8 @@ def report(part: str, results: dict) -> None:
     """Prints the results of a part, and keeps them."""
     print(f"\n{part}")
     for name, value in results.items():
+        if isinstance(value, dict):
+            continue
         print(f"  {name:36s}{value:12.6g}" if isinstance(value, float | int) else f"  {name:36s}{value}", flush=True)
     keep("experiments", COMMAND, **{part: results})
 
@@ -104,8 +106,8 @@ def network() -> None:
 
 
 def coverage(count: int = 200, rtol: float = 1e-6) -> None:
-    """The share of intervals that contain the rate that the data were simulated with."""
-    problem = ds.FitProblem(simulate(rtol), experiments())
+    """The share of intervals that contain the rate that the data were simulated with, of four experiments."""
+    problem = ds.FitProblem(simulate(rtol), experiments(4))
     data = data_sets(problem, truth(), count, seed=1)
     starts = ds.optimize.draw_models(truth(), count, key=jr.key(0), relative=0.1)
     began = time.perf_counter()
@@ -115,7 +117,10 @@ def coverage(count: int = 200, rtol: float = 1e-6) -> None:
     shares = inside.mean(axis=0)
     names = list(ds.parameters(truth()))
     results = {"data_sets": count, "converged": sum(number for _, number in covered), "pooled": float(inside.mean())}
-    results |= {"worst": float(shares[np.argmax(np.abs(shares - LEVEL))]), "worst_rate": names[np.argmax(np.abs(shares - LEVEL))]}
+    results |= {
+        "worst": float(shares[np.argmax(np.abs(shares - LEVEL))]),
+        "worst_rate": names[np.argmax(np.abs(shares - LEVEL))],
+    }
     results |= {"least": float(shares.min()), "seconds": time.perf_counter() - began}
     report("coverage", results)
 
@@ -164,7 +169,10 @@ def nuts(draws: int = 2000, seeds: int = 4) -> None:
         results |= {f"{name}_std_monte_carlo_errors": np.max(off[1], axis=1).round(2).tolist()}
         rates = np.min(effective, axis=1) / np.array(drawing)
         results |= {f"{name}_effective": float(np.median(np.min(effective, axis=1)))}
-        results |= {f"{name}_effective_per_second": float(np.median(rates)), f"{name}_best_per_second": float(max(rates))}
+        results |= {
+            f"{name}_effective_per_second": float(np.median(rates)),
+            f"{name}_best_per_second": float(max(rates)),
+        }
         results |= {f"{name}_adapt_seconds": min(adapting), f"{name}_draw_seconds": min(drawing)}
         results |= {f"{name}_first_seconds": first[1] + first[2]}
     report("nuts", results)
@@ -212,7 +220,9 @@ def knots() -> None:
         for name in solvers:
             found, gradient = both[name][0]()
             results[f"{kind}_{name}_error"] = abs(float(found / value - 1))
-            results[f"{kind}_{name}_gradient_error"] = float(jnp.max(jnp.abs(gradient - slope)) / jnp.max(jnp.abs(slope)))
+            results[f"{kind}_{name}_gradient_error"] = float(
+                jnp.max(jnp.abs(gradient - slope)) / jnp.max(jnp.abs(slope))
+            )
         results[f"{kind}_diffsim_steps"] = int(by_diffsim(kind, values).num_steps)
         results[f"{kind}_diffrax_steps"] = int(by_diffrax(kind, values).stats["num_steps"])
         began = time.perf_counter()

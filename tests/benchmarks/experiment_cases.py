@@ -4,23 +4,24 @@ import dataclasses
 import sys
 from pathlib import Path
 
+import diffrax as dfx
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import equinox as eqx
 from scipy.integrate import solve_ivp
 from scipy.optimize import least_squares
 
-import diffrax as dfx
 import diffsim as ds
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scenarios"))
 import kinetics
-from kinetics import CHANGE, MEASURED, NOISE, ORDER, SPECIES, TRUE, Network, react, truth
+from kinetics import CHANGE, MEASURED, NOISE, REACTANTS, SPECIES, Network, react, truth
 
 COLUMNS = np.array([SPECIES.index(s) for s in MEASURED])
 MIXTURES = [*kinetics.MIXTURES.values(), *(
-    (0.3, 0.3, 0.0, 1.5, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0, 1.0, 0.5), (1.5, 0.0, 1.0, 0.0, 0.0, 0.2), (0.1, 0.8, 0.2, 0.0, 0.0, 1.5),
+    (0.3, 0.3, 0.0, 1.5, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0, 1.0, 0.5), (1.5, 0.0, 1.0, 0.0, 0.0, 0.2),
+    (0.1, 0.8, 0.2, 0.0, 0.0, 1.5),
 )]  # fmt: skip
 LENGTHS = (20, 14, 17, 11, 25, 9, 30, 13)
 LAST = (10.0, 30.0, 20.0, 25.0, 5.0, 40.0, 15.0, 8.0)  # s
@@ -45,7 +46,9 @@ def experiments(count: int = 8, seed: int = 0) -> list[ds.Experiment]:
         ts = np.geomspace(2e-3, LAST[number], LENGTHS[number])
         data = np.zeros((ts.size, len(MEASURED)))
         blank.append(
-            ds.Experiment(ts, data, jnp.array(MIXTURES[number]), noise=NOISE, t0=0.0, name=str(number), columns=MEASURED)
+            ds.Experiment(
+                ts, data, jnp.array(MIXTURES[number]), noise=NOISE, t0=0.0, name=str(number), columns=MEASURED
+            )
         )
     problem = ds.FitProblem(simulate(1e-9), blank)
     data = [sets[0] for sets in data_sets(problem, truth(), 1, seed)]
@@ -90,18 +93,17 @@ class ByScipy:
     def __init__(self, experiments: list[ds.Experiment], method: str, rtol: float):
         self.rows = [tuple(np.asarray(x) for x in (e.ts, e.data, e.y0)) for e in experiments]
         self.options = {"method": method, "rtol": rtol, "atol": 1e-2 * rtol}
-        self.places = [np.repeat(np.arange(len(SPECIES)), row) for row in ORDER]
-        first = [places[0] for places in self.places]
-        second = [places[1] if len(places) > 1 else len(SPECIES) for places in self.places]
-        self.first, self.second = np.array(first), np.array(second)
+        self.first, self.second = REACTANTS.T
         self.change = CHANGE.T.astype(float)
         self.solves = 0
 
     def field(self, t, y, rates):
+        """Mass action, as in the scenario."""
         y = np.append(y, 1.0)
         return self.change @ (rates * y[self.first] * y[self.second])
 
     def jacobian(self, t, y, rates):
+        """The derivative of `field` by the concentrations."""
         y = np.append(y, 1.0)
         d = np.zeros((len(rates), len(y)))
         rows = np.arange(len(rates))
@@ -110,6 +112,7 @@ class ByScipy:
         return self.change @ d[:, :-1]
 
     def residuals(self, logs):
+        """The residuals of all measurements in standard deviations."""
         rates, parts = np.exp(logs), []
         for ts, data, y0 in self.rows:
             options = self.options | {"jac": lambda t, y: self.jacobian(t, y, rates)}
@@ -118,6 +121,7 @@ class ByScipy:
             parts.append(((solution.y.T[:, COLUMNS] - data) / NOISE)[np.isfinite(data)])
         return np.concatenate(parts)
 
-    def fit(self, start, jac: str = "2-point", step: float = 1e-4, tolerance: float = 1e-10):
+    def fit(self, start, jac: str = "2-point", step: float = 1e-4, tolerance: float = 1e-9):
+        """The fit by differences, whose relative step is larger than the errors of the solves."""
         options = {"jac": jac, "diff_step": step, "xtol": tolerance, "ftol": tolerance, "gtol": tolerance}
         return least_squares(self.residuals, start, x_scale="jac", **options)

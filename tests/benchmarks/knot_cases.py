@@ -28,7 +28,9 @@ def by_diffrax(kind: str, values):
 
     def field(t, y, values):
         if kind == "hold":
-            return -RATE * y + values[jnp.searchsorted(times, t, side="right") - 1]
+            # The last value would begin at the end, where the last stage of the last step is.
+            place = jnp.minimum(jnp.searchsorted(times, t, side="right") - 1, KNOTS - 2)
+            return -RATE * y + values[place]
         return -RATE * y + dfx.LinearInterpolation(times, values).evaluate(t)
 
     controller = dfx.ClipStepSizeController(dfx.PIDController(rtol=RTOL, atol=ATOL), jump_ts=times[1:-1])

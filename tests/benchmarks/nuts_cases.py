@@ -1,4 +1,4 @@
-"""The posterior of the reactor of scenarios/kinetics.py whose feed opens at an event: by diffrax, exactly, and samplers."""
+"""The reactor of scenarios/kinetics.py whose feed opens at an event: by diffrax, in closed form, and samplers."""
 
 import time
 
