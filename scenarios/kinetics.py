@@ -59,7 +59,8 @@ MEASURED: tuple[str, ...] = ("A", "B", "D", "E", "F")
 NOISE = 0.01  # mol/l
 NEXT = 8  # measuring times of the next experiment
 LEVEL = 0.9  # of intervals
-ORDER = np.array([[reacting.count(s) for s in SPECIES] for reacting, _ in REACTIONS])
+# The numbers of the two species that react; the last, of which there is always 1, where there is only one.
+REACTANTS = np.array([[*map(SPECIES.index, reacting), len(SPECIES)][:2] for reacting, _ in REACTIONS])
 CHANGE = np.array([[after.count(s) - before.count(s) for s in SPECIES] for before, after in REACTIONS])
 
 
@@ -82,8 +83,8 @@ class Network(eqx.Module):
 
 def react(t, y, rates):
     """Mass action: each step is proportional to the concentrations of what reacts."""
-    factors = jnp.where(ORDER == 0, 1.0, jnp.where(ORDER == 1, y[None], y[None] ** 2))
-    return jnp.asarray(CHANGE.T, y.dtype) @ (rates * jnp.prod(factors, axis=1))
+    first, second = jnp.concatenate([y, jnp.ones(1, y.dtype)])[REACTANTS.T]
+    return jnp.asarray(CHANGE.T, y.dtype) @ (rates * first * second)
 
 
 def simulate(model: Network, experiment: ds.Experiment):
