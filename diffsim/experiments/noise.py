@@ -86,7 +86,7 @@ class Normal(eqx.Module):
 
     def information(self, prediction: Numbers, weights: Numbers = 1.0) -> Array:
         """The Fisher information on the prediction, weight / std^2."""
-        return weights * _like(self.std, prediction) ** -2.0
+        return jnp.asarray(weights) * _like(self.std, prediction) ** -2.0
 
 
 class Proportional(eqx.Module):
@@ -132,7 +132,7 @@ class Proportional(eqx.Module):
         """The Fisher information on the prediction, (weight + 2 (d std / d prediction)^2) / std^2."""
         u, std = self._growth(prediction)
         growth = _like(self.share, prediction) * u / jnp.sqrt(1 + u**2)
-        return (weights + 2 * growth**2) / std**2
+        return (jnp.asarray(weights) + 2 * growth**2) / std**2
 
     def _growth(self, prediction: Numbers) -> tuple[Array, Array]:
         """The two parts of the standard deviation as their ratio, and the standard deviation."""
@@ -186,7 +186,7 @@ class Student(eqx.Module):
     def information(self, prediction: Numbers, weights: Numbers = 1.0) -> Array:
         """The Fisher information on the prediction, weight (degrees + 1) / (degrees + 3) / std^2."""
         degrees = _like(self.degrees, prediction)
-        return weights * (degrees + 1) / (degrees + 3) / _like(self.std, prediction) ** 2
+        return jnp.asarray(weights) * (degrees + 1) / (degrees + 3) / _like(self.std, prediction) ** 2
 
 
 def check_noise_shape(noise: NoiseModel, shape: tuple[int, ...]) -> None:
