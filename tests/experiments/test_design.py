@@ -128,19 +128,20 @@ def test_the_information_is_the_mean_square_of_the_score(noise, weight):
 
 @pytest.mark.parametrize("replicates", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_standard_deviations_are_those_of_a_posterior(replicates):
-    """Of data without errors, with weights, gaps and replicates, of several experiments."""
+    """Of data without errors, with weights, gaps, and either replicates or an existing experiment."""
     ts = np.array([0.5, 1.0, 2.0, 3.5])
     columns = ("x", "y") * replicates
     states = lambda model, experiment: jnp.stack([decay(model, experiment), model.rate * experiment.ts**2], axis=1)
-    weights = np.random.default_rng(0).uniform(0.5, 2.0, (4, len(columns)))
     data = np.tile(np.asarray(states(Decay(), blank(ts))), replicates)
     data[1, 0] = data[3, -1] = np.nan
+    weights = np.random.default_rng(0).uniform(0.5, 2.0, data.shape)
     given = Experiment(ts, data, noise=[0.1, 0.3], weights=weights, name="new", columns=columns)
-    old = dataclasses.replace(given, name="old", ts=2 * ts, data=np.tile(states(Decay(), blank(2 * ts)), replicates))
-    design = design_experiment(
-        states, Decay(), given, {"ts": (0.0, 5.0)}, existing=FitProblem(states, [old]), starts=1, steps=2
-    )
-    problem = FitProblem(states, [old, given])
+    experiments, existing = [given], None
+    if replicates == 1:
+        old = dataclasses.replace(given, name="old", ts=2 * ts, data=states(Decay(), blank(2 * ts)))
+        experiments, existing = [given, old], FitProblem(states, [old])
+    design = design_experiment(states, Decay(), given, {"ts": (0.0, 5.0)}, existing=existing, starts=1, steps=2)
+    problem = FitProblem(states, experiments)
     posterior = ds.posterior(problem.residuals, Decay(), noise=problem.noise)
     # The ridge of the information is a share of 1e-12.
     np.testing.assert_allclose(list(design.std_before.values()), posterior.std(), rtol=1e-8)
