@@ -14,15 +14,15 @@ from jaxtyping import Array, Float, PyTree
 from .._errors import InputError, RunError
 from .._trees import path_name
 from .._types import Model, Scalar, Vector
-from ..autodiff.forward_mode import forward_mode
 from ..autodiff.jacobian import value_and_jacobian
 from ..optimize.least_squares import LBFGS
 from ..optimize.multistart import fit_many
 from ..parameters import partition
 from ..uncertainty.posterior import entry_names
-from .experiment import Experiment, as_noise, is_function
+from .experiment import Experiment
 from .measurements import as_predictions
 from .problem import FitProblem
+from .terms import noise_of
 
 _RIDGE = 1e-12  # of the information in units of the parameters: keeps what is not determined finite
 _SPREAD = 1.5  # standard deviation of the random starts, without bounds
@@ -103,25 +103,23 @@ def design_experiment(
     names = entry_names(trained)
     scale = jnp.where(x == 0, 1.0, jnp.abs(x))
     variables = _Variables.of(experiment, vary, min_gap)
+    model_of = lambda x: eqx.combine(unravel(x), fixed)
     known = jnp.zeros((x.size, x.size), x.dtype)
     if existing is not None:
-        known = _information_of_residuals(existing, lambda x: eqx.combine(unravel(x), fixed), x)
+        known = _information_of_problem(existing, model_of, x)
 
-    def covariance(experiment: Experiment) -> Array:
+    chosen, measurements = _criterion(criterion, names), _Measurements(simulate, model_of, experiment, x)
+
+    def covariance(prediction: Array, jacobian: Array) -> Array:
         """That expected, in relative changes."""
-        new = _information(simulate, lambda x: eqx.combine(unravel(x), fixed), experiment, x)
-        scaled = (known + new) * scale[:, None] * scale[None]
+        scaled = (known + measurements.information(prediction, jacobian)) * scale[:, None] * scale[None]
         ridge = _RIDGE * jnp.trace(scaled)
         return jnp.linalg.inv(scaled + ridge * jnp.eye(x.size, dtype=x.dtype))
 
-    chosen = _criterion(criterion, names)
-
-    @forward_mode
-    def of_variables(z: Vector) -> Scalar:
-        # The information has derivatives through the solve, of which reverse mode would take another.
-        return chosen(covariance(variables.experiment(z)))
-
-    objective = lambda z, _: of_variables(z)
+    of_information = lambda prediction, jacobian: chosen(covariance(prediction, jacobian))
+    objective = lambda z, _: _of_jacobian(
+        of_information, lambda x, z: measurements.predict(x, variables.experiment(z)), x, z
+    )
 
     first = variables.start()
     random = _SPREAD * jr.normal(jr.key(seed), (max(starts - 1, 0), first.size), first.dtype)
@@ -132,40 +130,89 @@ def design_experiment(
             "determine the parameters; train fewer, or measure more"
         )
     best = variables.experiment(fits.best())
-    std = lambda experiment: dict(
-        zip(names, np.asarray(scale * jnp.sqrt(jnp.diagonal(jax.jit(covariance)(experiment)))).tolist(), strict=True)
-    )
-    return Design(best, std(best), std(experiment), fits.loss)
+
+    @eqx.filter_jit
+    def std(experiment: Experiment) -> Vector:
+        expected = covariance(*value_and_jacobian(lambda x: measurements.predict(x, experiment), x))
+        return scale * jnp.sqrt(jnp.diagonal(expected))
+
+    by_name = lambda experiment: dict(zip(names, np.asarray(std(experiment)).tolist(), strict=True))
+    return Design(best, by_name(best), by_name(experiment), fits.loss)
 
 
-def _information(simulate: Callable, model_of: Callable, experiment: Experiment, x: Vector) -> Float[Array, "n n"]:
-    """The Fisher information of the measurements of an experiment on the parameters x."""
+class _Measurements(NamedTuple):
+    """The measurements of an experiment that is designed: their predictions, and their information."""
 
-    def predictions(x: Vector) -> Array:
-        prediction = as_predictions(simulate(model_of(x), experiment), experiment, ["of the design"])
-        return jnp.broadcast_to(prediction, experiment.data.shape) if experiment.replicates == 1 else prediction
+    simulate: Callable
+    model_of: Callable
+    given: Experiment
+    x: Vector
 
-    prediction, jacobian = value_and_jacobian(lambda x: jnp.ravel(predictions(x)), x)
-    shaped = prediction.reshape(jax.eval_shape(predictions, x).shape)
-    noise = experiment.noise
-    noise = as_noise(noise(model_of(x)), experiment.noise_shape) if is_function(noise) else noise
-    assert noise is not None
-    weights = jnp.where(experiment.measured, experiment.weights, 0.0)
-    if experiment.replicates > 1:
-        weights = jnp.sum(weights.reshape(len(weights), experiment.replicates, -1), axis=1)
-    information = jnp.ravel(noise.information(shaped) * weights)
-    jacobian = jnp.where(information[:, None] > 0, jacobian, 0.0)
-    return jacobian.T @ (jacobian * information[:, None])
+    def predict(self, x: Vector, experiment: Experiment) -> Vector:
+        """The predictions for parameters x."""
+        simulated = self.simulate(self.model_of(x), experiment)
+        return jnp.ravel(as_predictions(simulated, experiment, ["of the design"]))
+
+    def information(self, prediction: Vector, jacobian: Float[Array, "rows n"]) -> Float[Array, "n n"]:
+        """The Fisher information on the parameters, from predictions and their Jacobian."""
+        shape = len(self.given.ts), *self.given.noise_shape
+        weights = _weights(self.model_of(self.x), self.given, prediction.reshape(shape))
+        return _weighted_square(jacobian, jnp.ravel(weights))
 
 
-def _information_of_residuals(problem: FitProblem, model_of: Callable, x: Vector) -> Float[Array, "n n"]:
+def _of_jacobian(function: Callable, predict: Callable, x: Vector, z: Vector) -> Scalar:
+    """`function(p, dp/dx)` of the predictions p = predict(x, z), with its derivative in z by reverse mode.
+
+    That is sum_k d/dx_k (G_k^T dp/dz) + g^T dp/dz with G and g the derivatives of `function`: forward mode along each
+    parameter over one reverse pass, whatever the number of variables z.
+    """
+
+    @jax.custom_vjp
+    def value(z):
+        return function(*value_and_jacobian(lambda x: predict(x, z), x))
+
+    def forward(z):
+        of_prediction = value_and_jacobian(lambda x: predict(x, z), x)
+        result, slopes = jax.value_and_grad(function, (0, 1))(*of_prediction)
+        return result, (z, *slopes)
+
+    def backward(residuals, cotangent):
+        z, of_prediction, of_jacobian = residuals
+        pull = lambda x, slope: jax.vjp(lambda z: predict(x, z), z)[1](slope)[0]
+        along = lambda slope, e: jax.jvp(lambda x: pull(x, slope), (x,), (e,))[1]
+        mixed = jax.vmap(along)(of_jacobian.T, jnp.eye(x.size, dtype=x.dtype))
+        return (cotangent * (jnp.sum(mixed, axis=0) + pull(x, of_prediction)),)
+
+    value.defvjp(forward, backward)
+    return value(z)
+
+
+def _information_of_problem(problem: FitProblem, model_of: Callable, x: Vector) -> Float[Array, "n n"]:
     """That of experiments that were made."""
     if problem.noise is None:
         raise InputError("noise=None of the existing experiments: a design needs their noise; give noise=")
-    total = jnp.zeros((x.size, x.size), x.dtype)
-    for number, experiment in enumerate(problem.experiments):
-        total += _information(problem.simulate, lambda x, i=number: problem.local_model(model_of(x), i), experiment, x)
-    return total
+
+    @eqx.filter_jit
+    def information(problem: FitProblem, x: Vector) -> Array:
+        flat = lambda x: ravel_pytree(problem.map(lambda model, experiment, prediction: prediction, model_of(x)))[0]
+        jacobian = value_and_jacobian(flat, x)[1]
+        return _weighted_square(jacobian, ravel_pytree(problem.map(_weights, model_of(x)))[0])
+
+    return information(problem, x)
+
+
+def _weights(model: Model, experiment: Experiment, prediction: Array) -> Array:
+    """The Fisher information of the measurements on each prediction; zero where nothing is measured."""
+    noise = noise_of(model, experiment).information(prediction)
+    weights = jnp.where(experiment.measured, experiment.weights, 0.0)
+    if experiment.replicates > 1:
+        weights = jnp.sum(weights.reshape(len(weights), experiment.replicates, -1), axis=1)
+    return noise * weights
+
+
+def _weighted_square(jacobian: Float[Array, "rows n"], weights: Float[Array, " rows"]) -> Float[Array, "n n"]:
+    jacobian = jnp.where(weights[:, None] > 0, jacobian, 0.0)
+    return jacobian.T @ (jacobian * weights[:, None])
 
 
 def _criterion(criterion: str | Sequence[str], names: list[str]) -> Callable[[Array], Scalar]:

@@ -140,7 +140,7 @@ class FitProblem(eqx.Module):
                     f"noise of experiment {self.labels[number]!r} depends on the model, which a sum of squares cannot "
                     "fit: use minimize(problem.loss, ...) and laplace_posterior(problem.loss, ...)"
                 )
-        return in_list_order(self.groups, self._map(residuals_of, model, data))
+        return in_list_order(self.groups, self.map(residuals_of, model, data))
 
     def loss(self, model: Model, data: PyTree = None) -> Scalar:
         """The negative log-likelihood, for `minimize` and `laplace_posterior`.
@@ -152,9 +152,9 @@ class FitProblem(eqx.Module):
             model, data: As in `residuals`.
         """
         if self.noise is None:
-            sums = [jnp.sum(values, axis=0) for values in self._map(sums_of, model, data)]
+            sums = [jnp.sum(values, axis=0) for values in self.map(sums_of, model, data)]
             return loss_of_unknown_noise(jnp.sum(jnp.stack(sums), axis=0))
-        return -jnp.sum(jnp.concatenate(self._map(log_likelihood_of, model, data)))
+        return -jnp.sum(jnp.concatenate(self.map(log_likelihood_of, model, data)))
 
     def log_likelihood(self, model: Model, data: PyTree = None) -> Scalar:
         """The logarithm of the likelihood: `-loss(model, data)`."""
@@ -208,9 +208,9 @@ class FitProblem(eqx.Module):
         return lambda model: as_predictions(simulate(self.local_model(model, number), chosen), chosen, [label])[rows]
 
     def _padded_predictions(self, model: Model) -> list[Array]:
-        return self._map(lambda model, experiment, prediction: prediction, model)
+        return self.map(lambda model, experiment, prediction: prediction, model)
 
-    def _map(self, function: Callable, model: Model, data: PyTree = None) -> list[Array]:
+    def map(self, function: Callable, model: Model, data: PyTree = None) -> list[Array]:
         """`function(model, experiment, prediction)` of all experiments, for each group with a leading axis of them."""
         local, shared = split(model, self.local, len(self.experiments))
         groups = self.groups if data is None else with_data(self.groups, self.experiments, self.labels, data)

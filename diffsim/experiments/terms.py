@@ -14,14 +14,14 @@ from .noise import Normal
 def residuals_of(model: Model, experiment: Experiment, prediction: Array) -> Float[Array, "... residuals"]:
     """The residuals of each measurement, zero in gaps."""
     prediction, data, weights, measured = aligned(experiment, prediction)
-    residuals = _noise(model, experiment).residuals(prediction, data, weights)
+    residuals = noise_of(model, experiment).residuals(prediction, data, weights)
     return jnp.where(measured[..., None], residuals.reshape(*measured.shape, -1), 0.0)
 
 
 def log_likelihood_of(model: Model, experiment: Experiment, prediction: Array) -> Scalar:
     """The sum of the log densities of the measurements."""
     prediction, data, weights, measured = aligned(experiment, prediction)
-    log_densities = _noise(model, experiment).log_density(prediction, data, weights)
+    log_densities = noise_of(model, experiment).log_density(prediction, data, weights)
     return jnp.sum(jnp.where(measured, log_densities, 0.0))
 
 
@@ -39,7 +39,7 @@ def loss_of_unknown_noise(sums: Float[Array, "3"]) -> Scalar:
     return 0.5 * count * (jnp.log(2 * jnp.pi * squares / count) + 1) - 0.5 * log_weights
 
 
-def _noise(model: Model, experiment: Experiment) -> Any:
+def noise_of(model: Model, experiment: Experiment) -> Any:
     """The noise model of an experiment; normal with standard deviation 1 if its noise is unknown."""
     noise = experiment.noise
     if noise is None:
