@@ -21,7 +21,7 @@ if __name__ == "__main__":
     cli.check_arguments(__file__)  # before JAX is imported, which takes a second
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import jax
 
@@ -30,6 +30,7 @@ jax.config.update("jax_enable_x64", True)
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 import diffsim as ds
 from diffsim.io.csv import remarks
@@ -39,7 +40,7 @@ from diffsim.viz import plot, report
 
 DATA = Path(__file__).with_name("data") / "buck_converter.csv"
 PERIODS = 100
-TOLERANCES = {"rtol": 1e-10, "atol": 1e-12}
+TOLERANCES: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-12}
 FITTED = ("inductance", "capacitance", "coil_resistance")
 LEVEL = 0.9  # of intervals
 NOISE = {"current": 0.05, "voltage": 0.02}  # A, V: of the generated recording
@@ -95,7 +96,7 @@ PHASES = (
 def simulate(model: Converter, ts, start=(0.0, 0.0), max_events: int = 3 * PERIODS):
     """Current and voltage at the times (s), shape (times, 2); switched on at the first edge of the clock at 0 s."""
     options = {"ts": ts, "max_events": max_events, "max_steps": 64, **TOLERANCES}
-    return ds.integrate_hybrid(PHASES, jnp.array(start), model, t1=ts[-1], **options).ys
+    return cast(Array, ds.integrate_hybrid(PHASES, jnp.array(start), model, t1=ts[-1], **options).ys)
 
 
 def ripple(model: Converter):

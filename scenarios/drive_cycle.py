@@ -132,7 +132,12 @@ def deviations(model: Model, data):
     return jnp.where(present, voltages(model, speed, ts) - jnp.where(present, measured, 0.0), 0.0)
 
 
-FITTED = ("battery.resistance", "battery.branch_resistance", "battery.branch_capacitance", "battery.capacity")
+FITTED: tuple[str, ...] = (
+    "battery.resistance",
+    "battery.branch_resistance",
+    "battery.branch_capacitance",
+    "battery.capacity",
+)
 SHOWN = ("car.mass", "car.drag_area", "car.rolling")
 GUESS = dict(zip(FITTED, (0.15, 0.02, 2000.0, 30.0), strict=True))
 

@@ -12,7 +12,8 @@ when the reactor runs low: its posterior is sampled by NUTS through that event a
     python scenarios/kinetics.py generate OUT.csv a simulated data set with noise and gaps
 
 The data in scenarios/data are simulated, as their first line says. Expected: eleven of twelve rates within their 90%
-intervals; the designed experiment shrinks the interval of the worst ten times as much as a plain one. A minute each.
+intervals; the rate that is known worst is known 95 times better after the designed experiment, 14 times better after a
+plain one. Two minutes; a minute for `sample`.
 """
 
 from diffsim.app import cli
@@ -21,6 +22,7 @@ if __name__ == "__main__":
     cli.check_arguments(__file__)  # before JAX is imported, which takes a second
 
 from pathlib import Path
+from typing import cast
 
 import jax
 
@@ -31,6 +33,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from jaxtyping import Array
 
 import diffsim as ds
 from diffsim._extras import extra
@@ -40,7 +43,7 @@ from diffsim.io.files import write_text
 from diffsim.viz import plot, report
 
 DATA = Path(__file__).with_name("data") / "kinetics.csv"
-SPECIES = ("A", "B", "C", "D", "E", "F")
+SPECIES: tuple[str, ...] = ("A", "B", "C", "D", "E", "F")
 REACTIONS = (  # what reacts, what it becomes
     ("AB", "C"), ("C", "AB"), ("C", "DE"), ("DB", "F"), ("F", "DB"), ("F", "CE"),
     ("E", "A"), ("EE", "D"), ("D", "A"), ("CD", "FA"), ("A", "E"), ("EF", "BC"),
@@ -52,7 +55,7 @@ MIXTURES = {  # concentrations (mol/l) at the start of each experiment
     "with D": (0.2, 1.5, 0.0, 1.0, 0.0, 0.0),
     "with E and F": (0.5, 0.1, 0.0, 0.0, 1.0, 1.0),
 }
-MEASURED = ("A", "B", "D", "E", "F")
+MEASURED: tuple[str, ...] = ("A", "B", "D", "E", "F")
 NOISE = 0.01  # mol/l
 NEXT = 8  # measuring times of the next experiment
 LEVEL = 0.9  # of intervals
@@ -192,7 +195,7 @@ def concentrations(model: Feed, experiment: ds.Experiment):
     """The concentration (mol/l) at the times of an experiment that begins at 1 mol/l."""
     ts = experiment.ts
     options = {"t0": ts[0], "t1": ts[-1], "ts": ts, "max_events": 2, "rtol": 1e-8, "atol": 1e-10}
-    return ds.integrate_hybrid(OPEN, jnp.ones(()), model, **options).ys
+    return cast(Array, ds.integrate_hybrid(OPEN, jnp.ones(()), model, **options).ys)
 
 
 def feed_density():
