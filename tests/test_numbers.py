@@ -36,6 +36,7 @@ DEFINITIONS = {
     "docs/scenarios/cartpole.md": {"0.02 s": "the environment's step", "50 times": GROWTH},
     "docs/scenarios/drive_cycle.md": {"1,369 s": "the duration of the schedule"},
     "docs/scenarios/identify.md": {"12 s": "the duration of the data", "90%": "the level of an interval"},
+    "docs/scenarios/kinetics.md": {"90%": "the level of an interval"},
     "docs/scenarios/pendulum.md": {"20 times": RATE, "3.2 s": "64 decisions", "50 times": GROWTH},
     "docs/scenarios/quadrotor.md": {
         "20 times": RATE,
