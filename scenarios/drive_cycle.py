@@ -139,7 +139,7 @@ FITTED: tuple[str, ...] = (
     "battery.capacity",
 )
 SHOWN = ("car.mass", "car.drag_area", "car.rolling")
-GUESS = dict(zip(FITTED, (0.15, 0.02, 2000.0, 30.0), strict=True))
+GUESS: dict[str, float] = dict(zip(FITTED, (0.15, 0.02, 2000.0, 30.0), strict=True))
 
 
 def cost(

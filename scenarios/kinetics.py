@@ -12,8 +12,8 @@ when the reactor runs low: its posterior is sampled by NUTS through that event a
     python scenarios/kinetics.py generate OUT.csv a simulated data set with noise and gaps
 
 The data in scenarios/data are simulated, as their first line says. Expected: eleven of twelve rates within their 90%
-intervals; the rate that is known worst is known 95 times better after the designed experiment, 14 times better after a
-plain one. Two minutes; a minute for `sample`.
+intervals; of the rate that is known worst, the designed experiment takes three times as much off the standard deviation
+as a plain one. Two minutes; a minute for `sample`.
 """
 
 from diffsim.app import cli
@@ -59,7 +59,8 @@ MEASURED: tuple[str, ...] = ("A", "B", "D", "E", "F")
 NOISE = 0.01  # mol/l
 NEXT = 8  # measuring times of the next experiment
 LEVEL = 0.9  # of intervals
-ORDER = np.array([[reacting.count(s) for s in SPECIES] for reacting, _ in REACTIONS])
+# The numbers of the two species that react; the last, of which there is always 1, where there is only one.
+REACTANTS = np.array([[*map(SPECIES.index, reacting), len(SPECIES)][:2] for reacting, _ in REACTIONS])
 CHANGE = np.array([[after.count(s) - before.count(s) for s in SPECIES] for before, after in REACTIONS])
 
 
@@ -82,14 +83,14 @@ class Network(eqx.Module):
 
 def react(t, y, rates):
     """Mass action: each step is proportional to the concentrations of what reacts."""
-    factors = jnp.where(ORDER == 0, 1.0, jnp.where(ORDER == 1, y[None], y[None] ** 2))
-    return jnp.asarray(CHANGE.T, y.dtype) @ (rates * jnp.prod(factors, axis=1))
+    first, second = jnp.concatenate([y, jnp.ones(1, y.dtype)])[REACTANTS.T]
+    return jnp.asarray(CHANGE.T, y.dtype) @ (rates * first * second)
 
 
 def simulate(model: Network, experiment: ds.Experiment):
     """The concentrations (mol/l) of the species MEASURED at the times of an experiment."""
     rates = jnp.stack(jax.tree.leaves(model))
-    options = {"solver": dfx.Kvaerno5(), "rtol": 1e-7, "atol": 1e-9, "max_steps": 1024}
+    options = {"solver": dfx.Kvaerno5(), "rtol": 1e-6, "atol": 1e-9, "max_steps": 1024}
     ys = ds.integrate(react, experiment.y0, experiment.ts, rates, **options)
     return ys[:, np.array([SPECIES.index(s) for s in MEASURED])]
 
@@ -282,6 +283,8 @@ def generate(out: cli.OutFile, *, seed: cli.Seed = 0) -> dict:
         ts = np.geomspace(2e-3, (10.0, 30.0, 20.0, 25.0)[number], (20, 14, 17, 11)[number])
         blank = begun(ds.Experiment(ts, np.zeros((ts.size, len(MEASURED))), name=name, columns=MEASURED))
         values = np.asarray(jax.jit(simulate)(truth(), blank))[1:]
+        if not np.all(np.isfinite(values)):
+            raise ds.RunError(f"the experiment {name!r} was not solved to its end")
         values = values + NOISE * rng.normal(size=values.shape)
         for t, row in zip(ts, values, strict=True):
             kept = [(s, x) for s, x in zip(MEASURED, row, strict=True) if rng.random() > 0.15]

@@ -21,6 +21,8 @@ NAMES = {"jax": jax, "jnp": jnp, "jr": jr, "np": np, "ds": ds, "eqx": eqx, "opta
 """What an example need not import; the pages of the reference say so."""
 
 EXEMPT = {
+    "diffsim.experiments.petab.PetabProblem": "needs the files of a problem; tests/experiments/test_petab.py has one",
+    "diffsim.experiments.petab.read_petab": "needs the files of a problem; tests/experiments/test_petab.py has one",
     "diffsim._types.Scalar": "an annotation, which has no docstring",
     "diffsim.image.demosaicing.bayer.PATTERNS": "a dictionary, which has no docstring",
     "diffsim.optimize.least_squares.LBFGS": "a solver of optimistix, whose docstring is its class's",

@@ -7,5 +7,7 @@ from .noise import NoiseModel as NoiseModel
 from .noise import Normal as Normal
 from .noise import Proportional as Proportional
 from .noise import Student as Student
+from .petab import PetabProblem as PetabProblem
+from .petab import read_petab as read_petab
 from .table import experiments_from_table as experiments_from_table
 from .table import read_experiments as read_experiments

@@ -20,10 +20,11 @@ from ..optimize.multistart import fit_many
 from ..parameters import partition
 from ..uncertainty.posterior import entry_names
 from .experiment import Experiment
-from .measurements import as_predictions
+from .measurements import aligned, as_predictions
 from .problem import FitProblem
 from .terms import noise_of
 
+Variables = Float[Array, " variables"]
 _RIDGE = 1e-12  # of the information in units of the parameters: keeps what is not determined finite
 _SPREAD = 1.5  # standard deviation of the random starts, without bounds
 
@@ -36,6 +37,14 @@ class Design(NamedTuple):
         std: The standard deviation of each trained number, by path, that is expected after it.
         std_before: The same after the experiment as it was given.
         objective: What was minimized, after each start; see `design_experiment`.
+
+    Examples:
+        >>> simulate = lambda slope, experiment: slope * experiment.ts
+        >>> line = ds.Experiment([0.2, 0.4], [0.0, 0.0], noise=0.1)
+        >>> options = {"criterion": "", "min_gap": 0.1, "starts": 1}
+        >>> design = ds.experiments.design_experiment(simulate, jnp.array(1.0), line, {"ts": (0.0, 1.0)}, **options)
+        >>> print(design.experiment.ts.round(2))
+        [0.9 1. ]
     """
 
     experiment: Experiment
@@ -148,19 +157,19 @@ class _Measurements(NamedTuple):
     given: Experiment
     x: Vector
 
-    def predict(self, x: Vector, experiment: Experiment) -> Vector:
+    def predict(self, x: Vector, experiment: Experiment) -> Float[Array, " rows"]:
         """The predictions for parameters x."""
         simulated = self.simulate(self.model_of(x), experiment)
         return jnp.ravel(as_predictions(simulated, experiment, ["of the design"]))
 
-    def information(self, prediction: Vector, jacobian: Float[Array, "rows n"]) -> Float[Array, "n n"]:
+    def information(self, prediction: Float[Array, " rows"], jacobian: Float[Array, "rows n"]) -> Float[Array, "n n"]:
         """The Fisher information on the parameters, from predictions and their Jacobian."""
         shape = len(self.given.ts), *self.given.noise_shape
         weights = _weights(self.model_of(self.x), self.given, prediction.reshape(shape))
         return _weighted_square(jacobian, jnp.ravel(weights))
 
 
-def _of_jacobian(function: Callable, predict: Callable, x: Vector, z: Vector) -> Scalar:
+def _of_jacobian(function: Callable, predict: Callable, x: Vector, z: Variables) -> Scalar:
     """`function(p, dp/dx)` of the predictions p = predict(x, z), with its derivative in z by reverse mode.
 
     That is sum_k d/dx_k (G_k^T dp/dz) + g^T dp/dz with G and g the derivatives of `function`: forward mode along each
@@ -203,11 +212,10 @@ def _information_of_problem(problem: FitProblem, model_of: Callable, x: Vector) 
 
 def _weights(model: Model, experiment: Experiment, prediction: Array) -> Array:
     """The Fisher information of the measurements on each prediction; zero where nothing is measured."""
-    noise = noise_of(model, experiment).information(prediction)
-    weights = jnp.where(experiment.measured, experiment.weights, 0.0)
-    if experiment.replicates > 1:
-        weights = jnp.sum(weights.reshape(len(weights), experiment.replicates, -1), axis=1)
-    return noise * weights
+    aligned_prediction, _, weights, measured = aligned(experiment, prediction)
+    information = noise_of(model, experiment).information(aligned_prediction, weights)
+    information = jnp.where(measured, information, 0.0)
+    return jnp.sum(information, axis=1) if experiment.replicates > 1 else information
 
 
 def _weighted_square(jacobian: Float[Array, "rows n"], weights: Float[Array, " rows"]) -> Float[Array, "n n"]:
@@ -261,7 +269,7 @@ class _Variables(NamedTuple):
             raise InputError("vary is empty: name what of the experiment can be chosen, as {'ts': (0.0, 10.0)}")
         return cls(experiment, leaves, times, _fixed_rows(experiment))
 
-    def start(self) -> Vector:
+    def start(self) -> Variables:
         """The experiment as it was given, without bounds."""
         parts = []
         flat = jax.tree.leaves(self.given)
@@ -277,7 +285,7 @@ class _Variables(NamedTuple):
             parts.append(jnp.log(slack))
         return jnp.concatenate(parts)
 
-    def experiment(self, z: Vector) -> Experiment:
+    def experiment(self, z: Variables) -> Experiment:
         """The experiment that numbers without bounds stand for."""
         flat, tree = jax.tree.flatten(self.given)
         for place, (low, high) in self.leaves.items():

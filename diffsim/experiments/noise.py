@@ -41,7 +41,7 @@ class NoiseModel(Protocol):
         """The logarithm of the density of each measurement."""
         ...
 
-    def information(self, prediction: Array) -> Array:
+    def information(self, prediction: Array, weights: Array) -> Array:
         """The Fisher information of each measurement on its prediction, for the design of experiments."""
         ...
 
@@ -84,9 +84,9 @@ class Normal(eqx.Module):
         r = self.residuals(prediction, data, weights)
         return 0.5 * jnp.log(weights) - 0.5 * r**2 - jnp.log(_like(self.std, prediction)) - HALF_LOG_TWO_PI
 
-    def information(self, prediction: Numbers) -> Array:
-        """The Fisher information on the prediction, 1 / std^2."""
-        return _like(self.std, prediction) ** -2.0
+    def information(self, prediction: Numbers, weights: Numbers = 1.0) -> Array:
+        """The Fisher information on the prediction, weight / std^2."""
+        return jnp.asarray(weights) * _like(self.std, prediction) ** -2.0
 
 
 class Proportional(eqx.Module):
@@ -128,11 +128,11 @@ class Proportional(eqx.Module):
         r = _standardized(prediction, data, std, weights)
         return 0.5 * jnp.log(weights) - 0.5 * r**2 - jnp.log(std) - HALF_LOG_TWO_PI
 
-    def information(self, prediction: Numbers) -> Array:
-        """The Fisher information on the prediction, 1 / std^2 + 2 (d std / d prediction)^2 / std^2."""
+    def information(self, prediction: Numbers, weights: Numbers = 1.0) -> Array:
+        """The Fisher information on the prediction, (weight + 2 (d std / d prediction)^2) / std^2."""
         u, std = self._growth(prediction)
         growth = _like(self.share, prediction) * u / jnp.sqrt(1 + u**2)
-        return (1 + 2 * growth**2) / std**2
+        return (jnp.asarray(weights) + 2 * growth**2) / std**2
 
     def _growth(self, prediction: Numbers) -> tuple[Array, Array]:
         """The two parts of the standard deviation as their ratio, and the standard deviation."""
@@ -183,10 +183,10 @@ class Student(eqx.Module):
         log_norm = gammaln((degrees + 1) / 2) - gammaln(degrees / 2) - 0.5 * jnp.log(degrees * np.pi) - jnp.log(std)
         return 0.5 * jnp.log(weights) + log_norm - (degrees + 1) / 2 * jnp.log1p(e**2 / degrees)
 
-    def information(self, prediction: Numbers) -> Array:
-        """The Fisher information on the prediction, (degrees + 1) / (degrees + 3) / std^2."""
+    def information(self, prediction: Numbers, weights: Numbers = 1.0) -> Array:
+        """The Fisher information on the prediction, weight (degrees + 1) / (degrees + 3) / std^2."""
         degrees = _like(self.degrees, prediction)
-        return (degrees + 1) / (degrees + 3) / _like(self.std, prediction) ** 2
+        return jnp.asarray(weights) * (degrees + 1) / (degrees + 3) / _like(self.std, prediction) ** 2
 
 
 def check_noise_shape(noise: NoiseModel, shape: tuple[int, ...]) -> None:
