@@ -18,6 +18,7 @@ REFERENCE_PAGES = {
         "Models, training and optimizing",
         ["parameters", "nn", "train", "optimize", "io", "compilation", "_jax"],
     ),
+    "signals": ("Signals and clocks", ["signals"]),
     "experiments": ("Several experiments", ["experiments"]),
     "uncertainty": ("Uncertainty", ["uncertainty"]),
     "control": ("diffsim.control", ["control"]),

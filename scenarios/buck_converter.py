@@ -12,7 +12,7 @@ capacitance and the coil's resistance are fitted to a recording of the start.
     python scenarios/buck_converter.py generate OUT.csv   a simulated recording with noise and gaps
 
 The recording in scenarios/data is simulated, as its first line says. Expected: ripple to 1e-11, gradient to 1e-10 and
-Hessian to 1e-8 of the exact ones; 47 uH, 100 uF and 0.12 ohm within their intervals. Half a minute each.
+Hessian to 1e-8 of the exact ones; 47 uH, 100 uF and 0.12 ohm within their intervals. About a minute each.
 """
 
 from diffsim.app import cli
@@ -44,6 +44,7 @@ TOLERANCES: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-12}
 FITTED = ("inductance", "capacitance", "coil_resistance")
 LEVEL = 0.9  # of intervals
 NOISE = {"current": 0.05, "voltage": 0.02}  # A, V: of the generated recording
+UNITS = {"current": "A", "voltage": "V"}
 ROWS = 12  # measurements that a fit needs
 
 
@@ -110,7 +111,13 @@ STEADY = (0.9, 4.6)
 
 
 def exact_ripple(model: Converter):
-    """The same by matrix exponentials: within each part of a period the equations are linear, with constants."""
+    """The same by matrix exponentials."""
+    least, greatest = exact_currents(model)
+    return greatest - least
+
+
+def exact_currents(model: Converter):
+    """The least and the greatest current (A) of the last period; each part of a period has linear equations."""
 
     def propagator(phase, time):
         offset = phase(0.0, jnp.zeros(2), model)
@@ -121,7 +128,7 @@ def exact_ripple(model: Converter):
     period, duty = model.clock.period, model.clock.duty
     rise, fall = propagator(on, duty * period), propagator(off, (1 - duty) * period)
     start = jax.lax.fori_loop(0, PERIODS - 1, lambda _, z: fall @ (rise @ z), jnp.array([*STEADY, 1.0]))
-    return (rise @ start)[0] - start[0]
+    return start[0], (rise @ start)[0]
 
 
 NAMES = ("clock.duty", "clock.period", "inductance", "capacitance")
@@ -152,6 +159,12 @@ def derivatives(
         period: of the clock, s.
     """
     model = Converter(ds.clock(period, duty))
+    least = float(exact_currents(model)[0])
+    if not least > 0:
+        raise ds.InputError(
+            f"duty={duty:g}, period={period:g}: the current of the coil falls to zero, where the diode stops conducting "
+            "and these equations do not hold; give a greater duty or a shorter period"
+        )
     run.say(f"{2 * PERIODS} switchings: value, gradient and Hessian")
     all_of = lambda f: jax.jit(lambda z: (f(z), jax.grad(f)(z), jax.hessian(f)(z)))(jnp.zeros(len(NAMES)))
     value, gradient, hessian = all_of(of_logarithms(ripple, model))
@@ -233,7 +246,8 @@ def identify(
     for column, (name, noise) in enumerate(NOISE.items()):
         one = lambda m, column=column: simulate(m, ts, max_events=MOST_EVENTS)[:, column]
         band = posterior.credible_band(one, LEVEL)
-        picture = plot.fit_band(ts * 1e6, measured[:, column], band, noise, "time (us)", name, level=LEVEL)
+        labels = "time (us)", f"{name} ({UNITS[name]})"
+        picture = plot.fit_band(ts * 1e6, measured[:, column], band, noise, *labels, level=LEVEL)
         page.figure(picture, f"The measured {name} and the fit; below, the residuals.")
         run.figure(name, picture)
     page.write(run.folder / "report.html")
@@ -252,6 +266,8 @@ def generate(out: cli.OutFile, *, rows: Annotated[int, cli.Within(ROWS, 5000)] =
     model = Converter(ds.clock(1e-5, 0.42))
     ts = np.linspace(0.0, 60 * 1e-5, rows + 1)[1:] - 0.3e-6
     states = np.asarray(jax.jit(lambda ts: simulate(model, ts, max_events=MOST_EVENTS))(np.concatenate([[0.0], ts])))
+    if not np.all(np.isfinite(states)):
+        raise ds.RunError("the start of the converter was not solved: nothing is written")
     measured = states[1:] + np.array(list(NOISE.values())) * rng.normal(size=(rows, 2))
     measured[rng.random(measured.shape) < 0.08] = np.nan
     text = "a buck converter of 47 uH, 0.12 ohm, 100 uF, started from rest at a duty cycle of 0.42 and 100 kHz"

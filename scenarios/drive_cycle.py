@@ -11,7 +11,7 @@ are fitted to its voltage, of which the recording has gaps.
     python scenarios/drive_cycle.py generate OUT.csv   a simulated recording of the voltage with noise and gaps
 
 The speed is measured, the voltage in scenarios/data is simulated, as its first line says. Expected: the true values of
-resistances, capacitor and capacity within their intervals. Half a minute.
+resistances, capacitor and capacity within their intervals. About a minute.
 """
 
 from diffsim.app import cli
@@ -158,7 +158,7 @@ def cost(
     model = Model()
     joule, slopes = jax.jit(jax.value_and_grad(energy))(model)
     if not np.isfinite(joule):
-        raise ds.RunError(f"{cycle} was not solved: is its power more than the battery can give?")
+        raise ds.RunError(f"{cycle} was not solved, as where it needs more power than the battery has: give a slower one")
     metres = float(np.trapezoid(speed.values, speed.times))
     values, by = ds.parameters(model), ds.parameters(slopes)
     relative = {path: float(values[path].value * by[path].value / joule) for path in values}
@@ -217,7 +217,10 @@ def generate(out: cli.OutFile, *, seed: cli.Seed = 1) -> dict:
     rng = np.random.default_rng(seed)
     speed = read_speed(DATA / "udds.csv")
     ts = np.arange(3.5, float(speed.times[-1]), 4.0)
-    measured = np.array(jax.jit(voltages)(Model(), speed, jnp.asarray(ts))) + NOISE * rng.normal(size=ts.size)
+    exact = np.asarray(jax.jit(voltages)(Model(), speed, jnp.asarray(ts)))
+    if not np.all(np.isfinite(exact)):
+        raise ds.RunError("the drive was not solved: nothing is written")
+    measured = exact + NOISE * rng.normal(size=ts.size)
     measured[(rng.random(ts.size) < 0.1) | ((ts > 600) & (ts < 660))] = np.nan
     truth = "0.08 ohm, 0.05 ohm with 600 F, 20 A h, from a charge of 0.8"
     origin = f"the voltage over that cycle of a battery of {truth}, normal noise of {NOISE} V, seed {seed}"

@@ -34,7 +34,9 @@ DEFINITIONS = {
         "6e-5 s": "the spacing of float32 at 1000",
     },
     "docs/scenarios/cartpole.md": {"0.02 s": "the environment's step", "50 times": GROWTH},
+    "docs/scenarios/drive_cycle.md": {"1,369 s": "the duration of the schedule"},
     "docs/scenarios/identify.md": {"12 s": "the duration of the data", "90%": "the level of an interval"},
+    "docs/scenarios/kinetics.md": {"90%": "the level of an interval"},
     "docs/scenarios/pendulum.md": {"20 times": RATE, "3.2 s": "64 decisions", "50 times": GROWTH},
     "docs/scenarios/quadrotor.md": {
         "20 times": RATE,

@@ -67,7 +67,43 @@ def classify(s):
     return lambda model: s.loss(model, batch), s.network(9, KEY)
 
 
-CASES = [trebuchet, cartpole, pendulum, swingup, quadrotor, rocket, identify, drag, regression, classify]
+def buck_converter(s):
+    model = s.Converter(ds.clock(1e-5, 0.42))
+    data = jnp.array([0.0, 1.7e-6, 1.2e-5]), jnp.zeros((3, 2)).at[1, 0].set(jnp.nan)
+    return of_factors(s, model, data), jnp.ones(len(s.FITTED))
+
+
+def drive_cycle(s):
+    speed = ds.signal([0.0, 5.0, 9.0], [0.0, 10.0, 2.0], unit="m/s")
+    data = speed, jnp.array([2.0, 6.0, 8.0]), jnp.array([370.0, jnp.nan, 365.0])
+    return of_factors(s, s.Model(), data), jnp.ones(len(s.FITTED))
+
+
+def of_factors(s, model, data):
+    """The loss as a function of factors on the parameters FITTED, whose units differ by many orders of magnitude."""
+    values = {path: ds.parameters(model)[path].value for path in s.FITTED}
+
+    def loss(factors):
+        replaced = ds.replace(model, dict(zip(s.FITTED, factors * jnp.stack(list(values.values())), strict=True)))
+        return jnp.sum(s.deviations(replaced, data) ** 2)
+
+    return loss
+
+
+def kinetics(s):
+    ts, measured = np.array([0.01, 0.3]), np.full((2, len(s.MEASURED)), 0.3)
+    measured[0, 1] = np.nan
+    problem = ds.FitProblem(s.simulate, [s.begun(ds.Experiment(ts, measured, name="equal", columns=s.MEASURED))])
+    return problem.loss, s.Network()
+
+
+CASES = [
+    *(trebuchet, cartpole, pendulum, swingup, quadrotor, rocket, identify, drag, regression, classify),
+    kinetics,
+    # These two have faster tests of their own: of the ripple's derivatives, and of the energy.
+    pytest.param(buck_converter, marks=pytest.mark.slow, id="buck_converter"),
+    pytest.param(drive_cycle, marks=pytest.mark.slow, id="drive_cycle"),
+]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
