@@ -1,6 +1,7 @@
 """Measurements, noise and parameters of a PEtab problem, for a simulation that is given in Python."""
 
 import math
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,12 +55,14 @@ def read_petab(path: Path | str) -> PetabProblem:
     v1, tables, pandas = (extra(name, "petab") for name in ("petab.v1", "petab.v1.yaml", "pandas"))
     folder = Path(path).parent
     try:
-        (problem,) = tables.load_yaml(str(path))["problems"]
-        together = lambda key, read: pandas.concat([read(str(folder / name)) for name in problem[key]])
-        measurements = together("measurement_files", v1.get_measurement_df)
-        conditions = together("condition_files", v1.get_condition_df)
-        observables = together("observable_files", v1.get_observable_df)
-        parameters = v1.get_parameter_df(str(folder / tables.load_yaml(str(path))["parameter_file"]))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of petab's use of pandas
+            (problem,) = tables.load_yaml(str(path))["problems"]
+            together = lambda key, read: pandas.concat([read(str(folder / name)) for name in problem[key]])
+            measurements = together("measurement_files", v1.get_measurement_df)
+            conditions = together("condition_files", v1.get_condition_df)
+            observables = together("observable_files", v1.get_observable_df)
+            parameters = v1.get_parameter_df(str(folder / tables.load_yaml(str(path))["parameter_file"]))
     except (KeyError, ValueError, TypeError) as error:
         raise InputError(f"{path} is not a PEtab problem of one model: {error}") from None
     values, estimated = _values(parameters), parameters["estimate"].astype(float) == 1
