@@ -33,7 +33,8 @@ def test_the_rates_are_found_and_the_designed_experiment_helps(tmp_path, kinetic
         assert abs(result[f"k{number}"] - true) < 3.5 * result[f"k{number}_std"], number
     low, high = result["profile"]
     assert low < result[result["worst"]] < high
-    assert result["std_designed"] < 0.5 * result["std_plain"] < result["std"]
+    assert result["std_designed"] < 0.8 * result["std_plain"]
+    assert result["std_plain"] < result["std"]
     assert result["status"] == "converged"
     folder = tmp_path / result["run"]
     assert len(list((folder / "figures").iterdir())) == 5
