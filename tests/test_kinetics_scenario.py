@@ -86,7 +86,10 @@ BAD = {
     "column.csv": (HEAD.replace("value", "x") + ROWS, "has no column 'value'"),
     "word.csv": (HEAD + ROWS + "equal,9,A,high\n", "line 17: value='high' is not a number"),
     "species.csv": (HEAD + ROWS.replace(",F,", ",G,"), "no row has observable 'F'; known: A, B, D, E, G"),
-    "mixture.csv": (HEAD + ROWS.replace("equal", "cold"), "has experiment 'cold': its mixture is not known; give equal"),
+    "mixture.csv": (
+        HEAD + ROWS.replace("equal", "cold"),
+        "has experiment 'cold': its mixture is not known; give equal",
+    ),
     "early.csv": (HEAD + ROWS + "equal,-1,A,1.0\n", "t0=0 is after ts[0]=-1: give an initial time that is not later"),
     "empty.csv": ("# nothing\n", "is empty: give a header"),
 }
