@@ -162,8 +162,8 @@ def derivatives(
     least = float(exact_currents(model)[0])
     if not least > 0:
         raise ds.InputError(
-            f"duty={duty:g}, period={period:g}: the current of the coil falls to zero, where the diode stops conducting "
-            "and these equations do not hold; give a greater duty or a shorter period"
+            f"duty={duty:g}, period={period:g}: the current of the coil falls to zero, where the diode stops "
+            "conducting and these equations do not hold; give a greater duty or a shorter period"
         )
     run.say(f"{2 * PERIODS} switchings: value, gradient and Hessian")
     all_of = lambda f: jax.jit(lambda z: (f(z), jax.grad(f)(z), jax.hessian(f)(z)))(jnp.zeros(len(NAMES)))

@@ -158,7 +158,9 @@ def cost(
     model = Model()
     joule, slopes = jax.jit(jax.value_and_grad(energy))(model)
     if not np.isfinite(joule):
-        raise ds.RunError(f"{cycle} was not solved, as where it needs more power than the battery has: give a slower one")
+        raise ds.RunError(
+            f"{cycle} was not solved, as where it needs more power than the battery has: give a slower one"
+        )
     metres = float(np.trapezoid(speed.values, speed.times))
     values, by = ds.parameters(model), ds.parameters(slopes)
     relative = {path: float(values[path].value * by[path].value / joule) for path in values}
