@@ -11,7 +11,7 @@ when the reactor runs low: its posterior is sampled by NUTS through that event a
     python scenarios/kinetics.py sample           NUTS through an event; needs blackjax
     python scenarios/kinetics.py generate OUT.csv a simulated data set with noise and gaps
 
-The data in scenarios/data are simulated, as their first line says. Expected: eleven of twelve rates within their 90%
+The data in scenarios/data are simulated, as their first line says. Expected: all twelve rates within their 90%
 intervals; of the rate that is known worst, the designed experiment takes three times as much off the standard deviation
 as a plain one. Two minutes; a minute for `sample`.
 """

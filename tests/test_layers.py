@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "train": LOW,
     "optimize": LOW | {"train"},
     "uncertainty": LOW | {"train", "optimize"},
-    "experiments": LOW | {"optimize", "uncertainty"},
+    "experiments": LOW | {"signals", "optimize", "uncertainty"},
     "control": LOW,
     "systems": LOW - {"_jax"} | {"ode", "discrete", "mechanics"},
     "image": LOW | {"graph", "train", "optimize"},

@@ -281,7 +281,8 @@ class _Variables(NamedTuple):
             ts = self.given.ts[self.first :]
             gaps = jnp.diff(jnp.concatenate([jnp.array([low]), ts, jnp.array([high])]))
             least = jnp.full(gaps.size, gap).at[jnp.array([0, -1])].set(0.0)
-            slack = jnp.maximum(gaps - least, 1e-3 * (high - low) / gaps.size)
+            # Not zero, where the search would find no slope.
+            slack = jnp.maximum(gaps - least, 0.05 * (high - low) / gaps.size)
             parts.append(jnp.log(slack))
         return jnp.concatenate(parts)
 
