@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffsim import Event, Phase, ReplayAdjoint, integrate, integrate_phase
+from diffsim import Event, Phase, ReplayAdjoint, integrate, integrate_phase, solve
 from diffsim.ode.dirk import Tableau
 
 FINDER = dfx.VeryChord(rtol=1e-13, atol=1e-14)
@@ -17,6 +17,7 @@ SOLVERS = {
     "Kvaerno5": dfx.Kvaerno5(root_finder=FINDER),
 }
 STEPS, SPAN = 8, 2.0
+ROBERTSON = 0.1073004285  # of the first species at 1e4
 RATE = jnp.array([[-3.0, 1.0], [0.5, -40.0]])
 START = jnp.array([1.0, -0.5])
 
@@ -130,3 +131,17 @@ def test_single_precision_stays_single():
     assert value.dtype == slope.dtype == jnp.float32
     # rtol 1e-4 over some ten steps.
     np.testing.assert_allclose([value, slope], [np.exp(-2.0), -np.exp(-2.0)], rtol=2e-3)
+
+
+def test_a_stiff_network_takes_no_more_steps_than_its_accuracy_needs():
+    """Robertson's reactions up to 1e4: the stages converge, so that no steps are refused for them."""
+
+    def field(t, y, k):
+        slow, fast, back = k[0] * y[0], k[1] * y[1] ** 2, k[2] * y[1] * y[2]
+        return jnp.stack([back - slow, slow - back - fast, fast])
+
+    k, ts = jnp.array([0.04, 3e7, 1e4]), jnp.array([0.0, 1e4])
+    solution = solve(field, jnp.array([1.0, 0.0, 0.0]), ts, k, solver=dfx.Kvaerno5(), rtol=1e-6, atol=1e-8)
+    # The reference is that of LSODA and Radau at a relative tolerance of 1e-12.
+    np.testing.assert_allclose(solution.ys[-1, 0], ROBERTSON, rtol=1e-5)
+    assert int(solution.num_steps) < 60
