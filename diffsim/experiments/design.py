@@ -176,13 +176,14 @@ def _of_jacobian(function: Callable, predict: Callable, x: Vector, z: Variables)
     parameter over one reverse pass, whatever the number of variables z.
     """
 
+    of_variables = lambda z: value_and_jacobian(lambda x: predict(x, z), x)
+
     @jax.custom_vjp
     def value(z):
-        return function(*value_and_jacobian(lambda x: predict(x, z), x))
+        return function(*of_variables(z))
 
     def forward(z):
-        of_prediction = value_and_jacobian(lambda x: predict(x, z), x)
-        result, slopes = jax.value_and_grad(function, (0, 1))(*of_prediction)
+        result, slopes = jax.value_and_grad(function, (0, 1))(*of_variables(z))
         return result, (z, *slopes)
 
     def backward(residuals, cotangent):

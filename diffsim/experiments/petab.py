@@ -1,5 +1,6 @@
 """Measurements, noise and parameters of a PEtab problem, for a simulation that is given in Python."""
 
+import dataclasses
 import math
 import warnings
 from pathlib import Path
@@ -57,12 +58,13 @@ def read_petab(path: Path | str) -> PetabProblem:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of petab's use of pandas
-            (problem,) = tables.load_yaml(str(path))["problems"]
+            listed = tables.load_yaml(str(path))
+            (problem,) = listed["problems"]
             together = lambda key, read: pandas.concat([read(str(folder / name)) for name in problem[key]])
             measurements = together("measurement_files", v1.get_measurement_df)
             conditions = together("condition_files", v1.get_condition_df)
             observables = together("observable_files", v1.get_observable_df)
-            parameters = v1.get_parameter_df(str(folder / tables.load_yaml(str(path))["parameter_file"]))
+            parameters = v1.get_parameter_df(str(folder / listed["parameter_file"]))
     except (KeyError, ValueError, TypeError) as error:
         raise InputError(f"{path} is not a PEtab problem of one model: {error}") from None
     values, estimated = _values(parameters), parameters["estimate"].astype(float) == 1
@@ -151,6 +153,4 @@ def _with_inputs(path: Path | str, experiment: Experiment, condition: Any) -> Ex
             raise InputError(
                 f"{path} has {name}={value!r} in the condition {experiment.name!r}: only numbers can be read"
             ) from None
-    ts, data, noise, weights = experiment.ts, experiment.data, experiment.noise, experiment.weights
-    options = {"noise": noise, "weights": weights, "name": experiment.name, "columns": experiment.columns}
-    return Experiment(ts, data, None, inputs, t0=min(0.0, float(ts[0])), **options)
+    return dataclasses.replace(experiment, inputs=inputs, t0=min(0.0, float(experiment.ts[0])))

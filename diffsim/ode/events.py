@@ -153,7 +153,7 @@ def traced_phases(
         return convert(args)
 
 
-def jumps_of(function: Callable, t: Scalar, y, args: Args) -> dict[int, tuple[JumpTimes, ...]]:
+def jumps_of(function: Callable, t: Scalar, y, args: Args) -> dict[int, JumpTimes]:
     """The jumps of the signals that a function of (t, y, args) evaluates, by the number of their source."""
     _, jumps = _with_jumps(function, Sources(), t, y, args)
     return {} if jumps is None else jumps(t, y, args)
@@ -169,8 +169,7 @@ def _with_jumps(function: Callable, sources: Sources, t: Scalar, y, args: Args) 
             value = function(t, y, args)
             count = len(seen)
             # Not before: a function may have evaluated them within a transformation of its own.
-            jumps = lambda inputs: tuple(x.jumps for x in inputs if x.jumps is not None)
-            return value, {number: jumps(inputs) for number, inputs in seen.items()}
+            return value, {number: source.jumps for number, source in seen.items()}
 
     traced, jumps = Traced.pair_of(both, t, y, args)
     return traced, jumps if count else None

@@ -67,7 +67,7 @@ def unwrapped(
     controller,
     t0: Scalar,
     t1: Scalar,
-    of_signals: dict[int, tuple[JumpTimes, ...]] | None = None,
+    of_signals: dict[int, JumpTimes] | None = None,
     scale: Scalar | None = None,
 ) -> tuple[Any, Landings]:
     """A step size controller without diffrax's wrappers that clip its steps, and the times to land at.
@@ -85,22 +85,20 @@ def unwrapped(
     # Last the signals: where a jump was named as well, the derivative is that of the signal.
     scale = scale_of(t0, t1) if scale is None else lax.stop_gradient(scale)
     sources = [] if times is None else [Source(JumpTimes(jnp.sort(times)), scale)]
-    for number, of_source in sorted((of_signals or {}).items()):
-        of_source = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), of_source)
-        sources += [Source(x, scale, number) for x in of_source]
+    for number, x in sorted((of_signals or {}).items()):
+        sources.append(Source(jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), x), scale, number))
     return controller, Landings(tuple(sources), together(stops))
 
 
-def with_constant_jumps(controller, signals: dict[int, tuple[JumpTimes, ...]], dtype):
+def with_constant_jumps(controller, signals: dict[int, JumpTimes], dtype):
     """A step size controller for diffrax's own loop: it jumps at the times of `signals` too, and has no derivative."""
-    jumps = [x for of_source in signals.values() for x in of_source]
-    if any(x.period is not None for x in jumps):
+    if any(x.period is not None for x in signals.values()):
         raise InputError(
             "diffrax's own loop, of an adjoint or a term of diffrax, cannot land on the jumps of a periodic signal or "
             "clock: leave adjoint= out and give the vector field itself, or a signal with knots for all periods"
         )
-    if jumps:
-        times = jnp.concatenate([jnp.asarray(x.times, dtype) for x in jumps])
+    if signals:
+        times = jnp.concatenate([jnp.asarray(x.times, dtype) for x in signals.values()])
         controller = dfx.ClipStepSizeController(controller, jump_ts=times)
     if not isinstance(controller, dfx.ClipStepSizeController):
         return controller

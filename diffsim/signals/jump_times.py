@@ -105,13 +105,15 @@ class Sources:
         self._alive: list[Any] = []  # keeps the objects whose identity is a key
         self._arguments: Any = None
         self._leaves: dict[int, int] = {}
-        self.seen: dict[int, tuple[Input, ...]] = {}  # by the function that is traced at present
+        self._outer: Any = None  # a tracer of that function's arguments
+        self.seen: dict[int, Input] = {}  # by the function that is traced at present
 
     @contextlib.contextmanager
-    def tracing(self, arguments) -> Iterator[dict[int, tuple[Input, ...]]]:
+    def tracing(self, arguments) -> Iterator[dict[int, Input]]:
         """Within this context the inputs that are evaluated are recorded; the traced `arguments` may contain them."""
         leaves = jax.tree.leaves(arguments)
         self._arguments, self._leaves, self.seen = arguments, {id(leaf): i for i, leaf in enumerate(leaves)}, {}
+        self._outer = next((leaf for leaf in leaves if is_tracer(leaf)), None)
         token = _SOURCES.set(self)
         try:
             yield self.seen
@@ -121,18 +123,15 @@ class Sources:
 
     def number(self, source: Input) -> int:
         """Returns the number of the source that is evaluated, and records it."""
-        outer = next((x for x in jax.tree.leaves(self._arguments) if is_tracer(x)), None)
-        if any(is_of_inner_trace(leaf, outer) for leaf in source.leaves):
-            originals = self._originals(source)
-            key = "one of", tuple(self._key_of(original) for original in originals)
-        else:
-            originals, key = [source], self._key_of(source)
+        if any(is_of_inner_trace(leaf, self._outer) for leaf in source.leaves):
+            source = self._original(source)
+        key = tuple(self._key(leaf) for leaf in source.leaves)
         number = self._numbers.setdefault(key, len(self._numbers))
-        self.seen[number] = tuple(originals)
+        self.seen[number] = source
         return number
 
-    def _originals(self, source: Input) -> list[Input]:
-        """The arguments that a source may be which is seen within a transformation of its own, such as `jax.jit`."""
+    def _original(self, source: Input) -> Input:
+        """The argument that a source is which is seen within a transformation of its own, such as `jax.jit`."""
         shapes = lambda x: (type(x), jax.tree.structure(x), [leaf.shape for leaf in jax.tree.leaves(x)])
         is_input = lambda x: type(x) is type(source)
         candidates = [x for x in jax.tree.leaves(self._arguments, is_leaf=is_input) if is_input(x)]
@@ -148,17 +147,13 @@ class Sources:
                 f"{len(originals)} signals of the same shapes are arguments of a vector field that is compiled by "
                 "itself (jit), where they cannot be told apart: take the jit away, since a solve compiles its field"
             )
-        return originals
+        return originals[0]
 
     def is_other_time(self, t: Array) -> bool:
         """Whether `t` is a number that the function computes: neither its time, nor an argument, nor a constant."""
         if not is_tracer(t) or id(t) in self._leaves:
             return False
-        outer = next((x for x in jax.tree.leaves(self._arguments) if is_tracer(x)), None)
-        return is_of_same_trace(t, outer)
-
-    def _key_of(self, source: Input):
-        return tuple(self._key(leaf) for leaf in source.leaves)
+        return is_of_same_trace(t, self._outer)
 
     def _key(self, leaf: Array):
         if not is_tracer(leaf):
