@@ -7,7 +7,6 @@ The truth is a closed form, or an event-driven simulation that goes from root to
 derivatives are by complex steps, which are exact to rounding.
 """
 
-import argparse
 import functools
 from collections.abc import Callable
 from typing import NamedTuple
@@ -300,30 +299,7 @@ def outcome(kind: str, seed: int, count: int) -> Outcome:
     return KINDS[kind](seed, count)
 
 
-def main() -> None:
-    """Prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=100)
-    parser.add_argument("--seeds", default="0:6")
-    parser.add_argument("--kinds", nargs="*", default=list(KINDS))
-    words = parser.parse_args()
-    jax.config.update("jax_enable_x64", True)
-    print(
-        f"{'kind':12s} {'seed':>5s} {'systems':>8s} {'failed':>7s} {'wrong':>6s}  worst value, worst slope (1: limit)"
-    )
-    total = np.zeros(3, int)
-    for kind in words.kinds:
-        for seed in range(*map(int, words.seeds.split(":"))):
-            result = outcome(kind, seed, words.count)
-            good = result.status == Status.FINISHED
-            row = len(good), int(np.sum(~good)), len(result.wrong)
-            total += row
-            worst = [float(np.max(x[good], initial=0.0)) for x in (result.value, result.slope)]
-            print(
-                f"{kind:12s} {seed:5d} {row[0]:8d} {row[1]:7d} {row[2]:6d}  {worst[0]:.2g}, {worst[1]:.2g}", flush=True
-            )
-    print(f"{'all':12s} {'':5s} {total[0]:8d} {total[1]:7d} {total[2]:6d}")
-
-
 if __name__ == "__main__":
-    main()
+    from search_table import print_table  # beside this file, which tests load without its folder
+
+    print_table(__doc__, KINDS, outcome)
