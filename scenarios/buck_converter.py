@@ -174,8 +174,8 @@ def derivatives(
     error = lambda own, exact: float(jnp.max(jnp.abs(own - exact)) / jnp.max(jnp.abs(exact)))
     names = ("value", "gradient", "hessian")
     errors = {f"{n}_error": error(a, b) for n, a, b in zip(names, (value, gradient, hessian), right, strict=True)}
-    by_name = {f"d_ripple_d_log_{n.split('.')[-1]}": float(g) for n, g in zip(NAMES, gradient, strict=True)}
-    result = {"ripple": float(value)} | by_name | errors
+    slopes = {f"d_ripple_d_log_{n.split('.')[-1]}": float(g) for n, g in zip(NAMES, gradient, strict=True)}
+    result = {"ripple": float(value)} | slopes | errors
     page = report.Report("A buck converter", f"{2 * PERIODS} switchings at a duty cycle of {duty:g}")
     page.settings(run.settings)
     page.result(result)
@@ -188,7 +188,8 @@ def derivatives(
     page.figure(figure := plot.curves(1e6 * ts, labels, "time (us)", ""), "The first twelve periods from rest.")
     run.figure("start", figure)
     run.say("checking the gradients")
-    check = ds.check_gradients(of_logarithms(ripple, model), (jnp.zeros(len(NAMES)),), rtol=1e-6)
+    by_name = lambda logs: of_logarithms(ripple, model)(jnp.stack([logs[name] for name in NAMES]))
+    check = ds.check_gradients(by_name, (dict.fromkeys(NAMES, 0.0),), rtol=1e-6)
     page.certificate(check)
     page.write(run.folder / "report.html")
     return result

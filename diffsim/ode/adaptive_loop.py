@@ -13,6 +13,7 @@ from .._jax.batch_reductions import any_of_batch
 from .._jax.scalarize import entries
 from .._jax.tangents import freeze, moving_together
 from .._types import Count, Flag, Scalar
+from ..signals.jump_times import unit
 from .event_search import Search, Stage, fresh, look, opening
 from .events import (
     EventState,
@@ -121,8 +122,9 @@ def ahead(problem: Problem, loop: LoopState) -> Flag:
 
 def is_ahead(problem: Problem, t: Scalar) -> Flag:
     """Whether the final time is ahead of `t`, farther than a jump is that a step stops before."""
-    t1 = problem.t1
-    return problem.direction * (t1 - t) > 4 * jnp.finfo(t.dtype).eps * jnp.maximum(jnp.abs(t), jnp.abs(t1))
+    t1, jumps = problem.t1, problem.landings.jumps
+    scale = jumps[0].scale if jumps else 0.0
+    return problem.direction * (t1 - t) > 4 * unit(jnp.maximum(jnp.abs(t), jnp.abs(t1)), scale)
 
 
 def advance(problem: Problem, loop: LoopState) -> LoopState:

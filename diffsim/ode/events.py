@@ -1,5 +1,7 @@
 """Phases and events, the parts of a hybrid system, and the signs by which a crossing shows within a step."""
 
+import functools
+import operator
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
@@ -112,6 +114,10 @@ class Signals(NamedTuple):
     jumps: tuple[Callable, ...]
     scale: Scalar
 
+    def all(self, t: Scalar, y, args: Args) -> dict[int, JumpTimes]:
+        """The jumps by the number of their source."""
+        return functools.reduce(operator.or_, (jumps(t, y, args) for jumps in self.jumps), {})
+
 
 def traced_phases(
     phases: Sequence[Phase], t: Scalar, t1: Scalar, y, args: Args
@@ -125,7 +131,7 @@ def traced_phases(
 
     scale = scale_of(t, t1)
 
-    def convert(args):
+    def convert(args, scale):
         sources, jumps = Sources(scale), []
 
         def explicit(function):
@@ -144,13 +150,21 @@ def traced_phases(
         )
         return converted, args, Signals(tuple(jumps), scale)
 
+    def convert_twice(args):
+        # The edges of a clock are sums, whose rounding is known once the clock is.
+        phases, args, signals = convert(args, scale)
+        scales = [x.scale for x in signals.all(t, y, args).values() if x.period is not None]
+        if not scales:
+            return phases, args, signals
+        return convert(args, functools.reduce(jnp.maximum, scales, scale))
+
     arrays = as_arrays(args)
     try:
-        return convert(arrays)
+        return convert_twice(arrays)
     except TypeError:
         if not any(isinstance(x, float) for x in jax.tree.leaves(args)):
             raise
-        return convert(args)
+        return convert_twice(args)
 
 
 def jumps_of(function: Callable, t: Scalar, y, args: Args) -> dict[int, JumpTimes]:

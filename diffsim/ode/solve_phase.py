@@ -1,7 +1,6 @@
 """The solution of one phase: the loop over its steps, its derivative, and the event at its end."""
 
 import functools
-import operator
 from collections.abc import Callable
 from typing import Literal, NamedTuple, cast, get_args
 
@@ -19,6 +18,7 @@ from .._jax.tangents import freeze
 from .._jax.traced_function import Traced
 from .._types import Args, Count, Flag, Scalar, State, Vector
 from ..autodiff.nan_unless import defined
+from ..signals.jump_times import scale_of
 from .adaptive_loop import LoopState, advance, ahead, begin, is_ahead, most_attempts
 from .choose_execution import choose_execution
 from .event_search import Stage, end_point, event_point, still_pending
@@ -121,15 +121,15 @@ def solve_phase(
     """
     if mode not in get_args(Mode):
         raise InputError(f'mode={mode!r}: use "auto", "replay" or "forward"')
-    of_signals = functools.reduce(operator.or_, (jumps(t0, y0, args) for jumps in signals.jumps), {}) if signals else {}
-    scale = signals.scale if signals else None
+    of_signals = signals.all(t0, y0, args) if signals else {}
+    scale = signals.scale if signals else scale_of(t0, t1)
     controller, landings = unwrapped(stepsize_controller, t0, t1, of_signals, scale)
     valid = both(sensible(t0, t1, controller, dt0), make_sense(landings))
     check_field(phase.field, t0, y0, args)
     y0, unravel = as_vector(y0)
     phase = _vector_phase(phase, t0, y0, unravel, args)
     (events, _), (time_events, time_indices) = phase.numbered(Event), phase.numbered(TimeEvent)
-    due = next_due(time_events, t0, t1, args, direction, done) if time_events else None
+    due = next_due(time_events, t0, t1, args, direction, done, scale) if time_events else None
     if due is not None:
         t1, valid = due.t, both(valid, due.valid)
     bound, controller = stepper(phase.field, solver, controller, args), with_plain_norm(controller)

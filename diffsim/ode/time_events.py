@@ -1,5 +1,6 @@
 """Events at known times: when the next one is due, and which of them have happened."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -87,24 +88,34 @@ class Due(NamedTuple):
 
 
 def next_due(
-    events: tuple[TimeEvent, ...], t0: Scalar, t1: Scalar, args: Args, direction, done: Float[Array, " events"] | None
+    events: tuple[TimeEvent, ...],
+    t0: Scalar,
+    t1: Scalar,
+    args: Args,
+    direction,
+    done: Float[Array, " events"] | None,
+    scale: Scalar,
 ) -> Due:
-    """The first time of `events` from `t0` to `t1` that is behind what is `done`; of several at one time the first."""
+    """The first time of `events` from `t0` to `t1` that is behind what is `done`; of several at one time the first.
+
+    Times nearer to zero than the `scale` have its rounding.
+    """
     done = jnp.full(len(events), -direction * jnp.inf, t0.dtype) if done is None else done
     jumps = [event.times(args) for event in events]
-    times = jnp.stack([_first(x, t0, direction, done[i]) for i, x in enumerate(jumps)])
+    scale = functools.reduce(jnp.maximum, [x.scale for x in jumps], lax.stop_gradient(scale))
+    times = jnp.stack([_first(x, t0, direction, done[i], scale) for i, x in enumerate(jumps)])
     soonest = jnp.min(direction * lax.stop_gradient(times))
     # Times that rounding of their formulas may have parted are one, and happen in the order of the events.
-    event = jnp.argmax(direction * times <= soonest + _TOGETHER * unit(soonest))
-    is_due = direction * (times[event] - t1) <= _TOGETHER * unit(t1)
+    event = jnp.argmax(direction * times <= soonest + _TOGETHER * unit(soonest, scale))
+    is_due = direction * (times[event] - t1) <= _TOGETHER * unit(t1, scale)
     valid = jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(jumps)]))
     return Due(jnp.where(is_due, times[event], t1), jnp.where(is_due, event, -1), done, valid)
 
 
-def _first(jumps: JumpTimes, t0: Scalar, direction, done: Scalar) -> Scalar:
+def _first(jumps: JumpTimes, t0: Scalar, direction, done: Scalar, scale: Scalar) -> Scalar:
     """The first of some times from `t0` on and behind `done`; infinitely far if there is none."""
     _, times = jumps.near(lax.stop_gradient(t0))
-    here, tolerance = lax.stop_gradient(times), _TOGETHER * unit(jnp.maximum(jnp.abs(times), jnp.abs(t0)))
+    here, tolerance = lax.stop_gradient(times), _TOGETHER * unit(jnp.maximum(jnp.abs(times), jnp.abs(t0)), scale)
     ahead = (direction * (here - t0) >= -tolerance) & ~(direction * (here - done) <= tolerance)
     nearest = jnp.argmin(jnp.where(ahead, direction * here, jnp.inf))
     return jnp.where(jnp.any(ahead), times[nearest], direction * jnp.inf)

@@ -17,7 +17,6 @@ from .._types import Scalar
 
 FEW = 64  # times that are compared one by one; of more the neighbours are searched for
 SEPARATION = 16  # units of time by which jumps of several inputs at one time are separated
-_SMALLEST = 2.0**-12  # of the time of a solve: nearer to zero than that times have the units of this time
 
 
 class JumpTimes(NamedTuple):
@@ -35,6 +34,13 @@ class JumpTimes(NamedTuple):
         if self.period is None:
             return self.times[jnp.clip(number, 0, count - 1)]
         return self.times[number % count] + self.period * (number // count).astype(self.times.dtype)
+
+    @property
+    def scale(self) -> Scalar | float:
+        """The size of the terms that are added up to a time, and of which it has the rounding."""
+        if self.period is None:
+            return 0.0
+        return lax.stop_gradient(jnp.max(jnp.abs(self.times)) + jnp.abs(self.period))
 
     def last_before(self, t: Scalar) -> Int[Array, ""]:
         """Returns the number of the last jump at or before `t`; -1 if there is none."""
@@ -65,9 +71,12 @@ def unit(t, scale: Scalar | float = 0.0):
 
 
 def scale_of(t0: Scalar, t1: Scalar) -> Scalar:
-    """The time of which the units serve for times that are nearer to zero, in a solve from `t0` to `t1`."""
+    """The time of which the units serve for times that are nearer to zero, in a solve from `t0` to `t1`.
+
+    A time near zero may be a difference of such times, which another program that computes it rounds otherwise.
+    """
     span = jnp.abs(lax.stop_gradient(t1 - t0))
-    return jnp.where(jnp.isfinite(span), span, 0.0) * _SMALLEST
+    return jnp.where(jnp.isfinite(span), span, 0.0)
 
 
 def _count_up_to(times: Float[Array, " jumps"], t: Scalar) -> Int[Array, ""]:

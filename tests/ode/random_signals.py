@@ -90,7 +90,7 @@ def path(a, b, pieces: list[Pieces], product: bool, t0, y0, ts, resets: tuple = 
     which = np.repeat([*range(sources, sources + len(resets)), *range(sources)], sizes)
     order = jnp.argsort(lax.stop_gradient(times), stable=True)
     times, which = times[order], jnp.asarray(which)[order]
-    passed = jnp.cumsum(which[:, None] == jnp.arange(sources), axis=0)
+    passed = jnp.cumsum(which[:, None] == jnp.arange(sources)[None], axis=0)
     passed = jnp.concatenate([jnp.zeros((1, sources), passed.dtype), passed])
     start = jnp.concatenate([jnp.full(1, -jnp.inf), times])
     end = jnp.concatenate([times, jnp.full(1, jnp.inf)])
