@@ -6,6 +6,7 @@ from typing import NamedTuple
 import diffrax as dfx
 import equinox as eqx
 import jax
+import numpy as np
 from jaxtyping import Array
 
 from .._errors import InputError
@@ -88,7 +89,7 @@ def written_out(stepper: Stepper, t0: Scalar, y0: Vector) -> Stepper:
     return stepper._replace(written_out=_can_write_out(stepper, names, _arrays(stepper, y0)))
 
 
-def _can_write_out(stepper: Stepper, names: list[str], arrays: list[Array]) -> bool:
+def _can_write_out(stepper: Stepper, names: list[str], arrays: list[Array | np.ndarray]) -> bool:
     short = len(names) <= _SHORT and max(x.size for x in arrays) <= _FEW
     return _is_explicit(stepper) and short and can_be_written_out(names)
 
@@ -97,7 +98,7 @@ def _is_explicit(stepper: Stepper) -> bool:
     return isinstance(stepper.solver, dfx.AbstractERK | dfx.Euler)
 
 
-def _arrays(stepper: Stepper, y0: Vector) -> list[Array]:
+def _arrays(stepper: Stepper, y0: Vector) -> list[Array | np.ndarray]:
     return jax.tree.leaves(eqx.filter((y0, stepper.term, stepper.args), eqx.is_array))
 
 

@@ -9,3 +9,4 @@ from .options import FitProgress as FitProgress
 from .options import MetricsFile as MetricsFile
 from .options import NonFinite as NonFinite
 from .sharding import join_processes as join_processes
+from .stream import ResumableStream as ResumableStream

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, PyTree
 
 from .._errors import RunError
 from .._types import Model
@@ -23,6 +23,8 @@ class History(NamedTuple):
         status: For these fits the name of their `FitStatus` in lower case; for any fit "no_progress" if no step
             lowered the loss.
         message: A sentence that says how the fit ended, and what keeps it from moving.
+        optimizer_state: The state of the optimizer after the last step of `fit`, with which another call goes on:
+            `fit(..., optimizer_state=history.optimizer_state)`.
 
     Examples:
         >>> x, history = ds.fit(lambda x, _: x**2, jnp.array(1.0), optax.sgd(0.25), jnp.zeros(4))
@@ -39,6 +41,7 @@ class History(NamedTuple):
     at_bound: tuple[str, ...] = ()
     status: str = ""
     message: str = ""
+    optimizer_state: PyTree = None
 
     @property
     def last_loss(self) -> float:
@@ -61,7 +64,7 @@ class History(NamedTuple):
 
 
 class FitError(RunError):
-    """A fit met a loss or gradient that is not finite.
+    """A fit met a loss or gradient that is not finite, or its stream of batches failed or ended too early.
 
     Attributes:
         model: The model at which that happened, before an update by it; its parameters are finite.

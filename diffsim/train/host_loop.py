@@ -1,25 +1,27 @@
 """The host side of a fit: the compiled calls to make, the result of each, and when to stop."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import numpy as np
 import optax
-from jax import lax
-from jaxtyping import Array, PyTree
+from jaxtyping import Array
 
 from .._errors import InputError
 from .._types import Model
 from ..parameters import constrain
+from .batches import Batches, Chunk
 from .compiled_steps import NonFiniteState, TrainState, run_steps, split_program, validation_loss
 from .options import EarlyStopping, FitProgress, NonFinite
-from .sharding import ITEMS, DeviceGroup, to_default_device
+from .sharding import DeviceGroup, to_default_device
 from .snapshot import BestModel, Snapshot
+from .stream import StreamFailedError
 
 
 class CallResult(NamedTuple):
@@ -31,6 +33,7 @@ class CallResult(NamedTuple):
     losses: Array
     dropped: Array | None
     validation: Array | None
+    position: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -38,10 +41,9 @@ class FitLoop:
     """A fit as a sequence of compiled calls.
 
     Attributes:
-        loss, optimizer, batches: As in `fit`.
+        loss, optimizer: As in `fit`.
         fixed: The part of the model that does not train.
-        steps: The number of steps of the fit.
-        steps_per_call: The number of steps of a compiled call.
+        batches: Those of the steps.
         policy: What to do with steps that are not finite.
         early_stopping: When to stop early.
         group: The devices that share the batches.
@@ -50,9 +52,7 @@ class FitLoop:
     loss: Callable
     optimizer: optax.GradientTransformation
     fixed: Model
-    batches: PyTree
-    steps: int
-    steps_per_call: int
+    batches: Batches
     policy: NonFinite
     early_stopping: EarlyStopping
     group: DeviceGroup
@@ -70,24 +70,20 @@ class FitLoop:
         return program, self.group.put(arrays)
 
     @cached_property
-    def inputs(self) -> tuple[Model, PyTree]:
-        """The fixed parameters and the batches; batches that are device arrays are on the devices."""
-        arrays, others = eqx.partition(self.batches, lambda leaf: isinstance(leaf, jax.Array))
-        if self.group.devices is not None and self.steps % self.steps_per_call:
-            # The last call is as long as the others; its batches beyond the last are not used.
-            rows = np.minimum(np.arange(self.number_of_calls(self.steps) * self.steps_per_call), self.steps - 1)
-            arrays = jax.tree.map(lambda leaf: leaf[rows], arrays)
-        return self.group.put(self.fixed), eqx.combine(self.group.put(arrays, ITEMS), others)
+    def fixed_on_devices(self) -> Model:
+        """The fixed parameters, on the devices."""
+        return self.group.put(self.fixed)
 
     def number_of_calls(self, steps: int) -> int:
         """How many calls so many steps take."""
-        return -(-steps // self.steps_per_call)
+        return -(-steps // self.batches.steps_per_call)
 
     def initial_snapshot(self, state: TrainState) -> Snapshot:
         """The snapshot before the first step."""
         best = None if self.early_stopping.validation is None else BestModel(state.trained, float("inf"), 0)
-        losses, validation = np.full(self.steps, np.nan), np.full(self.number_of_calls(self.steps), np.nan)
-        dropped = np.zeros(self.steps, bool)
+        steps = self.batches.steps or 0  # room is made for more
+        losses, validation = np.full(steps, np.nan), np.full(self.number_of_calls(steps), np.nan)
+        dropped = np.zeros(steps, bool)
         return Snapshot(None, state, self.policy.state(state), best, 0, 0.0, losses, dropped, validation)
 
     def model(self, trained: Model) -> Model:
@@ -101,7 +97,7 @@ class FitLoop:
         began = time.perf_counter()
         # A call of no steps compiles and changes nothing, so that the times of compiling and stepping are separate.
         state, non_finite = self.group.put((snapshot.state, snapshot.non_finite))
-        result = jax.block_until_ready(self._start_call(state, non_finite, 0, 0))
+        result = jax.block_until_ready(self._start_call(state, non_finite, Chunk(0, 0, self.batches.example())))
         seconds = time.perf_counter() - began
         if result.validation is not None and np.shape(result.validation):
             raise InputError(f"the validation loss has shape {np.shape(result.validation)}; it must be one number")
@@ -113,30 +109,43 @@ class FitLoop:
         """The results of the calls from a snapshot on, each after the next call has been started.
 
         So the devices compute while the host reads the losses.
-        """
-        previous, (state, non_finite) = None, self.group.put((snapshot.state, snapshot.non_finite))
-        stop = 0 if self.is_finished(snapshot) else self.steps
-        for first in range(snapshot.done, stop, self.steps_per_call):
-            result = self._start_call(state, non_finite, first, min(self.steps_per_call, self.steps - first))
-            state, non_finite = result.state, result.non_finite
-            if previous is not None:
-                yield previous
-            previous = result
-        if previous is not None:
-            yield previous
 
-    def _start_call(self, state: TrainState, non_finite: NonFiniteState | None, first: int, count: int) -> CallResult:
-        fixed, batches = self.inputs
-        chunk = self.group.put(batches_from(batches, first, self.steps_per_call), ITEMS)
+        Raises:
+            StreamFailedError: Where the batches fail, after the result of the last call.
+        """
+        if self.is_finished(snapshot):
+            return
+        previous, problem = None, None
+        state, non_finite = self.group.put((snapshot.state, snapshot.non_finite))
+        chunks = self.batches.chunks(snapshot.done, snapshot.position)
+        with contextlib.closing(chunks):
+            while True:
+                try:
+                    chunk = next(chunks, None)
+                except StreamFailedError as error:
+                    chunk, problem = None, error
+                result = None if chunk is None else self._start_call(state, non_finite, chunk)
+                if previous is not None:
+                    yield previous
+                if result is None:
+                    break
+                state, non_finite, previous = result.state, result.non_finite, result
+        if problem is not None:
+            raise problem
+
+    def _start_call(self, state: TrainState, non_finite: NonFiniteState | None, chunk: Chunk) -> CallResult:
         program, arrays = self.program
-        (state, non_finite), (losses, dropped) = run_steps(program, arrays, state, non_finite, chunk, np.int32(count))
+        count = np.int32(chunk.number)
+        (state, non_finite), (losses, dropped) = run_steps(program, arrays, state, non_finite, chunk.batches, count)
         validation = self.early_stopping.validation
-        value = None if validation is None else validation_loss(validation, state.trained, fixed)
-        return CallResult(first + count, state, non_finite, losses, dropped, value)
+        value = None if validation is None else validation_loss(validation, state.trained, self.fixed_on_devices)
+        done = chunk.first + chunk.number
+        return CallResult(done, state, non_finite, losses, dropped, value, chunk.position)
 
     def snapshot_after(self, snapshot: Snapshot, result: CallResult) -> Snapshot:
         """The snapshot after a call; waits for its result."""
         first, best = snapshot.done, snapshot.best
+        snapshot = snapshot.with_room(result.done, self.number_of_calls(result.done))
         snapshot.losses[first : result.done] = np.asarray(result.losses)[: result.done - first]
         if result.dropped is not None:
             snapshot.dropped[first : result.done] = np.asarray(result.dropped)[: result.done - first]
@@ -144,7 +153,8 @@ class FitLoop:
             number, value = self.number_of_calls(result.done), float(result.validation)
             snapshot.validation[number - 1] = value
             best = BestModel(result.state.trained, value, number) if value < best.loss else best
-        return snapshot._replace(state=result.state, non_finite=result.non_finite, best=best, done=result.done)
+        after = {"state": result.state, "non_finite": result.non_finite, "done": result.done}
+        return snapshot._replace(**after, best=best, position=result.position)
 
     def progress(self, first: int, snapshot: Snapshot) -> FitProgress:
         """The progress passed to the callback after the call with the steps from `first` on."""
@@ -155,24 +165,10 @@ class FitLoop:
 
     def is_finished(self, snapshot: Snapshot) -> bool:
         """Whether all steps are made or the patience is exhausted."""
-        return snapshot.done == self.steps or self.is_out_of_patience(snapshot)
+        return snapshot.done == self.batches.steps or self.is_out_of_patience(snapshot)
 
     def is_out_of_patience(self, snapshot: Snapshot) -> bool:
         """Whether the validation loss has not decreased for `patience` calls."""
         if snapshot.best is None or self.early_stopping.patience is None:
             return False
         return self.number_of_calls(snapshot.done) - snapshot.best.call >= self.early_stopping.patience
-
-
-def batches_from(batches: PyTree, first: int, size: int) -> PyTree:
-    """`size` batches from the first on; where there are fewer, the last one is repeated."""
-    arrays, others = eqx.partition(batches, lambda leaf: isinstance(leaf, jax.Array))
-    if len(jax.tree.leaves(batches)[0]) >= first + size:
-        return eqx.combine(_slices(arrays, first, size), jax.tree.map(lambda leaf: leaf[first : first + size], others))
-    return jax.tree.map(lambda leaf: leaf[np.minimum(np.arange(first, first + size), len(leaf) - 1)], batches)
-
-
-@partial(jax.jit, static_argnums=2)
-def _slices(arrays, first, size: int):
-    """Rows of device arrays, all in one dispatch."""
-    return jax.tree.map(lambda leaf: lax.dynamic_slice_in_dim(leaf, first, size), arrays)

@@ -25,9 +25,12 @@ class _ActivityColumn(ProgressColumn):
 
 
 class ProgressBar:
-    """A context that shows how many of `total` steps are made and the latest loss; silent if not `shown`."""
+    """A context that shows how many of `total` steps are made and the latest loss; silent if not `shown`.
 
-    def __init__(self, total: int, shown: bool = True):
+    The `total` is None where nobody knows how many there will be.
+    """
+
+    def __init__(self, total: int | None, shown: bool = True):
         self.total, self.shown = total, shown
         self.bar = None
         self.last_line = time.monotonic()
@@ -78,7 +81,8 @@ class ProgressBar:
         if self.bar is not None:
             self.bar.update(self.task, completed=step, loss=f"loss {loss:.4g}")
         elif self.shown and (last or step == self.total or time.monotonic() - self.last_line > _SECONDS_BETWEEN_LINES):
-            print(f"step {step}/{self.total}  loss {loss:.4g}", file=sys.stderr, flush=True)
+            of = "" if self.total is None else f"/{self.total}"
+            print(f"step {step}{of}  loss {loss:.4g}", file=sys.stderr, flush=True)
             self.last_line = time.monotonic()
 
     def say(self, message: str) -> None:

@@ -36,19 +36,31 @@ class DeviceGroup:
     devices: tuple | None
 
     @classmethod
-    def of(cls, devices: Sequence | None, batches: PyTree) -> "DeviceGroup":
-        """The group of these devices; raises InputError if they cannot share the batches equally."""
+    def of(cls, devices: Sequence | None) -> "DeviceGroup":
+        """The group of these devices; raises InputError if none of them is this process's."""
         if devices is None:
             return cls(None)
         if not any(device.process_index == jax.process_index() for device in devices):
             raise InputError(f"devices has none of process {jax.process_index()}: give jax.devices(), which has all")
-        for leaf in jax.tree.leaves(batches):
-            if len(leaf.shape) < 2:
-                raise InputError(f"batches of shape {leaf.shape} have no axis of items, after that of steps, to share")
-            if leaf.shape[1] % len(devices):
-                cure = f"give a multiple of {len(devices)}, or a number of devices that divides {leaf.shape[1]}"
-                raise InputError(f"{len(devices)} devices cannot share batches of {leaf.shape[1]} items: {cure}")
         return cls(tuple(devices))
+
+    def check(self, shapes: Sequence[tuple[int, ...]], *, local: bool = False) -> None:
+        """Raises InputError if the devices, or if `local` those of this process, cannot share a batch equally.
+
+        Args:
+            shapes: Those of the leaves of one batch.
+            local: Whether each process has a batch of its own, for its own devices.
+        """
+        if self.devices is None:
+            return
+        own = [device for device in self.devices if device.process_index == jax.process_index()]
+        count = len(own if local else self.devices)
+        for shape in shapes:
+            if not shape:
+                raise InputError(f"a batch of shape {shape} has no axis of items for the devices to share")
+            if shape[0] % count:
+                cure = f"give a multiple of {count}, or a number of devices that divides {shape[0]}"
+                raise InputError(f"{count} devices cannot share batches of {shape[0]} items: {cure}")
 
     @cached_property
     def mesh(self) -> Mesh:
@@ -64,8 +76,11 @@ class DeviceGroup:
         """Whether the devices belong to several processes."""
         return self.devices is not None and len({device.process_index for device in self.devices}) > 1
 
-    def put(self, tree: PyTree, spec: PartitionSpec = REPLICATED) -> PyTree:
-        """A tree with its arrays on the devices, replicated or divided; each process has all and puts its own."""
+    def put(self, tree: PyTree, spec: PartitionSpec = REPLICATED, *, local: bool = False) -> PyTree:
+        """A tree with its arrays on the devices, replicated or divided.
+
+        Each process has all of an array and puts its own part, or if `local` has nothing but that part.
+        """
         if self.devices is None:
             return tree
         sharding = NamedSharding(self.mesh, spec)
@@ -78,6 +93,8 @@ class DeviceGroup:
             if is_key(leaf):
                 return jr.wrap_key_data(one(jr.key_data(leaf)), impl=jr.key_impl(leaf))
             array = np.asarray(leaf)
+            if local:
+                return jax.make_array_from_process_local_data(sharding, array)
             return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
         return jax.tree.map(one, tree)
@@ -85,6 +102,17 @@ class DeviceGroup:
     def broadcast(self, value: np.ndarray | bool) -> np.ndarray:
         """The leader's value, in all processes."""
         return multihost_utils.broadcast_one_to_all(np.asarray(value)) if self.spans_processes else np.asarray(value)
+
+    def gather(self, values: np.ndarray) -> np.ndarray:
+        """The values of all processes, a row for each."""
+        return np.asarray(multihost_utils.process_allgather(values))
+
+    def gather_text(self, text: str) -> list[str]:
+        """The texts of all processes."""
+        data = np.frombuffer(text.encode(), np.uint8)
+        sizes = self.gather(np.array(data.size))
+        rows = self.gather(np.pad(data, (0, int(sizes.max()) - data.size)))
+        return [row[:size].tobytes().decode() for row, size in zip(rows, sizes, strict=True)]
 
     def read(self, read: Callable[[], bytes | None]) -> bytes | None:
         """The bytes that the leader reads, in all processes, whether or not they can see its files."""

@@ -9,13 +9,14 @@ from zlib import crc32
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float, PyTree
+from jaxtyping import Bool, Float, PyTree, UInt8
 
 from .._errors import InputError
 from .._types import Model
 from ..io.checkpoint import CheckpointContents, fill, misfits, parse, read_bytes, save, versions
 from ..io.files import partial_of
 from ..io.leaves import named, to_file
+from .batches import Batches
 from .compiled_steps import NonFiniteState, TrainState
 from .options import Checkpoint, NonFinite
 from .sharding import DeviceGroup, to_default_device
@@ -24,7 +25,8 @@ from .sharding import DeviceGroup, to_default_device
 class Fingerprint(NamedTuple):
     """What makes two fits the same: the number of steps, the steps of a call, and checksums of what they start from.
 
-    The loss is a function and is not compared; nor is the optimizer after an update of jax or optax.
+    Of a stream the first batch counts, and its number of steps is 0, since a longer fit begins with the same ones. The
+    loss is a function and is not compared; nor is the optimizer after an update of jax or optax.
     """
 
     steps: int
@@ -55,6 +57,7 @@ class Snapshot(NamedTuple):
         losses: The loss of each step, NaN for those not made.
         dropped: Which steps were dropped.
         validation: The validation loss after each call, NaN for those not made.
+        position: Where the stream of batches stands, if it can tell.
     """
 
     fingerprint: Fingerprint | None
@@ -66,20 +69,30 @@ class Snapshot(NamedTuple):
     losses: Float[np.ndarray, " steps"]
     dropped: Bool[np.ndarray, " steps"]
     validation: Float[np.ndarray, " calls"]
+    position: UInt8[np.ndarray, " bytes"] | None = None
+
+    def with_room(self, steps: int, calls: int) -> "Snapshot":
+        """The same with places for so many steps and calls."""
+        if steps <= len(self.losses):
+            return self
+        # Twice as many, or a long fit would copy all of them at each call.
+        more = lambda x, size, blank: np.concatenate([x, np.full(max(size, 2 * len(x)) - len(x), blank, x.dtype)])
+        losses, dropped = more(self.losses, steps, np.nan), more(self.dropped, steps, False)
+        return self._replace(losses=losses, dropped=dropped, validation=more(self.validation, calls, np.nan))
 
 
 _WORDS = {"model": "starting model", "batches": "set of batches", "optimizer": "optimizer"}
 
 
-def fingerprint(
-    steps: int, steps_per_call: int, model: Model, batches: PyTree, optimizer, state: TrainState
-) -> Fingerprint:
+def fingerprint(batches: Batches, model: Model, optimizer, optimizer_state, state: TrainState) -> Fingerprint:
     """The fingerprint of a fit with these arguments."""
     program = jax.make_jaxpr(optimizer.update)(state.trained, state.opt_state, state.trained)
     # Addresses of functions differ from one process to the next.
     text = re.sub(r"0x[0-9a-f]+", "", str(program)).encode()
     optimizer_checksum = crc32(text, _checksum(program.consts))
-    return Fingerprint(steps, steps_per_call, _checksum(model), _checksum(batches), optimizer_checksum)
+    start = _checksum(model if optimizer_state is None else (model, optimizer_state))
+    steps = 0 if batches.is_stream else batches.steps or 0
+    return Fingerprint(steps, batches.steps_per_call, start, _checksum(batches.identity), optimizer_checksum)
 
 
 def _checksum(tree: PyTree) -> int:
@@ -121,10 +134,9 @@ class Checkpointer:
         # A fit that had another policy before has saved nothing that "shrink" could remember.
         has_memory = any(leaf.startswith("non_finite.") for leaf in contents.leaves)
         like = start._replace(non_finite=start.non_finite if has_memory else None)
-        _check_fingerprint(self.options.path, contents, like)
-        losses = contents.leaves["losses"].value
-        snapshot = fill(self.options.path, contents, like._replace(losses=losses))
-        if losses.shape != start.losses.shape or not 0 <= snapshot.done <= len(losses):
+        like = _check_fingerprint(self.options.path, contents, like)
+        snapshot = fill(self.options.path, contents, like)
+        if not 0 <= snapshot.done <= len(snapshot.losses):
             raise InputError(f"{path} holds no fit of {len(start.losses)} steps: give another path for a new fit")
         self.saved_step = snapshot.done
         if snapshot.non_finite is None:
@@ -156,13 +168,18 @@ class Checkpointer:
         """Saves the snapshot of a fit after Ctrl-C, and explains on stderr how to resume."""
         if self.options is not None and self.group.is_leader:
             self.save(snapshot)
-            where = f"step {snapshot.done} of {len(snapshot.losses)} is saved in {self.options.path}"
+            is_bounded = snapshot.fingerprint is not None and snapshot.fingerprint.steps
+            of = f" of {len(snapshot.losses)}" if is_bounded else ""
+            where = f"step {snapshot.done}{of} is saved in {self.options.path}"
             print(f"interrupted: {where}; the same call resumes from there", file=sys.stderr, flush=True)
 
 
-def _check_fingerprint(path, contents: CheckpointContents, like: Snapshot) -> None:
-    """Raises InputError with the differences of the fit in a file from this one."""
-    required = {"losses", *(f"fingerprint.{name}" for name in Fingerprint._fields)}
+def _check_fingerprint(path, contents: CheckpointContents, like: Snapshot) -> Snapshot:
+    """Returns `like` with arrays of the lengths in the file.
+
+    Raises InputError with the differences of the fit in a file from this one.
+    """
+    required = {"losses", "dropped", "validation", *(f"fingerprint.{name}" for name in Fingerprint._fields)}
     sizes = {name: leaf.value.size for name, leaf in contents.leaves.items() if name.startswith("fingerprint.")}
     if not required <= contents.leaves.keys() or set(sizes.values()) != {1} or like.fingerprint is None:
         raise InputError(f"{path} holds no fit: give another path, or load it with `load`")
@@ -181,8 +198,16 @@ def _check_fingerprint(path, contents: CheckpointContents, like: Snapshot) -> No
         if saved[name] != here[name]
     ]
     others = [f"another {word}" for name, word in _WORDS.items() if saved[name] != here[name]]
-    leaves = [] if counts else misfits(contents, like._replace(losses=contents.leaves["losses"].value))
+    value = lambda name: contents.leaves[name].value
+    like = like._replace(losses=value("losses"))
+    if like.fingerprint is not None and like.fingerprint.steps == 0:
+        position = value("position") if "position" in contents.leaves else None
+        like = like._replace(dropped=value("dropped"), validation=value("validation"), position=position)
+    elif len(like.losses) != len(like.dropped):
+        counts = [*counts, f"its losses are {len(like.losses)}, here {len(like.dropped)}"]
+    leaves = [] if counts else misfits(contents, like)
     wrong = counts + others + leaves[:4]
     if wrong:
         cure = "Give the arguments it was started with, or another path for a new fit"
         raise InputError(f"{path} is of another fit: {'; '.join(wrong)}. {cure}")
+    return like

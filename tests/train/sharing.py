@@ -1,7 +1,8 @@
 """One process of a fit that many devices share: `python sharing.py FOLDER DEVICES COUNT INDEX PORT [TASK]`.
 
 Saves its result as FOLDER/result-INDEX. The task "stop" interrupts the fit in all processes, "die" kills the last
-process in the middle of it, "minutes" has no time.
+process in the middle of it, "minutes" has no time; "stream" has the batches from a stream, in each process its own part
+of them, "stop-stream" interrupts that fit, and "short" gives the last process fewer batches.
 """
 
 import os
@@ -30,15 +31,22 @@ def main(folder: str, devices: str, count: str, index: str, port: str, task: str
 
     def callback(progress):
         metrics(progress)
-        if task == "stop" and progress.step >= 6:
+        if task in ("stop", "stop-stream") and progress.step >= 6:
             os._exit(7)
 
-    metrics = ds.train.MetricsFile(path / "metrics.jsonl")
+    def own_part(step):
+        size = 8 // int(count)
+        own = slice(int(index) * size, (int(index) + 1) * size)
+        last = 7 if task == "short" and int(index) == int(count) - 1 else 10
+        return (jax.tree.map(lambda leaf: leaf[i, own], batches) for i in range(step, last))
+
+    metrics, is_stream = ds.train.MetricsFile(path / "metrics.jsonl"), task in ("stream", "stop-stream", "short")
     model, history = ds.fit(
         loss,
         model,
         optax.adam(1e-2),
-        batches,
+        ds.train.ResumableStream(own_part) if is_stream else batches,
+        steps=10 if is_stream else None,
         steps_per_call=3,
         devices=jax.devices() if task != "one" else None,
         checkpoint=ds.Checkpoint(path / "fit.npz", seconds=0.0),

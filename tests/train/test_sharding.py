@@ -124,7 +124,7 @@ def test_devices_that_cannot_share_a_batch_are_refused():
     fit = lambda batches: ds.fit(squares, jnp.array(1.0), optax.sgd(0.1), batches, devices=two, progress=False)
     with pytest.raises(ds.InputError, match="2 devices cannot share batches of 3 items: give a multiple of 2, or a"):
         fit(jnp.ones((5, 3)))
-    with pytest.raises(ds.InputError, match=r"batches of shape \(5,\) have no axis of items"):
+    with pytest.raises(ds.InputError, match=r"a batch of shape \(\) has no axis of items"):
         fit(jr.split(jr.key(0), 5))
     with pytest.raises(ds.InputError, match="devices has none of process 0"):
         ds.fit(squares, jnp.array(1.0), optax.sgd(0.1), jnp.ones((5, 3)), devices=[], progress=False)
@@ -145,3 +145,24 @@ def test_processes_that_cannot_meet_say_why():
         ds.train.join_processes("here", 2, 0)
     with pytest.raises(ds.InputError, match="numbered from 0 to count - 1"):
         ds.train.join_processes("127.0.0.1:1", 2, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("devices", "count"), [(8, 1), (1, 2), (2, 2)])
+def test_processes_with_streams_of_their_own_give_the_numbers_of_one(tmp_path, alone, devices, count):
+    share(tmp_path, devices, count, "stream")
+    for index in range(count):
+        assert_equal(tmp_path, alone, index)
+
+
+@pytest.mark.slow
+def test_processes_with_streams_resume(tmp_path, alone):
+    share(tmp_path, 1, 2, "stop-stream", codes=[7, -6])
+    share(tmp_path, 1, 2, "stream")
+    assert_equal(tmp_path, alone)
+
+
+@pytest.mark.slow
+def test_a_stream_that_ends_in_one_process_ends_the_fit_in_all(tmp_path):
+    said = share(tmp_path, 1, 2, "short", codes=[1, 1])
+    assert "the stream of process 1 ended or failed before those of the others" in said[0]
