@@ -55,7 +55,7 @@ def constrain(free: Model) -> Model:
         >>> print(f"{ds.constrain(free).mass:.3f} {ds.constrain(far).mass:.3f}")
         2.000 10.000
     """
-    return _map_bounded(free, _to_bounded)
+    return _map_bounded(free, to_bounded)
 
 
 def _map_bounded(model: Model, transform: Callable[[Parameter], Array]) -> Model:
@@ -80,8 +80,11 @@ def _to_unbounded(entry: Parameter) -> Array:
     return jnp.log(x - low) - jnp.log(high - x)
 
 
-def _to_bounded(entry: Parameter) -> Array:
+def to_bounded(entry: Parameter) -> Array:
+    """Returns a parameter within its bounds, from its number without."""
     z, (low, high) = entry.value, entry.bounds
+    if entry.bounds == UNBOUNDED:
+        return z
     if np.isinf(high):
         return low + jnp.exp(z)
     if np.isinf(low):

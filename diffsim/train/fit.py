@@ -22,7 +22,8 @@ from .diagnosis import Finding, blame_data, diagnose_stuck
 from .history import FitError, History
 from .host_loop import FitLoop
 from .options import NO_EARLY_STOPPING, Checkpoint, EarlyStopping, FitProgress, NonFinite
-from .progress import ProgressBar
+from .progress import ProgressBar, title
+from .saved_fit import described
 from .sharding import DeviceGroup, to_default_device
 from .snapshot import Checkpointer, Snapshot, fingerprint
 from .stream import StreamBatches, StreamFailedError, is_stream
@@ -119,7 +120,7 @@ def fit(
     loop = FitLoop(loss, optimizer, fixed, source, policy, early_stopping, group)
     opt_state = optimizer.init(trained) if optimizer_state is None else _continued(optimizer, trained, optimizer_state)
     snapshot = loop.initial_snapshot(TrainState(trained, opt_state, jnp.array(0), jnp.array(True)))
-    checkpointer = Checkpointer(checkpoint, group)
+    checkpointer = Checkpointer(checkpoint, group, _settings(loop, trained))
     if checkpointer.options is not None:
         own = fingerprint(source, model, optimizer, optimizer_state, snapshot.state)
         snapshot = checkpointer.resume(snapshot._replace(fingerprint=own), policy)
@@ -152,6 +153,22 @@ def _source(batches, steps: int | None, epochs: int | None, steps_per_call: int,
         if value is not None:
             raise InputError(f"{name}={value} is for streams: batches that are arrays have a row for each step")
     return ArrayBatches(batches, steps_per_call, group)
+
+
+def _settings(loop: FitLoop, trained: Model) -> dict[str, Any]:
+    """What a checkpoint notes about the fit, in plain words and numbers."""
+    stopping, policy = loop.early_stopping, loop.policy
+    return {
+        "loss": title(loop.loss),
+        "steps": loop.batches.steps,
+        "steps_per_call": loop.batches.steps_per_call,
+        "non_finite": policy.policy,
+        "minutes": stopping.minutes,
+        "patience": stopping.patience,
+        "has_validation": stopping.validation is not None,
+        "devices": len(loop.group.devices or [0]),
+        "parameters": described(trained),
+    }
 
 
 def _continued(optimizer: optax.GradientTransformation, trained: Model, optimizer_state: PyTree) -> PyTree:

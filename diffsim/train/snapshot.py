@@ -4,7 +4,7 @@ import re
 import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from zlib import crc32
 
 import jax
@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, PyTree, UInt8
 
 from .._errors import InputError
 from .._types import Model
-from ..io.checkpoint import CheckpointContents, fill, misfits, parse, read_bytes, save, versions
+from ..io.checkpoint import CheckpointContents, fill, misfits, parse, read_bytes, versions, write
 from ..io.files import partial_of
 from ..io.leaves import named, to_file
 from .batches import Batches
@@ -111,7 +111,8 @@ class Checkpointer:
     Of several processes the leader of the group reads and writes.
     """
 
-    def __init__(self, options: str | Path | Checkpoint | None, group: DeviceGroup):
+    def __init__(self, options: str | Path | Checkpoint | None, group: DeviceGroup, settings: dict[str, Any]):
+        self.settings = settings  # noted in the file
         self.options = Checkpoint(options) if isinstance(options, str | Path) else options
         self.group = group
         self.saved_at, self.calls = time.monotonic(), 0
@@ -161,7 +162,9 @@ class Checkpointer:
         memory = snapshot.non_finite
         if memory is not None and memory.scale is None:
             memory = None  # the number of bad steps in a row follows from `dropped`
-        save(self.options.path, to_default_device(snapshot._replace(non_finite=memory)))
+        leaves = named(to_default_device(snapshot._replace(non_finite=memory)))
+        saved = {name: to_file(name, leaf) for name, leaf in leaves.items()}
+        write(self.options.path, saved, {"fit": self.settings})
         self.saved_at, self.calls, self.saved_step = time.monotonic(), 0, snapshot.done
 
     def save_interrupted(self, snapshot: Snapshot) -> None:

@@ -198,3 +198,41 @@ def test_kills_at_random_moments_lose_nothing():
     done = subprocess.run(command, capture_output=True, text=True, timeout=500, env=os.environ | {"PYTHONPATH": path})
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
     assert "3 of 3 the same to the last byte" in done.stdout
+
+
+class Oscillator(eqx.Module):
+    """A model with bounds of every kind."""
+
+    mass: ds.Scalar = ds.param(2.0, "kg", bounds=(0.5, 4.0))
+    rate: ds.Scalar = ds.param(1.0, "1/s", bounds=(0.0, np.inf))
+    offset: ds.Scalar = ds.param(-1.0, bounds=(-np.inf, 0.0))
+    phase: ds.Scalar = ds.param(0.3)
+
+
+def of_oscillator(model, target):
+    return (model.mass - target) ** 2 + (model.rate - 2.0) ** 2 + (model.offset + 3.0) ** 2 + (model.phase - 1.0) ** 2
+
+
+@pytest.mark.parametrize("validated", [False, True])
+def test_a_checkpoint_is_read_without_the_code_that_wrote_it(tmp_path, validated):
+    path, targets = tmp_path / "fit.npz", jnp.linspace(1.0, 3.0, 30)
+    stopping = ds.EarlyStopping(validation=lambda model: abs(model.mass - 2.1)) if validated else ds.EarlyStopping()
+    options = {"progress": False, "checkpoint": path, "steps_per_call": 4, "early_stopping": stopping}
+    model, history = ds.fit(of_oscillator, Oscillator(), OPTIMIZER, targets, **options)
+    saved = ds.train.read_fit(path)
+    assert saved.step == 30
+    assert np.array_equal(saved.history.loss, history.loss)
+    assert np.array_equal(saved.history.validation, history.validation) if validated else not saved.history.validation
+    assert eqx.tree_equal(saved.model(Oscillator()), model)
+    assert saved.settings["loss"].endswith("test_resume.of_oscillator")
+    assert saved.settings["steps_per_call"] == 4
+    assert saved.settings["parameters"]["rate"] == {"unit": "1/s", "bounds": [0.0, None]}
+    # Fine-tuning goes on from there with another optimizer.
+    finer, _ = ds.fit(of_oscillator, saved.model(Oscillator()), optax.sgd(0.01), targets, progress=False)
+    assert float(of_oscillator(finer, 3.0)) < float(of_oscillator(model, 3.0))
+
+
+def test_a_file_that_holds_no_fit_is_refused(tmp_path):
+    ds.save(tmp_path / "model.npz", Oscillator())
+    with pytest.raises(ds.InputError, match="holds no fit"):
+        ds.train.read_fit(tmp_path / "model.npz")
