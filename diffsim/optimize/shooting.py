@@ -62,7 +62,9 @@ def fit_growing(
 
 def _off_bounds(fitted: Model, first: Model) -> Model:
     """A fitted model to start from again: parameters that ended on a bound have their first values."""
-    return jax.tree.map(lambda new, old, at_bound: jnp.where(at_bound, old, new), fitted, first, is_at_bound(fitted))
+    # A leaf that is no parameter, such as the activation of a network, is never on a bound.
+    chosen = lambda new, old, at_bound: new if at_bound is False else jnp.where(at_bound, old, new)
+    return jax.tree.map(chosen, fitted, first, is_at_bound(fitted))
 
 
 class _FirstResiduals(eqx.Module):
