@@ -3,6 +3,7 @@
 from .gradient_accumulation import batched_mean as batched_mean
 from .history import FitError as FitError
 from .history import History as History
+from .live_plot import LivePlot as LivePlot
 from .loggers import Aim as Aim
 from .loggers import MLflow as MLflow
 from .loggers import TensorBoard as TensorBoard
