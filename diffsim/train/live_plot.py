@@ -26,10 +26,10 @@ class LivePlot:
     """A callback of a fit that draws the loss on the terminal while the fit runs.
 
     It draws the loss of the steps, on a logarithmic scale if all are positive, and averaged on that scale where several
-    share a column; the validation losses as dots; and a line with the numbers: step, loss, validation loss, learning rate, steps in a
-    second since the first call, and the time left at this pace. Without a terminal that can show it, it prints that
-    line every five seconds and after the last step. Use it as a context, and turn the fit's own progress bar off, which
-    draws in the same place.
+    share a column; the validation losses as dots; and a line of numbers: step, loss, validation loss, learning rate,
+    steps per second since the first call, and the time left at this pace. Without a terminal that can show it, it
+    prints that line every five seconds and after the last step. Use it as a context, and turn the fit's own progress
+    bar off, which draws in the same place.
 
     Args:
         learning_rate: The schedule of the optimizer, if the rate is to be shown too. It counts all steps, also those

@@ -144,18 +144,18 @@ class MLflow:
         InputError: If mlflow is not installed, and if `run` is not a run.
 
     Examples:
-        >>> import mlflow
-        >>> client = mlflow.MlflowClient("sqlite:///runs.db")
-        >>> run = client.create_run(client.create_experiment("cart"))
-        >>> log, loss = ds.train.MLflow(run, client=client), lambda x, _: x**2
+        >>> class Client:  # stands for `mlflow.MlflowClient()`, and Run for `mlflow.start_run()`
+        ...     get_metric_history = lambda self, run_id, name: []
+        ...     log_batch = lambda self, run_id, metrics: print([(m.key, m.step, m.value) for m in metrics])
+        >>> class Run:
+        ...     class info:
+        ...         run_id = "4f1c"
+        >>> log, loss = ds.train.MLflow(Run(), client=Client()), lambda x, _: x**2
         >>> x, _ = ds.fit(loss, jnp.array(1.0), optax.sgd(0.25), jnp.zeros(2), callback=log)
-        >>> [metric.value for metric in client.get_metric_history(run.info.run_id, "loss")]
-        [1.0, 0.25]
+        [('loss', 1, 1.0), ('loss', 2, 0.25), ('dropped', 2, 0.0)]
     """
 
-    def __init__(
-        self, run: Any, *, client: Any = None, learning_rate: optax.Schedule | None = None, prefix: str = ""
-    ):
+    def __init__(self, run: Any, *, client: Any = None, learning_rate: optax.Schedule | None = None, prefix: str = ""):
         self.make_metric = extra("mlflow.entities", "mlflow").Metric
         _check_run(run, "info", "mlflow.start_run()")
         self.client = extra("mlflow", "mlflow").MlflowClient() if client is None else client

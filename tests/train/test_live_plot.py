@@ -118,7 +118,7 @@ def test_a_curve_has_no_gaps():
 
 
 def test_a_plot_is_used_as_a_context():
-    with pytest.raises(ds.InputError, match="this plot is not open: use it as `with ds.train.LivePlot"):
+    with pytest.raises(ds.InputError, match=r"this plot is not open: use it as `with ds\.train\.LivePlot"):
         fit(ds.train.LivePlot())
     with pytest.raises(ds.InputError, match="height=1: a curve has at least 2 lines"):
         ds.train.LivePlot(height=1)

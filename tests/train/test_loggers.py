@@ -2,6 +2,7 @@
 
 import json
 import struct
+import sys
 
 import jax.numpy as jnp
 import numpy as np
@@ -160,10 +161,11 @@ def test_aim_has_each_step_of_a_resumed_fit_once(tmp_path):
     repo = aim.Repo.from_path(str(tmp_path), init=True)
     quiet = {"system_tracking_interval": None, "log_system_params": False, "capture_terminal_logs": False}
     runs = [aim.Run(repo=repo, **quiet)]
+    name = runs[0].hash
 
     def make_logger():
         runs[-1].close()
-        runs.append(aim.Run(runs[-1].hash if len(runs) == 1 else runs[0].hash, repo=repo, **quiet))
+        runs.append(aim.Run(name, repo=repo, **quiet))
         return ds.train.Aim(runs[-1], learning_rate=SCHEDULE)
 
     history = interrupted_fit(make_logger, tmp_path / "fit.npz")
@@ -185,7 +187,7 @@ def test_aim_has_each_step_of_a_resumed_fit_once(tmp_path):
 )
 def test_a_missing_package_is_named_with_its_extra(make, message, monkeypatch):
     for module in ("tensorboardX", "mlflow", "mlflow.entities"):
-        monkeypatch.setitem(__import__("sys").modules, module, None)
+        monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ds.InputError, match=message):
         make()
 
