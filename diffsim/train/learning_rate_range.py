@@ -72,9 +72,9 @@ def learning_rate_range(
 
     The test of Smith, "Cyclical learning rates for training neural networks" (arXiv:1506.01186), with the rules of
     fastai. It ends when the running median of the loss exceeds four times its least value and a tenth of its fall is
-    lost, or at a loss or gradient that is not finite. It suggests the rate of the steepest descent. The loss is smoothed
-    by straight lines over a tenth of the steps, which are centred and so do not shift the curve to larger rates. Good
-    values: a hundred steps, and batches like those of the training. `viz.plot.learning_rate_range` draws the result.
+    lost, or at a loss or gradient that is not finite. It suggests the rate of the steepest descent. Straight lines over
+    a tenth of the steps smooth the loss; they are centred and so do not shift the curve to larger rates. Good values: a
+    hundred steps, and batches like those of the training. `viz.plot.learning_rate_range` draws the result.
 
     Args:
         loss: `loss(model, batch)`, as in `fit`.
@@ -94,7 +94,7 @@ def learning_rate_range(
 
     Examples:
         >>> loss = lambda x, noise: 5.0 * (x - noise) ** 2  # gradient descent diverges at rates above 2 / 10
-        >>> batches = 0.1 * jr.normal(jr.key(0), (200,))
+        >>> batches = 0.01 * jr.normal(jr.key(0), (200,))
         >>> test = ds.train.learning_rate_range(loss, jnp.array(1.0), optax.sgd, batches, lowest=1e-4, highest=10.0)
         >>> test.suggested < test.divergence, 0.2 <= test.divergence < 0.4
         (True, True)
@@ -118,12 +118,9 @@ def learning_rate_range(
 
     schedule = optax.exponential_decay(lowest, steps - 1, highest / lowest)
     options: dict[str, Any] = {"steps_per_call": STEPS_PER_CALL, "non_finite": NonFinite("skip", limit=steps + 1)}
-    try:
-        fit(
-            loss, model, optimizer(schedule), batches, filter_spec=filter_spec, progress=False, callback=stop, **options
-        )
-    except _Diverged:
-        pass
+    options |= {"filter_spec": filter_spec, "progress": False, "callback": stop}
+    with suppress(_Diverged):
+        fit(loss, model, optimizer(schedule), batches, **options)
     losses = np.concatenate(made)
     return _result(np.geomspace(lowest, highest, steps)[: len(losses)], losses, window=odd(steps // 10))
 

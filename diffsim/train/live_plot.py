@@ -53,47 +53,49 @@ class LivePlot:
             raise InputError(f"height={height}: a curve has at least 2 lines")
         self.learning_rate, self.height = learning_rate, height
         self.console = Console(stderr=True) if console is None else console
-        self.live = None
+        self.live: Live | None = None
 
     def __enter__(self) -> "LivePlot":
-        self.losses, self.validation = [], []
-        self.progress = self.began = None
-        self.last_frame = -np.inf
+        self.losses: list[np.ndarray] = []
+        self.validation: list[tuple[int, float]] = []
+        self.progress: FitProgress | None = None
+        self.first_step, self.first_time, self.last_frame = 0, 0.0, -np.inf
         self.live = Live(console=self.console, auto_refresh=False)
         if self._can_draw():
             self.live.start()
         return self
 
     def __exit__(self, *exception) -> None:
-        if self.progress is not None and self._can_draw():
-            self.live.update(self.frame(), refresh=True)
-        self.live.stop()
+        if self.live is not None:
+            if self.progress is not None and self._can_draw():
+                self.live.update(self.frame(self.progress), refresh=True)
+            self.live.stop()
         self.live = None
 
     def __call__(self, progress: FitProgress) -> None:
         if self.live is None:
             raise InputError("this plot is not open: use it as `with ds.train.LivePlot() as plot: ds.fit(...)`")
-        now = time.monotonic()
-        if self.began is None:
-            self.began = (progress.step, now)
-        self.progress, self.now = progress, now
+        self.now = time.monotonic()
+        if self.progress is None:
+            self.first_step, self.first_time = progress.step, self.now
+        self.progress = progress
         self.losses.append(np.asarray(progress.losses, float))
         if progress.validation is not None:
             self.validation.append((progress.step, progress.validation))
         interval = SECONDS_BETWEEN_FRAMES if self._can_draw() else SECONDS_BETWEEN_LINES
-        if progress.step < progress.total and now - self.last_frame < interval:
+        if progress.step < progress.total and self.now - self.last_frame < interval:
             return
-        self.last_frame = now
+        self.last_frame = self.now
         if self._can_draw():
-            self.live.update(self.frame(), refresh=True)
+            self.live.update(self.frame(progress), refresh=True)
         else:
-            self.console.print(self.numbers(), soft_wrap=True)
+            self.console.print(self.numbers(progress), soft_wrap=True)
 
-    def frame(self) -> Group:
+    def frame(self, progress: FitProgress) -> Group:
         """The curve, its axes, and the line of numbers below."""
         width = max(self.console.width - MARGIN - 2, 10)
         losses = np.concatenate(self.losses)
-        first, last = self.progress.step - len(losses) + 1, self.progress.step
+        first, last = progress.step - len(losses) + 1, progress.step
         values = np.array([value for _, value in self.validation])
         finite = np.concatenate([losses, values])[np.isfinite(np.concatenate([losses, values]))]
         scale, inverse = (np.log10, lambda y: 10.0**y) if np.all(finite > 0) else (np.asarray, np.asarray)
@@ -115,19 +117,18 @@ class LivePlot:
                 text.stylize(VALIDATION, start + column, start + column + 1)
         text.append(f"{'':>{MARGIN}}└{'─' * width}\n{'':>{MARGIN}} {first:<{width // 2}}", "dim")
         text.append(f"{last:>{width - width // 2}}", "dim")
-        return Group(text, self.numbers())
+        return Group(text, self.numbers(progress))
 
-    def numbers(self) -> Text:
+    def numbers(self, progress: FitProgress) -> Text:
         """The line of numbers: step, loss, validation loss, learning rate, pace and time left."""
-        step, total = self.progress.step, self.progress.total
-        phrases = [f"step {step}/{total}", Text(f"loss {self.progress.losses[-1]:.4g}", LOSS)]
-        if self.progress.validation is not None:
-            phrases.append(Text(f"validation {self.progress.validation:.4g}", VALIDATION))
+        step, total = progress.step, progress.total
+        phrases = [f"step {step}/{total}", Text(f"loss {progress.losses[-1]:.4g}", LOSS)]
+        if progress.validation is not None:
+            phrases.append(Text(f"validation {progress.validation:.4g}", VALIDATION))
         if self.learning_rate is not None:
             phrases.append(f"rate {rates_of(self.learning_rate, step - 1, step)[0]:.3g}")
-        first, began = self.began
-        if step > first and self.now > began:
-            pace = (step - first) / (self.now - began)
+        if step > self.first_step and self.now > self.first_time:
+            pace = (step - self.first_step) / (self.now - self.first_time)
             phrases.append(f"{pace:.0f} steps/s" if pace > 100 else f"{pace:.3g} steps/s")
             phrases.append(f"{timedelta(seconds=round((total - step) / pace))} left")
         return Text("  ").join(phrase if isinstance(phrase, Text) else Text(phrase) for phrase in phrases)

@@ -29,7 +29,7 @@ def terminal(**options):
 def shown(plot):
     """The last frame as plain lines."""
     console = Console(file=io.StringIO(), width=60)
-    console.print(plot.frame())
+    console.print(plot.frame(plot.progress))
     return [line.rstrip() for line in console.file.getvalue().splitlines()]
 
 
