@@ -161,7 +161,8 @@ class FitLoop:
         rows = slice(first, snapshot.done)
         value = None if snapshot.best is None else float(snapshot.validation[self.number_of_calls(snapshot.done) - 1])
         model = lambda: self.model(snapshot.state.trained)
-        return FitProgress(snapshot.done, snapshot.losses[rows].copy(), snapshot.dropped[rows].copy(), value, model)
+        losses, dropped = snapshot.losses[rows].copy(), snapshot.dropped[rows].copy()
+        return FitProgress(snapshot.done, losses, dropped, value, model, self.steps)
 
     def is_finished(self, snapshot: Snapshot) -> bool:
         """Whether all steps are made or the patience is exhausted."""

@@ -25,6 +25,7 @@ from diffsim.viz.animation_plot import save_animation as save_animation
 from diffsim.viz.canvas import STYLE, new_axes
 from diffsim.viz.graph_plot import graph as graph
 from diffsim.viz.graph_plot import stages as stages
+from diffsim.viz.learning_rate_plot import learning_rate_range as learning_rate_range
 from diffsim.viz.posterior_plot import fit_band as fit_band
 from diffsim.viz.posterior_plot import profile_curve as profile_curve
 

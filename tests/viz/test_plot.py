@@ -15,6 +15,7 @@ from PIL import Image
 
 from diffsim._errors import InputError, RunError
 from diffsim.control import GradientGrowth
+from diffsim.train import LearningRateRange
 from diffsim.uncertainty.posterior import CredibleBand
 from diffsim.uncertainty.profile_likelihood import ProfileLikelihood
 from diffsim.viz import animation_plot, plot
@@ -295,3 +296,25 @@ def test_a_profile_is_drawn_with_its_linear_one():
     np.testing.assert_array_equal(profile.get_xydata(), points)
     assert [line.get_ydata()[0] for line in levels] == [-1.7, 1.7]
     drawn(figure)
+
+
+def test_a_range_test_shows_its_losses_the_suggested_rate_and_the_divergence():
+    rates, losses = np.geomspace(1e-3, 1.0, 4), np.array([4.0, 2.0, 1.0, np.inf])
+    smoothed = np.array([4.0, 2.0, 1.0, np.nan])
+    figure = plot.learning_rate_range(LearningRateRange(rates, losses, smoothed, rates[1], 1.0), ylabel="miss (m²)")
+    (axes,) = figure.axes
+    raw, smooth, suggested, divergence = axes.lines
+    np.testing.assert_array_equal(raw.get_xydata()[:3], np.column_stack([rates, losses])[:3])
+    np.testing.assert_array_equal(smooth.get_ydata()[:3], losses[:3])
+    np.testing.assert_allclose(suggested.get_xydata(), [[1e-2, 2.0]])
+    assert list(divergence.get_xdata()) == [1.0, 1.0]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+        "smoothed loss",
+        "steepest descent: 0.01",
+        "diverges: 1",
+    ]
+    assert (axes.get_xscale(), axes.get_ylabel()) == ("log", "miss (m²)")
+    assert axes.get_ylim() == pytest.approx((0.85, 4.15))
+    drawn(figure)
+    flat = LearningRateRange(rates, np.ones(4), np.ones(4), np.nan, None)
+    assert len(plot.learning_rate_range(flat).axes[0].lines) == 2
