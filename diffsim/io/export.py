@@ -125,11 +125,12 @@ def _traced(make: Callable, *args: Any) -> Any:
             "jax.numpy and jax.lax, and bind arguments that are no arrays with functools.partial"
         ) from error
     except Exception as error:
-        shapes = ", ".join(map(str, jax.tree.leaves(args[1])))
+        shapes = ", ".join(f"{x.dtype}[{', '.join(map(str, x.shape))}]" for x in jax.tree.leaves(args[1]))
         if type(error).__name__ == "InconclusiveDimensionOperation":  # for which JAX has no public name
-            raise InputError(f"{shapes}: the function needs a size ({_first_line(error)}): give its number") from error
+            raise InputError(f"shapes {shapes}: the function needs a size, {_first_line(error)}; give its number") from error
         if isinstance(error, TypeError | ValueError):
-            raise InputError(f"{shapes}: the function does not take these ({_first_line(error)}): give its own") from error
+            remedy = "give the shapes that the function takes, and let it return arrays"
+            raise InputError(f"shapes {shapes}: {_first_line(error)}; {remedy}") from error
         raise
 
 
