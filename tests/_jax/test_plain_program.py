@@ -37,8 +37,10 @@ CASES = {
     "solve": (lambda y: ds.integrate(lambda t, y, a: -y, y, jnp.array([0.0, 1.0])), (2,)),
 }
 
+SLOW = ("adjoint", "solve")
 
-@pytest.mark.parametrize("case", [pytest.param(c, marks=[pytest.mark.slow] * (c == "solve")) for c in CASES])
+
+@pytest.mark.parametrize("case", [pytest.param(c, marks=[pytest.mark.slow] * (c in SLOW)) for c in CASES])
 def test_values_are_the_same_and_operations_are_of_jax(case):
     function, shape = CASES[case]
     x = jnp.asarray(np.random.default_rng(0).uniform(size=shape))

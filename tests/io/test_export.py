@@ -60,9 +60,10 @@ def agrees(folder, function, *shapes, inputs, rtol):
         close(gradient, pullback(jnp.ones_like(expected))[0], rtol)
 
 
-def close(value, expected, rtol):
+def close(value, expected, rtol, scale=None):
+    """The same shape, dtype and values, to a part of the scale, which is by default the largest value."""
     assert (value.shape, value.dtype) == (expected.shape, expected.dtype)
-    np.testing.assert_allclose(value, expected, rtol=0, atol=rtol * np.max(np.abs(expected)))
+    np.testing.assert_allclose(value, expected, rtol=0, atol=rtol * (scale or np.max(np.abs(expected))))
 
 
 def single(tree):
@@ -221,8 +222,8 @@ class TestOnnx:
         for function in (jax.vmap(one), jax.vmap(jax.grad(one))):
             model = load_exported(ds.export(function, batch, path=tmp_path / "f.onnx"))
             for x in states(dtype):
-                # Limits of 10 N: half a rounding of the sum with the lower one is 5e-7 in float32.
-                close(model(x)[0], jax.jit(function)(x), 1e-6 if dtype == np.float32 else 1e-14)
+                # Of the limit, 10 N, to which the network's output is added, whose rounding is 1e-7 in float32.
+                close(model(x)[0], jax.jit(function)(x), 1e-6 if dtype == np.float32 else 1e-14, scale=10.0)
 
     def test_a_chain_has_the_values_of_jax(self, tmp_path):
         chain, scene = pretrained.trained("noisy"), np.linspace(0.05, 0.9, 48, dtype=np.float32)
@@ -232,7 +233,7 @@ class TestOnnx:
             close(model(mosaic)[0], jax.jit(lambda x: chain(x))(mosaic), 1e-6)
 
     def test_inputs_and_outputs_are_named_by_their_fields(self, tmp_path):
-        path = ds.export(lambda p, z: Point(p.y + 1, p.x * z), Point("", "2"), "n, 1", path=tmp_path / "f.onnx")
+        path = ds.export(lambda p, z: Point(p.y + 1, p.x[None] * z), Point("", "2"), "n, 1", path=tmp_path / "f.onnx")
         model = onnx_model.session(path.read_bytes())
         assert [given.name for given in model.get_inputs()] == ["input_0.x", "input_0.y", "input_1"]
         assert [result.name for result in model.get_outputs()] == ["output.x", "output.y"]
@@ -245,9 +246,7 @@ class TestOnnx:
             ds.export(image.bilinear, "8, 8", path=tmp_path / "f.onnx")
         assert not (tmp_path / "f.onnx").exists()
 
-    def test_other_values_than_those_of_jax_are_an_error(self, policy, tmp_path, monkeypatch):
-        wrong = lambda function, *shapes: lambda *args: [jnp.sin(x) * (1.1 if len(shapes) else 1.0) for x in args]
-        monkeypatch.setattr(onnx_model, "plain_program", wrong)
+    def test_other_values_than_those_of_jax_are_an_error(self, tmp_path, monkeypatch):
         session = onnx_model.session
 
         class Off:
@@ -276,7 +275,7 @@ class TestOnnx:
             reached, forces = out["states"], out["forces"]
         force = lambda x: one(x.astype(dtype))
         # The same states: the digits that the format allows.
-        close(forces, jax.jit(jax.vmap(force))(jnp.asarray(reached[:-1])), 1e-6 if dtype == np.float32 else 1e-14)
+        close(forces, jax.jit(jax.vmap(force))(jnp.asarray(reached[:-1])), 1e-6 if dtype == np.float32 else 1e-14, 10.0)
         move = lambda s, _: step(CartPole(), s, force(jnp.stack(s)).astype(float))
         _, own = ds.rollout(move, State(*map(jnp.asarray, reached[0])), length=1000)
         # In a closed loop: the policy returns to the middle, so that errors do not grow.
