@@ -11,7 +11,6 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from .._errors import InputError
-from .._extras import extra
 from . import onnx_model
 from .files import check_writable, write_whole
 from .plain_containers import as_plain, rebuild
@@ -106,7 +105,6 @@ def _program(call: Callable, shapes: Sequence[PyTree], platforms: Sequence[str] 
 
 
 def _serialized(program: jax.export.Exported, order: int) -> bytes:
-    extra("flatbuffers", "export")
     try:
         return bytes(program.serialize(vjp_order=order))
     except ValueError as error:
@@ -127,7 +125,9 @@ def _traced(make: Callable, *args: Any) -> Any:
     except Exception as error:
         shapes = ", ".join(f"{x.dtype}[{', '.join(map(str, x.shape))}]" for x in jax.tree.leaves(args[1]))
         if type(error).__name__ == "InconclusiveDimensionOperation":  # for which JAX has no public name
-            raise InputError(f"shapes {shapes}: the function needs a size, {_first_line(error)}; give its number") from error
+            raise InputError(
+                f"shapes {shapes}: the function needs a size, {_first_line(error)}; give its number"
+            ) from error
         if isinstance(error, TypeError | ValueError):
             remedy = "give the shapes that the function takes, and let it return arrays"
             raise InputError(f"shapes {shapes}: {_first_line(error)}; {remedy}") from error
