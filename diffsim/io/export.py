@@ -125,9 +125,8 @@ def _traced(make: Callable, *args: Any) -> Any:
     except Exception as error:
         shapes = ", ".join(f"{x.dtype}[{', '.join(map(str, x.shape))}]" for x in jax.tree.leaves(args[1]))
         if type(error).__name__ == "InconclusiveDimensionOperation":  # for which JAX has no public name
-            raise InputError(
-                f"shapes {shapes}: the function needs a size, {_first_line(error)}; give its number"
-            ) from error
+            reason = _first_line(error)
+            raise InputError(f"shapes {shapes}: the function needs a size, {reason}; give its number") from error
         if isinstance(error, TypeError | ValueError):
             remedy = "give the shapes that the function takes, and let it return arrays"
             raise InputError(f"shapes {shapes}: {_first_line(error)}; {remedy}") from error

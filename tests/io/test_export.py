@@ -238,7 +238,7 @@ class TestOnnx:
 
     def test_what_onnx_lacks_is_refused(self, tmp_path):
         fall = lambda y0: ds.integrate(lambda t, y, a: -y, y0, jnp.array([0.0, 1.0]))
-        with pytest.raises(ds.InputError, match="give a path that does not end in .onnx"):
+        with pytest.raises(ds.InputError, match=r"give a path that does not end in \.onnx"):
             ds.export(fall, "2", path=tmp_path / "f.onnx")
         with pytest.raises(ds.InputError, match="compute in float32"):
             ds.export(image.bilinear, "8, 8", path=tmp_path / "f.onnx")
@@ -255,7 +255,9 @@ class TestOnnx:
                 return [1.001 * x for x in self.session.run(*args)]
 
         monkeypatch.setattr(onnx_model, "session", Off)
-        with pytest.raises(ds.RunError, match="its values differ from JAX's by .*: a fault of jax2onnx or onnxruntime"):
+        with pytest.raises(
+            ds.RunError, match=r"its values differ from JAX's by .*: a fault of jax2onnx or onnxruntime"
+        ):
             ds.export(jnp.sin, "3", path=tmp_path / "f.onnx")
         assert not (tmp_path / "f.onnx").exists()
 
