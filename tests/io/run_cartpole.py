@@ -1,7 +1,7 @@
 """CartPole under an exported policy, by NumPy and onnxruntime alone.
 
-python run_cartpole.py POLICY.onnx START.npy OUT.npz writes the states (steps + 1, 4) and the forces (steps,) of an episode. The dynamics are in double precision, and the
-policy in that of its file.
+`python run_cartpole.py POLICY.onnx START.npy OUT.npz` writes the states (steps + 1, 4) and the forces (steps,) of an
+episode. The dynamics are in double precision, and the policy in that of its file.
 """
 
 import sys

@@ -255,9 +255,7 @@ class TestOnnx:
                 return [1.001 * x for x in self.session.run(*args)]
 
         monkeypatch.setattr(onnx_model, "session", Off)
-        with pytest.raises(
-            ds.RunError, match=r"its values differ from JAX's by .*: a fault of jax2onnx or onnxruntime"
-        ):
+        with pytest.raises(ds.RunError, match=r"its values differ from JAX's by .*: a fault of jax2onnx"):
             ds.export(jnp.sin, "3", path=tmp_path / "f.onnx")
         assert not (tmp_path / "f.onnx").exists()
 
