@@ -30,6 +30,7 @@ from .graph.find_non_finite import find_non_finite as find_non_finite
 from .graph.stage_graph import stage_graph as stage_graph
 from .io.checkpoint import load as load
 from .io.checkpoint import save as save
+from .io.export import export as export
 from .mechanics import acceleration as acceleration
 from .nn import BoundedMLP as BoundedMLP
 from .ode.events import Event as Event

@@ -8,6 +8,7 @@ environment only pushes fully to the left or to the right, in the direction of t
     python scenarios/cartpole.py                          train with 20 seeds, judge each in the real environment
     python scenarios/cartpole.py evaluate --seeds 0:100   one policy; --policy RUN/policy.npz for one trained
     python scenarios/cartpole.py animate cartpole.gif
+    python scenarios/cartpole.py export policy.onnx       a policy for programs without diffsim, in ONNX or for JAX
 
 The test environment is Gymnasium's: pip install "diffsim[scenarios]". Expected: 500.0, the maximum, on seeds 0 to 99
 for every training seed, after less than 0.1 s of training each; in all about 20 s.
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Annotated
 
 import jax
+import jax.export
 
 jax.config.update("jax_enable_x64", True)
 
@@ -35,6 +37,7 @@ import optax
 import diffsim as ds
 from diffsim import control
 from diffsim._extras import extra
+from diffsim.io.exported import measured
 from diffsim.systems.cartpole import DT, FORCE, START, STEPS, TILT, TRACK, CartPole, State, fallen, step
 from diffsim.viz import plot, report, scenes
 
@@ -238,5 +241,27 @@ def animate(
     return {"file": str(out)}
 
 
+def export(
+    out: Annotated[Path, cli.WritableFile((".jax", ".onnx"))],
+    *,
+    policy: cli.InFile | None = None,
+    seed: cli.Seed = 0,
+    single: bool = False,
+) -> dict:
+    """A policy in a file that runs without diffsim: states of shape (batch, 4) to forces (batch,), N.
+
+    Args:
+        out: the file to write: .onnx for onnxruntime, .jax for JAX, with derivatives.
+        policy: policy.npz of a run; without it one is trained first.
+        seed: of the training, where one is trained.
+        single: compute in single precision.
+    """
+    dtype = jnp.float32 if single else jnp.float64
+    chosen = jax.tree.map(lambda x: x.astype(dtype) if eqx.is_array(x) else x, policy_of(policy, seed))
+    states = jax.ShapeDtypeStruct(jax.export.symbolic_shape("batch, 4"), dtype)
+    ds.export(jax.vmap(chosen), states, path=out)
+    return measured(out, np.zeros((1, 4), dtype))
+
+
 if __name__ == "__main__":
-    cli.main(train, evaluate, animate)
+    cli.main(train, evaluate, animate, export)

@@ -9,6 +9,7 @@ scikit-image.
     python scenarios/enhance.py train --minutes 10                ... for ten
     python scenarios/enhance.py train --task demosaic --minutes 3 the clean mosaic alone
     python scenarios/enhance.py apply IN OUT                      develop a raw (or the simulated raw of a picture)
+    python scenarios/enhance.py export chain.onnx                 the chain for programs without diffsim
     python scenarios/enhance.py evaluate FOLDER                   PSNR compared with classical chains
     python scenarios/enhance.py ablation                          the same stages trained one by one
     python scenarios/enhance.py recover                           known constants recovered from noise-free data
@@ -50,12 +51,14 @@ from diffsim.image.training.evaluate import (
     run_tiles,
     synthesize_raw,
 )
+from diffsim.io.exported import measured
 from diffsim.viz import plot, report
 
 Task = Literal["noisy", "demosaic"]
 Level = Literal["low", "middle", "high"]
 Minutes = Annotated[float, cli.Within(0.0, 10_000.0, above=True)]
 Size = Annotated[int, cli.Within(0, 100_000)]  # pixels
+Side = Annotated[int, cli.Within(2, 10_000)]  # pixels
 
 STEPS_A_MINUTE = {"noisy": 2250, "demosaic": 5000}  # on two cores
 CAMERA = sensor.CAMERA
@@ -178,6 +181,28 @@ def apply(
     return {"file": str(out), "size": f"{picture.shape[2]} x {picture.shape[1]}", "seconds": seconds}
 
 
+def export(
+    out: Annotated[Path, cli.WritableFile((".jax", ".onnx"))],
+    *,
+    parameters: cli.InFile | None = None,
+    noise: Level = "middle",
+    rows: Side = 512,
+    columns: Side = 512,
+) -> dict:
+    """The noisy chain in a file that runs without diffsim: mosaics of one size, in [0, 1], to pictures.
+
+    Args:
+        out: the file to write: .onnx for onnxruntime, .jax for JAX, with derivatives.
+        parameters: a file that `train` wrote; else those that ship.
+        noise: of the raws.
+        rows: of the mosaic, an even number.
+        columns: of the mosaic, an even number.
+    """
+    chain = pretrained.with_noise_level(pretrained.load_for_task("noisy", parameters), sensor.LEVELS[noise])
+    ds.export(lambda mosaic: chain(mosaic), jax.ShapeDtypeStruct((rows, columns), jnp.float32), path=out)
+    return measured(out, np.full((rows, columns), 0.5, np.float32))
+
+
 def ablation(*, minutes: Minutes = 0.42, seed: cli.Seed = 0) -> dict:
     """The same stages trained together and one by one, judged on photographs held out.
 
@@ -285,4 +310,4 @@ def add_curves(run, page, chain) -> None:
 if __name__ == "__main__":
     # A training's batches are shared among the cores, each a device.
     jax.config.update("jax_num_cpu_devices", min(os.cpu_count() or 1, train_chain.BATCH))
-    cli.main(train, apply, evaluate, ablation, recover)
+    cli.main(train, apply, evaluate, export, ablation, recover)

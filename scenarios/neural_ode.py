@@ -6,7 +6,7 @@ turns what the network learned into a formula: terms are left out one after the 
 equation fits the record best for its number of terms is kept. A second job knows nothing at all and trains a network as
 the whole right-hand side (a neural ODE), on windows of long records that come from a stream.
 
-    python scenarios/neural_ode.py                 a simulated record with 2 % noise, so that the missing terms are known
+    python scenarios/neural_ode.py                 a simulated record with 2 % noise, whose law is known
     python scenarios/neural_ode.py pelts           the record of the Hudson's Bay Company, 1900 to 1920
     python scenarios/neural_ode.py windows         a neural ODE on windows, with validation and a checkpoint
 
@@ -131,7 +131,7 @@ def formulas(model: Partly, record: Record) -> list[Candidate]:
     Terms are left out in the order of their t values. A formula whose equation cannot be solved is no candidate.
     """
     ts = jnp.linspace(record.ts[0], record.ts[-1], 200)
-    us = jax.jit(simulate)(model, model.start, ts)
+    us = eqx.filter_jit(simulate)(model, model.start, ts)
     terms, rates = np.asarray(jax.vmap(library)(us)), np.asarray(jax.vmap(model.rates)(us))
     mask, candidates = np.ones((2, len(TERMS))), []
     while mask.sum() > 1:
@@ -183,7 +183,7 @@ def in_words(coefficients) -> list[str]:
 def simulated(seed: int, noise: float = 0.02) -> Record:
     """A record of the law dx/dt = 1.3 x - 0.9 x y, dy/dt = -1.8 y + 0.8 x y, with noise relative to the populations."""
     law = Formula(jnp.array([GROWTH, -DEATH]), jnp.zeros(2), true_coefficients())
-    logs = np.asarray(jax.jit(simulate)(law, law.start, jnp.asarray(TIMES)))
+    logs = np.asarray(eqx.filter_jit(simulate)(law, law.start, jnp.asarray(TIMES)))
     return Record(TIMES, logs + noise * np.random.default_rng(seed).normal(size=logs.shape), noise)
 
 
@@ -225,9 +225,8 @@ def pelts(*, data: cli.InFile = DATA, seed: cli.Seed = 0, run: cli.Run) -> dict:
         data: CSV with the columns year, hare and lynx, populations in any unit.
         seed: of the network's first weights.
     """
-    table = read_measurements(data, ["year", "hare", "lynx"])
-    values = np.asarray(table)
-    ts, populations = values[:, 0] - values[0, 0], values[:, 1:]
+    table = read_measurements(data, ["year", "hare", "lynx"], increasing="year")
+    ts, populations = table["year"] - table["year"][0], np.stack([table["hare"], table["lynx"]], axis=1)
     if not np.all(populations > 0):
         raise ds.InputError(f"{data} has a population that is not above 0: give two positive columns, hare and lynx")
     if (len(ts) - 1) % SEGMENT:
@@ -240,7 +239,7 @@ def pelts(*, data: cli.InFile = DATA, seed: cli.Seed = 0, run: cli.Run) -> dict:
     model = network_fit(record, law.known, 3, seed)
     run.say("looking for a formula")
     candidates = formulas(model, record)
-    deviations = np.asarray(jax.jit(simulate)(model, model.start, jnp.asarray(ts))) - record.logs
+    deviations = np.asarray(eqx.filter_jit(simulate)(model, model.start, jnp.asarray(ts))) - record.logs
     result = {
         "growth_of_hares": float(law.known[0]),
         "deaths_of_lynxes": -float(law.known[1]),
@@ -271,11 +270,10 @@ def write_report(run, result, record, model, candidates, reference, origin: str 
     page.settings(run.settings)
     page.result(result)
     ts = np.linspace(record.ts[0], record.ts[-1], 300)
-    us = np.asarray(jax.jit(simulate)(model, model.start, jnp.asarray(ts)))
-    points = record.ts, {"x": np.exp(record.logs[:, 0]), "y": np.exp(record.logs[:, 1])}
-    picture = plot.curves(
-        ts, {"x": np.exp(us[:, 0]), "y": np.exp(us[:, 1])}, "time", "population / mean", points=points
-    )
+    us = np.asarray(eqx.filter_jit(simulate)(model, model.start, jnp.asarray(ts)))
+    by_name = lambda logs: {"x": np.exp(logs[:, 0]), "y": np.exp(logs[:, 1])}
+    points = record.ts, by_name(record.logs)
+    picture = plot.curves(ts, by_name(us), "time", "population / mean", points=points)
     page.figure(picture, "The record, and the equation with the network.")
     run.figure("record", picture)
     learned = np.asarray(jax.vmap(model.rates)(us))
@@ -306,10 +304,9 @@ def long_record(seed: int, count: int = 20_000) -> np.ndarray:
     law = Formula(jnp.array([GROWTH, -DEATH]), jnp.zeros(2), true_coefficients())
     starts = jnp.asarray(np.random.default_rng(seed).uniform(-0.8, 0.8, (8, 2)))
     ts = STRIDE * jnp.arange(count // len(starts))
-    states = jax.jit(
-        jax.vmap(lambda u: ds.integrate(lambda t, u, m: m.known + m.rates(u), u, ts, law, max_steps=20_000))
-    )
-    logs = np.asarray(states(starts))
+    field = lambda t, u, law: law.known + law.rates(u)
+    states = jax.vmap(lambda u: ds.integrate(field, u, ts, law, max_steps=20_000))
+    logs = np.asarray(jax.jit(states)(starts))
     return logs + 0.02 * np.random.default_rng(seed + 1).normal(size=logs.shape)
 
 
@@ -368,7 +365,7 @@ def windows(
     page = report.Report("A neural ODE on windows", f"{size} windows of {WINDOW} states in each batch, from a stream")
     page.settings(run.settings)
     page.result(result)
-    picture = plot.learning_curve(history.loss)
+    picture = plot.learning_curve(history.loss, history.validation)
     page.figure(picture, "The loss of each step.")
     run.figure("loss", picture)
     page.write(run.folder / "report.html")

@@ -4,11 +4,13 @@ import json
 from functools import partial
 
 import equinox as eqx
+import jax
 import jax.random as jr
 import numpy as np
 import pytest
 
 import diffsim as ds
+from diffsim.io.exported import load_exported
 
 
 @pytest.fixture(scope="session")
@@ -57,6 +59,8 @@ def test_a_saved_policy_is_judged_as_it_was_trained(trained, tmp_path, cartpole)
         (("train", "--policies", "0"), "policies=0"),
         (("train", "--horizon", "0"), "horizon=0"),
         (("animate", "picture.png"), "picture.png"),
+        (("export", "picture.png"), "unknown extension '.png'; give .jax or .onnx"),
+        (("export", "none/policy.jax"), "none does not exist"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
 )
@@ -67,6 +71,23 @@ def test_bad_input_is_named_and_exits_with_2(words, message, tmp_path, command):
     assert code == 2
     assert message in complaint
     assert not (tmp_path / "picture.png").exists()
+
+
+@pytest.mark.parametrize("precision", ["single", "double"])
+def test_an_exported_policy_is_that_of_the_file(precision, tmp_path, command, module_of):
+    policy = module_of("cartpole").network(jr.key(3))
+    ds.save(tmp_path / "policy.npz", policy)
+    words = ["--single"] if precision == "single" else []
+    code, out, _ = command("cartpole", "export", "policy.jax", "--policy", "policy.npz", *words, "--json")
+    result = json.loads(out)
+    assert (code, result["file"]) == (0, "policy.jax")
+    assert result["bytes"] == (tmp_path / "policy.jax").stat().st_size
+    assert result["microseconds_per_call"] > 0
+    states = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32 if words else float)
+    force = load_exported(tmp_path / "policy.jax")(states)
+    assert force.dtype == states.dtype
+    # Of the limit of 10 N.
+    np.testing.assert_allclose(force, jax.vmap(policy)(states.astype(float)), atol=1e-5 if words else 1e-13, rtol=0)
 
 
 @pytest.mark.slow

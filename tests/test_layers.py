@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "mechanics": BASE | {"_jax"},
     "autodiff": BASE | {"_jax", "io", "parameters"},
     "compilation": {"_jax"},
-    "io": BASE | {"parameters"},
+    "io": BASE | {"parameters", "_jax"},
     "graph": LOW,
     "gradcheck": LOW | {"graph"},
     "ode": LOW | {"signals"},

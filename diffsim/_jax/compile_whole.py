@@ -91,7 +91,8 @@ def compile_small(function: Callable, size: int) -> Callable:
     def each(axis_size, batched, *args):
         axes = jax.tree.map(lambda b: 0 if b else None, batched)
         many = jax.vmap(function, in_axes=axes, axis_size=axis_size)
-        if axis_size * size <= _BATCH:
+        # The size of an exported program's batch may be a symbol.
+        if isinstance(axis_size, int) and axis_size * size <= _BATCH:
             names = operations(many, *args)
             many = _request(many) if is_plain(names) and _COLLECTIVE.isdisjoint(names) else many
         out = many(*args)

@@ -8,6 +8,9 @@ from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+DEFINITIONS: dict[Primitive, Callable] = {}
+"""The function of every primitive made here, by which a program can be written without them."""
+
 
 def new_primitive(
     name: str,
@@ -35,6 +38,7 @@ def new_primitive(
     """
     primitive = Primitive(name)
     primitive.multiple_results = multiple_results
+    DEFINITIONS[primitive] = function
     primitive.def_impl(eager or function)
     primitive.def_abstract_eval(abstract or shapes_of(function))
     mlir.register_lowering(primitive, mlir.lower_fun(function, multiple_results=multiple_results))

@@ -123,6 +123,8 @@ def fit(
     checkpointer = Checkpointer(checkpoint, group, _settings(loop, trained))
     if checkpointer.options is not None:
         own = fingerprint(source, model, optimizer, optimizer_state, snapshot.state)
+        # Of streams that each process has for itself, that of the leader counts.
+        own = own._replace(batches=int(group.broadcast(np.asarray(own.batches, np.uint32))))
         snapshot = checkpointer.resume(snapshot._replace(fingerprint=own), policy)
     with ProgressBar(source.expected, progress and group.is_leader) as bar:
         with bar.compiling(loss):

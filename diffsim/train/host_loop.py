@@ -162,7 +162,7 @@ class FitLoop:
         value = None if snapshot.best is None else float(snapshot.validation[self.number_of_calls(snapshot.done) - 1])
         model = lambda: self.model(snapshot.state.trained)
         losses, dropped = snapshot.losses[rows].copy(), snapshot.dropped[rows].copy()
-        return FitProgress(snapshot.done, losses, dropped, value, model, self.steps)
+        return FitProgress(snapshot.done, losses, dropped, value, model, self.batches.expected)
 
     def is_finished(self, snapshot: Snapshot) -> bool:
         """Whether all steps are made or the patience is exhausted."""

@@ -83,7 +83,7 @@ class LivePlot:
         if progress.validation is not None:
             self.validation.append((progress.step, progress.validation))
         interval = SECONDS_BETWEEN_FRAMES if self._can_draw() else SECONDS_BETWEEN_LINES
-        if progress.step < progress.total and self.now - self.last_frame < interval:
+        if progress.step != progress.total and self.now - self.last_frame < interval:
             return
         self.last_frame = self.now
         if self._can_draw():
@@ -122,7 +122,10 @@ class LivePlot:
     def numbers(self, progress: FitProgress) -> Text:
         """The line of numbers: step, loss, validation loss, learning rate, pace and time left."""
         step, total = progress.step, progress.total
-        phrases = [f"step {step}/{total}", Text(f"loss {progress.losses[-1]:.4g}", LOSS)]
+        phrases = [
+            f"step {step}" if total is None else f"step {step}/{total}",
+            Text(f"loss {progress.losses[-1]:.4g}", LOSS),
+        ]
         if progress.validation is not None:
             phrases.append(Text(f"validation {progress.validation:.4g}", VALIDATION))
         if self.learning_rate is not None:
@@ -130,7 +133,8 @@ class LivePlot:
         if step > self.first_step and self.now > self.first_time:
             pace = (step - self.first_step) / (self.now - self.first_time)
             phrases.append(f"{pace:.0f} steps/s" if pace > 100 else f"{pace:.3g} steps/s")
-            phrases.append(f"{timedelta(seconds=round((total - step) / pace))} left")
+            if total is not None:
+                phrases.append(f"{timedelta(seconds=round(max(total - step, 0) / pace))} left")
         return Text("  ").join(phrase if isinstance(phrase, Text) else Text(phrase) for phrase in phrases)
 
     def _can_draw(self) -> bool:

@@ -121,7 +121,7 @@ class FitProgress(NamedTuple):
         dropped: Which of these steps were not finite and left out.
         validation: The validation loss, if there is one.
         model: A function without arguments that returns the model; called only if needed, since it takes time.
-        total: The number of steps of the fit.
+        total: The number of steps of the fit; None for a stream of which nobody knows it.
 
     Examples:
         >>> show = lambda progress: print(progress.step, progress.losses, progress.model())
@@ -136,7 +136,7 @@ class FitProgress(NamedTuple):
     dropped: Bool[np.ndarray, " steps"]
     validation: float | None
     model: Callable[[], Model]
-    total: int
+    total: int | None
 
 
 class MetricsFile:

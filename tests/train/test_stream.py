@@ -1,5 +1,6 @@
 """Fits with a stream of batches: the bits of arrays, what ends them, resuming, and memory."""
 
+import io
 import itertools
 import os
 import resource
@@ -17,6 +18,7 @@ import jax.random as jr
 import numpy as np
 import optax
 import pytest
+from rich.console import Console
 
 import diffsim as ds
 
@@ -162,6 +164,16 @@ def test_a_loss_that_is_not_finite_names_the_step_of_a_stream():
         fit(iter([*ROWS[:17], bad, *ROWS[18:]]))
     assert np.isfinite(caught.value.history.loss[:17]).all()
     assert np.isnan(caught.value.history.loss[17])
+
+
+def test_the_live_plot_and_the_callback_know_the_length_if_the_stream_does():
+    totals = []
+    note = lambda progress: totals.append(progress.total)
+    with ds.train.LivePlot(console=Console(file=io.StringIO())) as live:
+        fit(iter(ROWS), callback=ds.train.callbacks(note, live))
+    fit(Loader(ROWS), callback=note)
+    assert set(totals[:6]) == {None}
+    assert set(totals[6:]) == {40}
 
 
 class Stop(Exception): ...
