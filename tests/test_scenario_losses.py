@@ -97,9 +97,14 @@ def kinetics(s):
     return problem.loss, s.Network()
 
 
+def neural_ode(s):
+    windows = jnp.asarray(next(s.windows_of(s.long_record(0, 800), 0, 3).batches_from(0)))
+    return lambda network: s.window_loss(network, windows), eqx.nn.MLP(2, 2, 4, 1, activation=jnp.tanh, key=KEY)
+
+
 CASES = [
     *(trebuchet, cartpole, pendulum, swingup, quadrotor, rocket, identify, drag, regression, classify),
-    kinetics,
+    *(kinetics, neural_ode),
     # These two have faster tests of their own: of the ripple's derivatives, and of the energy.
     pytest.param(buck_converter, marks=pytest.mark.slow, id="buck_converter"),
     pytest.param(drive_cycle, marks=pytest.mark.slow, id="drive_cycle"),
