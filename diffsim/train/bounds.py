@@ -17,7 +17,7 @@ def flat_bounds(model: Model) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray
     return low, high
 
 
-def is_at_bound(model: Model) -> PyTree[Bool[Array, "..."]]:
+def is_at_bound(model: Model) -> PyTree[Bool[Array, "..."] | bool]:
     """A tree that tells which entries of the parameters lie exactly on a bound; False for all other leaves."""
     known = parameters(model)
 

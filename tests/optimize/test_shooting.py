@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
 import pytest
 
@@ -126,3 +127,19 @@ def test_bad_input_is_named():
     nodes = Motion(jnp.zeros(6), jnp.zeros(6))
     with pytest.raises(InputError, match="401 times make 400 steps, which 7 segments do not divide"):
         ds.optimize.fit_multiple_shooting(PROBLEM, start, TS, seen, nodes)
+
+
+def test_a_network_in_the_model_keeps_its_activation():
+    """Leaves of a model that are functions are no parameters on a bound."""
+    network = eqx.nn.MLP("scalar", "scalar", 3, 1, activation=jnp.tanh, key=jr.key(0))
+    field = lambda t, y, network: network(y)
+    problem = ds.optimize.ShootingProblem(
+        simulate=lambda network, y0, ts: ds.integrate(field, y0, ts, network),
+        initial_state=lambda network: jnp.array(1.0),
+        observe=lambda states: states,
+    )
+    ts = jnp.linspace(0.0, 2.0, 21)
+    data = jnp.exp(-ts)
+    fitted, _ = ds.optimize.fit_multiple_shooting(problem, network, ts, data, data[10:-1:10], progress=False)
+    states = problem.simulate(fitted, jnp.array(1.0), ts)
+    assert float(jnp.max(jnp.abs(states - data))) < 1e-3
