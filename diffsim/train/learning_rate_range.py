@@ -135,7 +135,7 @@ def _result(rates: np.ndarray, losses: np.ndarray, window: int) -> LearningRateR
             "start with a lower one, or from a model with a finite loss and gradient"
         )
     window = min(window, odd(end - 1))
-    line = lambda deriv: savgol_filter(losses[:end], window, min(1, window - 1), deriv=deriv)
+    line = lambda deriv: cast(np.ndarray, savgol_filter(losses[:end], window, min(1, window - 1), deriv=deriv))
     smoothed = np.concatenate([line(0), np.full(len(losses) - end, np.nan)])
     # Steps are evenly spaced in the logarithm of the rate. After its minimum the loss has no descent to follow.
     slopes = line(1)[: int(np.argmin(smoothed[:end])) + 1] if window > 1 else np.zeros(1)
