@@ -67,7 +67,7 @@ class _Reader:
         self.stream, self.passes = stream, passes
         self.step = self.epoch = self.in_epoch = 0
         self.iterator = self._begin()
-        self.is_single = self.iterator is stream
+        self.repeats = self.iterator is not stream and not isinstance(stream, ResumableStream)
 
     def _begin(self) -> Iterator:
         if isinstance(self.stream, ResumableStream):
@@ -79,8 +79,8 @@ class _Reader:
             try:
                 batch = next(self.iterator)
             except StopIteration:
-                repeats = not self.is_single and not isinstance(self.stream, ResumableStream) and self.in_epoch > 0
-                if not repeats or (self.passes is not None and self.epoch + 1 >= self.passes):
+                is_last = self.passes is not None and self.epoch + 1 >= self.passes
+                if is_last or not self.repeats or not self.in_epoch:
                     raise
                 self.epoch, self.in_epoch = self.epoch + 1, 0
                 self.iterator = self._begin()
@@ -114,6 +114,16 @@ class _Reader:
             self.iterator.set_state(state)  # pyright: ignore[reportAttributeAccessIssue]
 
 
+class _Call(NamedTuple):
+    """The batches of a compiled call, the position behind them, and whether the stream ends or fails there."""
+
+    number: int
+    stack: PyTree
+    place: str | None
+    problem: StreamFailedError | None
+    is_last: bool
+
+
 class StreamBatches(Batches):
     """The batches of a stream, stacked for the compiled calls and read ahead of them.
 
@@ -131,10 +141,12 @@ class StreamBatches(Batches):
         for name, value in (("steps", steps), ("epochs", epochs)):
             if value is not None and (not isinstance(value, int | np.integer) or value < 1):
                 raise InputError(f"{name}={value}: give a whole number, at least 1")
-        passes = epochs if steps is None and epochs is not None else None if steps is not None else 1
-        self.steps, self.group, self._stream, self._passes = steps, group, stream, passes
-        self._reader = self._open()
-        if epochs is not None and (self._reader.is_single or isinstance(stream, ResumableStream)):
+        self.steps, self.group, self._resumable = steps, group, resumable
+        try:
+            self._reader = _Reader(stream, passes=epochs or 1 if steps is None else None)
+        except TypeError as error:
+            raise InputError(f"batches: {_kind(stream)} cannot be iterated over: {error}") from error
+        if epochs is not None and not self._reader.repeats:
             raise InputError(
                 f"epochs={epochs}: {_kind(stream)} is passed through once; give steps=, or what it is made from"
             )
@@ -145,11 +157,10 @@ class StreamBatches(Batches):
             )
         length = _length(stream)
         self.expected = steps if steps is not None else None if length is None else length * (epochs or 1)
-        self.steps_per_call = min(steps_per_call, self.expected or steps_per_call)
-        self._resumable, self._start = resumable, self._reader.position() if resumable else None
-        self._waiting: list = []  # read in order to know the shapes
+        # A fit that resumes may have more steps.
+        self.steps_per_call = steps_per_call if resumable else min(steps_per_call, self.expected or steps_per_call)
         try:
-            self._waiting = [next(self._reader)]
+            self._waiting = [next(self._reader)]  # read in order to know the shapes
         except StopIteration:
             raise InputError(f"batches: {_kind(stream)} has no batch: give one that is not empty") from None
         self._first = _as_arrays(self._waiting[0], 0)
@@ -158,18 +169,8 @@ class StreamBatches(Batches):
         group.check(items, local=True)
         self._recent: collections.deque = collections.deque(maxlen=_AHEAD + 2)
 
-    def _open(self) -> _Reader:
-        try:
-            return _Reader(self._stream, self._passes)
-        except TypeError as error:
-            raise InputError(f"batches: {_kind(self._stream)} cannot be iterated over: {error}") from error
-
     @property
     def first(self) -> PyTree:
-        return self._first
-
-    @property
-    def identity(self) -> PyTree:
         return self._first
 
     def example(self) -> PyTree:
@@ -185,7 +186,7 @@ class StreamBatches(Batches):
         Raises:
             StreamFailedError: Where the stream fails or ends before its time.
         """
-        if position is not None and done:
+        if position is not None:
             self._go_to(position)
         ready: queue.Queue = queue.Queue(_AHEAD)
         stopped = threading.Event()
@@ -193,14 +194,14 @@ class StreamBatches(Batches):
         thread.start()
         try:
             while True:
-                count, stack, place, problem = self._agreed(*ready.get())
-                if count:
-                    self._recent.append((done, stack))
-                    yield Chunk(done, count, self.group.put(stack, ITEMS, local=True), place)
-                    done += count
-                if problem is not None:
-                    raise problem
-                if count < self.steps_per_call or done == self.steps:
+                call, position = self._agreed(ready.get())
+                if call.number:
+                    self._recent.append((done, call.stack))
+                    yield Chunk(done, call.number, self.group.put(call.stack, ITEMS, local=True), position)
+                    done += call.number
+                if call.problem is not None:
+                    raise call.problem
+                if call.is_last:
                     return
         finally:
             stopped.set()
@@ -209,37 +210,35 @@ class StreamBatches(Batches):
             thread.join(_SECONDS_TO_STOP)
 
     def _read(self, done: int, ready: queue.Queue, stopped: threading.Event) -> None:
-        """Puts (number of batches, their stack, the position behind them, the failure) of each call into a queue.
-
-        The last of them has fewer batches than a call takes, or those of the last step.
-        """
+        """Puts the calls behind the first `done` steps into a queue, until the last one or until it is `stopped`."""
         while not stopped.is_set():
-            wanted = self.steps_per_call if self.steps is None else min(self.steps_per_call, self.steps - done)
-            rows, problem, place = [], None, None
+            # A fit that resumes with more steps first completes the call that was its last.
+            wanted = self.steps_per_call - done % self.steps_per_call
+            wanted = wanted if self.steps is None else min(wanted, self.steps - done)
+            rows, problem, ended = [], None, False
             try:
                 while len(rows) < wanted and not stopped.is_set():
                     batch = self._waiting.pop() if self._waiting else next(self._reader)
                     rows.append(self._checked(batch, done + len(rows)))
             except StopIteration:
-                problem = self._early_end(done + len(rows))
+                ended, problem = True, self._early_end(done + len(rows))
             except StreamFailedError as error:
                 problem = error
             except BaseException as error:
                 step = done + len(rows)
                 problem = StreamFailedError(f"the stream failed at batch {step}: {type(error).__name__}: {error}")
                 problem.__cause__ = error
-            stack = self._stack(rows) if rows else None
-            if self._resumable and rows:
-                place = self._reader.position()
             done += len(rows)
-            item = len(rows), stack, place, problem
+            is_last = ended or problem is not None or done == self.steps
+            place = self._reader.position() if self._resumable and rows else None
+            call = _Call(len(rows), self._stack(rows) if rows else None, place, problem, is_last)
             while not stopped.is_set():
                 try:
-                    ready.put(item, timeout=0.1)
+                    ready.put(call, timeout=0.1)
                     break
                 except queue.Full:
                     continue
-            if problem is not None or len(rows) < self.steps_per_call or done == self.steps:
+            if is_last:
                 return
 
     def _stack(self, rows: list[list]) -> PyTree:
@@ -278,11 +277,11 @@ class StreamBatches(Batches):
                 )
         return jax.tree.leaves(arrays)
 
-    def _agreed(self, count: int, stack, place: str | None, problem: StreamFailedError | None):
-        """The same, with as many batches as all processes have, and the positions of all of them."""
+    def _agreed(self, call: _Call) -> tuple[_Call, np.ndarray | None]:
+        """The call with as many batches as all processes have, and the positions of all of them."""
         if not self.group.spans_processes:
-            return count, stack, None if place is None else _encoded([place]), problem
-        counts = self.group.gather(np.array([count, problem is not None]))
+            return call, None if call.place is None else _encoded([call.place])
+        problem, counts = call.problem, self.group.gather(np.array([call.number, call.problem is not None]))
         fewest = int(counts[:, 0].min())
         if problem is None and (counts[:, 1].any() or fewest < counts[:, 0].max()):
             index = int(np.argmax(counts[:, 1] * 2 + (counts[:, 0] == fewest)))
@@ -290,9 +289,8 @@ class StreamBatches(Batches):
                 f"the stream of process {index} ended or failed before those of the others: give all processes as "
                 "many batches"
             )
-        places = None if not self._resumable else self.group.gather_text(place or "")
-        stack = stack if fewest else None
-        return fewest, stack, None if places is None else _encoded(places), problem
+        position = _encoded(self.group.gather_text(call.place or "")) if self._resumable else None
+        return call._replace(number=fewest, problem=problem), position
 
     def _go_to(self, position: np.ndarray) -> None:
         places = json.loads(position.tobytes())
@@ -314,6 +312,8 @@ def _kind(stream) -> str:
 
 def _length(stream) -> int | None:
     """The number of batches of one pass; None for a stream that does not know."""
+    if isinstance(stream, ResumableStream):
+        return None
     try:
         return len(stream) or None
     except TypeError:  # a loader may have the method and no answer

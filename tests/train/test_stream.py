@@ -206,6 +206,21 @@ def test_a_resumed_stream_has_the_same_bits(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", STREAMS)
+def test_a_fit_that_was_shorter_than_a_call_goes_on(tmp_path, kind):
+    """Behind 5 steps, in calls of 50 by default."""
+    options = {"steps_per_call": 50, "checkpoint": tmp_path / "fit.npz"}
+    fit(STREAMS[kind](), steps=5, **options)
+    assert same(fit(STREAMS[kind](), steps=35, **options), fit(STREAMS[kind](), steps=35))
+
+
+def test_a_resumable_stream_without_steps_is_trained_in_whole_calls(from_arrays):
+    seen = []
+    note = lambda progress: seen.append((progress.step, progress.total))
+    assert same(fit(STREAMS["function"](), callback=note), from_arrays)
+    assert seen == [(step, None) for step in (7, 14, 21, 28, 35, 40)]
+
+
+@pytest.mark.parametrize("kind", STREAMS)
 def test_a_finished_fit_of_a_stream_goes_on_with_more_steps(tmp_path, kind):
     right = fit(STREAMS[kind](), steps=35)
     fit(STREAMS[kind](), steps=21, checkpoint=tmp_path / "fit.npz")
