@@ -80,9 +80,9 @@ def library(u):
     return jnp.stack([jnp.ones_like(x), x, y, x * x, x * y, y * y])
 
 
-def simulate(model, u0, ts):
+def simulate(model, u0, ts, **options):
     """Logarithms of the populations at the times, which thereby remain positive."""
-    return ds.integrate(lambda t, u, m: m.known + m.rates(u), u0, ts, model)
+    return ds.integrate(lambda t, u, m: m.known + m.rates(u), u0, ts, model, **options)
 
 
 def only_trained(model):
@@ -182,14 +182,15 @@ def in_words(coefficients) -> list[str]:
 
 def simulated(seed: int, noise: float = 0.02) -> Record:
     """A record of the law dx/dt = 1.3 x - 0.9 x y, dy/dt = -1.8 y + 0.8 x y, with noise relative to the populations."""
-    law = Formula(jnp.array([GROWTH, -DEATH]), jnp.zeros(2), true_coefficients())
+    law = true_law()
     logs = np.asarray(eqx.filter_jit(simulate)(law, law.start, jnp.asarray(TIMES)))
     return Record(TIMES, logs + noise * np.random.default_rng(seed).normal(size=logs.shape), noise)
 
 
-def true_coefficients():
-    """Those of the simulated record."""
-    return jnp.zeros((2, len(TERMS))).at[0, 2].set(-EATEN).at[1, 1].set(GAIN)
+def true_law() -> Formula:
+    """That of the simulated records."""
+    coefficients = jnp.zeros((2, len(TERMS))).at[0, 2].set(-EATEN).at[1, 1].set(GAIN)
+    return Formula(jnp.array([GROWTH, -DEATH]), jnp.zeros(2), coefficients)
 
 
 def recover(*, seed: cli.Seed = 0, run: cli.Run) -> dict:
@@ -200,11 +201,11 @@ def recover(*, seed: cli.Seed = 0, run: cli.Run) -> dict:
     """
     record = simulated(seed)
     run.say("fitting the network")
-    model = network_fit(record, jnp.array([GROWTH, -DEATH]), 6, seed)
+    model = network_fit(record, true_law().known, 6, seed)
     run.say("looking for a formula")
     candidates = formulas(model, record)
     found = np.asarray(candidates[0].formula.coefficients)
-    right = np.asarray(true_coefficients())
+    right = np.asarray(true_law().coefficients)
     result = {
         "recovered": bool(np.array_equal(found != 0, right != 0)),
         "dx_per_x": in_words(found)[0],
@@ -301,11 +302,10 @@ def window_loss(network, windows):
 
 def long_record(seed: int, count: int = 20_000) -> np.ndarray:
     """Logarithms of the populations over many turns from several starts, with noise: shape (starts, times, 2)."""
-    law = Formula(jnp.array([GROWTH, -DEATH]), jnp.zeros(2), true_coefficients())
+    law = true_law()
     starts = jnp.asarray(np.random.default_rng(seed).uniform(-0.8, 0.8, (8, 2)))
     ts = STRIDE * jnp.arange(count // len(starts))
-    field = lambda t, u, law: law.known + law.rates(u)
-    states = jax.vmap(lambda u: ds.integrate(field, u, ts, law, max_steps=20_000))
+    states = jax.vmap(lambda u: simulate(law, u, ts, max_steps=20_000))
     logs = np.asarray(jax.jit(states)(starts))
     return logs + 0.02 * np.random.default_rng(seed + 1).normal(size=logs.shape)
 

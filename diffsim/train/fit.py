@@ -228,8 +228,8 @@ def _history(loop: FitLoop, snapshot: Snapshot, compile_seconds: float, stopped)
     validation = None if snapshot.best is None else snapshot.validation[: loop.number_of_calls(snapshot.done)]
     word = "stream" if isinstance(stopped, StreamFailedError) else stopped
     opt_state, dropped = to_default_device(snapshot.state.opt_state), int(np.sum(snapshot.dropped))
-    history = History(losses, snapshot.seconds, compile_seconds, dropped, validation, word)
-    return history._replace(optimizer_state=opt_state)
+    times = snapshot.seconds, compile_seconds
+    return History(losses, *times, dropped, validation, word, optimizer_state=opt_state)
 
 
 def _ending(loop: FitLoop, model: Model, filter_spec, snapshot: Snapshot, stopped) -> tuple[str, str]:

@@ -137,7 +137,7 @@ class Checkpointer:
         like = start._replace(non_finite=start.non_finite if has_memory else None)
         like = _check_fingerprint(self.options.path, contents, like)
         snapshot = fill(self.options.path, contents, like)
-        if not 0 <= snapshot.done <= len(snapshot.losses):
+        if len(snapshot.losses) != len(snapshot.dropped) or not 0 <= snapshot.done <= len(snapshot.losses):
             raise InputError(f"{path} holds no fit of {len(start.losses)} steps: give another path for a new fit")
         self.saved_step = snapshot.done
         if snapshot.non_finite is None:
@@ -206,8 +206,6 @@ def _check_fingerprint(path, contents: CheckpointContents, like: Snapshot) -> Sn
     if like.fingerprint is not None and like.fingerprint.steps == 0:
         position = value("position") if "position" in contents.leaves else None
         like = like._replace(dropped=value("dropped"), validation=value("validation"), position=position)
-    elif len(like.losses) != len(like.dropped):
-        counts = [*counts, f"its losses are {len(like.losses)}, here {len(like.dropped)}"]
     leaves = [] if counts else misfits(contents, like)
     wrong = counts + others + leaves[:4]
     if wrong:

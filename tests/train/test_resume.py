@@ -37,19 +37,6 @@ def fit(path, model=None, optimizer=OPTIMIZER, batches=KEYS, **options):
     return ds.fit(loss, model or network(), optimizer, batches, **options)
 
 
-class Stop(Exception): ...
-
-
-def stop_at(step):
-    """A callback that interrupts a fit after so many steps, before it is saved."""
-
-    def callback(progress):
-        if progress.step >= step:
-            raise Stop
-
-    return callback
-
-
 def arrays(model):
     """The arrays of a model, keys as their data."""
     plain = lambda x: jr.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
@@ -71,21 +58,20 @@ def path(tmp_path):
 
 
 @pytest.mark.parametrize("step", [1, 8, 21, 40])
-def test_an_interrupted_fit_ends_with_the_same_bits(path, step):
-    with pytest.raises(Stop):
-        fit(path, callback=stop_at(step))
+def test_an_interrupted_fit_ends_with_the_same_bits(path, step, interrupted):
+    interrupted(fit, path, step=step)
     steps = []
     resumed = fit(path, callback=lambda progress: steps.append(progress.step))
     assert_same(resumed, fit(None))
     # It resumed from the interrupted call, not from an earlier one.
     assert steps == [s for s in (7, 14, 21, 28, 35, 40) if s >= step]
     # A completed fit ends immediately.
-    again = fit(path, callback=stop_at(0))
+    again = fit(path, callback=lambda progress: pytest.fail("a step was made"))
     assert_same(again, resumed)
     assert again[1].compile_seconds == 0.0
 
 
-def test_what_is_random_or_frozen_in_a_model_resumes_too(path):
+def test_what_is_random_or_frozen_in_a_model_resumes_too(path, interrupted):
     class Noisy(eqx.Module):
         weight: ds.Scalar = ds.param(0.5, bounds=(0.0, 1.0))
         key: jax.Array = eqx.field(default_factory=lambda: jr.key(7))
@@ -94,8 +80,7 @@ def test_what_is_random_or_frozen_in_a_model_resumes_too(path):
         def __call__(self, x):
             return self.weight * x[0] + self.weak * jr.normal(self.key)
 
-    with pytest.raises(Stop):
-        fit(path, Noisy(), callback=stop_at(20))
+    interrupted(fit, path, Noisy(), step=20)
     assert_same(fit(path, Noisy()), fit(None, Noisy()))
 
 
@@ -114,10 +99,9 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("case", OTHERS)
-def test_the_checkpoint_of_another_fit_is_refused_and_not_changed(path, case):
+def test_the_checkpoint_of_another_fit_is_refused_and_not_changed(path, case, interrupted):
     options, message = OTHERS[case]
-    with pytest.raises(Stop):
-        fit(path, callback=stop_at(20))
+    interrupted(fit, path, step=20)
     before = path.read_bytes()
     with pytest.raises(ds.InputError, match=rf"is of another fit: .*{message}.* or another path for a new fit"):
         fit(path, **options)
@@ -137,9 +121,8 @@ def test_a_file_that_is_no_fit_or_damaged_is_refused_and_not_changed(path):
         fit(path.parent / "absent" / "fit.npz")
 
 
-def test_a_checkpoint_of_another_jax_resumes_with_a_message(path, monkeypatch, capfd):
-    with pytest.raises(Stop):
-        fit(path, callback=stop_at(20))
+def test_a_checkpoint_of_another_jax_resumes_with_a_message(path, monkeypatch, capfd, interrupted):
+    interrupted(fit, path, step=20)
     real = ds.io.checkpoint.versions()
     monkeypatch.setattr("diffsim.train.snapshot.versions", lambda: real | {"jax": "99.0"})
     fit(path)
