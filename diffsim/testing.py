@@ -3,7 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .gradcheck.check import MODES, check_gradients
+from .gradcheck.check import check_gradients
+from .gradcheck.outside import JVP, VJP
+from .gradcheck.procedure import MODES
 from .gradcheck.table import table
 from .gradcheck.verdict import place
 
@@ -19,11 +21,13 @@ def assert_gradients(
     seed: int = 0,
     jit: bool = True,
     thorough: bool = False,
+    vjp: VJP | None = None,
+    jvp: JVP | None = None,
 ) -> None:
-    """Asserts that JAX's derivatives of `f(*args)` are those of the numbers that it computes.
+    """Asserts that the derivatives of `f(*args)` are those of the numbers that it computes.
 
     Args:
-        f, args, rtol, atol, modes, max_coordinates, seed, jit, thorough: As in `check_gradients`.
+        f, args, rtol, atol, modes, max_coordinates, seed, jit, thorough, vjp, jvp: As in `check_gradients`.
 
     Raises:
         AssertionError: Unless the verdict on every parameter is "agrees". The message names the worst disagreement and
@@ -39,7 +43,9 @@ def assert_gradients(
         ...     print(str(error).splitlines()[0])
         1 of 1 parameters fail; worst is args[0], off by nan of the slope
     """
+    __tracebackhide__ = True  # pytest then shows the test's own line and the message alone
     options = {"max_coordinates": max_coordinates, "seed": seed, "jit": jit, "thorough": thorough}
+    options |= {"vjp": vjp, "jvp": jvp}
     check = check_gradients(f, args, rtol=rtol, atol=atol, modes=modes, **options)
     if check.ok:
         return
@@ -48,5 +54,5 @@ def assert_gradients(
     at = f" at {place(worst.index)}" if worst.index else ""
     raise AssertionError(
         f"{len(failing)} of {len(check.rows)} parameters fail; worst is {worst.path}{at}, off by "
-        f"{worst.disagreement:.1e} of the slope\n{table(failing)}"
+        + "\n".join([f"{worst.disagreement:.1e} of the slope", table(failing), *check.hints])
     )

@@ -44,6 +44,7 @@ MAY_IMPORT = {
     "viz": LOW | {"graph", "gradcheck", "control", "train", "uncertainty"},
     "app": {"_errors", "_extras", "io"},
     "testing": LOW | {"gradcheck"},
+    "pytest_plugin": {"testing"},
 }
 TOP = {"", "_public"}  # the package itself, and its list of names
 

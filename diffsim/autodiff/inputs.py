@@ -48,7 +48,7 @@ def split(f: Callable[..., Any], args: tuple[Any, ...]) -> Inputs:
     chosen = jax.tree.map(lambda trains, leaf: is_input(trains, leaf) and leaf.size > 0, trainable(args), args)
     floats, rest = eqx.partition(args, chosen)
     paths, structure = jax.tree_util.tree_flatten_with_path(floats)
-    names = [_name(path, single=len(args) == 1) for path, _ in paths]
+    names = [input_name(path, single=len(args) == 1) for path, _ in paths]
     leaves = [jnp.asarray(leaf) for _, leaf in paths]
     for name, leaf in zip(names, leaves, strict=True):
         if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
@@ -69,7 +69,7 @@ def floats_as_arrays(args: tuple[Any, ...]) -> tuple[Any, ...]:
     return args if any(map(eqx.is_inexact_array, jax.tree.leaves(args))) else jax.tree.map(convert, args)
 
 
-def _name(path: tuple[Any, ...], *, single: bool) -> str:
+def input_name(path: tuple[Any, ...], *, single: bool) -> str:
     """The name of a leaf, as in `args[0].mass`; of a `single` argument only the part within it."""
     inner = path_name(path[1:])
     if single and inner:

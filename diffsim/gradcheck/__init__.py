@@ -1,3 +1,3 @@
 """The certificate: evidence that the derivatives of a function are right."""
 
-from .check import GradientCheck as GradientCheck
+from .report import GradientCheck as GradientCheck

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,26 @@ from .directions import ALL_ENTRIES, Probes, tangent
 
 MAX_INPUTS_PER_BATCH = 2**24
 """The most numbers of input that the points of one batch have together."""
+
+
+class Derivatives(NamedTuple):
+    """Where the derivatives of a function come from.
+
+    Attributes:
+        reverse: Returns the value, the gradient with an array for each leaf, and None; or, where reverse mode is not
+            available, the value or None, None and the reason.
+        forward: Returns the slopes along probes and None; or None and the reason.
+    """
+
+    reverse: Callable[[], tuple[float | None, list[np.ndarray] | None, str | None]]
+    forward: Callable[[Probes], tuple[np.ndarray | None, str | None]]
+
+
+def derivatives_by_jax(inputs: Inputs, *, jit: bool) -> Derivatives:
+    """JAX's derivatives of the function."""
+    return Derivatives(
+        functools.partial(reverse_gradient, inputs, jit=jit), functools.partial(forward_slopes, inputs, jit=jit)
+    )
 
 
 def value_of(inputs: Inputs, *, jit: bool) -> float:

@@ -20,7 +20,7 @@ import jinja2
 import numpy as np
 
 from diffsim._errors import InputError
-from diffsim.gradcheck.check import GradientCheck
+from diffsim.gradcheck.report import GradientCheck
 from diffsim.graph.computational_graph import Graph
 from diffsim.io.files import write_text
 from diffsim.io.json_encoding import plain, show
