@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
-# The checks before a change is merged: style, types and the default tests; with --all also the tests marked slow, which
-# are the full trainings, the notebooks, killed processes, and the larger tables.
+# The checks before a change is merged: style, types and the default tests. --all adds the tests marked slow, such as
+# trainings, notebooks and killed processes; --exhaustive also those marked exhaustive, such as statistics over hundreds
+# of fits and searches at random, which take hours and belong before a release.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 selection=(-m "not slow")
 case "${1:-}" in
     "") ;;
-    --all) selection=() ;;
-    *) echo "usage: tests/check.sh [--all]" >&2; exit 2 ;;
+    --all) selection=(-m "not exhaustive") ;;
+    --exhaustive) selection=() ;;
+    *) echo "usage: tests/check.sh [--all | --exhaustive]" >&2; exit 2 ;;
 esac
 ruff check .
 ruff format --check .

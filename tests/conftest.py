@@ -1,6 +1,7 @@
 """Shared by all tests: double precision, explicit ranks, a compilation cache on disk, scenarios as processes."""
 
 import functools
+import importlib.metadata
 import importlib.util
 import os
 import subprocess
@@ -10,6 +11,10 @@ from pathlib import Path
 import jax
 import jaxtyping
 import pytest
+
+# XLA 0.10 has two ways to generate code for a CPU, of which this compiles in half the time. Later versions have one.
+if importlib.metadata.version("jaxlib").startswith("0.10."):
+    os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "docs"))  # what makes the documents is tested too
@@ -37,6 +42,13 @@ def memory() -> float:
     """Bytes of memory of this process; infinite if the system does not report them."""
     pages = Path("/proc/self/statm")
     return int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if pages.exists() else float("inf")
+
+
+def pytest_collection_modifyitems(items):
+    """Whoever leaves out slow tests also leaves out the exhaustive ones."""
+    for item in items:
+        if item.get_closest_marker("exhaustive"):
+            item.add_marker("slow")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -52,7 +52,7 @@ def test_a_saved_swing_up_succeeds_from_other_starts(swung, tmp_path, scenario):
     assert (result["starts"], result["good"], result["good_in_our_steps"]) == (16, 16, 16)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_quadrotor_stays_in_unseen_winds(flown):
     result, run = flown
     assert result["least_winds_of_1000"] >= 990
@@ -60,7 +60,7 @@ def test_a_quadrotor_stays_in_unseen_winds(flown):
     assert {path.name for path in run.iterdir()} >= RUN
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_stronger_gusts_carry_a_saved_quadrotor_farther(flown, tmp_path, scenario):
     words = ("evaluate", "--policy", flown[1] / "policy.npz", "--seeds", "0:2", "--json")
     calm, wild = (result_of(scenario("quadrotor", *words, "--gust", g, cwd=tmp_path)) for g in (0.5, 8.0))
@@ -68,7 +68,7 @@ def test_stronger_gusts_carry_a_saved_quadrotor_farther(flown, tmp_path, scenari
     assert calm["median_distance_m"] < wild["median_distance_m"]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_rocket_lands_softly_on_little_more_than_the_least_fuel(landed):
     result, run = landed
     assert result["landings_least"] >= 980
@@ -76,7 +76,7 @@ def test_a_rocket_lands_softly_on_little_more_than_the_least_fuel(landed):
     assert {path.name for path in run.iterdir()} >= RUN
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_saved_rocket_lands_from_other_starts(landed, tmp_path, scenario):
     words = ("--policy", landed[1] / "policy.npz")
     result = result_of(scenario("rocket", "evaluate", *words, "--seeds", "0:2", "--json", cwd=tmp_path))

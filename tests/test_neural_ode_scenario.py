@@ -21,7 +21,7 @@ def result_of(done) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_law_is_found_for_8_of_10_seeds(module_of):
     s = module_of("neural_ode")
     right, found, errors = np.asarray(s.true_law().coefficients), 0, []

@@ -36,7 +36,7 @@ def test_a_saved_policy_is_judged_as_it_was_trained(trained, tmp_path, pendulum)
     assert json.loads(done.stdout.splitlines()[-1])["mean_score"] == pytest.approx(trained[0]["best_score"], abs=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_guided_by_the_optimum_a_network_comes_within_three_of_it(tmp_path, pendulum):
     done = pendulum("guided", "--policies", 1, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

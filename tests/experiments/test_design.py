@@ -162,7 +162,7 @@ OPEN = (
 )
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_times_about_an_event_are_chosen_through_it():
     """Standard deviations of an exact solution, and a design that is better than the given one."""
 

@@ -41,7 +41,7 @@ def simulated(problem, model, count, gaps):
     return sets
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_intervals_of_the_rates_of_a_network_contain_the_true_ones(module_of):
     """Of 30 data sets with gaps: 90 % within 7 %, three standard errors if half of the 12 rates were independent."""
     kinetics = module_of("kinetics")
@@ -60,7 +60,7 @@ def test_intervals_of_the_rates_of_a_network_contain_the_true_ones(module_of):
     assert np.mean(inside) == pytest.approx(LEVEL, abs=0.07)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_design_promises_what_repetitions_give():
     """Standard deviations of 1,000 fits, which have an error of 2.2 %, at given and at designed times."""
     ts = np.linspace(0.0, 12.0, 9)[1:]
@@ -78,7 +78,7 @@ def test_a_design_promises_what_repetitions_give():
     assert design.std["slow"] < 0.9 * design.std_before["slow"]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_nuts_has_the_moments_of_a_grid_through_an_event(module_of):
     """Mean and spread within 4 Monte Carlo errors, for two seeds."""
     blackjax = pytest.importorskip("blackjax")

@@ -466,16 +466,20 @@ FAST_PAIRS = ("transpose of a fixed point", "norm at zero", "rule that raises")
 
 
 def _table():
-    """The cases as (function, point, whether it is a bug); those that compile slowly are marked `slow`."""
+    """The cases as (function, point, whether it is a bug).
+
+    Those that compile slowly are marked: every third `slow`, the others `exhaustive`.
+    """
+    marks_of = lambda fast, number: [] if fast else [pytest.mark.exhaustive if number % 3 else pytest.mark.slow]
     bugs = list(BUGS.items())
     for number, construct in enumerate(CONSTRUCTS):
-        marks = [] if construct.__name__ in FAST else [pytest.mark.slow]
+        marks = marks_of(construct.__name__ in FAST, number)
         planted = [bugs[number % len(bugs)], *((name, BUGS[name]) for name in ONCE_MISSED.get(construct.__name__, ()))]
         for kind, at in (*planted, ("clean", identity)):
             f = lambda x, construct=construct, at=at: construct(x, at)
             yield pytest.param(f, X, kind != "clean", id=f"{construct.__name__}-{kind}", marks=marks)
-    for name, (wrong, right, point) in PAIRS.items():
-        marks = [] if name in FAST_PAIRS else [pytest.mark.slow]
+    for number, (name, (wrong, right, point)) in enumerate(PAIRS.items()):
+        marks = marks_of(name in FAST_PAIRS, number)
         yield pytest.param(wrong, point, True, id=f"{name}-bug", marks=marks)
         yield pytest.param(right, point, False, id=f"{name}-clean", marks=marks)
 

@@ -44,7 +44,7 @@ def close(own, theirs, precision):
         np.testing.assert_allclose(a, b, rtol=0, atol=precision * size)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @settings(max_examples=4, deadline=None, derandomize=True)
 @given(
     solver=st.sampled_from(EXPLICIT + IMPLICIT),

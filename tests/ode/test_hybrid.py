@@ -34,7 +34,7 @@ def closed_form(x, count=BOUNCES):
     return jnp.concatenate([bb.bounce_times(p, count), speeds])
 
 
-@pytest.fixture(scope="module", params=["auto", pytest.param("replay", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["auto", pytest.param("replay", marks=pytest.mark.exhaustive)])
 def modes(request):
     """Twenty bounces and the derivatives of their mean in every mode."""
     bounced = functools.partial(bounces, mode=request.param)
@@ -188,7 +188,7 @@ def exact_last_height(x):
     return p.restitution**2 * jnp.sqrt(2 * p.g * p.height) * after - 0.5 * p.g * after**2
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_state_at_a_fixed_time_after_events_has_its_derivatives():
     # Its phase begins at an event, whose time moves with the parameters; the end does not.
     x = jnp.concatenate([X, jnp.array([1.6])])

@@ -28,7 +28,7 @@ def test_some(kind, seed):
     check(kind, seed, 20, 0.0)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("seed", [0])
 @pytest.mark.parametrize("kind", random_systems.KINDS)
 def test_many(kind, seed):

@@ -212,7 +212,7 @@ def check(kind: str, seed: int, count: int) -> None:
     assert np.all(outcome.status == Status.FINISHED)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("seed", range(6))
 def test_many(seed):
     """360 systems with one to three inputs; `random_signals.py` searches any number."""

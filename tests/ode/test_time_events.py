@@ -155,7 +155,7 @@ def check(kind: str, seed: int, count: int) -> None:
     assert np.all(outcome.status == Status.FINISHED)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("kind", "seed"), [("dosed", 0), ("dosed", 1), ("dosed", 3), ("thermostat", 0), ("thermostat", 1)]
 )

@@ -44,7 +44,7 @@ def main(folder: str, devices: str, count: str, index: str, port: str, task: str
     model, history = ds.fit(
         loss,
         model,
-        optax.adam(1e-2),
+        optax.adam(1e-2, eps=1e-3),  # the default eps multiplies the rounding of small gradients
         ds.train.ResumableStream(own_part) if is_stream else batches,
         steps=10 if is_stream else None,
         steps_per_call=3,

@@ -175,7 +175,7 @@ def test_a_failed_fit_leaves_the_last_healthy_checkpoint_and_can_resume_with_ano
         np.testing.assert_allclose(a, b, rtol=1e-10)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_kills_at_random_moments_lose_nothing():
     command = [sys.executable, str(ROOT / "tests" / "benchmarks" / "kill.py"), "3"]
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])

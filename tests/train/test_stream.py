@@ -277,7 +277,7 @@ ds.save(sys.argv[2], (model, history.loss))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_killed_fit_of_a_stream_resumes_bit_for_bit(tmp_path):
     """20 fits, each killed by the system at a random moment of its steps, and one that was not."""
     pytest.importorskip("grain")
@@ -298,7 +298,7 @@ def test_a_killed_fit_of_a_stream_resumes_bit_for_bit(tmp_path):
         assert all(np.array_equal(leaves[name].value, leaf.value) for name, leaf in right.items()), index
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_memory_does_not_grow_with_the_stream():
     """10,000 batches of 1.3 MB, thirteen gigabytes in all, of which never more than a few calls are in memory."""
 
