@@ -54,6 +54,13 @@ DEVICES = {
     "trebuchet": "trebuchet's network, 64 targets",
     "controller": "cart-pole's policy, 64 starts",
 }
+SIMULATORS = {
+    "viscosity": ("exponax", "Burgers' equation", "viscosity"),
+    "crane": ("MJX", "crane, no contact", "100 forces"),
+    "ball_default": ("MJX", "bouncing ball, default contact", "speed"),
+    "ball_gradual": ("MJX", "bouncing ball, force from zero", "speed"),
+    "friction": ("Brax", "double pendulum", "friction of 2 joints"),
+}
 COUNTS = {"1_device": "1 device", "8_virtual_devices": "8 virtual devices", "2_processes": "2 processes"}
 
 
@@ -134,6 +141,16 @@ def _float32(read) -> str:
     return _table(list(rows[0]), [[f"{value:.0e}" for value in row.values()] for row in rows])
 
 
+def _simulators(read) -> str:
+    rows = []
+    for key, words in SIMULATORS.items():
+        case = read(f"simulators/cases/{key}")
+        numbers = [f"{case['differences']:.0e}", f"{case['derivative']:.3g}", f"{case['slope']:.3g}"]
+        rows.append([*words, case["verdict"], *numbers, case["cause"] or "none"])
+    heads = ["simulator", "example", "parameters", "verdict", "off by", "derivative", "slope over 5%", "cause, remark"]
+    return _table(heads, rows)
+
+
 TABLES: dict[str, Callable] = {
     "solvers": _solvers,
     "batches": _batches,
@@ -142,5 +159,6 @@ TABLES: dict[str, Callable] = {
     "images": _images,
     "devices": _devices,
     "float32": _float32,
+    "simulators": _simulators,
 }
 """The tables by name: functions that are given `results_files.entry` and return Markdown."""

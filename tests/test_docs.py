@@ -1,8 +1,10 @@
 """The documents: their code runs, the site builds without a warning, its links resolve, it has every public name."""
 
+import importlib.util
 import re
 import subprocess
 import sys
+import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag
@@ -19,20 +21,51 @@ _CODE = re.compile(r"```.*?```|`[^`\n]*`", re.DOTALL)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
-def code_of(page):
-    """The Python blocks of a page, one after the other."""
-    blocks = [re.sub(rf"^{indent}", "", code, flags=re.MULTILINE) for indent, code in _BLOCK.findall(page.read_text())]
+EXTRAS = {"brax": "brax", "exponax": "exponax", "mujoco": "mjx"}
+"""Modules that blocks may import although not every installation has them, with the extras that install them."""
+
+
+def code_of(text):
+    """The Python blocks of a page or a section, one after the other."""
+    blocks = [re.sub(rf"^{indent}", "", code, flags=re.MULTILINE) for indent, code in _BLOCK.findall(text)]
     return "\n".join(blocks)
 
 
+def needed(code):
+    """The modules of `EXTRAS` that code imports."""
+    names = re.findall(r"^(?:import|from) (\w+)", code, re.MULTILINE)
+    return [name for name in dict.fromkeys(names) if name in EXTRAS]
+
+
+def scripts():
+    """The code of each page as one script, but each section that needs an extra as a script of its own."""
+    for page in PAGES:
+        sections = re.split(r"^## ", page.read_text(), flags=re.MULTILINE)
+        apart = [section for section in sections if needed(code_of(section))]
+        together = "\n".join(code_of(section) for section in sections if section not in apart)
+        if together.strip():
+            yield pytest.param(together, id=page.stem)
+        for section in apart:
+            yield pytest.param(code_of(section), id=f"{page.stem}: {section.splitlines()[0]}")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [page for page in PAGES if code_of(page)], ids=lambda page: page.stem)
-def test_the_code_of_a_page_runs(page, tmp_path):
-    """In a separate process, from top to bottom, as a reader would run it."""
+@pytest.mark.parametrize("code", list(scripts()))
+def test_the_code_of_a_page_runs(code, tmp_path):
+    """In a separate process, from top to bottom, as a reader would run it; skipped without an extra that it needs."""
+    for module in needed(code):
+        if importlib.util.find_spec(module) is None:
+            pytest.skip(f"{module} is not installed: it comes with the extra {EXTRAS[module]}")
     script = tmp_path / "page.py"
-    script.write_text(code_of(page))
-    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    script.write_text(code)
+    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_extras_that_pages_need_are_declared():
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(EXTRAS.values()) <= set(declared)
+    assert {name for page in PAGES for name in needed(code_of(page.read_text()))} == set(EXTRAS)
 
 
 def test_what_the_reference_lists_is_public():

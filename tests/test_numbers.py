@@ -33,6 +33,7 @@ DEFINITIONS = {
         "1000 s": "an example",
         "6e-5 s": "the spacing of float32 at 1000",
     },
+    "docs/other_simulators.md": {"1.25 seconds": "when the height is asked for", "5%": "the step of a slope"},
     "docs/scenarios/cartpole.md": {"0.02 s": "the environment's step", "50 times": GROWTH},
     "docs/scenarios/drive_cycle.md": {"1,369 s": "the duration of the schedule"},
     "docs/scenarios/identify.md": {"12 s": "the duration of the data", "90%": "the level of an interval"},
