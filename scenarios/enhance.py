@@ -27,6 +27,7 @@ if __name__ == "__main__":
     cli.check_arguments(__file__)  # before JAX is imported, which takes a second
 
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Annotated, Literal
@@ -44,14 +45,13 @@ from diffsim.image.training import calibration, stagewise, train_chain, views
 from diffsim.image.training.evaluate import (
     best_classical,
     crop_even,
-    develop_raw,
     example,
     judge,
     judge_each,
-    run_tiles,
     synthesize_raw,
 )
 from diffsim.io.exported import measured
+from diffsim.io.raw_file import RAW
 from diffsim.viz import plot, report
 
 Task = Literal["noisy", "demosaic"]
@@ -62,6 +62,9 @@ Side = Annotated[int, cli.Within(2, 10_000)]  # pixels
 
 STEPS_A_MINUTE = {"noisy": 2250, "demosaic": 5000}  # on two cores
 CAMERA = sensor.CAMERA
+NUMBER = r"[0-9.]+(e-?[0-9]+)?"
+NOISE = cli.Matching(rf"auto|low|middle|high|{NUMBER}(,{NUMBER})?", "give auto, low, middle, high, 0 or SHOT,READ")
+EXPOSURE = cli.Matching(rf"auto|[+-]?{NUMBER}", "give a number of stops, or auto")
 PLAIN = (".bin", ".raw")  # files of the values of a mosaic and nothing else
 
 
@@ -134,12 +137,17 @@ def evaluate(
 
 
 def apply(
-    source: cli.InFile,
+    source: Annotated[Path, cli.RawFile()],
     out: Annotated[Path, cli.WritableFile((".png", ".tif", ".tiff", ".jpg", ".jpeg"))],
     *,
     parameters: cli.InFile | None = None,
     bits: Literal[8, 16] = 8,
-    noise: Level | None = None,
+    noise: Annotated[str, NOISE] = "auto",
+    look: Literal["neutral", "trained"] | None = None,
+    exposure: Annotated[str, EXPOSURE] = "0",
+    gains: Annotated[tuple[float, float], cli.Each(cli.Within(0.0, 100.0, above=True))] | None = None,
+    matrix: Annotated[tuple[float, ...], cli.Each(cli.Within(-100.0, 100.0))] = (),
+    page: Annotated[Path, cli.WritableFile((".html",))] | None = None,
     rows: Size = 0,
     columns: Size = 0,
     pattern: str = "RGGB",
@@ -154,7 +162,12 @@ def apply(
         out: PNG, TIFF or JPEG to write.
         parameters: a file that `train` wrote; else those that ship.
         bits: per value of the picture to write.
-        noise: of a raw, by default middle; or of the raw simulated from a picture, by default none.
+        noise: SHOT,READ (white is 1), or low, middle or high; auto is that of the file, or measured; 0 is none.
+        look: neutral for the scene's own contrast and colours, trained for those learned; by default neutral for raws.
+        exposure: stops, added to those of the file; auto brightens until one pixel in a hundred is white.
+        gains: of red and blue over green; else those of the file.
+        matrix: nine numbers, from balanced camera colours to linear sRGB, row by row; else that of the file.
+        page: also write a page that compares the picture of a camera's raw with LibRaw's.
         rows: of a plain mosaic.
         columns: of a plain mosaic.
         pattern: of a plain mosaic.
@@ -162,23 +175,91 @@ def apply(
         white: stored value of white in a plain mosaic; by default the greatest possible.
         stored: bits per pixel of a plain mosaic.
     """
-    pictures.check_extension(source, (*pictures.READ, *raw.RAW, *PLAIN))
+    pictures.check_extension(source, (*pictures.READ, *RAW, *PLAIN))
     began = time.perf_counter()
     chain = pretrained.load_for_task("noisy", parameters)
+    stops = exposure if exposure == "auto" else float(exposure)
     if source.suffix.lower() in pictures.READ:
         scene = crop_even(image.read_picture(source))
-        level = sensor.LEVELS[noise] if noise else sensor.CLEAN
-        mosaic = np.asarray(synthesize_raw(scene, jnp.array(level), jr.key(0)))
-        picture = run_tiles(pretrained.with_noise_level(chain, level), mosaic)
+        level = given_noise(noise) or sensor.CLEAN
+        camera = image.Raw(
+            (np.asarray(synthesize_raw(scene, jnp.array(level), jr.key(0))) - CAMERA.black) / (1 - CAMERA.black),
+            gains=(CAMERA.red, 1.0, CAMERA.blue),
+            matrix=np.asarray(CAMERA.matrix),
+            noise=level,
+        )
+    elif source.suffix.lower() in PLAIN:
+        camera = raw.read_binary(source, (rows, columns), pattern, bits=stored, black=black, white=white)
     else:
-        if source.suffix.lower() in PLAIN:
-            given = raw.read_binary(source, (rows, columns), pattern, bits=stored, black=black, white=white)
-        else:
-            given = image.read_raw(source)
-        picture = develop_raw(pretrained.with_noise_level(chain, sensor.LEVELS[noise or "middle"]), given)
+        camera = image.read_raw(source)
+    camera = with_constants(camera, gains, matrix)
+    if look is None:
+        look = "trained" if source.suffix.lower() in pictures.READ else "neutral"
+    level = given_noise(noise) or camera.noise or image.estimate_noise(camera)
+    picture = image.develop(camera, level, look, exposure=stops, chain=chain, progress=progress)
     image.write_picture(out, picture, bits)
+    if page is not None:
+        if source.suffix.lower() not in RAW:
+            raise ds.InputError(f"{page}: only a camera's raw can be compared with LibRaw's picture; leave out --page")
+        compare_with_libraw(page, source, camera, picture, camera.exposure if stops == "auto" else stops)
     seconds = time.perf_counter() - began
-    return {"file": str(out), "size": f"{picture.shape[2]} x {picture.shape[1]}", "seconds": seconds}
+    size = f"{picture.shape[2]} x {picture.shape[1]}"
+    return {"file": str(out), "size": size, "shot_noise": level.shot, "read_noise": level.read, "seconds": seconds}
+
+
+def given_noise(word: str) -> image.Noise | None:
+    """The noise that a word of the command line names; None for auto."""
+    if word == "auto":
+        return None
+    if word in sensor.LEVELS:
+        return sensor.LEVELS[word]
+    shot, _, read = word.partition(",")
+    return image.Noise(float(shot), float(read or 0.0))
+
+
+def with_constants(camera: image.Raw, gains: tuple[float, float] | None, matrix: tuple[float, ...]) -> image.Raw:
+    """The raw with the gains and the matrix of the command line, as far as these are given."""
+    if gains is not None:
+        camera = camera._replace(gains=(gains[0], 1.0, gains[1]))
+    if not matrix:
+        return camera
+    rows = np.reshape(matrix, (3, 3)) if len(matrix) == 9 else np.zeros((3, 3))
+    sums = rows.sum(axis=1, keepdims=True)
+    if len(matrix) != 9 or np.any(np.abs(sums) < 1e-6):
+        raise ds.InputError(f"matrix={matrix}: give nine numbers, none of whose rows sums to 0")
+    return camera._replace(matrix=rows / sums)  # white stays white
+
+
+def progress(share: float) -> None:
+    """Says on a terminal how much of a picture is developed."""
+    if sys.stderr.isatty():
+        print(f"\rdeveloped {share:4.0%}", end="\n" if share == 1.0 else "", file=sys.stderr, flush=True)
+
+
+def compare_with_libraw(path: Path, source: Path, camera: image.Raw, picture, stops: float) -> None:
+    """A page with the picture of a raw and LibRaw's, crops of both, and where the sensor was saturated."""
+    page = report.Report(f"The raw {source.name}", "Developed by diffsim and by LibRaw")
+    noise = camera.noise or image.estimate_noise(camera)
+    rows = [("gain of red", camera.gains[0]), ("gain of blue", camera.gains[2]), ("shot noise", noise.shot)]
+    rows += [("read noise", noise.read), ("stops of exposure", camera.exposure)]
+    page.table("Constants", ["constant", "value"], rows)
+    theirs = raw.rendering_by_libraw(source, camera, stops)
+    page.before_after(views.pixels(theirs), views.pixels(picture), "LibRaw on the left, diffsim on the right.")
+    page.section("Crops")
+    height, width = picture.shape[1:]
+    side = min(160, height, width)
+    for y, x in ((0.25, 0.25), (0.5, 0.5), (0.75, 0.75)):
+        top, left = int(y * (height - side)), int(x * (width - side))
+        both = [image[:, top : top + side, left : left + side] for image in (theirs, picture)]
+        shown = plot.pictures({"LibRaw": views.colors_last(both[0]), "diffsim": views.colors_last(both[1])})
+        page.figure(shown, f"{side} x {side} pixels from row {top}, column {left}.")
+    saturated = np.rot90(np.asarray(camera.mosaic) >= 0.99, camera.quarter_turns)
+    page.section("Saturated sites")
+    page.picture(
+        np.repeat(np.uint8(255) * ~saturated[..., None], 3, axis=2),
+        f"Black where the sensor was saturated: {saturated.mean():.2%}.",
+    )
+    page.write(path)
 
 
 def export(

@@ -7,6 +7,7 @@ They are checked with the arguments, before any work starts and before JAX is im
 
 import math
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Annotated, Any, Protocol, TypeAlias, Union, get_args, get_ori
 
 from .._errors import InputError
 from ..io.files import check_path, check_writable
+from ..io.raw_file import RAW, check_raw_file
 
 LAST_SEED = 2_000_000_000  # accepted by all random number generators, even after small additions
 MOST_SEEDS = 100_000
@@ -83,6 +85,28 @@ class ReadableFile:
             raise InputError(f"{value}: no such file")
         if not os.access(value, os.R_OK):
             raise InputError(f"{value}: is protected from reading; permit it, or give another")
+
+
+@dataclass(frozen=True)
+class RawFile(ReadableFile):
+    """The path of an existing file, which has a complete Bayer mosaic if its name is that of a camera's raw."""
+
+    def check(self, name: str, value: Path) -> None:
+        super().check(name, value)
+        if value.suffix.lower() in RAW:
+            check_raw_file(value)
+
+
+@dataclass(frozen=True)
+class Matching:
+    """A text that matches a regular expression as a whole; `remedy` says what to give."""
+
+    pattern: str
+    remedy: str
+
+    def check(self, name: str, value: str) -> None:
+        if not re.fullmatch(self.pattern, value):
+            raise InputError(f"{name}='{value:.40}': {self.remedy}")
 
 
 @dataclass(frozen=True)

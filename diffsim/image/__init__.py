@@ -16,6 +16,10 @@ from .demosaicing.linear import bilinear as bilinear
 from .demosaicing.linear import malvar as malvar
 from .demosaicing.menon import menon as menon
 from .demosaicing.network import DemosaicNetwork as DemosaicNetwork
+from .develop import Exposure as Exposure
+from .develop import WhiteClip as WhiteClip
+from .develop import develop as develop
+from .hot_pixels import without_hot_pixels as without_hot_pixels
 from .io.pictures import read_picture as read_picture
 from .io.pictures import write_picture as write_picture
 from .io.raw import Raw as Raw
@@ -23,6 +27,7 @@ from .io.raw import read_binary as read_binary
 from .io.raw import read_raw as read_raw
 from .metrics import psnr as psnr
 from .metrics import ssim as ssim
+from .noise_estimate import estimate_noise as estimate_noise
 from .ops.box_filter import box_filter as box_filter
 from .ops.correlate import correlate as correlate
 from .ops.correlate import stencil as stencil

@@ -57,16 +57,21 @@ SPAN = 1.15  # the greatest level that chains are trained on, and minus the leas
 CAMERA = Camera()
 
 
-def noise_level(noise: Noise | Float[Array, " 2"]) -> Float[Array, ""]:
+def raw_noise_level(noise: Noise | Float[Array, " 2"]) -> Float[Array, ""]:
     """Returns the noise level: 0 at middle noise, and one more for four times the variance at a grey of 0.18 of white.
 
-    Clipped to the levels on which the shipped parameters were trained, 0.15 beyond the low and the high one.
+    About -10 where there is no noise at all.
     """
     variance = lambda shot, read: 0.18 * shot + read**2
     shot, read = noise
     ratio = variance(shot, read) / variance(*LEVELS["middle"])
     # The logarithm of no noise at all is not finite.
-    return jnp.clip(jnp.log(jnp.maximum(ratio, 1e-6)) / np.log(4.0), -SPAN, SPAN)
+    return jnp.log(jnp.maximum(ratio, 1e-6)) / np.log(4.0)
+
+
+def noise_level(noise: Noise | Float[Array, " 2"]) -> Float[Array, ""]:
+    """Returns `raw_noise_level`, clipped to what chains are trained on: 0.15 beyond the low and the high level."""
+    return jnp.clip(raw_noise_level(noise), -SPAN, SPAN)
 
 
 def to_linear(srgb: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

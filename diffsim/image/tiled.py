@@ -1,5 +1,7 @@
 """Pictures too large for memory, computed tile by tile."""
 
+from collections.abc import Callable
+
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +18,12 @@ def _run(stage: Stage, tile: Array) -> Array:
 
 
 def in_tiles(
-    stage: Stage, image: Float[Pixels, "*c h w"], *, size: int = 1024, halo: int = 24
+    stage: Stage,
+    image: Float[Pixels, "*c h w"],
+    *,
+    size: int = 1024,
+    halo: int = 24,
+    progress: Callable[[float], None] | None = None,
 ) -> Float[np.ndarray, "c2 h w"]:
     """Returns `stage(image)`, computed tile by tile: the same if no pixel depends on others more than `halo` away.
 
@@ -29,6 +36,7 @@ def in_tiles(
         image: a picture or a mosaic.
         size: of a tile, in pixels, a multiple of four.
         halo: pixels that a tile sees beyond its own on all sides, a multiple of four.
+        progress: called after every tile, with the share of the picture that is done.
 
     Raises:
         InputError: for another size or halo, and for an empty picture.
@@ -44,7 +52,7 @@ def in_tiles(
         raise InputError(f"size={size}, halo={halo}: both must be multiples of four, and the size above 0")
     # Larger by as much as makes the last tile begin at a multiple of four, too.
     rows, columns = (min(size + 2 * halo + (full - size) % 4, full) for full in (height, width))
-    picture = None
+    picture, done, tiles = None, 0, -(-height // size) * -(-width // size)
     for y in range(0, height, size):
         for x in range(0, width, size):
             top, left = (
@@ -55,6 +63,9 @@ def in_tiles(
                 picture = np.empty((*tile.shape[:-2], height, width), tile.dtype)
             place = np.s_[..., y : y + size, x : x + size]
             picture[place] = tile[..., y - top : y - top + size, x - left : x - left + size]
+            done += 1
+            if progress is not None:
+                progress(done / tiles)
     if picture is None:
         raise InputError(f"a picture of {height} x {width} pixels has no tiles")
     return picture

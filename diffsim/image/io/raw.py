@@ -8,7 +8,9 @@ from jaxtyping import Float
 
 from ..._errors import InputError
 from ..._extras import extra
+from ...io.raw_file import RAW, check_raw_file, raw_tags
 from ..demosaicing.bayer import check_pattern
+from ..sensor import Noise
 from . import dng
 from .pictures import check_extension
 
@@ -16,14 +18,24 @@ from .pictures import check_extension
 SRGB_TO_XYZ = np.array(
     [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
 )
-RAW = (".dng", ".nef", ".cr2", ".cr3", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw")
+QUARTER_TURNS = {0: 0, 3: 2, 5: 1, 6: 3}  # to the left, by how LibRaw names the orientation of a file
 
 
 class Raw(NamedTuple):
     """A mosaic (h, w) from 0 at black to 1 at white, not clipped, with the constants of its camera.
 
     The gains of red, green and blue are those of white balance; the matrix takes balanced camera colours to linear
-    sRGB, and its rows sum to 1.
+    sRGB, and its rows sum to 1. The rest is None or zero where the file does not say it.
+
+    Attributes:
+        mosaic: the values of the sensor.
+        pattern: the colours of a quad, read like text.
+        gains: of white balance, relative to green.
+        matrix: from balanced camera colours to linear sRGB.
+        noise: of the values of the mosaic.
+        exposure: in stops, by which the maker brightens its pictures.
+        quarter_turns: to the left, that bring the picture upright.
+        crop: top, left, rows and columns of the picture that the maker shows.
 
     Examples:
         >>> raw = ds.image.Raw(np.full((4, 6), 0.25), "BGGR", gains=(2.0, 1.0, 1.5))
@@ -35,6 +47,10 @@ class Raw(NamedTuple):
     pattern: str = "RGGB"
     gains: tuple[float, float, float] = (1.0, 1.0, 1.0)
     matrix: Float[np.ndarray, "3 3"] = np.eye(3)
+    noise: Noise | None = None
+    exposure: float = 0.0
+    quarter_turns: int = 0
+    crop: tuple[int, int, int, int] | None = None
 
 
 def read_raw(path: Path | str) -> Raw:
@@ -46,14 +62,15 @@ def read_raw(path: Path | str) -> Raw:
 
     The gains are those of the camera's white balance, or of daylight where it has none. The matrix follows from the
     ColorMatrix of the file, that for daylight if there are two, or for a known camera from the table of LibRaw; without
-    either it is the identity. Not used: calibration and forward matrices, tables and curves of a profile, exposure
-    offset, lens corrections, noise profile and orientation.
+    either it is the identity. The orientation is that of the file, and a DNG may also have the tags NoiseProfile,
+    BaselineExposure, DefaultCropOrigin and DefaultCropSize. Not used: calibration and forward matrices, tables and
+    curves of a profile, and lens corrections.
 
     Needs rawpy and tifffile.
 
     Raises:
-        InputError: for a file that cannot be decoded, for levels that contradict each other, and for a sensor without a
-            Bayer pattern.
+        InputError: for a file that is truncated or cannot be decoded, for levels that contradict each other, for a
+            sensor without a Bayer pattern, and for pictures that are developed already.
 
     Examples:
         >>> import tifffile
@@ -67,12 +84,38 @@ def read_raw(path: Path | str) -> Raw:
     """
     path = Path(path)
     check_extension(path, RAW)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    check_raw_file(path)
     rawpy = extra("rawpy", "raw")
     try:
         with rawpy.imread(str(path)) as file:
             return _from_file(path, file)
     except (rawpy.LibRawError, OSError) as error:
         raise InputError(f"{path}: cannot be decoded, {type(error).__name__}: {error}") from error
+
+
+def rendering_by_libraw(path: Path | str, given: Raw, stops: float = 0.0) -> Float[np.ndarray, "3 h w"]:
+    """Returns LibRaw's rendering of a raw file, in [0, 1], with the camera's white balance, for comparison.
+
+    Args:
+        path: the file.
+        given: what `read_raw` returned for it, for orientation and crop.
+        stops: of exposure.
+
+    Raises:
+        InputError: for a file that cannot be decoded.
+    """
+    rawpy = extra("rawpy", "raw")
+    options = {"use_camera_wb": True, "no_auto_bright": True, "gamma": (2.4, 12.92), "user_flip": 0}
+    try:
+        with rawpy.imread(str(path)) as file:
+            rendered = file.postprocess(output_bps=8, bright=2.0**stops, **options)
+    except (rawpy.LibRawError, OSError) as error:
+        raise InputError(f"{path}: cannot be decoded, {type(error).__name__}: {error}") from error
+    top, left, rows, columns = given.crop or (0, 0, *rendered.shape[:2])
+    upright = np.rot90(rendered[top : top + rows, left : left + columns], given.quarter_turns)
+    return np.moveaxis(upright, 2, 0).astype(np.float32) / 255
 
 
 def read_binary(
@@ -129,7 +172,24 @@ def _from_file(path: Path, file) -> Raw:
     check_pattern(pattern)
     black, step = _levels(path, file)
     values = file.raw_image_visible.astype(np.float32)
-    return Raw((values - black) / np.asarray(step, np.float32), pattern, _gains(file), _matrix(file))
+    mosaic = (values - black) / np.asarray(step, np.float32)
+    tags, turns = raw_tags(path), QUARTER_TURNS.get(file.sizes.flip, 0)
+    noise = None if tags.noise is None else Noise(*tags.noise)
+    crop = _crop(path, tags.crop, mosaic.shape)
+    return Raw(mosaic, pattern, _gains(file), _matrix(file), noise, tags.exposure, turns, crop)
+
+
+def _crop(path: Path, crop: tuple[int, int, int, int] | None, shape: tuple[int, int]):
+    """The crop of a file, which must lie within its mosaic; None if it is the whole."""
+    if crop is None:
+        return None
+    top, left, rows, columns = crop
+    if min(top, left) < 0 or min(rows, columns) < 1 or top + rows > shape[0] or left + columns > shape[1]:
+        raise InputError(
+            f"{path}: its default crop, {rows} x {columns} pixels from row {top} and column {left}, does not lie "
+            f"within its mosaic of {shape[0]} x {shape[1]}"
+        )
+    return None if (rows, columns) == shape else crop
 
 
 def _levels(path: Path, file):

@@ -7,17 +7,13 @@ import numpy as np
 from jaxtyping import Float
 
 from ..._errors import InputError
-from ...parameters import replace
 from ..chain import Chain
-from ..demosaicing.bayer import cut_back, mosaic, to_rggb
+from ..demosaicing.bayer import mosaic
 from ..demosaicing.linear import bilinear, malvar
 from ..demosaicing.menon import menon
-from ..io.raw import Raw
 from ..metrics import psnr
 from ..pretrained import with_noise_level
 from ..sensor import CAMERA, LEVELS, unprocess
-from ..stages.color_matrix import ColorMatrix
-from ..stages.white_balance import WhiteBalance
 from ..tiled import in_tiles
 from ..values import Pixels, check_floating
 from . import baselines
@@ -31,17 +27,6 @@ def run_tiles(chain: Chain, mosaic: Float[Pixels, "h w"]) -> Float[np.ndarray, "
     """Returns the picture of a mosaic by a chain, tile by tile."""
     check_floating(mosaic)
     return in_tiles(chain, np.asarray(mosaic, np.float32), size=1024, halo=32)
-
-
-def develop_raw(chain: Chain, given: Raw) -> Float[np.ndarray, "3 h w"]:
-    """Returns the picture of a raw by a chain with the constants of the camera that took it."""
-    fitted = chain.replace(
-        balance=replace(WhiteBalance(), {"black": 0.0, "red": given.gains[0], "blue": given.gains[2]}),
-        color=replace(ColorMatrix(), {"mixing": given.matrix[~np.eye(3, dtype=bool)]}),
-    )
-    picture = run_tiles(fitted, np.asarray(to_rggb(given.mosaic, given.pattern)))
-    rows, columns = given.mosaic.shape
-    return np.asarray(cut_back(picture, given.pattern, (rows, columns)))
 
 
 def crop_even(scene) -> Float[np.ndarray, "3 _ _"]:

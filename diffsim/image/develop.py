@@ -1,0 +1,176 @@
+"""A camera's raw developed into a picture: levels, noise, colours, orientation and crop as the file says."""
+
+from collections.abc import Callable
+from typing import Literal, cast
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .._errors import InputError
+from .._trees import is_real_array
+from .._types import Scalar
+from ..parameters import replace
+from .chain import Chain
+from .demosaicing.bayer import cut_back, to_rggb
+from .demosaicing.network import DemosaicNetwork
+from .hot_pixels import without_hot_pixels
+from .io.raw import Raw
+from .noise_estimate import estimate_noise
+from .pretrained import trained, with_noise_level
+from .sensor import SPAN, Noise, raw_noise_level, to_linear, to_srgb
+from .stages.color_matrix import ColorMatrix
+from .stages.white_balance import WhiteBalance
+from .tiled import in_tiles
+
+CLEANEST = -4.0
+"""The noise level below which a raw is demosaicked without denoising."""
+
+LOOKS = ("neutral", "trained")
+BRIGHT = 0.99  # the share of the pixels that an automatic exposure leaves below white
+MOST_STOPS = 4.0
+
+
+class LinearDemosaic(eqx.Module):
+    """A balanced mosaic of linear light demosaicked for its noise, which may be none at all.
+
+    The denoising network is trained on noise of at least `-SPAN` (see `sensor.noise_level`), the other network on
+    mosaics without noise. Between them, their pictures are mixed: `clean` is the share of the latter.
+    """
+
+    denoising: Callable[[Array], Array]
+    without_noise: DemosaicNetwork
+    clean: float = eqx.field(static=True)
+
+    def __call__(self, mosaic: Float[Array, "h w"]) -> Float[Array, "3 h w"]:
+        """Returns the picture, in linear light."""
+        parts = []
+        if self.clean < 1.0:
+            parts.append((1.0 - self.clean) * self.denoising(mosaic))
+        if self.clean > 0.0:  # trained on values of finished pictures
+            parts.append(self.clean * to_linear(self.without_noise(to_srgb(mosaic))))
+        return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+
+
+class Exposure(eqx.Module):
+    """Linear light multiplied by 2 to the number of stops.
+
+    Examples:
+        >>> float(ds.image.Exposure(1.0)(jnp.full((3, 2, 2), 0.2)).max())
+        0.4000000...
+    """
+
+    stops: Scalar
+
+    def __init__(self, stops: float = 0.0):
+        self.stops = jnp.asarray(stops, jnp.float32)
+
+    def __call__(self, picture: Float[Array, "3 h w"]) -> Float[Array, "3 h w"]:
+        """Returns the picture."""
+        return picture * jnp.exp2(self.stops).astype(picture.dtype)
+
+
+class WhiteClip(eqx.Module):
+    """A balanced mosaic cut where the first of its colours saturates, which becomes white.
+
+    Without it, a highlight in which all colours are saturated has the color of the gains: it is magenta.
+
+    Examples:
+        >>> clip = ds.image.WhiteClip(1.0)
+        >>> clip(jnp.array([[1.9, 1.0], [1.0, 1.6]])).tolist()
+        [[1.0, 1.0], [1.0, 1.0]]
+    """
+
+    white: float = eqx.field(static=True, default=1.0)
+
+    def __call__(self, mosaic: Float[Array, "h w"]) -> Float[Array, "h w"]:
+        """Returns the mosaic, in which white is 1."""
+        return jnp.minimum(mosaic / self.white, 1.0)
+
+
+def develop(
+    raw: Raw,
+    noise: Noise | None = None,
+    look: Literal["neutral", "trained"] = "neutral",
+    *,
+    exposure: float | Literal["auto"] = 0.0,
+    chain: Chain | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> Float[np.ndarray, "3 h w"]:
+    """Returns the sRGB picture of a raw, in [0, 1], upright and cropped as its file says.
+
+    Hot pixels are replaced, the mosaic is balanced and cut at white, demosaicked and denoised for its noise, and taken
+    to sRGB by the camera's matrix.
+
+    Args:
+        raw: as `read_raw` returns it.
+        noise: of the mosaic; by default that of the file, or else what `estimate_noise` measures.
+        look: "neutral" has the scene's contrast and colours; "trained" adds the tone curve, saturation and sharpening
+            that the chain has learned for pictures of its simulated camera.
+        exposure: in stops, added to that of the file; "auto" brightens as far as one pixel in a hundred is white.
+        chain: a trained noisy chain; by default the one that ships.
+        progress: called with the share that is done.
+
+    Raises:
+        InputError: For another look, an exposure that is not finite, and gains that are not positive.
+
+    Examples:
+        >>> raw = ds.image.Raw(np.full((64, 64), 0.25), gains=(2.0, 1.0, 1.5))
+        >>> picture = ds.image.develop(raw, ds.image.Noise(0.001, 0.001))
+        >>> picture.shape
+        (3, 64, 64)
+    """
+    if look not in LOOKS:
+        raise InputError(f"look={look!r}: give one of {', '.join(LOOKS)}")
+    if exposure != "auto" and not np.isfinite(exposure):
+        raise InputError(f"exposure={exposure}: give a finite number of stops, or 'auto'")
+    if not min(raw.gains) > 0:
+        raise InputError(f"gains={raw.gains}: give three numbers above 0")
+    noise = noise or raw.noise or estimate_noise(raw)
+    chain = chain or trained("noisy")
+    mosaic = np.asarray(to_rggb(without_hot_pixels(raw, noise), raw.pattern), np.float32)
+    light = in_tiles(_single(_to_light(chain, raw, noise)), mosaic, size=1024, halo=32, progress=progress)
+    light = np.asarray(cut_back(light, raw.pattern, raw.mosaic.shape))
+    if raw.crop is not None:
+        top, left, rows, columns = raw.crop
+        light = light[:, top : top + rows, left : left + columns]
+    stops = automatic_stops(light) if exposure == "auto" else raw.exposure + exposure
+    picture = in_tiles(_single(_finish(chain, look, float(stops))), light, size=1024, halo=32)
+    return np.ascontiguousarray(np.clip(np.rot90(picture, raw.quarter_turns, axes=(1, 2)), 0.0, 1.0))
+
+
+def automatic_stops(light: Float[np.ndarray, "3 h w"]) -> float:
+    """Returns the stops by which linear light is brightened until one pixel in a hundred is white: from 0 to 4."""
+    brightest = np.quantile(light.max(axis=0), BRIGHT)
+    return float(np.clip(-np.log2(brightest), 0.0, MOST_STOPS)) if brightest > 0 else 0.0
+
+
+def _single(chain: Chain) -> Chain:
+    """The chain with parameters in single precision, in which pictures are."""
+    return jax.tree.map(lambda x: x.astype(jnp.float32) if is_real_array(x) else x, chain)
+
+
+def _to_light(chain: Chain, raw: Raw, noise: Noise) -> Chain:
+    """From a mosaic to linear sRGB."""
+    level = float(raw_noise_level(noise))
+    clean = float(np.clip((-SPAN - level) / (-SPAN - CLEANEST), 0.0, 1.0))
+    fitted = with_noise_level(chain, noise)
+    names = ("stabilize_variance", "demosaic", "unstabilize_variance")
+    denoising = Chain(remat=False, **{name: fitted.stages[name] for name in names})
+    without_noise = cast(DemosaicNetwork, trained("demosaic").stages["demosaic"])
+    return Chain(
+        remat=False,
+        balance=replace(WhiteBalance(), {"black": 0.0, "red": raw.gains[0], "blue": raw.gains[2]}),
+        clip=WhiteClip(float(min(1.0, *raw.gains))),
+        demosaic=LinearDemosaic(denoising, without_noise, clean),
+        color=replace(ColorMatrix(), {"mixing": np.asarray(raw.matrix)[~np.eye(3, dtype=bool)]}),
+    )
+
+
+def _finish(chain: Chain, look: str, stops: float) -> Chain:
+    """From linear sRGB to the finished picture."""
+    names = ("gamma", "tone", "saturation", "sharpen") if look == "trained" else ()
+    learned = {name: chain.stages[name] for name in names}
+    return Chain(remat=False, exposure=Exposure(stops), **(learned or {"gamma": to_srgb}))
