@@ -58,8 +58,8 @@ class Exposure(eqx.Module):
     """Linear light multiplied by 2 to the number of stops.
 
     Examples:
-        >>> float(ds.image.Exposure(1.0)(jnp.full((3, 2, 2), 0.2)).max())
-        0.4000000...
+        >>> float(ds.image.Exposure(1.0)(jnp.full((3, 2, 2), 0.25)).max())
+        0.5
     """
 
     stops: Scalar
