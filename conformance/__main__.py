@@ -35,6 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--problem", nargs="+", default=[], metavar="NAME", help="all by default; see `list`")
     run.add_argument("--python", default=runner.DEFAULT_PYTHON, help="the Python in which the libraries are installed")
     run.add_argument("--limit", type=float, default=300.0, help="seconds for each problem (300)")
+    run.add_argument("--first-order", action="store_true", help="leave Hessian-vector products out, which take longest")
     run.set_defaults(command=_run)
     listing = commands.add_parser("list", help="the problems")
     listing.set_defaults(command=_list)
@@ -60,7 +61,7 @@ def _run(arguments) -> None:
     if not arguments.limit > 0:
         raise UsageError(f"--limit {arguments.limit:g}: the time limit has to be positive")
     for library in libraries:
-        runner.run(library, names, arguments.python, arguments.limit)
+        runner.run(library, names, arguments.python, arguments.limit, arguments.first_order)
 
 
 def _list(arguments) -> None:
@@ -82,10 +83,15 @@ def _table(arguments) -> None:
 
 
 def _picture(arguments) -> None:
-    from .picture import draw
+    from .picture import draw  # needs matplotlib, which nothing else does
 
     draw(_results(), arguments.path)
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """The entry point of the installed command."""
     sys.exit(main())
+
+
+if __name__ == "__main__":
+    command()

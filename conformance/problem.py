@@ -39,6 +39,11 @@ class Phase:
     field: Formula
     events: tuple[Event, ...] = ()
 
+    @property
+    def searched(self) -> list[tuple[Event, Formula]]:
+        """The events that are searched for, with their functions."""
+        return [(event, event.function) for event in self.events if event.function is not None]
+
 
 @dataclass(frozen=True)
 class Run:

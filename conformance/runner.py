@@ -3,6 +3,7 @@
 import datetime
 import json
 import math
+import os
 import platform
 import selectors
 import subprocess
@@ -10,24 +11,30 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from . import outcomes, references
 from .problem import Problem
 from .problems import PROBLEMS
 from .worker import MARK
 
+STARTING = 120.0
+"""Seconds for a process to import its library, which are not counted."""
+
+DEFAULT_PYTHON = sys.executable
 RESULTS = Path(__file__).parent / "results"
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent  # the folder from which `conformance` is imported
 
 
 class Worker:
     """A process that answers problems for one library; it is started again after a crash or at the time limit."""
 
-    def __init__(self, library: str, python: str, limit: float):
-        self.command = [python, "-m", f"{__package__}.worker", library]
+    def __init__(self, library: str, python: str, limit: float, first_order: bool = False):
+        self.command = [python, "-m", f"{__package__}.worker", library, *(["--first-order"] if first_order else [])]
         self.limit = limit
         self.process: subprocess.Popen | None = None
         self.version = ""
+        self.unread = b""
 
     def ask(self, problem: Problem) -> dict:
         """Returns the reports of a problem; a crash or the time limit is a report too."""
@@ -38,7 +45,7 @@ class Worker:
             assert self.process.stdin is not None
             self.process.stdin.write(f"{problem.name}\n".encode())
             self.process.stdin.flush()
-            return self._line()
+            return self._line(self.limit)
         except (OSError, TimeoutError) as error:
             self.stop()
             return {"reports": {"prepare": {"answer": None, "failure": str(error) or "the process ended"}}}
@@ -53,30 +60,35 @@ class Worker:
     def _begin(self) -> None:
         pipe, none = subprocess.PIPE, subprocess.DEVNULL
         self.process = subprocess.Popen(self.command, stdin=pipe, stdout=pipe, stderr=none, cwd=ROOT)
-        self.version = self._line()["version"]
+        self.unread = b""
+        self.version = self._line(max(self.limit, STARTING))["version"]
 
-    def _line(self) -> dict:
-        """The next answer of the process."""
+    def _line(self, limit: float) -> dict:
+        """The next answer of the process; other lines are what the library prints."""
         assert self.process is not None
         assert self.process.stdout is not None
-        until = time.monotonic() + self.limit
+        until = time.monotonic() + limit
         with selectors.DefaultSelector() as selector:
             selector.register(self.process.stdout, selectors.EVENT_READ)
             while True:
+                line, end, rest = self.unread.partition(b"\n")
+                if end:
+                    self.unread = rest
+                    if line.startswith(MARK.encode()):
+                        return json.loads(line[len(MARK) :])
+                    continue
                 if not selector.select(max(0.0, until - time.monotonic())):
-                    raise TimeoutError(f"no answer in {self.limit:g} s")
-                line = self.process.stdout.readline().decode()
-                if not line:
-                    code = self.process.wait()
-                    raise OSError(f"the process ended with exit code {code}")
-                if line.startswith(MARK):
-                    return json.loads(line[len(MARK) :])
+                    raise TimeoutError(f"no answer in {limit:g} s")
+                read = os.read(self.process.stdout.fileno(), 65536)
+                if not read:
+                    raise OSError(f"the process ended with exit code {self.process.wait()}")
+                self.unread += read
 
 
-def judged(problem: Problem, reports: dict, accepted: list[list[dict]]) -> dict:
+def judged(problem: Problem, reports: dict, accepted: list[list[dict]], first_order: bool = False) -> dict:
     """Returns the outcome of each quantity, with its error, and a failure's words."""
-    found = {}
-    for quantity in _asked(problem, accepted):
+    found: dict[str, dict[str, Any]] = {}
+    for quantity in _asked(problem, accepted, first_order):
         report = reports.get(quantity) or reports.get("prepare") or reports["value"]
         if "missing" in report:
             found[quantity] = {"outcome": outcomes.MISSING, "words": report["missing"]}
@@ -101,24 +113,31 @@ def _finite(answer):
     return answer if answer is None or math.isfinite(answer) else None
 
 
-def _asked(problem: Problem, accepted: list[list[dict]]) -> list[str]:
+def _asked(problem: Problem, accepted: list[list[dict]], first_order: bool) -> list[str]:
     """The quantities of a problem that are judged."""
     times = not problem.batch and bool(accepted[0]) and accepted[0][0]["event_times"] is not None
-    names = ["value", "gradient"] if problem.batch else ["value", "gradient", "hvp"]
+    names = ["value", "gradient"] if problem.batch or first_order else ["value", "gradient", "hvp"]
     return [*names, "event_times"] if times and problem.max_events else names
 
 
-def run(library: str, names: list[str], python: str, limit: float, say: Callable = print) -> dict:
+def run(
+    library: str,
+    names: list[str],
+    python: str,
+    limit: float,
+    first_order: bool = False,
+    say: Callable = print,
+) -> dict:
     """Returns the results of a library, which are also written to results/LIBRARY.json after each problem."""
     path = RESULTS / f"{library}.json"
-    results = json.loads(path.read_text()) if path.exists() else {"problems": {}}
+    results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"problems": {}}
     right = references.read()
-    worker = Worker(library, python, limit)
+    worker = Worker(library, python, limit, first_order)
     for problem in [problem for problem in PROBLEMS if problem.name in names]:
         answer = worker.ask(problem)
         if not worker.version:
             raise OSError(f"library {library!r} does not start with {python}: is it installed there?")
-        verdict = judged(problem, answer["reports"], right[problem.name])
+        verdict = judged(problem, answer["reports"], right[problem.name], first_order)
         gradient = answer["reports"].get("gradient", {})
         cost = {
             "seconds": answer.get("seconds"),
@@ -126,7 +145,8 @@ def run(library: str, names: list[str], python: str, limit: float, say: Callable
             "peak_mb": answer.get("peak_mb"),
         }
         cost = {key: float(f"{value:.3g}") for key, value in cost.items() if value is not None}
-        results["problems"][problem.name] = {"quantities": verdict, **cost}
+        before = results["problems"].get(problem.name, {}).get("quantities", {}) if first_order else {}
+        results["problems"][problem.name] = {"quantities": before | verdict, **cost}
         results |= {"library": library, "version": worker.version, **_about()}
         _write(path, results)
         say(f"{library}: {problem.name}: " + ", ".join(f"{q} {v['outcome']}" for q, v in verdict.items()))
@@ -149,6 +169,3 @@ def _write(path: Path, results: dict) -> None:
 def read() -> dict[str, dict]:
     """Returns the results of all libraries that have been run."""
     return {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
-
-
-DEFAULT_PYTHON = sys.executable

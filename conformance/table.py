@@ -18,7 +18,7 @@ def overall(entry: dict) -> str:
 def counts(results: dict) -> dict[str, Counter]:
     """Returns how often each outcome happened: "all", for each quantity, and right answers of each level."""
     problems = results["problems"]
-    found = {"all": Counter(overall(entry) for entry in problems.values())}
+    found: dict[str, Counter] = {"all": Counter(overall(entry) for entry in problems.values())}
     for quantity in outcomes.QUANTITIES:
         found[quantity] = Counter(
             entry["quantities"][quantity]["outcome"] for entry in problems.values() if quantity in entry["quantities"]

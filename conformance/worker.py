@@ -6,7 +6,6 @@ output, which starts with a marker so that whatever a library prints is not take
 
 import json
 import os
-import resource
 import sys
 import time
 from pathlib import Path
@@ -19,19 +18,19 @@ from .problems import by_name
 MARK = "conformance-answer "
 
 
-def answers(library: str, problem: Problem) -> dict:
+def answers(library: str, problem: Problem, second_order: bool = True) -> dict:
     """Returns what a library says about a problem: a report for each quantity, and the peak memory in MB."""
     _forget_peak()
     before = time.process_time()
     try:
         solver = adapters.load(library).prepare(problem)
-        reports = _batch(solver, problem) if problem.batch else _single(solver, problem)
+        reports = _batch(solver, problem) if problem.batch else _single(solver, problem, second_order)
     except Exception as error:
         reports = {"prepare": _failure(error)}
     return {"reports": reports, "seconds": time.process_time() - before, "peak_mb": _peak()}
 
 
-def _single(solver, problem: Problem) -> dict:
+def _single(solver, problem: Problem, second_order: bool) -> dict:
     """Reports of the quantities of a problem with one row of parameters; times are those of the processor."""
     p = list(problem.parameters)
     reports = {"value": _timed(lambda: solver.value(p))}
@@ -42,7 +41,8 @@ def _single(solver, problem: Problem) -> dict:
     reports["gradient"] = _timed(lambda: solver.gradient(p))
     if reports["gradient"]["answer"] is not None:
         reports["gradient"]["seconds_again"] = _timed(lambda: solver.gradient(p))["seconds"]
-    reports["hvp"] = _timed(lambda: solver.hvp(p, list(problem.direction)))
+    if second_order:
+        reports["hvp"] = _timed(lambda: solver.hvp(p, list(problem.direction)))
     return reports
 
 
@@ -88,18 +88,20 @@ def _peak() -> float:
     for line in status.read_text().splitlines() if status.exists() else []:
         if line.startswith("VmHWM"):
             return float(line.split()[1]) / 1e3
+    import resource  # of Unix only
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 
 def main() -> None:
     """Answers the problems that the standard input names."""
-    library = sys.argv[1]
+    library, second_order = sys.argv[1], "--first-order" not in sys.argv[2:]
     # What a library prints goes to the error output.
     output = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     print(MARK + json.dumps({"version": adapters.load(library).version()}), file=output, flush=True)
     for line in sys.stdin:
-        report = answers(library, by_name(line.strip()))
+        report = answers(library, by_name(line.strip()), second_order)
         print(MARK + json.dumps(report), file=output, flush=True)
 
 

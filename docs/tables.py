@@ -1,7 +1,14 @@
 """Tables of the documents that are made from results files: `TABLES` has a function for each, by its name."""
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from conformance import runner as conformance_runner
+from conformance import table as conformance_table
 
 SOLVERS = {
     "lotka_volterra_rk4_1000_steps": "Lotka-Volterra, RK4, 1,000 steps",
@@ -134,6 +141,11 @@ def _float32(read) -> str:
     return _table(list(rows[0]), [[f"{value:.0e}" for value in row.values()] for row in rows])
 
 
+def _conformance(table: Callable, *options) -> Callable:
+    """A table of the results in conformance/results, which need not be read by their places."""
+    return lambda read: table(conformance_runner.read(), *options)
+
+
 TABLES: dict[str, Callable] = {
     "solvers": _solvers,
     "batches": _batches,
@@ -142,5 +154,9 @@ TABLES: dict[str, Callable] = {
     "images": _images,
     "devices": _devices,
     "float32": _float32,
+    "conformance": _conformance(conformance_table.summary),
+    "conformance_second_order": _conformance(conformance_table.summary, "hvp"),
+    "conformance_levels": _conformance(conformance_table.by_level),
+    "conformance_problems": _conformance(conformance_table.by_problem),
 }
 """The tables by name: functions that are given `results_files.entry` and return Markdown."""

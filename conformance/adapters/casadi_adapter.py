@@ -5,7 +5,7 @@ of the integrator: a function that becomes negative, and a transition of the sta
 their times are states, too, which only transitions change.
 """
 
-import casadi as ca
+import casadi as ca  # pyright: ignore[reportMissingImports]
 
 from ..problem import Problem, Run
 from .answers import Answer, NotExpressible, Refused, each

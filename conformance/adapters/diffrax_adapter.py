@@ -38,6 +38,7 @@ class Solver:
     def __init__(self, problem: Problem):
         self.problem = problem
         self.dtype = jnp.float32 if problem.single else jnp.float64
+        self._gradients: dict = {}
 
     def value(self, p) -> Answer:
         """Returns the quantity and the event times."""
@@ -46,19 +47,24 @@ class Solver:
 
     def gradient(self, p) -> list[float]:
         """Returns the gradient, by the default adjoint."""
-        return np.asarray(self._derivative(jax.grad, p, dfx.RecursiveCheckpointAdjoint())(self._array(p))).tolist()
+        key = tuple(p)
+        if key not in self._gradients:
+            slope = self._derivative(jax.grad, p, dfx.RecursiveCheckpointAdjoint())
+            self._gradients = {key: self._compiled(slope)}
+        return np.asarray(self._gradients[key](self._array(p))).tolist()
 
     def hvp(self, p, v) -> list[float]:
         """Returns the Hessian-vector product, by forward over forward mode."""
         jacobian = self._derivative(jax.jacfwd, p, dfx.ForwardMode())
-        return np.asarray(jax.jvp(jacobian, (self._array(p),), (self._array(v),))[1]).tolist()
+        product = self._compiled(lambda p, v: jax.jvp(jacobian, (p,), (v,))[1])
+        return np.asarray(product(self._array(p), self._array(v))).tolist()
 
     def batch(self, rows) -> list:
         """Returns answer and gradient of each row by `jax.vmap` of a single solve."""
         problem, adjoint = self.problem, dfx.RecursiveCheckpointAdjoint()
 
         def quantity(p):
-            sol = _solve(problem, problem.phases[0], *problem.span, self._start(problem.start(jnp, p)), p, adjoint)
+            sol: Any = _solve(problem, problem.phases[0], *problem.span, self._start(problem.start(jnp, p)), p, adjoint)
             if problem.phases[0].events:
                 right = sol.result == dfx.RESULTS.event_occurred
                 value = problem.measure(jnp, Run(sol.ys[-1], [], sol.ts[-1:]))
@@ -78,6 +84,11 @@ class Solver:
 
     def _start(self, parts):
         return jnp.stack([jnp.asarray(part, self.dtype) for part in parts])
+
+    def _compiled(self, function):
+        """A function compiled as one program if it has few solves; compiling many takes longer than running them."""
+        few = self.problem.max_events <= 6 or only_known_times(self.problem)
+        return jax.jit(function) if few else function
 
     def _derivative(self, transform, p, adjoint):
         """The derivative as a function: which events happen is found by a run without derivatives."""
@@ -121,13 +132,11 @@ def _field(phase: Phase):
 @functools.cache
 def _event(phase: Phase, single: bool, turns: tuple[tuple[int, str], ...] = ()):
     """The events of a phase that are searched for, or None; some of them have another direction."""
-    searched = [event for event in phase.events if event.function is not None]
-    if not searched:
+    if not phase.searched:
         return None
-    conditions = [lambda t, y, p, event=event, **_: event.function(jnp, t, y, p) for event in searched]
-    conditions = [lambda t, y, args, condition=c, **_: condition(t, y, args) for c in conditions]
+    conditions = [lambda t, y, args, f=formula, **_: f(jnp, t, y, args) for _, formula in phase.searched]
     tolerance = 1e-5 if single else 1e-10
-    directions = [DIRECTIONS[dict(turns).get(i, event.direction)] for i, event in enumerate(searched)]
+    directions = [DIRECTIONS[dict(turns).get(i, event.direction)] for i, (event, _) in enumerate(phase.searched)]
     return dfx.Event(conditions, optx.Newton(tolerance, tolerance), directions)
 
 
@@ -166,9 +175,9 @@ def _one_phase(problem: Problem, p, adjoint, read, phase: Phase, t, y, stop, sav
     """Time, state, event and saved states of one phase, for the loop of `segments`."""
     first, last = read(t), read(stop)
     inside = [s for s in saves if first <= s <= last]
-    searched = [event for event in phase.events if event.function is not None]
+    searched = [event for event, _ in phase.searched]
     turns = _turns(searched, happened, phase, t, y, p, read)
-    sol = _solve(problem, phase, t, stop, y, p, adjoint, inside, turns)
+    sol: Any = _solve(problem, phase, t, stop, y, p, adjoint, inside, turns)
     occurred = read(sol.result == dfx.RESULTS.event_occurred)
     if not occurred and not read(sol.result == dfx.RESULTS.successful):
         raise Refused("its result is not successful")
@@ -200,7 +209,7 @@ def _with_jumps(problem: Problem, p, start, adjoint, read) -> Run:
 
     edges = jnp.stack([jnp.asarray(t, p.dtype) for t in times])
     ends = np.unique([*problem.saves, problem.span[1]])
-    sol = dfx.diffeqsolve(
+    sol: Any = dfx.diffeqsolve(
         dfx.ODETerm(field),
         _solver(problem),
         *problem.span,

@@ -1,7 +1,7 @@
 """diffsim: `solve` for a single phase, `integrate_hybrid` for several; derivatives by JAX."""
 
 import importlib.metadata
-from typing import Any
+from typing import Any, cast
 
 import diffrax
 import jax
@@ -112,7 +112,7 @@ def _hybrid(problem, options):
     phases = [ds.Phase(_vector(phase.field), tuple(map(_event, phase.events))) for phase in problem.phases]
 
     def run(p):
-        t0, t1 = (jnp.asarray(t, p.dtype) for t in problem.span)
+        t0, t1 = cast(Any, [jnp.asarray(t, p.dtype) for t in problem.span])
         ts = jnp.asarray(problem.saves, p.dtype) if problem.saves else None
         result = ds.integrate_hybrid(
             phases,

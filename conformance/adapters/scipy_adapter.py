@@ -67,10 +67,9 @@ class Solver:
 def _one_phase(problem: Problem, p, phase: Phase, t, y, stop, saves, happened):
     """Time, state, event and saved states of one phase, for the loop of `segments`."""
     field = lambda s, z: np.array(phase.field(np, s, z, p), float)
-    searched = [event for event in phase.events if event.function]
     functions = []
-    for event in searched:
-        function = lambda s, z, event=event: event.function(np, s, z, p)
+    for event, formula in phase.searched:
+        function = lambda s, z, formula=formula: formula(np, s, z, p)
         again = event is happened and event.direction == "both"
         direction = turned(event, np, t, y, p, field) if again else event.direction
         function.terminal, function.direction = True, DIRECTIONS[direction]  # type: ignore[attr-defined]
@@ -89,5 +88,5 @@ def _one_phase(problem: Problem, p, phase: Phase, t, y, stop, saves, happened):
     if result.status < 0:
         raise Refused(result.message)
     states = {s: result.sol(s) for s in inside if s <= result.t[-1]}
-    hits = [e for e, at in zip(searched, result.t_events or [], strict=False) if len(at)]
+    hits = [pair[0] for pair, at in zip(phase.searched, result.t_events or [], strict=False) if len(at)]
     return result.t[-1], result.y[:, -1], hits[0] if result.status == 1 else None, states

@@ -7,8 +7,8 @@ as in the library's own example of a bouncing ball, which moves the ball off the
 
 import functools
 
-import torch
-import torchdiffeq
+import torch  # pyright: ignore[reportMissingImports]
+import torchdiffeq  # pyright: ignore[reportMissingImports]
 
 from ..problem import Phase, Problem
 from .answers import Answer, NotExpressible, each
@@ -82,11 +82,11 @@ class _Searched:
     """The event functions of a phase, with the end of the run as the last of them."""
 
     def __init__(self, phase: Phase, p, stop):
-        self.events = [event for event in phase.events if event.function is not None]
+        self.events = phase.searched
         self.p, self.stop = p, stop
 
     def __call__(self, t, y):
-        values = [event.function(torch, t, y, self.p) for event in self.events]  # type: ignore[misc]
+        values = [formula(torch, t, y, self.p) for _, formula in self.events]
         return torch.stack([torch.as_tensor(v, dtype=y.dtype) for v in (*values, self.stop - t)])
 
     def happened(self, t, y, before):
@@ -95,7 +95,7 @@ class _Searched:
         place = int(torch.argmin(torch.abs(values)))
         if place == len(self.events):
             return None, True
-        event = self.events[place]
+        event = self.events[place][0]
         sign = DIRECTIONS.get(event.direction, 0)
         return event, sign == 0 or sign * float(before[place]) < 0
 

@@ -135,7 +135,7 @@ PROBLEMS = (
     _bouncing(
         "near_accumulation",
         4,
-        "The velocity of a ball after 24 bounces, with 99.9995 percent of the time gone after which the bounces accumulate.",
+        "The velocity of a ball after 24 bounces, a few microseconds before the bounces accumulate.",
         4.03853,
         (5.0, 9.81, 0.6),
         24,

@@ -68,8 +68,8 @@ def _limited(mp, p):
     """The current at 0.75: charged to the limit, then discharged to the next edge of the clock."""
     limit, period, rate, drive = p
     t, y, times = mp.mpf(0), mp.mpf(0), []
+    high, low = drive / rate, -1 / rate
     for k in range(1, 8):
-        high, low = drive / rate, -1 / rate
         off = t + mp.log((y - high) / (limit - high)) / rate
         y, t = low + (limit - low) * mp.exp(-rate * (k * period - off)), k * period
         times += [off, t]
