@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from pathlib import Path
 
 from . import references, runner, table
 from .adapters import LIBRARIES
@@ -29,6 +30,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("conformance", description="A yardstick for gradients of hybrid ODE systems.")
+    parser.add_argument("--results", type=Path, default=runner.RESULTS, metavar="FOLDER", help="where the results are")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     run = commands.add_parser("run", help="ask libraries, and write results/LIBRARY.json")
     run.add_argument("--library", nargs="+", default=list(LIBRARIES), metavar="NAME", help=", ".join(LIBRARIES))
@@ -61,7 +63,7 @@ def _run(arguments) -> None:
     if not arguments.limit > 0:
         raise UsageError(f"--limit {arguments.limit:g}: the time limit has to be positive")
     for library in libraries:
-        runner.run(library, names, arguments.python, arguments.limit, arguments.first_order)
+        runner.run(library, names, arguments.python, arguments.limit, arguments.first_order, arguments.results)
 
 
 def _list(arguments) -> None:
@@ -70,22 +72,22 @@ def _list(arguments) -> None:
     print(f"{len(PROBLEMS)} problems; their references are in {references.PATH.name}")
 
 
-def _results() -> dict:
-    found = runner.read()
+def _results(arguments) -> dict:
+    found = runner.read(arguments.results)
     if not found:
         raise OSError("there are no results yet: use `python -m conformance run` first")
     return found
 
 
 def _table(arguments) -> None:
-    results = _results()
+    results = _results(arguments)
     print("\n\n".join([table.summary(results), table.by_level(results), table.by_problem(results)]))
 
 
 def _picture(arguments) -> None:
     from .picture import draw  # needs matplotlib, which nothing else does
 
-    draw(_results(), arguments.path)
+    draw(_results(arguments), arguments.path)
 
 
 def command() -> None:

@@ -126,10 +126,21 @@ def run(
     python: str,
     limit: float,
     first_order: bool = False,
+    folder: Path = RESULTS,
     say: Callable = print,
 ) -> dict:
-    """Returns the results of a library, which are also written to results/LIBRARY.json after each problem."""
-    path = RESULTS / f"{library}.json"
+    """Returns the results of a library, which are also written to FOLDER/LIBRARY.json after each problem.
+
+    Args:
+        library: The name of the library.
+        names: The names of the problems.
+        python: The Python in which the library is installed.
+        limit: The most seconds for a problem.
+        first_order: Whether to leave out Hessian-vector products; results that are there are kept.
+        folder: Where the results are.
+        say: Called with a line of text after each problem.
+    """
+    path = folder / f"{library}.json"
     results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"problems": {}}
     right = references.read()
     worker = Worker(library, python, limit, first_order)
@@ -138,20 +149,24 @@ def run(
         if not worker.version:
             raise OSError(f"library {library!r} does not start with {python}: is it installed there?")
         verdict = judged(problem, answer["reports"], right[problem.name], first_order)
-        gradient = answer["reports"].get("gradient", {})
-        cost = {
-            "seconds": answer.get("seconds"),
-            "gradient_seconds": gradient.get("seconds_again"),
-            "peak_mb": answer.get("peak_mb"),
-        }
-        cost = {key: float(f"{value:.3g}") for key, value in cost.items() if value is not None}
         before = results["problems"].get(problem.name, {}).get("quantities", {}) if first_order else {}
-        results["problems"][problem.name] = {"quantities": before | verdict, **cost}
+        results["problems"][problem.name] = {"quantities": before | verdict, **_cost(answer)}
         results |= {"library": library, "version": worker.version, **_about()}
         _write(path, results)
         say(f"{library}: {problem.name}: " + ", ".join(f"{q} {v['outcome']}" for q, v in verdict.items()))
     worker.stop()
     return results
+
+
+def _cost(answer: dict) -> dict[str, float]:
+    """Seconds of a problem, of a second call of its gradient, and peak memory."""
+    gradient = answer["reports"].get("gradient", {})
+    cost = {
+        "seconds": answer.get("seconds"),
+        "gradient_seconds": gradient.get("seconds_again"),
+        "peak_mb": answer.get("peak_mb"),
+    }
+    return {key: float(f"{value:.3g}") for key, value in cost.items() if value is not None}
 
 
 def _about() -> dict:
@@ -166,6 +181,6 @@ def _write(path: Path, results: dict) -> None:
     path.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n")
 
 
-def read() -> dict[str, dict]:
+def read(folder: Path = RESULTS) -> dict[str, dict]:
     """Returns the results of all libraries that have been run."""
-    return {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
+    return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}

@@ -1,8 +1,8 @@
 """torchdiffeq: `odeint` and `odeint_event`, begun again after each event; derivatives by PyTorch.
 
 Its events have no direction and no end: a crossing of the wrong direction is passed over, and the end of the run is an
-event too. An event function that is zero at the start of a solve is not looked at before a millionth of the time unit,
-as in the library's own example of a bouncing ball, which moves the ball off the floor.
+event too. After an event, a function that is zero is not looked at before a millionth of the time unit, much as in the
+library's own example of a bouncing ball, which moves the ball off the floor.
 """
 
 import functools
@@ -108,10 +108,10 @@ def _one_phase(problem: Problem, p, phase: Phase, t, y, stop, saves, happened):
     searched = _Searched(phase, p, stop)
     options = SINGLE if problem.single else OPTIONS
     solve = functools.partial(torchdiffeq.odeint, field, **options)
-    states = {}
+    states, first = {}, y
     while True:
         now, begin = t, y
-        if searched.events and float(torch.min(torch.abs(searched(t, y)))) < 1e-7:
+        if (happened or y is not first) and float(torch.min(torch.abs(searched(t, y)))) < 1e-7:
             now = torch.minimum(t + NUDGE, stop)
             begin = solve(y, torch.stack([t, now]))[-1] if float(now) > float(t) else y
         if not searched.events or float(now) >= float(stop):

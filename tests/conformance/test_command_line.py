@@ -8,17 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from conformance import outcomes, runner
+from conformance import outcomes
 from conformance.__main__ import main
 from conformance.problems import PROBLEMS, by_name
 
 ROOT = Path(__file__).parent.parent.parent
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "RESULTS", tmp_path)
-    return tmp_path
+def run(folder, *words):
+    """The exit code of a command whose results are in a folder."""
+    return main(["--results", str(folder), *map(str, words)])
 
 
 def test_list(capsys):
@@ -41,8 +40,8 @@ def test_list(capsys):
         (["run", "--library", "diffsim", "--python", "/no/python"], 1, "library 'diffsim' does not start"),
     ],
 )
-def test_mistakes_are_one_line(words, code, message, folder, capsys):
-    assert main(words) == code
+def test_mistakes_are_one_line(words, code, message, tmp_path, capsys):
+    assert run(tmp_path, *words) == code
     errors = capsys.readouterr().err
     assert message in errors
     assert "Traceback" not in errors
@@ -77,15 +76,13 @@ for line in sys.stdin:
 """
 
 
-def test_crashes_and_hangs_count_for_one_problem(folder, tmp_path, capsys, monkeypatch):
+def test_crashes_and_hangs_count_for_one_problem(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     python = stand_in(tmp_path, FAULTY)
     names = ["decay", "oscillator", "logistic", "forced"]
-    assert (
-        main(["run", "--library", "scipy", "--problem", *names, "--python", python, "--limit", "3", "--first-order"])
-        == 0
-    )
-    found = json.loads((folder / "scipy.json").read_text())["problems"]
+    options = ["--problem", *names, "--python", python, "--limit", "3", "--first-order"]
+    assert run(tmp_path, "run", "--library", "scipy", *options) == 0
+    found = json.loads((tmp_path / "scipy.json").read_text())["problems"]
     outcome = {name: found[name]["quantities"]["gradient"]["outcome"] for name in names}
     assert outcome["decay"] == outcome["forced"] == outcomes.SILENT
     assert outcome["oscillator"] == outcome["logistic"] == outcomes.LOUD
@@ -93,18 +90,18 @@ def test_crashes_and_hangs_count_for_one_problem(folder, tmp_path, capsys, monke
     assert "no answer in 3 s" in found["logistic"]["quantities"]["gradient"]["words"]
 
 
-def test_run_table_and_picture(folder, capsys, tmp_path):
+def test_run_table_and_picture(capsys, tmp_path):
     """SciPy answers two problems in a process of its own."""
-    assert main(["run", "--library", "scipy", "--problem", "one_bounce", "single_decay"]) == 0
-    found = json.loads((folder / "scipy.json").read_text())
+    assert run(tmp_path, "run", "--library", "scipy", "--problem", "one_bounce", "single_decay") == 0
+    found = json.loads((tmp_path / "scipy.json").read_text())
     bounce = found["problems"]["one_bounce"]
     assert {entry["outcome"] for entry in bounce["quantities"].values()} == {outcomes.RIGHT}
     assert bounce["peak_mb"] > 10
     assert found["problems"]["single_decay"]["quantities"]["value"]["outcome"] == outcomes.MISSING
-    assert main(["table"]) == 0
+    assert run(tmp_path, "table") == 0
     shown = capsys.readouterr().out
     assert "| `one_bounce` | 2 |" in shown
-    assert main(["picture", str(tmp_path / "grid.png")]) == 0
+    assert run(tmp_path, "picture", tmp_path / "grid.png") == 0
     assert (tmp_path / "grid.png").read_bytes().startswith(b"\x89PNG")
 
 
