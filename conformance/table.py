@@ -40,14 +40,18 @@ def markdown(heads: list[str], rows: list[list[str]]) -> str:
 
 
 def summary(results: dict[str, dict], quantity: str = "all") -> str:
-    """Returns the table of outcomes by library."""
-    rows = []
+    """Returns the table of outcomes by library, with the number of problems that it was not asked, if there are any."""
+    total = sum(1 for problem in PROBLEMS if quantity == "all" or not problem.batch)
+    rows, missing = [], []
     for library in ordered(results):
         found = counts(results[library])[quantity]
-        rows.append(
-            [f"{library} {results[library]['version']}", *(str(found[outcome]) for outcome in outcomes.OUTCOMES)]
-        )
-    return markdown(["library", *outcomes.OUTCOMES], rows)
+        name = f"{library} {results[library]['version']}"
+        rows.append([name, *(str(found[outcome]) for outcome in outcomes.OUTCOMES)])
+        missing.append(str(total - sum(found.values())))
+    if set(missing) <= {"0"}:
+        return markdown(["library", *outcomes.OUTCOMES], rows)
+    rows = [[*row, count] for row, count in zip(rows, missing, strict=True)]
+    return markdown(["library", *outcomes.OUTCOMES, "not asked"], rows)
 
 
 def by_level(results: dict[str, dict]) -> str:

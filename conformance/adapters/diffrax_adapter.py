@@ -19,7 +19,7 @@ from .segments import only_known_times, schedule, simulate, turned
 
 jax.config.update("jax_enable_x64", True)
 DIRECTIONS = {"rising": True, "falling": False, "both": None}
-MAX_STEPS = 16384
+MAX_STEPS = 65536
 
 
 def version() -> str:

@@ -102,7 +102,7 @@ def _smooth(problem, options):
 
     def run(p):
         times = jnp.asarray(ts, p.dtype)
-        solution = ds.solve(field, _start(problem, p), times, p, max_steps=16384, **options)
+        solution = ds.solve(field, _start(problem, p), times, p, max_steps=65536, **options)
         return Run(solution.ys[-1], solution.ys[places], []), solution.status
 
     return run
