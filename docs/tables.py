@@ -1,7 +1,14 @@
 """Tables of the documents that are made from results files: `TABLES` has a function for each, by its name."""
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from conformance import runner as conformance_runner
+from conformance import table as conformance_table
 
 SOLVERS = {
     "lotka_volterra_rk4_1000_steps": "Lotka-Volterra, RK4, 1,000 steps",
@@ -151,6 +158,11 @@ def _simulators(read) -> str:
     return _table(heads, rows)
 
 
+def _conformance(table: Callable, *options) -> Callable:
+    """A table of the results in conformance/results, which need not be read by their places."""
+    return lambda read: table(conformance_runner.read(), *options)
+
+
 TABLES: dict[str, Callable] = {
     "solvers": _solvers,
     "batches": _batches,
@@ -160,5 +172,9 @@ TABLES: dict[str, Callable] = {
     "devices": _devices,
     "float32": _float32,
     "simulators": _simulators,
+    "conformance": _conformance(conformance_table.summary),
+    "conformance_second_order": _conformance(conformance_table.summary, "hvp"),
+    "conformance_levels": _conformance(conformance_table.by_level),
+    "conformance_problems": _conformance(conformance_table.by_problem),
 }
 """The tables by name: functions that are given `results_files.entry` and return Markdown."""
