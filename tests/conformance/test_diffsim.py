@@ -1,4 +1,4 @@
-"""diffsim's answers: one problem of each level, and all of them in a slow test.
+"""diffsim's answers: one problem of each level, every fourth in a slow test, and all in an exhaustive one.
 
 Hessian-vector products, which take longest to compile, are asked by `python -m conformance run`.
 """
@@ -22,7 +22,12 @@ def test_one_problem_of_each_level(name):
     assert set(verdict(by_name(name)).values()) == {outcomes.RIGHT}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.name)
+def _marked():
+    """All problems; those that only an exhaustive check asks are marked so."""
+    for number, problem in enumerate(PROBLEMS):
+        yield pytest.param(problem, id=problem.name, marks=pytest.mark.exhaustive if number % 4 else pytest.mark.slow)
+
+
+@pytest.mark.parametrize("problem", list(_marked()))
 def test_no_answer_is_silently_wrong(problem):
     assert outcomes.SILENT not in verdict(problem).values()

@@ -31,7 +31,7 @@ QUICK = (
     "peak_current",
 )
 NAMES = [
-    pytest.param(problem.name, marks=() if problem.name in QUICK else pytest.mark.slow)
+    pytest.param(problem.name, marks=() if problem.name in QUICK else pytest.mark.exhaustive)
     for problem in CLOSED
     if not problem.refusal
 ]
