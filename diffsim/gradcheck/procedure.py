@@ -10,6 +10,7 @@ import numpy as np
 from .._jax.source_lines import first_line
 from ..autodiff.inputs import Inputs, scalar_format
 from .attach_suspects import with_suspects
+from .coarse_slopes import note_on_coarse_slope
 from .directional import Derivatives, difference_samples, steps_for, value_along, value_of
 from .directions import Probes, choose_probes
 from .evidence import Evidence, gather, slopes_by_mode
@@ -102,7 +103,11 @@ def _judged(
         tighter = lambda: judge_with_tighter_solves(inputs, probes, evidence, rows, tolerances, jit=jit)
         rows = failures.attempt("solves with tighter tolerances", tighter, rows)
     flat = lambda: list(_with_flat_regions(inputs, probes, evidence, rows, jit=jit))
-    return failures.attempt("the search for jumps", flat, rows)
+    rows = failures.attempt("the search for jumps", flat, rows)
+    coarse = lambda: [note_on_coarse_slope(each) for each in evidence]
+    remarks = failures.attempt("slopes over larger steps", coarse, [None] * len(rows))
+    remarked = lambda row, note: replace(row, notes=(*row.notes, note)) if note and row.verdict == "agrees" else row
+    return [remarked(row, note) for row, note in zip(rows, remarks, strict=True)]
 
 
 def _located(

@@ -103,3 +103,23 @@ def test_kinks_nearby_are_no_false_alarm(seed):
     model = eqx.nn.MLP(3, "scalar", 16, 2, activation=jax.nn.relu, dtype=jnp.float32, key=jr.key(seed))
     check = check_gradients(lambda m: jnp.mean((jax.vmap(m)(x) - jnp.sin(x[:, 0])) ** 2), (model,), seed=seed)
     assert {row.verdict for row in check.rows} <= {"agrees", "inconclusive"}, str(check)
+
+
+@pytest.mark.parametrize(("offset", "size"), [(0.505, 100), (0.303, 400), (2.004, 50)])
+def test_a_right_derivative_that_misleads_over_larger_steps_is_remarked_on(offset, size):
+    """As of a contact whose force begins with a jump: falling between the jumps, rising by each of them."""
+    saw = lambda x: 2 * jnp.floor(size * x) / size - x
+    (row,) = check_gradients(saw, (jnp.array(offset),)).rows
+    assert row.verdict == "agrees"
+    (note,) = row.notes
+    assert "where the derivative is -1: between these steps the function jumps or oscillates" in note
+    assert 0.7 < float(note.split()[1]) < 1.3
+
+
+@pytest.mark.parametrize(
+    "f",
+    [jnp.sin, lambda x: x**5, lambda x: jnp.exp(-3 * x), lambda x: jnp.abs(x - 0.7001), lambda x: jax.nn.relu(x - 0.1)],
+)
+def test_smooth_functions_and_kinks_nearby_have_no_such_remark(f):
+    (row,) = check_gradients(f, (jnp.array(0.7),)).rows
+    assert not any("oscillates" in note for note in row.notes)
