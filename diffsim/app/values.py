@@ -16,7 +16,6 @@ from typing import Annotated, Any, Protocol, TypeAlias, Union, get_args, get_ori
 
 from .._errors import InputError
 from ..io.files import check_path, check_writable
-from ..io.raw_file import RAW, check_raw_file
 
 LAST_SEED = 2_000_000_000  # accepted by all random number generators, even after small additions
 MOST_SEEDS = 100_000
@@ -93,6 +92,8 @@ class RawFile(ReadableFile):
 
     def check(self, name: str, value: Path) -> None:
         super().check(name, value)
+        from ..io.raw_file import RAW, check_raw_file  # imports NumPy, which other command lines do not wait for
+
         if value.suffix.lower() in RAW:
             check_raw_file(value)
 
