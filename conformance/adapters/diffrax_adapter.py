@@ -17,7 +17,6 @@ from ..problem import Phase, Problem, Run
 from .answers import Answer, Refused
 from .segments import only_known_times, schedule, simulate, turned
 
-jax.config.update("jax_enable_x64", True)
 DIRECTIONS = {"rising": True, "falling": False, "both": None}
 MAX_STEPS = 65536
 
@@ -37,6 +36,7 @@ class Solver:
 
     def __init__(self, problem: Problem):
         self.problem = problem
+        jax.config.update("jax_enable_x64", not problem.single)
         self.dtype = jnp.float32 if problem.single else jnp.float64
         self._gradients: dict = {}
 
