@@ -21,7 +21,7 @@ _CODE = re.compile(r"```.*?```|`[^`\n]*`", re.DOTALL)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
-EXTRAS = {"brax": "brax", "exponax": "exponax", "mujoco": "mjx"}
+EXTRAS = {"brax": "brax", "casadi": "bench", "exponax": "exponax", "mujoco": "mjx", "torchdiffeq": "bench"}
 """Modules that blocks may import although not every installation has them, with the extras that install them."""
 
 
