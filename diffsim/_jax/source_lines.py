@@ -21,7 +21,7 @@ COMPILER = (*map(_folder, (jax, eqx)), *(str(_HERE / part) for part in _TRACING)
 
 SOLVERS = (
     *map(_folder, (diffrax, optimistix, lineax)),
-    *(str(_HERE / folder) for folder in ("ode", "discrete", "autodiff", "_jax")),
+    *(str(_HERE / folder) for folder in ("ode", "signals", "discrete", "autodiff", "_jax")),
 )
 """Folders of code that calls the caller's functions, and adds operations around them."""
 
