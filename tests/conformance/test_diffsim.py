@@ -1,4 +1,4 @@
-"""diffsim's answers: one problem of each level, every fourth in a slow test, and all in an exhaustive one.
+"""diffsim's answers: one problem of each level, every twelfth in a slow test, and all in an exhaustive one.
 
 Hessian-vector products, which take longest to compile, are asked by `python -m conformance run`.
 """
@@ -25,7 +25,7 @@ def test_one_problem_of_each_level(name):
 def _marked():
     """All problems; those that only an exhaustive check asks are marked so."""
     for number, problem in enumerate(PROBLEMS):
-        yield pytest.param(problem, id=problem.name, marks=pytest.mark.exhaustive if number % 4 else pytest.mark.slow)
+        yield pytest.param(problem, id=problem.name, marks=pytest.mark.exhaustive if number % 12 else pytest.mark.slow)
 
 
 @pytest.mark.parametrize("problem", list(_marked()))

@@ -39,7 +39,7 @@ def test_a_cart_that_moves_at_most_a_tenth_a_step():
     assert [float(policy((jnp.array(x),))) for x in (1.0, -1.0, 0.0)] == [-0.1, 0.1, 0.0]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_optimum_of_gymnasiums_pendulum():
     step, torques = partial(rod_step, Rod()), np.linspace(-TORQUE, TORQUE, 33)
     axes = (GridAxis(-np.pi, np.pi, 400, periodic=True), GridAxis(-RATE, RATE, 401))

@@ -109,7 +109,7 @@ def exact_states(x, ts):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["auto", "replay"])
+@pytest.mark.parametrize("mode", ["auto", pytest.param("replay", marks=pytest.mark.exhaustive)])
 def test_states_at_given_times_across_events_and_their_gradient(mode):
     ts = jnp.linspace(0.0, 2.0, 41)
     inside = np.asarray(ts < 1.92)

@@ -261,7 +261,7 @@ def test_calls_from_python_are_compiled_once():
         np.testing.assert_allclose(value, sign * np.exp(-0.7), rtol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_an_ornstein_uhlenbeck_process_with_the_defaults():
     """dx = -theta x dt + sigma dW: mean exp(-theta t), variance sigma^2 (1 - exp(-2 theta t)) / (2 theta)."""
     sigma, ts, number = 0.5, jnp.array([0.0, 1.0, 2.0]), 400

@@ -110,7 +110,7 @@ def exact_arrival(p):
     return jnp.stack([-jnp.log(p[1]) / p[0], p[0] * p[1]])
 
 
-@pytest.mark.parametrize("mode", ["auto", pytest.param("replay", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("mode", ["auto", pytest.param("replay", marks=pytest.mark.exhaustive)])
 def test_closures_over_differentiated_values(mode):
     chosen = lambda p: arrival_time(p, mode=mode)
     p = jnp.array([0.8, 0.3])

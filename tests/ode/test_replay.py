@@ -57,19 +57,19 @@ PID = {rtol: dfx.PIDController(rtol=rtol, atol=1e-2 * rtol) for rtol in (1e-3, 1
 CONSTANT = dfx.ConstantStepSize()
 
 
-slow = pytest.mark.slow
+slow, exhaustive = pytest.mark.slow, pytest.mark.exhaustive
 
 
 @pytest.mark.parametrize(
     ("solver", "controller", "dt0"),
     [
-        pytest.param(dfx.Tsit5(), PID[1e-3], 0.1, id="Tsit5 1e-3", marks=slow),
+        pytest.param(dfx.Tsit5(), PID[1e-3], 0.1, id="Tsit5 1e-3", marks=exhaustive),
         pytest.param(dfx.Tsit5(), PID[1e-9], 0.1, id="Tsit5 1e-9"),
-        pytest.param(dfx.Dopri5(), PID[1e-6], 0.1, id="Dopri5", marks=slow),
+        pytest.param(dfx.Dopri5(), PID[1e-6], 0.1, id="Dopri5", marks=exhaustive),
         pytest.param(dfx.Dopri8(), PID[1e-9], 1.0, id="Dopri8", marks=slow),
-        pytest.param(dfx.Bosh3(), PID[1e-6], 0.1, id="Bosh3", marks=slow),
+        pytest.param(dfx.Bosh3(), PID[1e-6], 0.1, id="Bosh3", marks=exhaustive),
         pytest.param(dfx.Heun(), CONSTANT, 0.01, id="Heun"),
-        pytest.param(dfx.Euler(), CONSTANT, 0.007, id="Euler", marks=slow),
+        pytest.param(dfx.Euler(), CONSTANT, 0.007, id="Euler", marks=exhaustive),
         pytest.param(dfx.Tsit5(), dfx.PIDController(1e-6, 1e-8, pcoeff=0.3, icoeff=0.4), 0.1, id="PI", marks=slow),
     ],
 )
