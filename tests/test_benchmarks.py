@@ -11,7 +11,7 @@ import pytest
 BENCHMARKS = Path(__file__).parent / "benchmarks"
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_accelerators_benchmark_measures_every_row_on_a_cpu(tmp_path):
     out = tmp_path / "cpu.json"
     command = [sys.executable, str(BENCHMARKS / "accelerator.py"), "--short", "--out", str(out)]

@@ -28,6 +28,9 @@ from .tiled import in_tiles
 CLEANEST = -4.0
 """The noise level below which a raw is demosaicked without denoising."""
 
+GREYS = np.linspace(0.0, 1.0, 33) ** 2
+"""Values of flat mosaics, closer to each other where it is dark."""
+
 LOOKS = ("neutral", "trained")
 BRIGHT = 0.99  # the share of the pixels that an automatic exposure leaves below white
 MOST_STOPS = 4.0
@@ -37,10 +40,13 @@ class LinearDemosaic(eqx.Module):
     """A balanced mosaic of linear light demosaicked for its noise, which may be none at all.
 
     The denoising network is trained on noise of at least `-SPAN` (see `sensor.noise_level`), the other network on
-    mosaics without noise. Between them, their pictures are mixed: `clean` is the share of the latter.
+    mosaics without noise. Between them, their pictures are mixed: `clean` is the share of the latter. The denoising
+    network was trained together with stages that make up for its brightness; `response` is what it makes of flat
+    mosaics of the values `GREYS`, in each colour, and is undone.
     """
 
     denoising: Callable[[Array], Array]
+    response: Float[Array, "3 greys"]
     without_noise: DemosaicNetwork
     clean: float = eqx.field(static=True)
 
@@ -48,10 +54,16 @@ class LinearDemosaic(eqx.Module):
         """Returns the picture, in linear light."""
         parts = []
         if self.clean < 1.0:
-            parts.append((1.0 - self.clean) * self.denoising(mosaic))
+            parts.append((1.0 - self.clean) * self._calibrated(self.denoising(mosaic)))
         if self.clean > 0.0:  # trained on values of finished pictures
             parts.append(self.clean * to_linear(self.without_noise(to_srgb(mosaic))))
         return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+
+    def _calibrated(self, picture: Float[Array, "3 h w"]) -> Float[Array, "3 h w"]:
+        """The picture in which flat grey has the value that its mosaic has."""
+        inside = jnp.clip(picture, self.response[:, :1, None], self.response[:, -1:, None])
+        greys = jnp.asarray(GREYS, picture.dtype)
+        return jax.vmap(lambda x, own: jnp.interp(x, own, greys))(inside, self.response) + (picture - inside)
 
 
 class Exposure(eqx.Module):
@@ -131,7 +143,7 @@ def develop(
     noise = noise or raw.noise or estimate_noise(raw)
     chain = chain or trained("noisy")
     mosaic = np.asarray(to_rggb(without_hot_pixels(raw, noise), raw.pattern), np.float32)
-    light = in_tiles(_single(_to_light(chain, raw, noise)), mosaic, size=1024, halo=32, progress=progress)
+    light = in_tiles(_single(_to_light(chain, raw, noise, look)), mosaic, size=1024, halo=32, progress=progress)
     light = np.asarray(cut_back(light, raw.pattern, raw.mosaic.shape))
     if raw.crop is not None:
         top, left, rows, columns = raw.crop
@@ -152,19 +164,24 @@ def _single(chain: Chain) -> Chain:
     return jax.tree.map(lambda x: x.astype(jnp.float32) if is_real_array(x) else x, chain)
 
 
-def _to_light(chain: Chain, raw: Raw, noise: Noise) -> Chain:
-    """From a mosaic to linear sRGB."""
+def _to_light(chain: Chain, raw: Raw, noise: Noise, look: str) -> Chain:
+    """From a mosaic to linear sRGB; for the trained look, as bright as the stages that follow were trained for."""
     level = float(raw_noise_level(noise))
     clean = float(np.clip((-SPAN - level) / (-SPAN - CLEANEST), 0.0, 1.0))
     fitted = with_noise_level(chain, noise)
     names = ("stabilize_variance", "demosaic", "unstabilize_variance")
     denoising = Chain(remat=False, **{name: fitted.stages[name] for name in names})
+    flat = lambda grey: denoising(jnp.full((48, 48), grey, jnp.float32))[:, 20:28, 20:28].mean(axis=(1, 2))
+    response = jnp.tile(jnp.asarray(GREYS, jnp.float32), (3, 1))
+    if look == "neutral":
+        measured = jax.jit(jax.vmap(flat))(response[0]).T
+        response = jnp.maximum.accumulate(measured + 1e-6 * jnp.arange(GREYS.size)[None], axis=1)  # increases
     without_noise = cast(DemosaicNetwork, trained("demosaic").stages["demosaic"])
     return Chain(
         remat=False,
         balance=replace(WhiteBalance(), {"black": 0.0, "red": raw.gains[0], "blue": raw.gains[2]}),
         clip=WhiteClip(float(min(1.0, *raw.gains))),
-        demosaic=LinearDemosaic(denoising, without_noise, clean),
+        demosaic=LinearDemosaic(denoising, response, without_noise, clean),
         color=replace(ColorMatrix(), {"mixing": np.asarray(raw.matrix)[~np.eye(3, dtype=bool)]}),
     )
 

@@ -38,7 +38,9 @@ def main() -> None:
             result = {**fit, **check}
             print(name, result, flush=True)
             keep("simulators", "bench_simulators.py --write", cases={name: result})
-    versions = {name: importlib.metadata.version(name) for name in ("exponax", "mujoco-mjx", "mujoco", "brax")}
+    installed = {name for names in importlib.metadata.packages_distributions().values() for name in names}
+    packages = [name for name in ("exponax", "mujoco-mjx", "mujoco", "brax") if name in installed]
+    versions = {name: importlib.metadata.version(name) for name in packages}
     keep("simulators", "bench_simulators.py --write", versions=versions)
 
 

@@ -81,7 +81,7 @@ def test_a_correct_solve_is_within_its_tolerance_and_a_wrong_one_is_not():
     assert row.verdict == "disagrees"
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("periods", [1, 3])
 @pytest.mark.parametrize("solve", ["integrate", "diffrax"])
 def test_correct_orbits_pass_and_a_bug_of_a_thousandth_does_not(periods, solve):

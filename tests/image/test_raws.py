@@ -247,7 +247,8 @@ def test_three_cameras_raws_of_a_scene_are_developed_alike(tmp_path, scenario, d
     for name, (pattern, constants) in CAMERAS.items():
         red, _, blue = constants["gains"]
         # Each camera has its own colour matrix, filter pattern and number range.
-        camera = image.Camera(red=red, blue=blue, matrix=tuple(map(tuple, to_srgb(constants["to_camera"]))))
+        matrix = tuple(map(tuple, to_srgb(constants["to_camera"])))
+        camera = image.Camera(red=red, blue=blue, matrix=matrix, tone=False)
         seen = image.mosaic(sensor.camera_colors(scene, camera), pattern)
         stored = np.round(constants["black"] + (constants["white"] - constants["black"]) * seen)
         # One row and column less: not an integer number of quads.

@@ -82,7 +82,7 @@ def test_other_methods_and_both_modes(method):
         np.testing.assert_allclose(own_slope, theirs, rtol=1e-12, atol=1e-13)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_hessian_and_batches_of_gradients():
     loss = lambda p: saved(solve((p, *X[1:]), ReplayAdjoint(), saveat=SAVES["ts"]))
     both = jnp.stack([P, 0.9 * P])

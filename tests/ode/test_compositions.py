@@ -14,8 +14,9 @@ sys.modules["compositions"] = compositions
 spec.loader.exec_module(compositions)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("first", [0, 1000])
+@pytest.mark.parametrize(
+    "first", [pytest.param(0, marks=pytest.mark.slow), pytest.param(1000, marks=pytest.mark.exhaustive)]
+)
 def test_some(first):
     verdicts = compositions.survey(first, first + 4)
     assert all(text.startswith(("right", "refused")) for text in verdicts.values()), verdicts

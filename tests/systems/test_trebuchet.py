@@ -224,6 +224,7 @@ def test_a_drawing_follows_the_throw():
     np.testing.assert_allclose(drawing.tip[80:], jnp.broadcast_to(drawing.tip[80], (41, 2)))  # rests
 
 
+@pytest.mark.slow
 def test_a_parameter_that_is_no_number_is_a_failure():
     """And not said to be a machine that never lifts its ball."""
     throw = jax.jit(lambda p: tb.throw(p, mode="forward"))
