@@ -1,4 +1,4 @@
-"""A neural ODE on windows: the time, with compiling, to one validation loss, by `fit` and by diffrax with optax.
+"""A neural ODE on windows: time with compiling to one validation loss, by `fit`, diffrax and optax, and torchdiffeq.
 
     python tests/benchmarks/bench_neural_ode.py [LOSS]
 
@@ -7,6 +7,7 @@ has it: a jitted function of one batch, called in a loop. The loss is validated 
 """
 
 import importlib
+import importlib.util
 import resource
 import sys
 import time
@@ -25,7 +26,7 @@ import optax
 import diffsim as ds
 
 SCENARIOS = Path(__file__).parents[2] / "scenarios"
-STEPS, EVERY = 2000, 50
+STEPS, EVERY, RATE = 2000, 50, 3e-3
 
 
 def main(target: float = 1.2e-3) -> None:
@@ -36,8 +37,11 @@ def main(target: float = 1.2e-3) -> None:
     held_out = jnp.asarray(next(s.windows_of(record[:, cut:], 1, 256).batches_from(0)))
     stream = s.windows_of(record[:, :cut], 0, 64)
     network = eqx.nn.MLP(2, 2, 32, 2, activation=jnp.tanh, key=jr.key(0))
-    optimizer = optax.adam(optax.cosine_decay_schedule(3e-3, STEPS))
-    for name, run in (("diffrax and optax", by_diffrax), ("diffsim", by_fit)):
+    optimizer = optax.adam(optax.cosine_decay_schedule(RATE, STEPS))
+    runs = [("diffrax and optax", by_diffrax), ("diffsim", by_fit)]
+    if importlib.util.find_spec("torchdiffeq") is not None:  # of the extra `bench`
+        runs.append(("torchdiffeq", by_torchdiffeq))
+    for name, run in runs:
         began = time.perf_counter()
         steps, loss = run(s, network, optimizer, stream, held_out, target)
         seconds = time.perf_counter() - began
@@ -103,6 +107,14 @@ def by_diffrax(s, network, optimizer, stream, held_out, target):
             if value <= target:
                 return number, value
     return STEPS, value
+
+
+def by_torchdiffeq(s, network, optimizer, stream, held_out, target):
+    """Steps and validation loss by torchdiffeq."""
+    from torch_neural_ode import train
+
+    layers, ts = [(layer.weight, layer.bias) for layer in network.layers], s.STRIDE * jnp.arange(s.WINDOW)
+    return train(layers, stream.batches_from(0), held_out, ts, STEPS, EVERY, RATE, target)
 
 
 if __name__ == "__main__":
