@@ -9,6 +9,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from conformance import runner as conformance_runner
 from conformance import table as conformance_table
+from conformance.table import markdown
 
 SOLVERS = {
     "lotka_volterra_rk4_1000_steps": "Lotka-Volterra, RK4, 1,000 steps",
@@ -84,11 +85,6 @@ def ratio(value: float) -> str:
     return f"{float(f'{value:.2g}'):,.{1 if value < 9.95 else 0}f}"
 
 
-def _table(heads: list[str], rows: list[list[str]]) -> str:
-    lines = ["| " + " | ".join(row) + " |" for row in (heads, *rows)]
-    return "\n".join([lines[0], "|---" * len(heads) + "|", *lines[1:]])
-
-
 def _solvers(read: Callable[[str], Any]) -> str:
     rows = []
     for key, label in SOLVERS.items():
@@ -96,7 +92,7 @@ def _solvers(read: Callable[[str], Any]) -> str:
         c = cases.get("c_adjoint_by_hand")
         own, other = cases["diffsim"], cases["diffrax"]
         rows.append([label, seconds(c) if c else "", seconds(own), seconds(other), ratio(other / own)])
-    return _table(["value and gradient", "C", "diffsim", "diffrax", "diffrax / diffsim"], rows)
+    return markdown(["value and gradient", "C", "diffsim", "diffrax", "diffrax / diffsim"], rows)
 
 
 def _batches(read) -> str:
@@ -105,7 +101,7 @@ def _batches(read) -> str:
         cases = {name: 1e-6 * case["min_us"] for name, case in read(f"solvers/tables/{key}").items()}
         own, two, other = cases["diffsim_one_device"], cases["diffsim_2_devices"], cases["diffrax_vmap"]
         rows.append([label, seconds(own), seconds(two), seconds(other), ratio(other / own)])
-    return _table(
+    return markdown(
         ["value and gradient", "diffsim, 1 device", "diffsim, 2 devices", "diffrax", "diffrax / diffsim"], rows
     )
 
@@ -115,7 +111,7 @@ def _compiled(read) -> str:
     rows = [
         [label, *(f"{read(f'parts/compile/{key}/{name}'):.2f} s" for name in names)] for key, label in COMPILED.items()
     ]
-    return _table(["CPU time of a first call", "tracing", "lowering", "compiling", "together"], rows)
+    return markdown(["CPU time of a first call", "tracing", "lowering", "compiling", "together"], rows)
 
 
 def _trebuchet(read) -> str:
@@ -123,7 +119,7 @@ def _trebuchet(read) -> str:
     for key, label in TREBUCHET.items():
         row = read(f"trebuchet_times/rows/{key}")
         rows.append([label, seconds(1e-6 * row["min_us"]), seconds(1e-6 * row["median_us"])])
-    return _table(["work", "minimum", "median"], rows)
+    return markdown(["work", "minimum", "median"], rows)
 
 
 def _images(read) -> str:
@@ -132,7 +128,7 @@ def _images(read) -> str:
         row = read(f"images/stages/{key}")
         times = [seconds(1e-3 * row["forward_ms"]), seconds(1e-3 * row["gradient_ms"]), ratio(row["ratio"])]
         rows.append([label, *times, f"{row['mb_grad']:.0f} MB"])
-    return _table(["stage", "forward", "with gradient", "ratio", "memory with gradient"], rows)
+    return markdown(["stage", "forward", "with gradient", "ratio", "memory with gradient"], rows)
 
 
 def _devices(read) -> str:
@@ -140,12 +136,12 @@ def _devices(read) -> str:
     for key, label in DEVICES.items():
         times = [read(f"devices/cases/{key}/{count}/step_ms") for count in COUNTS]
         rows.append([label, *(f"{seconds(1e-3 * t)} ({ratio(t / times[0])})" for t in times)])
-    return _table(["one step of Adam (ratio to 1 device)", *COUNTS.values()], rows)
+    return markdown(["one step of Adam (ratio to 1 device)", *COUNTS.values()], rows)
 
 
 def _float32(read) -> str:
     rows = list(read("float32/rows").values())
-    return _table(list(rows[0]), [[f"{value:.0e}" for value in row.values()] for row in rows])
+    return markdown(list(rows[0]), [[f"{value:.0e}" for value in row.values()] for row in rows])
 
 
 def _simulators(read) -> str:
@@ -155,7 +151,7 @@ def _simulators(read) -> str:
         numbers = [f"{case['differences']:.0e}", f"{case['derivative']:.3g}", f"{case['slope']:.3g}"]
         rows.append([*words, case["verdict"], *numbers, case["cause"] or "none"])
     heads = ["simulator", "example", "parameters", "verdict", "off by", "derivative", "slope over 5%", "cause, remark"]
-    return _table(heads, rows)
+    return markdown(heads, rows)
 
 
 def _conformance(table: Callable, *options) -> Callable:

@@ -176,10 +176,14 @@ def apply(
         stored: bits per pixel of a plain mosaic.
     """
     pictures.check_extension(source, (*pictures.READ, *RAW, *PLAIN))
+    kind = source.suffix.lower()
+    if page is not None and kind not in RAW:
+        raise ds.InputError(f"{page}: only a camera's raw can be compared with LibRaw's picture; leave out --page")
+    own_look = "trained" if kind in pictures.READ else "neutral"
     began = time.perf_counter()
     chain = pretrained.load_for_task("noisy", parameters)
     stops = exposure if exposure == "auto" else float(exposure)
-    if source.suffix.lower() in pictures.READ:
+    if kind in pictures.READ:
         scene = crop_even(image.read_picture(source))
         level = given_noise(noise) or sensor.CLEAN
         camera = image.Raw(
@@ -188,20 +192,17 @@ def apply(
             matrix=np.asarray(CAMERA.matrix),
             noise=level,
         )
-    elif source.suffix.lower() in PLAIN:
+    elif kind in PLAIN:
         camera = raw.read_binary(source, (rows, columns), pattern, bits=stored, black=black, white=white)
     else:
         camera = image.read_raw(source)
     camera = with_constants(camera, gains, matrix)
-    if look is None:
-        look = "trained" if source.suffix.lower() in pictures.READ else "neutral"
     level = given_noise(noise) or camera.noise or image.estimate_noise(camera)
-    picture = image.develop(camera, level, look, exposure=stops, chain=chain, progress=progress)
+    picture = image.develop(camera, level, look or own_look, exposure=stops, chain=chain, progress=progress)
     image.write_picture(out, picture, bits)
     if page is not None:
-        if source.suffix.lower() not in RAW:
-            raise ds.InputError(f"{page}: only a camera's raw can be compared with LibRaw's picture; leave out --page")
-        compare_with_libraw(page, source, camera, picture, camera.exposure if stops == "auto" else stops)
+        brighter = camera.exposure + (0.0 if stops == "auto" else stops)
+        compare_with_libraw(page, source, camera, level, picture, brighter)
     seconds = time.perf_counter() - began
     size = f"{picture.shape[2]} x {picture.shape[1]}"
     return {"file": str(out), "size": size, "shot_noise": level.shot, "read_noise": level.read, "seconds": seconds}
@@ -236,12 +237,11 @@ def progress(share: float) -> None:
         print(f"\rdeveloped {share:4.0%}", end="\n" if share == 1.0 else "", file=sys.stderr, flush=True)
 
 
-def compare_with_libraw(path: Path, source: Path, camera: image.Raw, picture, stops: float) -> None:
+def compare_with_libraw(path: Path, source: Path, camera: image.Raw, noise, picture, stops: float) -> None:
     """A page with the picture of a raw and LibRaw's, crops of both, and where the sensor was saturated."""
     page = report.Report(f"The raw {source.name}", "Developed by diffsim and by LibRaw")
-    noise = camera.noise or image.estimate_noise(camera)
-    rows = [("gain of red", camera.gains[0]), ("gain of blue", camera.gains[2]), ("shot noise", noise.shot)]
-    rows += [("read noise", noise.read), ("stops of exposure", camera.exposure)]
+    rows = [("gain of red", camera.gains[0]), ("gain of blue", camera.gains[2]), ("stops of exposure", camera.exposure)]
+    rows += [("shot noise", noise.shot), ("read noise", noise.read)]
     page.table("Constants", ["constant", "value"], rows)
     theirs = raw.rendering_by_libraw(source, camera, stops)
     page.before_after(views.pixels(theirs), views.pixels(picture), "LibRaw on the left, diffsim on the right.")

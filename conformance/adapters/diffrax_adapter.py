@@ -107,7 +107,7 @@ class Solver:
 
 
 class Reader:
-    """Reads numbers out of a run; a run that is traced has no numbers, and is told those of the run before it."""
+    """Reads numbers out of a run; a traced run has no numbers, and reads those of the run before it."""
 
     def __init__(self, log=(), replay=False):
         self.log, self.replay = list(log), replay

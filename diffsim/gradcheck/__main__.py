@@ -30,7 +30,6 @@ RIGHT, WRONG, BAD_ARGUMENTS, INTERRUPTED = 0, 1, 2, 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Checks the function that the command line names, prints the evidence and returns the exit code."""
     request = _parser().parse_args(argv)
-    sys.path.insert(0, "")  # the folder in which the command runs
     try:
         with jax.enable_x64(True) if request.x64 else nullcontext():
             check = _checked(request)

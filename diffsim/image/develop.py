@@ -173,7 +173,7 @@ def _to_light(chain: Chain, raw: Raw, noise: Noise, look: str) -> Chain:
     denoising = Chain(remat=False, **{name: fitted.stages[name] for name in names})
     flat = lambda grey: denoising(jnp.full((48, 48), grey, jnp.float32))[:, 20:28, 20:28].mean(axis=(1, 2))
     response = jnp.tile(jnp.asarray(GREYS, jnp.float32), (3, 1))
-    if look == "neutral":
+    if look == "neutral" and clean < 1.0:
         measured = jax.jit(jax.vmap(flat))(response[0]).T
         response = jnp.maximum.accumulate(measured + 1e-6 * jnp.arange(GREYS.size)[None], axis=1)  # increases
     without_noise = cast(DemosaicNetwork, trained("demosaic").stages["demosaic"])

@@ -1,5 +1,7 @@
 """Hot pixels of a sensor: single sites that are far brighter than all around them."""
 
+import functools
+
 import numpy as np
 from jaxtyping import Float
 
@@ -37,9 +39,9 @@ def without_hot_pixels(raw: Raw, noise: Noise) -> Float[np.ndarray, "h w"]:
         return mosaic
     wide = np.pad(mosaic, 2, mode="reflect")
     shifted = lambda i, j: wide[2 + i : 2 + i + height, 2 + j : 2 + j + width]
-    highest = np.max([shifted(i, j) for i, j in SAME], axis=0)
+    highest = functools.reduce(np.maximum, (shifted(i, j) for i, j in SAME))
     spread = np.sqrt(noise.shot * np.maximum(highest, 0.0) + noise.read**2)
-    hot = mosaic > np.max([highest + SIGMAS * spread, CONTRAST * highest, highest + EXCESS], axis=0)
+    hot = (mosaic > highest + SIGMAS * spread) & (mosaic > CONTRAST * highest) & (mosaic > highest + EXCESS)
     if not hot.any():
         return mosaic
     rows, columns = np.nonzero(hot)

@@ -92,14 +92,23 @@ def _of_tags(profile: np.ndarray, exposure: np.ndarray, origin: np.ndarray, size
 
 
 def _numbers(tag: Any) -> np.ndarray:
-    """The numbers of a tag, rationals divided; empty if there is none, or if one of them is not finite."""
-    if tag is None:
-        return np.zeros(0)
+    """The numbers of a tag; empty if there is none, or if one of them is not finite."""
+    values = np.zeros(0) if tag is None else tag_numbers(tag)
+    return values if np.isfinite(values).all() else np.zeros(0)
+
+
+def tag_numbers(tag: Any) -> np.ndarray:
+    """Returns the numbers of a tag, rationals divided: by zero they are infinite or NaN."""
     values = np.atleast_1d(np.asarray(tag.value, float))
     if tag.dtype in RATIONALS:
         with np.errstate(divide="ignore", invalid="ignore"):
             values = values[::2] / values[1::2]
-    return values if np.isfinite(values).all() else np.zeros(0)
+    return values
+
+
+def nested_pages(file: Any) -> list[Any]:
+    """Returns the pages of an open TIFF file, each followed by those within it."""
+    return [page for first in file.pages for page in (first, *(first.pages or ()))]
 
 
 @contextmanager
@@ -108,7 +117,7 @@ def _pages(path: Path) -> Iterator[list[Any]]:
     tifffile = extra("tifffile", "raw")
     try:
         with tifffile.TiffFile(path) as file:
-            yield [page for first in file.pages for page in (first, *(first.pages or ()))]
+            yield nested_pages(file)
             return
     except tifffile.TiffFileError:
         pass

@@ -6,6 +6,7 @@ import sys
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tifffile
 
 import diffsim as ds
 from diffsim import image
@@ -52,8 +53,31 @@ def rational(values):
     return tuple(x for value in values for x in (round(value * 10000), 10000))
 
 
+def dng(path, mosaic, pattern="RGGB", black=64, white=1023, gains=(2.0, 1.0, 1.5), to_camera=SEES_SRGB, more=()):
+    """Writes a digital negative with the required tags only; no matrix if `to_camera` is None.
+
+    `more` are further tags (code, type, count, values), which take the place of those of the same code.
+    """
+    colors = ["RGB".index(c) for c in pattern]
+    tags = [
+        (50706, 1, 4, (1, 4, 0, 0)),  # version
+        (33421, 3, 2, (2, 2)),  # size of the pattern
+        (33422, 1, 4, tuple(colors)),
+        (50708, 2, 0, "Test camera"),
+        (50714, 3, 1, black),
+        (50717, 3, 1, white),
+        (50728, 5, 3, rational(1 / g for g in gains)),  # what the camera sees of grey
+        (50778, 3, 1, 21),  # daylight
+    ]
+    if to_camera is not None:
+        tags.append((50721, 10, 9, rational(to_camera.ravel())))
+    tags = [tag for tag in tags if tag[0] not in {other[0] for other in more}] + list(more)
+    tifffile.imwrite(path, mosaic.astype(np.uint16), photometric=32803, extratags=[(*t, True) for t in tags])
+    return path
+
+
 @pytest.mark.parametrize("pattern", image.PATTERNS)
-def test_a_digital_negative_brings_its_constants(pattern, tmp_path, dng):
+def test_a_digital_negative_brings_its_constants(pattern, tmp_path):
     values = RNG.integers(64, 1024, (32, 48))
     raw = image.read_raw(dng(tmp_path / "a.dng", values, pattern))
     assert raw.pattern == pattern
@@ -63,7 +87,7 @@ def test_a_digital_negative_brings_its_constants(pattern, tmp_path, dng):
     np.testing.assert_allclose(raw.matrix, np.eye(3), atol=2e-3)
 
 
-def test_the_matrix_is_that_of_the_file(tmp_path, dng):
+def test_the_matrix_is_that_of_the_file(tmp_path):
     values = RNG.integers(64, 1024, (32, 48))
     matrix = image.read_raw(dng(tmp_path / "a.dng", values, to_camera=SEES_MIXED)).matrix
     assert np.abs(matrix - np.eye(3)).max() > 0.5
@@ -108,7 +132,7 @@ LEVELS = {
 
 
 @pytest.mark.parametrize("name", LEVELS)
-def test_black_levels_differ_as_the_tags_of_a_negative_say(name, tmp_path, dng):
+def test_black_levels_differ_as_the_tags_of_a_negative_say(name, tmp_path):
     tags, black = LEVELS[name]
     values = RNG.integers(100, 1024, (32, 48))
     raw = image.read_raw(dng(tmp_path / "a.dng", values, more=tags))
@@ -117,7 +141,7 @@ def test_black_levels_differ_as_the_tags_of_a_negative_say(name, tmp_path, dng):
 
 
 @pytest.mark.parametrize("corner", [(2, 4), (2, 5), (3, 4), (3, 5)], ids=str)
-def test_patterns_of_colors_and_of_black_count_from_the_active_area(corner, tmp_path, dng):
+def test_patterns_of_colors_and_of_black_count_from_the_active_area(corner, tmp_path):
     values = RNG.integers(100, 1024, (32, 48))
     top, left = corner
     rows, columns = ROWS[: 29 - top], COLUMNS[: 45 - left]
@@ -144,7 +168,7 @@ def test_patterns_of_colors_and_of_black_count_from_the_active_area(corner, tmp_
     ],
     ids=["rows", "columns", "denominator", "sites", "no pattern", "white", "no range"],
 )
-def test_levels_that_cannot_be_read_are_refused_by_their_tag(tags, message, tmp_path, dng):
+def test_levels_that_cannot_be_read_are_refused_by_their_tag(tags, message, tmp_path):
     path = dng(tmp_path / "a.dng", RNG.integers(100, 1024, (32, 48)), more=tags)
     with pytest.raises(ds.InputError, match=message):
         image.read_raw(path)
@@ -240,7 +264,7 @@ CAMERAS = {
 
 
 @pytest.mark.slow
-def test_three_cameras_raws_of_a_scene_are_developed_alike(tmp_path, scenario, dng):
+def test_three_cameras_raws_of_a_scene_are_developed_alike(tmp_path, scenario):
     # Smooth, so that it does not matter where which colour was seen.
     scene = image.box_filter(jnp.asarray(train_chain.held_out()["china.jpg"][:, 40:120, 60:162]), 3)
     pictures = []

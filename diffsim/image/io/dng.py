@@ -11,8 +11,8 @@ from jaxtyping import Float
 
 from ..._errors import InputError
 from ..._extras import extra
+from ...io.raw_file import MOSAIC, RATIONALS, VERSION, nested_pages, tag_numbers
 
-VERSION, CFA, RATIONALS = 50706, 32803, (5, 10)
 REMEDY = "read the file with rawpy, subtract its black level and give the mosaic as image.Raw(mosaic, pattern)"
 
 
@@ -81,9 +81,8 @@ def _of_page(path: Path, page: Any, size, corner, shape, white: float):
 
 def _page(path: Path, file: Any, size: tuple[int, int]) -> Any:
     """The directory of tags that describes the mosaic."""
-    pages = [page for first in file.pages for page in (first, *(first.pages or ()))]
-    for page in pages:
-        if page.photometric == CFA and (page.imagelength, page.imagewidth) == size:
+    for page in nested_pages(file):
+        if page.photometric == MOSAIC and (page.imagelength, page.imagewidth) == size:
             return page
     raise InputError(f"{path}: has no tags of a mosaic of {size[0]} x {size[1]} pixels; {REMEDY}")
 
@@ -102,11 +101,9 @@ def _numbers(path: Path, page: Any, name: str, count: int, default) -> np.ndarra
     if name not in page.tags:
         return np.asarray(default, float)
     tag = page.tags[name]
-    values = np.atleast_1d(np.asarray(tag.value, float))
-    if tag.dtype in RATIONALS:
-        if not values[1::2].all():
-            raise _refused(path, name, "has a zero for a denominator")
-        values = values[::2] / values[1::2]
+    values = tag_numbers(tag)
+    if tag.dtype in RATIONALS and not np.isfinite(values).all():
+        raise _refused(path, name, "has a zero for a denominator")
     if values.size != count:
         raise _refused(path, name, f"has {values.size} values where {count} are needed")
     return values

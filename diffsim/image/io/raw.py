@@ -1,7 +1,9 @@
 """Camera raws: the values of a sensor with the constants in its file; plain binary mosaics too."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -87,12 +89,8 @@ def read_raw(path: Path | str) -> Raw:
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     check_raw_file(path)
-    rawpy = extra("rawpy", "raw")
-    try:
-        with rawpy.imread(str(path)) as file:
-            return _from_file(path, file)
-    except (rawpy.LibRawError, OSError) as error:
-        raise InputError(f"{path}: cannot be decoded, {type(error).__name__}: {error}") from error
+    with _decoded(path) as file:
+        return _from_file(path, file)
 
 
 def rendering_by_libraw(path: Path | str, given: Raw, stops: float = 0.0) -> Float[np.ndarray, "3 h w"]:
@@ -106,13 +104,9 @@ def rendering_by_libraw(path: Path | str, given: Raw, stops: float = 0.0) -> Flo
     Raises:
         InputError: for a file that cannot be decoded.
     """
-    rawpy = extra("rawpy", "raw")
     options = {"use_camera_wb": True, "no_auto_bright": True, "gamma": (2.4, 12.92), "user_flip": 0}
-    try:
-        with rawpy.imread(str(path)) as file:
-            rendered = file.postprocess(output_bps=8, bright=2.0**stops, **options)
-    except (rawpy.LibRawError, OSError) as error:
-        raise InputError(f"{path}: cannot be decoded, {type(error).__name__}: {error}") from error
+    with _decoded(Path(path)) as file:
+        rendered = file.postprocess(output_bps=8, bright=2.0**stops, **options)
     top, left, rows, columns = given.crop or (0, 0, *rendered.shape[:2])
     upright = np.rot90(rendered[top : top + rows, left : left + columns], given.quarter_turns)
     return np.moveaxis(upright, 2, 0).astype(np.float32) / 255
@@ -164,9 +158,18 @@ def read_binary(
     return Raw(((values.astype(np.float32) - black) / (white - black)).astype(np.float32), pattern.upper())
 
 
+@contextmanager
+def _decoded(path: Path) -> Iterator[Any]:
+    """The file, decoded by LibRaw; what it cannot decode is refused."""
+    rawpy = extra("rawpy", "raw")
+    try:
+        with rawpy.imread(str(path)) as file:
+            yield file
+    except (rawpy.LibRawError, OSError) as error:
+        raise InputError(f"{path}: cannot be decoded, {type(error).__name__}: {error}") from error
+
+
 def _from_file(path: Path, file) -> Raw:
-    if file.raw_pattern is None or file.raw_pattern.shape != (2, 2):
-        raise InputError(f"{path}: its sensor has no pattern of two by two colours")
     names = file.color_desc.decode()
     pattern = "".join(names[i] for i in file.raw_pattern.ravel())
     check_pattern(pattern)
