@@ -1,31 +1,52 @@
-"""Random systems against their closed forms: none may have the status FINISHED and a wrong number."""
+"""Random systems against independent truths: none may have the status FINISHED and a wrong number."""
 
 import importlib.util
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 
 from diffsim import Status
 
-spec = importlib.util.spec_from_file_location("random_systems", Path(__file__).with_name("random_systems.py"))
-assert spec is not None
-assert spec.loader is not None
-random_systems = importlib.util.module_from_spec(spec)
-sys.modules["random_systems"] = random_systems
-spec.loader.exec_module(random_systems)
+
+def load(name: str) -> ModuleType:
+    """The module beside this file."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
-def check(kind: str, seed: int, count: int, failed: float) -> None:
-    outcome = random_systems.outcome(kind, seed, count)
+random_systems, random_grammar = load("random_systems"), load("random_grammar")
+
+
+def check(module: ModuleType, kind: str, seed: int, count: int, failed: float) -> None:
+    outcome = module.outcome(kind, seed, count)
     assert not outcome.wrong.size, f"{kind}, seed {seed}: {outcome.wrong}, errors {outcome.value[outcome.wrong]}"
+    assert outcome.status.size > count // 3
     assert np.mean(outcome.status != Status.FINISHED) <= failed
 
 
 @pytest.mark.parametrize(("kind", "seed"), [("at_rest", 0), ("crossings", 1), ("jumps", 1), ("captured", 0)])
 def test_some(kind, seed):
-    check(kind, seed, 20, 0.0)
+    check(random_systems, kind, seed, 20, 0.0)
+
+
+@pytest.mark.slow
+def test_some_of_the_grammar():
+    check(random_grammar, "tsit5", 0, 60, 0.02)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("kind", random_grammar.SOLVERS)
+def test_many_of_the_grammar(kind):
+    """`random_grammar.py` searches any number."""
+    check(random_grammar, kind, 1, 200, 0.02)
 
 
 @pytest.mark.exhaustive
@@ -33,4 +54,4 @@ def test_some(kind, seed):
 @pytest.mark.parametrize("kind", random_systems.KINDS)
 def test_many(kind, seed):
     """700 systems; `random_systems.py` searches any number. A solve may say that it failed, but rarely."""
-    check(kind, seed, 100, 0.05)
+    check(random_systems, kind, seed, 100, 0.05)
