@@ -39,6 +39,7 @@ from .stages.bilateral_grid import BilateralGrid as BilateralGrid
 from .stages.color_matrix import ColorMatrix as ColorMatrix
 from .stages.gamma import Gamma as Gamma
 from .stages.guided_filter import GuidedFilter as GuidedFilter
+from .stages.highlights import Highlights as Highlights
 from .stages.local_laplacian import LocalLaplacian as LocalLaplacian
 from .stages.saturation import Saturation as Saturation
 from .stages.tone_curve import ToneCurve as ToneCurve

@@ -14,7 +14,10 @@ import numpy as np
 from .._errors import InputError
 from .._extras import extra
 
-RAW = (".dng", ".nef", ".cr2", ".cr3", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw", ".x3f")
+RAW = (
+    *(".dng", ".gpr", ".nef", ".nrw", ".crw", ".cr2", ".cr3", ".arw", ".sr2", ".srf", ".raf", ".orf", ".rw2", ".rwl"),
+    *(".pef", ".srw", ".mrw", ".kdc", ".dcr", ".3fr", ".fff", ".iiq", ".mef", ".mos", ".erf", ".x3f"),
+)
 VERSION, NOISE, BASELINE, CROP_ORIGIN, CROP_SIZE, REPEAT = 50706, 51041, 50730, 50719, 50720, 33421
 PHOTOMETRICS = {0: "grey", 1: "grey", 2: "RGB", 3: "palette", 6: "YCbCr"}
 MOSAIC, LINEAR = 32803, 34892

@@ -53,8 +53,8 @@ def integrate(
 
     Good values: smooth problems whose time scales differ by less than about 1e3. Breaks when: the problem is stiff
     (status STEP_LIMIT; use `diffrax.Kvaerno5()`), or the field jumps at a time (give a
-    `diffrax.ClipStepSizeController(controller, jump_ts=...)`, whose times have derivatives too). Less accurate when: the
-    field has kinks, as of `maximum`; the derivative's error is then that of the value's root (make it an event).
+    `diffrax.ClipStepSizeController(controller, jump_ts=...)`, whose times have derivatives too). Less accurate when:
+    the field has kinks, as of `maximum`; the derivative's error can be the root of the value's (make them events).
 
     Args:
         vector_field: `vector_field(t, y, args)` returns dy/dt; or a term of diffrax.

@@ -11,7 +11,7 @@ import tifffile
 import diffsim as ds
 from diffsim import image
 from diffsim.image import sensor
-from diffsim.image.io.raw import SRGB_TO_XYZ
+from diffsim.image.io.raw import SRGB_TO_XYZ, rendering_by_libraw
 from diffsim.image.training import train_chain
 
 RNG = np.random.default_rng(0)
@@ -174,45 +174,111 @@ def test_levels_that_cannot_be_read_are_refused_by_their_tag(tags, message, tmp_
         image.read_raw(path)
 
 
+def directory(at, entries):
+    """The directory of a TIFF file that begins there, with the values that have no place within it behind."""
+    kinds = {1: "B", 3: "H", 4: "I", 5: "I"}
+    head, more = struct.pack("<H", len(entries)), b""
+    for tag, kind, values in entries:
+        data = values if isinstance(values, bytes) else struct.pack(f"<{len(values)}{kinds[kind]}", *values)
+        count = len(data) // {3: 2, 4: 4, 5: 8}.get(kind, 1)
+        if len(data) > 4:
+            data, more = struct.pack("<I", at + 6 + 12 * len(entries) + len(more)), more + data
+        head += struct.pack("<HHI", tag, kind, count) + data.ljust(4, b"\0")
+    return head + bytes(4) + more
+
+
+def write_parts(path, parts):
+    """Writes a file with each part at its place."""
+    file = bytearray(max(at + len(part) for at, part in parts.items()))
+    for at, part in parts.items():
+        file[at : at + len(part)] = part
+    path.write_bytes(file)
+    return path
+
+
+def mosaic_tags(mosaic, pattern, at):
+    """The tags of a mosaic without compression, whose values begin there."""
+    height, width = mosaic.shape
+    sizes = [(256, 4, [width]), (257, 4, [height]), (258, 3, [16]), (259, 3, [1]), (262, 3, [32803])]
+    strips = [(273, 4, [at]), (277, 3, [1]), (278, 4, [height]), (279, 4, [2 * mosaic.size])]
+    return sizes, strips, [(33421, 3, [2, 2]), (33422, 1, ["RGB".index(c) for c in pattern])]
+
+
 def nef(path, mosaic, pattern, model, gains=None):
     """Writes a raw as Nikon's cameras do, without compression; white balance as in its maker's note, if `gains`."""
-    kinds = {1: "B", 3: "H", 4: "I", 5: "I"}
-
-    def directory(at, entries):
-        head, more = struct.pack("<H", len(entries)), b""
-        for tag, kind, values in entries:
-            data = values if isinstance(values, bytes) else struct.pack(f"<{len(values)}{kinds[kind]}", *values)
-            count = len(data) // {3: 2, 4: 4, 5: 8}.get(kind, 1)
-            if len(data) > 4:
-                data, more = struct.pack("<I", at + 6 + 12 * len(entries) + len(more)), more + data
-            head += struct.pack("<HHI", tag, kind, count) + data.ljust(4, b"\0")
-        return head + bytes(4) + more
-
-    data = mosaic.astype("<u2").tobytes()
     first, raw, camera, pixels = 8, 512, 1024, 2048
-    height, width = mosaic.shape
-    colors = ["RGB".index(c) for c in pattern]
-    sizes = [(256, 4, [width]), (257, 4, [height]), (258, 3, [16]), (259, 3, [1]), (262, 3, [32803])]
-    strips = [(273, 4, [pixels]), (277, 3, [1]), (278, 4, [height]), (279, 4, [len(data)])]
     note = [(1, 7, b"0210")]
     if gains is not None:
         numbers = [round(256 * gain) for gain in (gains[0], gains[2], gains[1], gains[1])]
         note.append((12, 5, [x for number in numbers for x in (number, 256)]))
     note = b"Nikon\0\2\x10\0\0" + b"II*\0\x08\0\0\0" + directory(8, note)
+    sizes, strips, colors = mosaic_tags(mosaic, pattern, pixels)
     parts = {
         0: b"II*\0" + struct.pack("<I", first),
         first: directory(
             first, [(271, 2, b"NIKON CORPORATION\0"), (272, 2, model), (330, 4, [raw]), (34665, 4, [camera])]
         ),
-        raw: directory(raw, [(254, 4, [0]), *sizes, *strips, (33421, 3, [2, 2]), (33422, 1, colors)]),
+        raw: directory(raw, [(254, 4, [0]), *sizes, *strips, *colors]),
         camera: directory(camera, [(37500, 7, note)]),
-        pixels: data,
+        pixels: mosaic.astype("<u2").tobytes(),
     }
-    file = bytearray(pixels + len(data))
-    for at, part in parts.items():
-        file[at : at + len(part)] = part
-    path.write_bytes(file)
-    return path
+    return write_parts(path, parts)
+
+
+def maker_raw(path, mosaic, maker, model, orientation=1, magic=b"II*\0"):
+    """Writes a raw without compression as many makers do, in a file that is built like a TIFF."""
+    first, pixels = 8, 2048
+    sizes, strips, colors = mosaic_tags(mosaic, "RGGB", pixels)
+    names = [(271, 2, maker.encode() + b"\0"), (272, 2, model.encode() + b"\0")]
+    turned = [(274, 3, [orientation])]
+    entries = [(254, 4, [0]), *sizes, *names, *strips[:1], *turned, *strips[1:], *colors]
+    parts = {0: magic + struct.pack("<I", first), first: directory(first, entries)}
+    return write_parts(path, parts | {pixels: mosaic.astype("<u2").tobytes()})
+
+
+MAKERS = {  # extension: maker, model, and what else is theirs
+    "a.arw": ("SONY", "ILCE-7M3", {"white": 16383}),
+    "b.arw": ("SONY", "DSLR-A900", {"white": 16383, "orientation": 6}),
+    "a.pef": ("PENTAX Corporation", "PENTAX K10D", {}),
+    "b.pef": ("RICOH IMAGING COMPANY, LTD.", "PENTAX K-1", {"orientation": 8}),
+    "a.srw": ("SAMSUNG", "NX300", {"orientation": 3}),
+    "a.rw2": ("Panasonic", "DMC-GH4", {"seen_as": "BGGR", "magic": b"IIU\0", "black": 15}),
+    "a.mef": ("Mamiya", "Mamiya ZD", {}),
+    "a.erf": ("SEIKO EPSON CORP.", "R-D1", {}),
+    "a.rwl": ("Leica Camera AG", "LEICA Q2", {"orientation": 6}),
+    "b.dng": ("LEICA", "M8", {}),
+    "a.iiq": ("Phase One", "P 45", {}),
+    "a.3fr": ("Hasselblad", "Hasselblad H4D", {}),
+}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_makers_raw_is_developed_as_by_libraw(name, tmp_path):
+    """A grey and a coloured patch, as the camera sees them in the light of its white balance."""
+    maker, model, options = MAKERS[name]
+    options = {"white": 65535, "black": 0, "seen_as": "RGGB"} | options
+    white, black, pattern = (options.pop(name) for name in ("white", "black", "seen_as"))
+    size = 64, 96
+    flat = np.full(size, (white + black) // 8)
+    given = image.read_raw(maker_raw(tmp_path / name, flat, maker, model, **options))
+    assert given.pattern == pattern
+    assert (name == "a.3fr") == np.array_equal(given.matrix, np.eye(3))  # LibRaw has no matrix of that camera
+    light = np.full((3, *size), 0.18)
+    light[:, :, 48:] = np.array([0.3, 0.2, 0.1])[:, None, None]
+    seen = np.einsum("ij,jhw->ihw", np.linalg.inv(given.matrix), light) / np.asarray(given.gains)[:, None, None]
+    sites = np.array(["RGB".index(c) for c in given.pattern]).reshape(2, 2)
+    values = np.take_along_axis(seen, np.tile(sites, (32, 48))[None], axis=0)[0]
+    path = maker_raw(tmp_path / name, np.round(black + (white - black) * values), maker, model, **options)
+    raw = image.read_raw(path)
+    picture, libraw = image.develop(raw, image.Noise(0.0, 0.0)), rendering_by_libraw(path, raw)
+    turned = options.get("orientation", 1) in (6, 8)
+    assert picture.shape == libraw.shape == (3, *(size[::-1] if turned else size))
+    upright = np.rot90(picture, -raw.quarter_turns, axes=(1, 2))
+    right = np.asarray(sensor.to_srgb(jnp.asarray(light)))
+    for patch in (np.s_[:, 8:-8, 8:40], np.s_[:, 8:-8, 56:88]):
+        np.testing.assert_allclose(upright[patch].mean(axis=(1, 2)), right[patch].mean(axis=(1, 2)), atol=3e-3)
+    inside = np.s_[:, 8:-8, 8:-8]
+    np.testing.assert_allclose(picture[inside].mean(axis=(1, 2)), libraw[inside].mean(axis=(1, 2)), atol=4e-3)
 
 
 @pytest.mark.parametrize("pattern", image.PATTERNS)

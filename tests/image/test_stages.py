@@ -32,6 +32,7 @@ STAGES = {
     "guided filter, one plane": (image.GuidedFilter(radius=2), PICTURE[:1]),
     "unsharp mask": (image.UnsharpMask(amount=0.5, radius=3), PICTURE),
     "bilateral grid": (image.BilateralGrid(cell=3, depth=4), PICTURE),
+    "highlights": (image.Highlights(white=0.93), 1.4 * PICTURE),
     "local Laplacian": (image.LocalLaplacian(detail=0.5, contrast=0.8, levels=2, references=4), PICTURE),
 }
 
@@ -52,7 +53,7 @@ def test_single_precision_stays_single_and_finite(name):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
-@pytest.mark.parametrize("name", ["gamma", "saturation"])
+@pytest.mark.parametrize("name", ["gamma", "saturation", "highlights"])
 def test_stages_in_strips_are_the_same(name, monkeypatch):
     stage, x = STAGES[name]
     loss = lambda s, x: jnp.sum(jnp.cos(s(x)) * x)
@@ -169,3 +170,17 @@ def test_local_laplacian_without_change_is_identity_and_detail_adds_contrast():
     np.testing.assert_allclose(image.LocalLaplacian()(picture), picture, atol=1e-12)
     texture = 0.5 + 0.02 * jr.normal(jr.key(8), (3, 32, 32))
     assert np.std(image.LocalLaplacian(detail=1.0)(texture)) > 1.3 * np.std(texture)
+
+
+def test_highlights_keep_their_mean_and_what_is_not_saturated_stays():
+    stage, x = image.Highlights(white=0.9), 1.5 * PICTURE
+    over, inside = np.asarray(stage(x)) * 0.9, np.asarray(jnp.max(x, axis=0) <= 0.9)
+    np.testing.assert_allclose(over.mean(axis=0), x.mean(axis=0), atol=1e-12)
+    np.testing.assert_allclose(over[:, inside], np.asarray(x)[:, inside], atol=1e-12)
+    # Where all are saturated they are grey; where one is, its hue stays, with the chroma of the picture cut at white.
+    magenta = stage(jnp.array([1.9, 1.0, 1.6])[:, None, None])
+    np.testing.assert_allclose(magenta, 1.5 / 0.9, rtol=1e-5)
+    orange = np.array([1.6, 0.85, 0.4])
+    kept, cut = np.asarray(stage(jnp.asarray(orange)[:, None, None]))[:, 0, 0] * 0.9, np.minimum(orange, 0.9)
+    ratio = np.linalg.norm(cut - cut.mean()) / np.linalg.norm(orange - orange.mean())
+    np.testing.assert_allclose(kept, orange.mean() + ratio * (orange - orange.mean()), rtol=1e-3)

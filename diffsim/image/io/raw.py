@@ -94,17 +94,19 @@ def read_raw(path: Path | str) -> Raw:
 
 
 def rendering_by_libraw(path: Path | str, given: Raw, stops: float = 0.0) -> Float[np.ndarray, "3 h w"]:
-    """Returns LibRaw's rendering of a raw file, in [0, 1], with the camera's white balance, for comparison.
+    """Returns LibRaw's rendering of a raw file, in [0, 1], for comparison.
 
     Args:
         path: the file.
-        given: what `read_raw` returned for it, for orientation and crop.
+        given: what `read_raw` returned for it, for white balance, orientation and crop.
         stops: of exposure.
 
     Raises:
         InputError: for a file that cannot be decoded.
     """
-    options = {"use_camera_wb": True, "no_auto_bright": True, "gamma": (2.4, 12.92), "user_flip": 0}
+    options = {"no_auto_bright": True, "gamma": (2.4, 12.92), "user_flip": 0}
+    options["adjust_maximum_thr"] = 0.0  # white is where the file says, not at the brightest value
+    options["user_wb"] = [*given.gains, given.gains[1]]
     with _decoded(Path(path)) as file:
         rendered = file.postprocess(output_bps=8, bright=2.0**stops, **options)
     top, left, rows, columns = given.crop or (0, 0, *rendered.shape[:2])
@@ -170,6 +172,9 @@ def _decoded(path: Path) -> Iterator[Any]:
 
 
 def _from_file(path: Path, file) -> Raw:
+    aspect = file.sizes.pixel_aspect
+    if aspect != 1:
+        raise InputError(f"{path}: its pixels are {aspect:.3g} times as high as wide; give a raw with square pixels")
     names = file.color_desc.decode()
     pattern = "".join(names[i] for i in file.raw_pattern.ravel())
     check_pattern(pattern)
