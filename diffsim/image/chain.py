@@ -88,10 +88,62 @@ class Chain(eqx.Module):
         Raises:
             InputError: for a name that is none of the chain.
         """
-        unknown = set(stages) - set(self.stages)
-        if unknown:
-            raise InputError(f"no stage {sorted(unknown)[0]!r}; the stages are {', '.join(self.stages)}")
+        self._check_known(*stages)
         return Chain(remat=self.remat, **{**self.stages, **stages})
+
+    def append(self, **stages: Stage) -> "Chain":
+        """Returns the chain with more stages behind its last.
+
+        Raises:
+            InputError: for a name that the chain has already.
+
+        Examples:
+            >>> chain = ds.image.Chain(demosaic=ds.image.malvar).append(gamma=ds.image.Gamma())
+            >>> list(chain.stages)
+            ['demosaic', 'gamma']
+        """
+        self._check_new(stages)
+        return Chain(remat=self.remat, **{**self.stages, **stages})
+
+    def insert(self, before: str, **stages: Stage) -> "Chain":
+        """Returns the chain with more stages before the stage of that name.
+
+        Raises:
+            InputError: for a `before` that is none of the chain, and for a name that the chain has already.
+
+        Examples:
+            >>> chain = ds.image.Chain(demosaic=ds.image.malvar, gamma=ds.image.Gamma())
+            >>> list(chain.insert("gamma", color=ds.image.ColorMatrix()).stages)
+            ['demosaic', 'color', 'gamma']
+        """
+        self._check_known(before)
+        self._check_new(stages)
+        place = list(self.stages).index(before)
+        names = list(self.stages.items())
+        return Chain(remat=self.remat, **dict(names[:place]), **stages, **dict(names[place:]))
+
+    def without(self, *names: str) -> "Chain":
+        """Returns the chain without the stages of these names.
+
+        Raises:
+            InputError: for a name that is none of the chain, and if no stage is left.
+
+        Examples:
+            >>> list(ds.image.Chain(demosaic=ds.image.malvar, gamma=ds.image.Gamma()).without("gamma").stages)
+            ['demosaic']
+        """
+        self._check_known(*names)
+        return Chain(remat=self.remat, **{name: stage for name, stage in self.stages.items() if name not in names})
+
+    def _check_known(self, *names: str) -> None:
+        unknown = [name for name in names if name not in self.stages]
+        if unknown:
+            raise InputError(f"no stage {unknown[0]!r}; the stages are {', '.join(self.stages)}")
+
+    def _check_new(self, stages: dict[str, Stage]) -> None:
+        known = [name for name in stages if name in self.stages]
+        if known:
+            raise InputError(f"the chain has a stage {known[0]!r} already; give another name, or use replace")
 
 
 def adjoints(

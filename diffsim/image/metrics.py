@@ -4,9 +4,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .. import safe
 from .._errors import InputError
 from .ops.correlate import correlate
 from .values import Pixels, check_floating
+
+SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+"""The powers of the scales of `ms_ssim`, from the finest."""
 
 
 def psnr(
@@ -28,7 +32,8 @@ def psnr(
         >>> print(f"{ds.image.psnr(true + 0.1, true, bits=None):.2f}")  # -10 log10(0.1^2)
         20.00
     """
-    _check_pair(picture, true, border)
+    check_pair(picture, true)
+    _check_border(picture, border)
     a, b = (_inner(np.asarray(x, np.float64), border) for x in (picture, true))
     if bits is not None:
         peak = 2**bits - 1
@@ -56,7 +61,45 @@ def ssim(picture: Float[Pixels, "c h w"], true: Float[Pixels, "c h w"]) -> Float
         >>> print(f"{ds.image.ssim(true, true):.3f}", bool(ds.image.ssim(noisy, true) < 1.0))
         1.000 True
     """
-    _check_pair(picture, true, 5)
+    check_pair(picture, true)
+    _check_border(picture, 5)
+    return jnp.mean(jnp.prod(jnp.stack(_similarities(picture, true)), axis=0))
+
+
+def ms_ssim(picture: Float[Pixels, "c h w"], true: Float[Pixels, "c h w"]) -> Float[Array, ""]:
+    """Returns the structural similarity at five scales, 1 for equal pictures; differentiable.
+
+    Contrast and structure are compared at each scale, brightness at the coarsest; each scale is half the one before.
+    Negative means of contrast and structure count as zero. Source: Wang, Simoncelli, Bovik (2003).
+
+    Args:
+        picture: values in [0, 1], at least 176 pixels high and wide.
+        true: the true ones, in the same colour space.
+
+    Raises:
+        InputError: for pictures of different shapes, of whole numbers, and smaller than a window at the coarsest scale.
+
+    Examples:
+        >>> true = jr.uniform(jr.key(0), (1, 180, 180))
+        >>> bool(ds.image.ms_ssim(true + 0.1, true) < ds.image.ms_ssim(true, true))
+        True
+    """
+    check_pair(picture, true)
+    least = 11 * 2 ** (len(SCALES) - 1)
+    if min(picture.shape[1:]) < least:
+        raise InputError(f"{picture.shape[1]} x {picture.shape[2]} pixels: give at least {least} x {least}")
+    value = jnp.ones(len(picture), jnp.result_type(picture))
+    for number, power in enumerate(SCALES):
+        brightness, structure = _similarities(picture, true)
+        last = number == len(SCALES) - 1
+        mean = jnp.mean(brightness * structure if last else structure, axis=(1, 2))
+        value = value * safe.power(jnp.maximum(mean, 0.0), power)
+        picture, true = _halved(picture), _halved(true)
+    return jnp.mean(value)
+
+
+def _similarities(picture, true):
+    """The similarity of brightness, and that of contrast and structure, in a window about every pixel."""
     offsets = np.arange(-5, 6)
     window = np.exp(-0.5 * (offsets / 1.5) ** 2)
     window = jnp.asarray(window / window.sum(), jnp.result_type(picture))
@@ -69,18 +112,32 @@ def ssim(picture: Float[Pixels, "c h w"], true: Float[Pixels, "c h w"]) -> Float
     a, b = mean(picture), mean(true)
     var_a, var_b, covariance = mean(picture**2) - a**2, mean(true**2) - b**2, mean(picture * true) - a * b
     c1, c2 = 0.01**2, 0.03**2
-    return jnp.mean((2 * a * b + c1) * (2 * covariance + c2) / ((a**2 + b**2 + c1) * (var_a + var_b + c2)))
+    return (2 * a * b + c1) / (a**2 + b**2 + c1), (2 * covariance + c2) / (var_a + var_b + c2)
+
+
+def _halved(x):
+    """The picture at half the size, by means of four."""
+    rows, columns = (n // 2 for n in x.shape[1:])
+    return jnp.asarray(x)[:, : 2 * rows, : 2 * columns].reshape(-1, rows, 2, columns, 2).mean(axis=(2, 4))
 
 
 def _inner(x, border: int):
     return x[:, border : x.shape[1] - border, border : x.shape[2] - border]
 
 
-def _check_pair(picture, true, border: int) -> None:
+def check_pair(picture: Pixels, true: Pixels) -> None:
+    """Checks that two pictures can be compared.
+
+    Raises:
+        InputError: for pictures of different shapes and of whole numbers.
+    """
     check_floating(picture)
     check_floating(true)
     if picture.shape != true.shape:
         raise InputError(f"pictures of shapes {picture.shape} and {true.shape} cannot be compared")
+
+
+def _check_border(picture, border: int) -> None:
     if min(picture.shape[1:]) <= 2 * border:
         raise InputError(
             f"nothing of {picture.shape[1]} x {picture.shape[2]} pixels is left within a border of {border}"

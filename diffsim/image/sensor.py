@@ -51,6 +51,11 @@ class Noise(NamedTuple):
     read: float = 0.002
 
 
+SRGB_TO_XYZ = np.array(
+    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+)
+"""Linear sRGB to the colours of the standard observer, IEC 61966-2-1."""
+
 LEVELS = {"low": Noise(0.000625, 0.0005), "middle": Noise(0.0025, 0.001), "high": Noise(0.01, 0.002)}
 CLEAN = Noise(0.0, 0.0)
 SPAN = 1.15  # the greatest level that chains are trained on, and minus the least

@@ -82,8 +82,25 @@ def test_a_chain_trains_through_all_stages(chain):
 def test_unknown_stages_and_empty_chains_are_named(chain):
     with pytest.raises(ds.InputError, match="no stage 'tone'"):
         chain.replace(tone=image.ToneCurve())
+    with pytest.raises(ds.InputError, match="no stage 'tone'"):
+        chain.without("tone")
+    with pytest.raises(ds.InputError, match="no stage 'tone'"):
+        chain.insert("tone", other=image.Gamma())
+    with pytest.raises(ds.InputError, match="has a stage 'gamma' already"):
+        chain.append(gamma=image.Gamma())
     with pytest.raises(ds.InputError, match="at least one"):
         image.Chain()
+    with pytest.raises(ds.InputError, match="at least one"):
+        chain.without(*chain.stages)
+
+
+def test_stages_are_inserted_appended_and_left_out(chain):
+    names = list(chain.stages)
+    longer = chain.insert("gamma", exposure=lambda x: 2 * x).append(last=image.Saturation())
+    place = names.index("gamma")
+    assert list(longer.stages) == [*names[:place], "exposure", *names[place:], "last"]
+    np.testing.assert_array_equal(longer.without("exposure", "last")(MOSAIC), chain(MOSAIC))
+    np.testing.assert_allclose(longer.pictures(MOSAIC)["exposure"], 2 * chain.pictures(MOSAIC)[names[place - 1]])
 
 
 def test_tiles_equal_the_full_picture(chain):

@@ -11,7 +11,8 @@ import tifffile
 import diffsim as ds
 from diffsim import image
 from diffsim.image import sensor
-from diffsim.image.io.raw import SRGB_TO_XYZ, rendering_by_libraw
+from diffsim.image.io.raw import rendering_by_libraw
+from diffsim.image.sensor import SRGB_TO_XYZ
 from diffsim.image.training import train_chain
 
 RNG = np.random.default_rng(0)

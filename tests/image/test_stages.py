@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+import scipy.interpolate
 
 import diffsim as ds
 from diffsim import image
@@ -32,6 +33,14 @@ STAGES = {
     "guided filter, one plane": (image.GuidedFilter(radius=2), PICTURE[:1]),
     "unsharp mask": (image.UnsharpMask(amount=0.5, radius=3), PICTURE),
     "bilateral grid": (image.BilateralGrid(cell=3, depth=4), PICTURE),
+    "colour curves": (image.ColorCurves(rises=np.sin(np.arange(45.0)).reshape(3, 15)), PICTURE),
+    "colour transform": (
+        image.ColorTransform(matrix=np.array([[0.9, 0.2, -0.3], [0.1, 1.1, 0], [0.3, 0, 1]])),
+        PICTURE,
+    ),
+    "table": (image.LookupTable(np.random.default_rng(0).uniform(size=(4, 4, 4, 3))), 0.94 * PICTURE + 0.031),
+    "lens shading": (image.LensShading(coefficients=np.array([0.3, 0.1, -0.1])), PICTURE),
+    "lens distortion": (image.LensDistortion(coefficients=np.array([0.07, -0.02]), scale=1.05), PICTURE),
     "highlights": (image.Highlights(white=0.93), 1.4 * PICTURE),
     "local Laplacian": (image.LocalLaplacian(detail=0.5, contrast=0.8, levels=2, references=4), PICTURE),
 }
@@ -184,3 +193,23 @@ def test_highlights_keep_their_mean_and_what_is_not_saturated_stays():
     kept, cut = np.asarray(stage(jnp.asarray(orange)[:, None, None]))[:, 0, 0] * 0.9, np.minimum(orange, 0.9)
     ratio = np.linalg.norm(cut - cut.mean()) / np.linalg.norm(orange - orange.mean())
     np.testing.assert_allclose(kept, orange.mean() + ratio * (orange - orange.mean()), rtol=1e-3)
+
+
+def test_a_table_is_interpolated_linearly(wrong_types):
+    table = np.random.default_rng(0).uniform(size=(5, 5, 5, 3))
+    axis = np.linspace(0.0, 1.0, 5)
+    right = scipy.interpolate.interpn((axis,) * 3, table, np.moveaxis(np.clip(np.asarray(PICTURE), 0, 1), 0, 2))
+    np.testing.assert_allclose(image.LookupTable(table)(PICTURE), np.moveaxis(right, 2, 0), atol=1e-12)
+    inside = jnp.clip(PICTURE, 0.0, 1.0)
+    np.testing.assert_allclose(image.LookupTable(size=9)(inside), inside, atol=1e-12)
+    for shape in ((5, 5, 4, 3), (1, 1, 1, 3), (5, 5, 5, 4)):
+        with pytest.raises(ds.InputError, match="a table of shape"):
+            image.LookupTable(np.zeros(shape))
+    with pytest.raises(ds.InputError, match="size=1"):
+        image.LookupTable(size=1)
+
+
+def test_curves_of_each_color_are_tone_curves():
+    rises = np.sin(np.arange(45.0)).reshape(3, 15)
+    planes = [image.ToneCurve(rises=r)(plane[None])[0] for r, plane in zip(rises, PICTURE, strict=True)]
+    np.testing.assert_allclose(image.ColorCurves(rises=rises)(PICTURE), jnp.stack(planes), rtol=1e-12)

@@ -12,14 +12,10 @@ from ..._errors import InputError
 from ..._extras import extra
 from ...io.raw_file import RAW, check_raw_file, raw_tags
 from ..demosaicing.bayer import check_pattern
-from ..sensor import Noise
+from ..sensor import SRGB_TO_XYZ, Noise
 from . import dng
 from .pictures import check_extension
 
-# Linear sRGB to the colours of the standard observer, IEC 61966-2-1.
-SRGB_TO_XYZ = np.array(
-    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
-)
 QUARTER_TURNS = {0: 0, 3: 2, 5: 1, 6: 3}  # to the left, by how LibRaw names the orientation of a file
 
 
@@ -174,7 +170,7 @@ def _decoded(path: Path) -> Iterator[Any]:
 def _from_file(path: Path, file) -> Raw:
     aspect = file.sizes.pixel_aspect
     if aspect != 1:
-        raise InputError(f"{path}: its pixels are {aspect:.3g} times as high as wide; give a raw with square pixels")
+        raise InputError(f"{path}: its pixels are {aspect:.3g} times as wide as high; give a raw with square pixels")
     names = file.color_desc.decode()
     pattern = "".join(names[i] for i in file.raw_pattern.ravel())
     check_pattern(pattern)

@@ -1,4 +1,4 @@
-"""The tone curve: a monotone curve on every value."""
+"""Tone curves: a monotone curve on every value, one for all colours or one for each."""
 
 import equinox as eqx
 import jax
@@ -32,3 +32,23 @@ class ToneCurve(eqx.Module):
     def __call__(self, picture: Float[Array, "c h w"]) -> Float[Array, "c h w"]:
         """Returns the picture with the curve applied to every value."""
         return curve(jax.nn.softmax(self.rises), picture)
+
+
+class ColorCurves(eqx.Module):
+    """A monotone curve for each of red, green and blue, as a `ToneCurve` has one for all.
+
+    `rises` are the logarithms of each colour's rises from knot to knot, up to a common factor.
+
+    Examples:
+        >>> warm = jnp.stack([jnp.linspace(0.5, -0.5, 15), jnp.zeros(15), jnp.linspace(-0.5, 0.5, 15)])
+        >>> red, green, blue = ds.image.ColorCurves(rises=warm)(jnp.full((3, 2, 2), 0.4))[:, 0, 0]
+        >>> bool(red > green), bool(green > blue), round(float(green), 3)
+        (True, True, 0.4)
+    """
+
+    rises: Float[Array, "3 15"] = param(np.zeros((3, 15)))
+
+    def __call__(self, picture: Float[Array, "3 h w"]) -> Float[Array, "3 h w"]:
+        """Returns the picture with each colour's curve applied to its values."""
+        planes = [curve(jax.nn.softmax(rises), plane[None]) for rises, plane in zip(self.rises, picture, strict=True)]
+        return jnp.concatenate(planes)
