@@ -34,6 +34,8 @@ from .ops.box_filter import box_filter as box_filter
 from .ops.correlate import correlate as correlate
 from .ops.correlate import stencil as stencil
 from .ops.luma import luma as luma
+from .registration import Motion as Motion
+from .registration import register as register
 from .sensor import Camera as Camera
 from .sensor import Noise as Noise
 from .sensor import unprocess as unprocess

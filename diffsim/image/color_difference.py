@@ -33,7 +33,7 @@ def delta_e(picture: Float[Pixels, "3 h w"], true: Float[Pixels, "3 h w"]) -> Fl
 
 def to_lab(picture: Float[Pixels, "3 h w"]) -> Float[Array, "3 h w"]:
     """Returns an sRGB picture in CIELAB, lightness from 0 to 100, for the white of sRGB."""
-    light = to_linear(picture)
+    light = to_linear(jnp.asarray(picture))
     of_white = SRGB_TO_XYZ / SRGB_TO_XYZ.sum(axis=1, keepdims=True)
     xyz = jnp.einsum("ij,jhw->ihw", jnp.asarray(of_white, light.dtype), light)
     bright = xyz > (6 / 29) ** 3

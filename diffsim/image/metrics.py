@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 from .. import safe
 from .._errors import InputError
 from .ops.correlate import correlate
+from .ops.halved import halved
 from .values import Pixels, check_floating
 
 SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
@@ -94,7 +95,7 @@ def ms_ssim(picture: Float[Pixels, "c h w"], true: Float[Pixels, "c h w"]) -> Fl
         last = number == len(SCALES) - 1
         mean = jnp.mean(brightness * structure if last else structure, axis=(1, 2))
         value = value * safe.power(jnp.maximum(mean, 0.0), power)
-        picture, true = _halved(picture), _halved(true)
+        picture, true = halved(picture), halved(true)
     return jnp.mean(value)
 
 
@@ -113,12 +114,6 @@ def _similarities(picture, true):
     var_a, var_b, covariance = mean(picture**2) - a**2, mean(true**2) - b**2, mean(picture * true) - a * b
     c1, c2 = 0.01**2, 0.03**2
     return (2 * a * b + c1) / (a**2 + b**2 + c1), (2 * covariance + c2) / (var_a + var_b + c2)
-
-
-def _halved(x):
-    """The picture at half the size, by means of four."""
-    rows, columns = (n // 2 for n in x.shape[1:])
-    return jnp.asarray(x)[:, : 2 * rows, : 2 * columns].reshape(-1, rows, 2, columns, 2).mean(axis=(2, 4))
 
 
 def _inner(x, border: int):

@@ -26,5 +26,6 @@ class ColorTransform(eqx.Module):
 
 @by_strips
 def _transformed(numbers, planes):
+    red, green, blue = planes
     rows = numbers[0:3], numbers[3:6], numbers[6:9]
-    return [sum(factor * plane for factor, plane in zip(row, planes, strict=True)) for row in rows]
+    return [a * red + b * green + c * blue for a, b, c in rows]

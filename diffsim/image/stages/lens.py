@@ -35,7 +35,7 @@ class LensShading(eqx.Module):
     def __call__(self, picture: Float[Array, "*c h w"]) -> Float[Array, "*c h w"]:
         """Returns the picture, evenly lit."""
         check_floating(picture)
-        _, square, _ = _radius(*picture.shape[-2:], picture.dtype)
+        _, square, _ = _radius(picture.shape[-2], picture.shape[-1], picture.dtype)
         a, b, c = self.coefficients.astype(picture.dtype)
         gain = 1.0 + square * (a + square * (b + square * c))
         return picture * (gain[None] if picture.ndim == 3 else gain)
