@@ -4,6 +4,8 @@ Pictures are arrays (3, height, width) in [0, 1], mosaics (height, width); there
 compute with a picture of whole numbers raise InputError.
 """
 
+from .burst import MergeBurst as MergeBurst
+from .burst import register_burst as register_burst
 from .chain import Chain as Chain
 from .chain import FunctionStage as FunctionStage
 from .chain import adjoints as adjoints
