@@ -39,7 +39,7 @@ class MergeBurst(eqx.Module):
         (True, True)
     """
 
-    limit: Scalar = param(2.0, bounds=(0.5, 20.0))
+    limit: Scalar = param(2.0, bounds=(0.5, np.inf))
     width: Scalar = param(0.25, bounds=(0.01, 10.0))
 
     def __call__(
@@ -112,3 +112,18 @@ def merged_noise(noise: Noise, effective: Float[Pixels, "h w"]) -> Noise:
     """Returns the noise of a merged mosaic where the variance is divided by the median of `effective`."""
     count = float(np.median(effective))
     return Noise(noise.shot / count, noise.read / float(np.sqrt(count)))
+
+
+def mix_by_noise(
+    few: Float[Pixels, "c h w"], many: Float[Pixels, "c h w"], effective: Float[Pixels, "h w"]
+) -> Float[Array, "c h w"]:
+    """Returns a picture that is `many` where all raws were merged, and `few` where only the first was.
+
+    Both are developments of one merged mosaic: `many` for the noise of `merged_noise`, and `few` for that of a single
+    raw, which is what there is where something moved. In between, the pictures are mixed by the logarithm of
+    `effective`, the number by which the variance is divided.
+    """
+    effective = box_filter(jnp.log(jnp.asarray(effective))[None], RADIUS)[0]
+    count = jnp.maximum(jnp.median(effective), 1e-6)
+    share = jnp.clip(effective / count, 0.0, 1.0)[None]
+    return share * many + (1.0 - share) * few

@@ -5,7 +5,6 @@ from typing import Literal
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, Float
 
 from .._errors import InputError
@@ -125,8 +124,9 @@ def _differences(motion: Motion, pictures: tuple[Array, Array]) -> Float[Array, 
     moving, fixed = pictures
     height, width = fixed.shape[1:]
     places = motion.places(height, width)
+    # Continuous in the motion: a pixel that came into view at once would be a jump of the loss.
+    inset = lambda x: jnp.minimum(jnp.min(x, axis=0), jnp.min(last - x, axis=0))
     last = jnp.array([height - 1.0, width - 1.0])[:, None, None]
-    within = lambda x: jnp.all((x >= EDGE) & (x <= last - EDGE), axis=0)
-    known = (within(lax.stop_gradient(places)) & within(pixel_places(height, width))).astype(fixed.dtype)
+    known = jnp.clip(0.5 * (inset(places) - EDGE + 2.0), 0.0, 1.0) * (inset(pixel_places(height, width)) >= EDGE)
     weight = known / jnp.sqrt(jnp.maximum(jnp.sum(known), known.size / 9))
     return weight[None] * (warp(moving, places, "cubic") - fixed)

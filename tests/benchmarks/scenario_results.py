@@ -44,6 +44,7 @@ COMMANDS = {
         "ablation": "ablation",
         "recover": "recover",
     },
+    "burst": {"main": ""},
 }
 FIGURES = {
     "trebuchet": {"miss_map": "miss_map.png"},
@@ -56,6 +57,7 @@ FIGURES = {
     "regression": {"convergence": "regression.png"},
     "classify": {"network_Adam": "classify.png"},
     "enhance": {"stages": "enhance.jpg"},
+    "burst": {"pictures": "burst.jpg"},
 }
 """Figures of the main command's run, and the names of the pictures that the documents show."""
 WIDTH = 960  # pixels, of pictures with photographs

@@ -81,3 +81,13 @@ def test_gradients_in_weights_raws_and_motions():
 def test_a_motion_for_each_raw_is_wanted():
     with pytest.raises(ds.InputError, match="1 motions of 3 raws"):
         image.MergeBurst()(jnp.ones((3, 32, 32)), [STILL], NOISE)
+
+
+def test_where_one_raw_is_left_the_picture_is_that_of_one():
+    effective = jnp.full((24, 24), 8.0).at[:, :10].set(1.0)
+    few, many = jnp.zeros((3, 24, 24)), jnp.ones((3, 24, 24))
+    mixed = burst.mix_by_noise(few, many, effective)
+    np.testing.assert_allclose(mixed[:, :, :6], 0.0, atol=1e-6)
+    np.testing.assert_allclose(mixed[:, :, 14:], 1.0, rtol=1e-6)
+    assert np.all(np.diff(np.asarray(mixed[0, 0])) >= -1e-6)
+    np.testing.assert_array_equal(burst.mix_by_noise(few, many, jnp.ones((24, 24))), few)
