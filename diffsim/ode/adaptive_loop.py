@@ -278,7 +278,9 @@ def _after(
         natural = jnp.where(taken, next_step, natural)
         after = after._replace(largest=fitted(frozen, there.t, after.largest))
         slopes = there.slope - freeze(start.slope)
-        tested, h_tried = after_attempt(stability, slopes, h, tried.accept, tried.wish)
+        tested, h_tried = after_attempt(
+            frozen.controller, stability, freeze(start.y), there.y, slopes, h, tried.accept, tried.wish
+        )
         h = jnp.where(trial, fitted(frozen, freeze(start.t), h_tried), h)
         stability = choose(trial, tested, choose(taken, after, stability))
     if frozen.landings.jumps:

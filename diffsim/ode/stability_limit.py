@@ -11,13 +11,16 @@ from typing import NamedTuple
 import diffrax as dfx
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool
 
 from .._jax.tangents import freeze
 from .._types import Count, Flag, Scalar, Vector
 from .runge_kutta import Point
 
 _QUIET = 10  # tolerances that a component moves in a step: less, and the error estimate is not that of its neighbours
-_DISTANCE = 1000  # tolerances from a state to its neighbour
+_DISTANCE = 1000.0  # tolerances from a state to its neighbour, at least
+_FRESH = 1e6  # the same in a component that is at rest from the start, whose derivative is as accurate as its inverse
+_CHANGE = 16.0  # the most by which a distance falls from one trial to the next
 _NEAREST = 0.01  # of the state itself: its neighbour is no farther, at loose tolerances
 _WAIT = 16  # steps for which the size that a trial allowed is not exceeded
 _TRIES = 8
@@ -32,6 +35,7 @@ class Stability(NamedTuple):
     attempts: Count  # of the trial under way; 0 without one; below 0 less the steps for which no other is made
     slope: Vector  # at the neighbour, less that at the point
     largest: Scalar  # in a trial: the step that is tried
+    distance: Vector  # of the neighbour, in tolerances
 
 
 def watches(controller, solver) -> bool:
@@ -43,10 +47,11 @@ def watches(controller, solver) -> bool:
 
 def at_start(controller, slope: Callable, here: Point, h: Scalar, largest: Scalar) -> Stability:
     """Before the first step `h`, with a trial of one up to `largest`."""
-    due = _quiet(controller, here.y, here.y + h * here.slope)
-    slopes = slope(here.t, here.y + _away(controller, here.y)) - here.slope
-    due &= jnp.all(jnp.isfinite(slopes))
-    return Stability(jnp.where(due, 2, 0), slopes, jnp.where(due, largest, 0.0))
+    still = _still(controller, here.y, here.y + h * here.slope)
+    distance = jnp.where(still, _FRESH, _DISTANCE).astype(here.y.dtype)
+    slopes = slope(here.t, here.y + _away(controller, here.y, distance)) - here.slope
+    due = jnp.any(still) & jnp.all(jnp.isfinite(slopes))
+    return Stability(jnp.where(due, 2, 0), slopes, jnp.where(due, largest, 0.0), distance)
 
 
 def start_of_attempt(controller, stability: Stability, point: Point, time: Scalar) -> tuple[Point, Scalar]:
@@ -54,23 +59,24 @@ def start_of_attempt(controller, stability: Stability, point: Point, time: Scala
 
     The tangents remain those of the point.
     """
-    y = point.y + jnp.where(stability.attempts > 0, _away(controller, freeze(point.y)), 0.0)
+    away = _away(controller, freeze(point.y), stability.distance)
+    y = point.y + jnp.where(stability.attempts > 0, away, 0.0)
     slope = point.slope + jnp.where(stability.attempts > 1, stability.slope, 0.0)
     tried = jnp.where(stability.attempts == 1, 0.0, stability.largest)
     return point._replace(y=y, slope=slope), jnp.where(stability.attempts > 0, tried, time)
 
 
-def _away(controller, y: Vector) -> Vector:
-    """From `y` to its neighbour: some hundred tolerances in every component, up or down."""
+def _away(controller, y: Vector, distance: Vector) -> Vector:
+    """From `y` to its neighbour: so many tolerances in every component, up or down."""
     signs = jnp.asarray(np.random.default_rng(0).choice([-1.0, 1.0], y.shape), y.dtype)
-    distance = jnp.minimum(_DISTANCE, _NEAREST / jnp.maximum(controller.rtol, 1e-30))
+    distance = jnp.minimum(distance, _NEAREST / jnp.maximum(controller.rtol, 1e-30))
     return signs * (distance * _tolerance(controller, y)).astype(y.dtype)
 
 
 def after_step(controller, stability: Stability, start: Vector, end: Vector, h: Scalar) -> tuple[Stability, Scalar]:
     """What is known after a step, and the next step, which the controller would make `h`."""
-    attempts, _, largest = stability
-    quiet = _quiet(controller, start, end)
+    attempts, _, largest, _ = stability
+    quiet = jnp.any(_still(controller, start, end))
     waiting = quiet & (attempts < 0)
     h = jnp.where(waiting, jnp.minimum(h, largest), h)
     due = quiet & ~waiting & (h > largest)
@@ -78,26 +84,44 @@ def after_step(controller, stability: Stability, start: Vector, end: Vector, h: 
     return stability._replace(attempts=attempts, largest=jnp.where(due, h, largest)), h
 
 
-def after_attempt(stability: Stability, slopes: Vector, h: Scalar, accept: Flag, smaller: Scalar):
+def after_attempt(
+    controller,
+    stability: Stability,
+    start: Vector,
+    end: Vector,
+    slopes: Vector,
+    h: Scalar,
+    accept: Flag,
+    smaller: Scalar,
+):
     """What is known after an attempt of a trial, and the step that is next, which would be `h`.
 
-    `slopes` is by how much the slope at the end of the attempt differs from that at the point, and `smaller` the step
-    that the controller would make of one that was refused.
+    The attempt of a step leads from the neighbour of `start` to `end`. `slopes` is by how much the slope there differs
+    from that at the point, and `smaller` the step that the controller would make of one that was refused.
     """
-    attempts, slope, largest = stability
+    attempts, slope, largest, distance = stability
     first = attempts == 1
     # Where the field is not defined at the neighbour, nothing can be learnt there.
     blind = first & ~jnp.all(jnp.isfinite(slopes))
     over = blind | (~first & accept) | (attempts > _TRIES)
     largest = jnp.where(first | accept, largest, smaller)
-    after = jnp.where(over, jnp.where(attempts > 2, -_WAIT, 0), attempts + 1)
-    return Stability(after, jnp.where(first, slopes, slope), largest), jnp.where(over, jnp.minimum(h, largest), h)
+    waits = attempts > 2
+    after = jnp.where(over, jnp.where(waits, -_WAIT, 0), attempts + 1)
+    # The neighbour is not carried along: what it loses in this step it does in each until the next trial.
+    away = jnp.maximum(jnp.abs(_away(controller, start, distance)), jnp.finfo(end.dtype).tiny)
+    fresh = distance > _DISTANCE
+    kept = jnp.max(jnp.where(fresh, jnp.abs(end - start) / away, 0.0))
+    kept = jnp.clip(kept ** jnp.where(waits, _WAIT, 1), 1 / _CHANGE, 1.0)
+    nearer = jnp.where(fresh, jnp.maximum(distance * kept, _DISTANCE), distance)
+    distance = jnp.where(~first & accept, nearer, distance)
+    known = Stability(after, jnp.where(first, slopes, slope), largest, distance)
+    return known, jnp.where(over, jnp.minimum(h, largest), h)
 
 
 def _tolerance(controller, y: Vector) -> Vector:
     return controller.atol + controller.rtol * jnp.abs(y)
 
 
-def _quiet(controller, start: Vector, end: Vector) -> Flag:
-    """Whether a component has moved by less than a few tolerances."""
-    return jnp.any(jnp.abs(end - start) < _QUIET * _tolerance(controller, start))
+def _still(controller, start: Vector, end: Vector) -> Bool[Array, " n"]:
+    """Which components have moved by less than a few tolerances."""
+    return jnp.abs(end - start) < _QUIET * _tolerance(controller, start)
