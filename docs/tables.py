@@ -53,7 +53,7 @@ STAGES = {
     "tone_curve": "tone curve",
     "saturation": "saturation",
     "sharpen": "unsharp mask",
-    "demosaic_18_18": "demosaicking network, 4,904 parameters",
+    "demosaic_small": "demosaicking network, 11,981 parameters",
     "whole_noisy_chain": "whole chain from raw to picture",
 }
 DEVICES = {

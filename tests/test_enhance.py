@@ -78,6 +78,9 @@ def test_apply_writes_a_picture_of_a_picture(folder, tmp_path, enhance):
         (("evaluate", "empty"), "holds no picture"),
         (("train", "--minutes", "nan"), "minutes=nan"),
         (("train", "--widths", "0", "4"), "widths=0"),
+        (("train", "--photographs", "a.png"), "a.png is not a folder: give one that exists"),
+        (("train", "--photographs", "empty"), "empty: holds no picture"),
+        (("train", "--photographs", "small"), "dot.png: 1 x 1 pixels are too few; give at least 144 x 144"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
 )
@@ -89,6 +92,8 @@ def test_bad_input_is_named_and_exits_with_2(words, message, folder, tmp_path, c
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "grey.png")
     Image.fromarray(np.zeros((1, 1, 3), np.uint8)).save(tmp_path / "dot.png")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "small").mkdir()
+    (tmp_path / "small" / "dot.png").write_bytes((tmp_path / "dot.png").read_bytes())
     code, _, complaint = command("enhance", *words)
     assert code == 2
     assert message in complaint

@@ -20,7 +20,6 @@ from .demosaicing.linear import malvar as malvar
 from .demosaicing.menon import menon as menon
 from .demosaicing.network import DemosaicNetwork as DemosaicNetwork
 from .develop import Exposure as Exposure
-from .develop import WhiteClip as WhiteClip
 from .develop import develop as develop
 from .hot_pixels import without_hot_pixels as without_hot_pixels
 from .io.pictures import read_picture as read_picture

@@ -1,7 +1,7 @@
 """A camera's raw developed into a picture: levels, noise, colours, orientation and crop as the file says."""
 
 from collections.abc import Callable
-from typing import Literal, cast
+from typing import Literal
 
 import equinox as eqx
 import jax
@@ -15,18 +15,15 @@ from .._types import Scalar
 from ..parameters import replace
 from .chain import Chain
 from .demosaicing.bayer import cut_back, to_rggb
-from .demosaicing.network import DemosaicNetwork
 from .hot_pixels import without_hot_pixels
 from .io.raw import Raw
 from .noise_estimate import estimate_noise
 from .pretrained import trained, with_noise_level
-from .sensor import SPAN, Noise, raw_noise_level, to_linear, to_srgb
+from .sensor import Noise, to_srgb
 from .stages.color_matrix import ColorMatrix
+from .stages.highlights import Highlights
 from .stages.white_balance import WhiteBalance
 from .tiled import in_tiles
-
-CLEANEST = -4.0
-"""The noise level below which a raw is demosaicked without denoising."""
 
 GREYS = np.linspace(0.0, 1.0, 33) ** 2
 """Values of flat mosaics, closer to each other where it is dark."""
@@ -36,31 +33,17 @@ BRIGHT = 0.99  # the share of the pixels that an automatic exposure leaves below
 MOST_STOPS = 4.0
 
 
-class LinearDemosaic(eqx.Module):
-    """A balanced mosaic of linear light demosaicked for its noise, which may be none at all.
+class Calibration(eqx.Module):
+    """The picture in which flat grey has the value that its mosaic has.
 
-    The denoising network is trained on noise of at least `-SPAN` (see `sensor.noise_level`), the other network on
-    mosaics without noise. Between them, their pictures are mixed: `clean` is the share of the latter. The denoising
-    network was trained together with stages that make up for its brightness; `response` is what it makes of flat
+    The network was trained together with stages that make up for its brightness; `response` is what it makes of flat
     mosaics of the values `GREYS`, in each colour, and is undone.
     """
 
-    denoising: Callable[[Array], Array]
     response: Float[Array, "3 greys"]
-    without_noise: DemosaicNetwork
-    clean: float = eqx.field(static=True)
 
-    def __call__(self, mosaic: Float[Array, "h w"]) -> Float[Array, "3 h w"]:
+    def __call__(self, picture: Float[Array, "3 h w"]) -> Float[Array, "3 h w"]:
         """Returns the picture, in linear light."""
-        parts = []
-        if self.clean < 1.0:
-            parts.append((1.0 - self.clean) * self._calibrated(self.denoising(mosaic)))
-        if self.clean > 0.0:  # trained on values of finished pictures
-            parts.append(self.clean * to_linear(self.without_noise(to_srgb(mosaic))))
-        return parts[0] if len(parts) == 1 else parts[0] + parts[1]
-
-    def _calibrated(self, picture: Float[Array, "3 h w"]) -> Float[Array, "3 h w"]:
-        """The picture in which flat grey has the value that its mosaic has."""
         inside = jnp.clip(picture, self.response[:, :1, None], self.response[:, -1:, None])
         greys = jnp.asarray(GREYS, picture.dtype)
         return jax.vmap(lambda x, own: jnp.interp(x, own, greys))(inside, self.response) + (picture - inside)
@@ -84,24 +67,6 @@ class Exposure(eqx.Module):
         return picture * jnp.exp2(self.stops).astype(picture.dtype)
 
 
-class WhiteClip(eqx.Module):
-    """A balanced mosaic cut where the first of its colours saturates, which becomes white.
-
-    Without it, a highlight in which all colours are saturated has the color of the gains: it is magenta.
-
-    Examples:
-        >>> clip = ds.image.WhiteClip(1.0)
-        >>> clip(jnp.array([[1.9, 1.0], [1.0, 1.6]])).tolist()
-        [[1.0, 1.0], [1.0, 1.0]]
-    """
-
-    white: float = eqx.field(static=True, default=1.0)
-
-    def __call__(self, mosaic: Float[Array, "h w"]) -> Float[Array, "h w"]:
-        """Returns the mosaic, in which white is 1."""
-        return jnp.minimum(mosaic / self.white, 1.0)
-
-
 def develop(
     raw: Raw,
     noise: Noise | None = None,
@@ -113,8 +78,8 @@ def develop(
 ) -> Float[np.ndarray, "3 h w"]:
     """Returns the sRGB picture of a raw, in [0, 1], upright and cropped as its file says.
 
-    Hot pixels are replaced, the mosaic is balanced and cut at white, demosaicked and denoised for its noise, and taken
-    to sRGB by the camera's matrix.
+    Hot pixels are replaced, the mosaic is balanced, demosaicked and denoised for its noise, highlights lose the false
+    hue of saturated colours, and the camera's matrix takes it to sRGB.
 
     Args:
         raw: as `read_raw` returns it.
@@ -166,22 +131,20 @@ def _single(chain: Chain) -> Chain:
 
 def _to_light(chain: Chain, raw: Raw, noise: Noise, look: str) -> Chain:
     """From a mosaic to linear sRGB; for the trained look, as bright as the stages that follow were trained for."""
-    level = float(raw_noise_level(noise))
-    clean = float(np.clip((-SPAN - level) / (-SPAN - CLEANEST), 0.0, 1.0))
     fitted = with_noise_level(chain, noise)
     names = ("stabilize_variance", "demosaic", "unstabilize_variance")
-    denoising = Chain(remat=False, **{name: fitted.stages[name] for name in names})
-    flat = lambda grey: denoising(jnp.full((48, 48), grey, jnp.float32))[:, 20:28, 20:28].mean(axis=(1, 2))
-    response = jnp.tile(jnp.asarray(GREYS, jnp.float32), (3, 1))
-    if look == "neutral" and clean < 1.0:
-        measured = jax.jit(jax.vmap(flat))(response[0]).T
+    stages = {name: fitted.stages[name] for name in names}
+    if look == "neutral":
+        flat = lambda grey: Chain(remat=False, **stages)(jnp.full((48, 48), grey, jnp.float32))
+        inner = jax.vmap(lambda grey: flat(grey)[:, 20:28, 20:28].mean(axis=(1, 2)))
+        measured = jax.jit(inner)(jnp.asarray(GREYS, jnp.float32)).T
         response = jnp.maximum.accumulate(measured + 1e-6 * jnp.arange(GREYS.size)[None], axis=1)  # increases
-    without_noise = cast(DemosaicNetwork, trained("demosaic").stages["demosaic"])
+        stages["calibration"] = Calibration(response)
     return Chain(
         remat=False,
         balance=replace(WhiteBalance(), {"black": 0.0, "red": raw.gains[0], "blue": raw.gains[2]}),
-        clip=WhiteClip(float(min(1.0, *raw.gains))),
-        demosaic=LinearDemosaic(denoising, response, without_noise, clean),
+        **stages,
+        highlights=replace(Highlights(), {"white": min(1.0, *raw.gains)}),
         color=replace(ColorMatrix(), {"mixing": np.asarray(raw.matrix)[~np.eye(3, dtype=bool)]}),
     )
 

@@ -19,7 +19,7 @@ from ..parameters import parameters, replace
 from .chain import Chain
 from .demosaicing.denoising_network import DenoisingDemosaic
 from .demosaicing.network import DemosaicNetwork
-from .sensor import Noise, noise_level
+from .sensor import Noise, relative_noise
 from .stages.color_matrix import ColorMatrix
 from .stages.gamma import Gamma
 from .stages.saturation import Saturation
@@ -28,7 +28,9 @@ from .stages.unsharp_mask import UnsharpMask
 from .stages.variance_stabilization import stabilize_variance, unstabilize_variance
 from .stages.white_balance import WhiteBalance
 
-WIDTHS = {"noisy": (32, 64), "demosaic": (18, 18)}
+WIDTHS = {"noisy": (24, 56), "demosaic": (16,) * 5}
+
+Network = DemosaicNetwork | DenoisingDemosaic
 
 
 class About(msgspec.Struct):
@@ -42,7 +44,7 @@ def untrained(task: str, widths: tuple[int, ...] | None = None, *, key: PRNGKeyA
     """Returns the chain of a task before training, whose constants are those of no camera.
 
     Args:
-        task: "noisy" develops a raw into a picture, "demosaic" demosaicks a mosaic without noise.
+        task: "noisy" develops a raw into a picture, "demosaic" demosaicks a mosaic of finished values.
         widths: channels between the layers of the network; None are the task's own.
         key: of the weights.
 
@@ -70,15 +72,19 @@ def untrained(task: str, widths: tuple[int, ...] | None = None, *, key: PRNGKeyA
 
 
 def with_noise_level(chain: Chain, noise: Noise | Float[Array, " 2"]) -> Chain:
-    """Returns the noisy chain for raws of this noise, which may be a pair of traced numbers."""
-    network = cast(DenoisingDemosaic, chain.stages["demosaic"])
-    level = noise_level(noise).astype(network.noise_level.dtype)
-    return chain.replace(demosaic=eqx.tree_at(lambda n: n.noise_level, network, level))
+    """Returns the chain for raws of this noise, which may be none, or a pair of traced numbers.
+
+    The mosaics of the task "demosaic" are square roots of light, whose noise has the standard deviation
+    `sensor.deviation_of_roots(noise)`.
+    """
+    network = cast(Network, chain.stages["demosaic"])
+    variance = relative_noise(noise).astype(network.noise.dtype)
+    return chain.replace(demosaic=eqx.tree_at(lambda n: n.noise, network, variance))
 
 
 def save(path: Path | str, task: str, chain: Chain) -> Path:
     """Writes the parameters of a chain in single precision, as a checkpoint, and returns the path."""
-    network = cast(DemosaicNetwork | DenoisingDemosaic, chain.stages["demosaic"])
+    network = cast(Network, chain.stages["demosaic"])
     leaves = {name: Leaf(np.asarray(entry.value, np.float32)) for name, entry in parameters(chain).items()}
     return write(path, leaves, {"task": task, "widths": network.widths})
 

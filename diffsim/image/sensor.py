@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .demosaicing.bayer import mosaic
+from .demosaicing.noise_conditioned import GREATEST
 from .values import Pixels, check_floating
 
 
@@ -58,25 +59,34 @@ SRGB_TO_XYZ = np.array(
 
 LEVELS = {"low": Noise(0.000625, 0.0005), "middle": Noise(0.0025, 0.001), "high": Noise(0.01, 0.002)}
 CLEAN = Noise(0.0, 0.0)
-SPAN = 1.15  # the greatest level that chains are trained on, and minus the least
 CAMERA = Camera()
 
 
-def raw_noise_level(noise: Noise | Float[Array, " 2"]) -> Float[Array, ""]:
-    """Returns the noise level: 0 at middle noise, and one more for four times the variance at a grey of 0.18 of white.
+def at_level(level: float) -> Noise:
+    """Returns the noise of a level: 0 is middle noise, and one more has four times its variance."""
+    middle = LEVELS["middle"]
+    return Noise(middle.shot * 4.0**level, middle.read * 2.0**level)
 
-    About -10 where there is no noise at all.
+
+def relative_noise(noise: Noise | Float[Array, " 2"]) -> Float[Array, ""]:
+    """Returns the noise's variance, at a grey of 0.18 of white, as a multiple of that of middle noise.
+
+    It is 0 without noise, and at most the greatest that chains are trained on.
+
+    Examples:
+        >>> levels = {"none": ds.image.sensor.CLEAN} | ds.image.sensor.LEVELS
+        >>> {name: round(float(ds.image.sensor.relative_noise(noise)), 4) for name, noise in levels.items()}
+        {'none': 0.0, 'low': 0.25, 'middle': 1.0, 'high': 4.0}
     """
     variance = lambda shot, read: 0.18 * shot + read**2
     shot, read = noise
-    ratio = variance(shot, read) / variance(*LEVELS["middle"])
-    # The logarithm of no noise at all is not finite.
-    return jnp.log(jnp.maximum(ratio, 1e-6)) / np.log(4.0)
+    return jnp.minimum(variance(shot, read) / variance(*LEVELS["middle"]), 4.0**GREATEST)
 
 
-def noise_level(noise: Noise | Float[Array, " 2"]) -> Float[Array, ""]:
-    """Returns `raw_noise_level`, clipped to what chains are trained on: 0.15 beyond the low and the high level."""
-    return jnp.clip(raw_noise_level(noise), -SPAN, SPAN)
+def deviation_of_roots(noise: Noise | Float[Array, " 2"]) -> Float[Array, ""]:
+    """Returns the standard deviation of the noise in the square roots of light, about the same at every brightness."""
+    # Shot noise of the variance a x is sqrt(a) / 2 in the root of x.
+    return 0.5 * jnp.sqrt(LEVELS["middle"].shot * relative_noise(noise))
 
 
 def to_linear(srgb: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

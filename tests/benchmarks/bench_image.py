@@ -49,7 +49,7 @@ def cases():
         "stencil 5x5 1->3": (Stencil(jr.normal(jr.key(0), (3, 1, 5, 5))), 1),
         "balance": (image.WhiteBalance(), 0),
         "malvar": (image.malvar, 0),
-        "demosaic (18, 18)": (demosaic, 0),
+        "demosaic, small": (demosaic, 0),
         "guided filter r4": (image.GuidedFilter(), 3),
         "guided filter r4, one plane": (image.GuidedFilter(), 1),
         "bilateral grid 16 px, 8 deep": (image.BilateralGrid(), 3),

@@ -1,9 +1,10 @@
 """The results of the scenarios, by the commands that their pages name, for the documents.
 
-    python tests/benchmarks/scenario_results.py [NAME ...] [--photographs FOLDER] [--mnist FOLDER]
+    python tests/benchmarks/scenario_results.py [NAME ...] [--photographs FOLDER] [--ordinary FOLDER] [--mnist FOLDER]
 
 Runs each command in an empty folder, as a user would, and writes its results and wall time to docs/results/NAME.json,
-and the figures named below to docs/pictures/. `enhance` needs a folder with the McMaster pictures.
+and the figures named below to docs/pictures/. `enhance` needs a folder with the McMaster pictures, and one
+with ordinary photographs that nothing was trained on.
 """
 
 import argparse
@@ -41,6 +42,8 @@ COMMANDS = {
         "main": "",
         "noisy": "evaluate {photographs} --task noisy",
         "demosaic": "evaluate {photographs} --task demosaic",
+        "noisy_ordinary": "evaluate {ordinary} --task noisy",
+        "demosaic_ordinary": "evaluate {ordinary} --task demosaic",
         "ablation": "ablation",
         "recover": "recover",
     },
@@ -86,9 +89,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", choices=[*COMMANDS, []])
     parser.add_argument("--photographs", type=Path)
+    parser.add_argument("--ordinary", type=Path)
     parser.add_argument("--mnist", type=Path)
     options = parser.parse_args()
-    folders = {"photographs": options.photographs, "mnist": options.mnist}
+    folders = {"photographs": options.photographs, "ordinary": options.ordinary, "mnist": options.mnist}
     for name in options.names or COMMANDS:
         results = {}
         for key, arguments in COMMANDS[name].items():

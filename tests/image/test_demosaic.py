@@ -1,5 +1,6 @@
 """Mosaics and demosaicking: patterns, exact cases, second implementations, gradients."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -81,15 +82,60 @@ def test_odd_sizes_are_filled_up_and_cut_back():
 
 @pytest.fixture(scope="module")
 def network():
-    return image.DemosaicNetwork((5, 4), key=jr.key(1))
+    """A network without zero weights."""
+    leaves, structure = jax.tree.flatten(image.DemosaicNetwork((4, 4, 4), key=jr.key(1)))
+    keys = jr.split(jr.key(9), len(leaves))
+    lively = [x + 0.1 * jr.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
+    return at_noise(jax.tree.unflatten(structure, lively), 0.0)
 
 
-def test_the_network_keeps_what_was_measured_and_starts_near_malvar(network):
-    mosaic = image.mosaic(PICTURE)
-    picture = network(mosaic)
+def at_noise(network, noise):
+    return eqx.tree_at(lambda n: n.noise, network, jnp.asarray(noise, network.noise.dtype))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_without_noise_the_network_keeps_what_was_measured(network, dtype):
+    cast = lambda tree: jax.tree.map(lambda x: x.astype(dtype), tree)
+    mosaic = cast(image.mosaic(PICTURE))
+    picture = cast(network)(mosaic)
+    assert picture.dtype == dtype
     np.testing.assert_array_equal(image.mosaic(picture), mosaic)
-    zero = jax.tree.map(jnp.zeros_like, network)
-    np.testing.assert_allclose(zero(mosaic), image.malvar(mosaic), atol=1e-12)
+    assert np.abs(picture - image.malvar(mosaic)).max() > 0.01
+    noisy = cast(at_noise(network, 1.0))(mosaic)
+    assert np.abs(image.mosaic(noisy) - mosaic).max() > 0.01
+
+
+def test_untrained_the_network_is_malvars_filters():
+    mosaic = image.mosaic(PICTURE)
+    untrained = at_noise(image.DemosaicNetwork((4, 4), key=jr.key(1)), 1.0)
+    np.testing.assert_allclose(untrained(mosaic), image.malvar(mosaic), atol=1e-12)
+
+
+def test_the_network_is_smooth_in_the_noise_down_to_none(network):
+    mosaic = image.mosaic(PICTURE)
+    at = lambda noise: at_noise(network, noise)(mosaic)
+    values = [at(noise) for noise in (0.0, 1e-9, 1e-6, 1e-3)]
+    steps = [np.abs(x - values[0]).max() for x in values[1:]]
+    assert 0 < steps[0] < steps[1] < steps[2]
+    np.testing.assert_allclose(steps[1] / steps[0], 1e3, rtol=1e-2)
+    step = 1e-6
+    slope = jax.jvp(at, (jnp.array(0.0),), (jnp.array(1.0),))[1]
+    np.testing.assert_allclose(slope, (at(step) - at(-step)) / (2 * step), rtol=1e-5, atol=1e-7)
+
+
+def test_the_network_sees_the_mosaic_mirrored_beyond_its_edges(network):
+    mosaic, halo = jr.uniform(jr.key(4), (40, 44)), network.halo
+    larger = jnp.pad(mosaic, halo, mode="reflect")
+    picture = network(mosaic)
+    np.testing.assert_allclose(network(larger)[:, halo:-halo, halo:-halo], picture, atol=1e-12)
+    np.testing.assert_allclose(image.in_tiles(network, mosaic, size=16, halo=halo), picture, atol=1e-12)
+
+
+def test_batches_are_the_pictures_one_by_one(network):
+    mosaics, noise = jr.uniform(jr.key(5), (3, 12, 16)), jnp.array([0.0, 0.5, 4.0])
+    one = lambda noise, mosaic: at_noise(network, noise)(mosaic)
+    expected = [one(n, m) for n, m in zip(noise, mosaics, strict=True)]
+    np.testing.assert_allclose(jax.jit(jax.vmap(one))(noise, mosaics), expected, atol=1e-12)
 
 
 @pytest.mark.slow
@@ -100,9 +146,10 @@ def test_the_halo_is_how_far_a_pixel_reaches(network):
     assert (rows.min(), rows.max()) == (16 - network.halo, 17 + network.halo)
 
 
-def test_gradients_of_the_network():
+@pytest.mark.parametrize("noise", [0.0, 1.0])
+def test_gradients_of_the_network(noise):
     # With offsets: without, all of a black quad lies on the kink of relu.
-    model = jax.tree.map(lambda x: x + 0.05, image.DemosaicNetwork((3,), key=jr.key(2)))
+    model = at_noise(jax.tree.map(lambda x: x + 0.05, image.DemosaicNetwork((3, 3), key=jr.key(2))), noise)
     # Away from the kinks of relu, which differences cannot distinguish from errors.
     loss = lambda model, m: jnp.sum(jnp.sin(model(m)))
     mosaic = image.mosaic(PICTURE)[:10, :12]
@@ -110,6 +157,11 @@ def test_gradients_of_the_network():
     for at, quad in enumerate([(0, 0, 0, 0), (0.0625,) * 4, (0.5,) * 4, (1, 1, 1, 1), (1, 0, 0, 0)]):
         mosaic = mosaic.at[4:6, 2 * at : 2 * at + 2].set(jnp.array(quad).reshape(2, 2))
     assert_gradients(jax.jit(loss), (model, mosaic), max_coordinates=3)
+
+
+def test_layers_of_different_widths_are_refused():
+    with pytest.raises(ds.InputError, match=r"widths=\(4, 5\): give one number of channels"):
+        image.DemosaicNetwork((4, 5), key=jr.key(0))
 
 
 def test_quads_of_picture_and_mosaic_agree():

@@ -9,7 +9,7 @@ import pytest
 
 from diffsim import image
 from diffsim.image import pretrained, sensor
-from diffsim.image.demosaicing.denoising_network import NoiseConditionedLayer
+from diffsim.image.demosaicing.noise_conditioned import GREATEST, LEAST, NoiseConditionedLayer, noise_powers
 from diffsim.image.training import evaluate, train_chain
 from diffsim.testing import assert_gradients
 
@@ -50,20 +50,33 @@ def test_gradients_at_the_pixels_where_code_breaks(quad):
     assert_gradients(jax.jit(loss), (decided(jr.key(3)), mosaic), max_coordinates=2)
 
 
-def test_the_level_changes_what_it_does_and_has_a_derivative():
+@pytest.mark.parametrize("noise", [0.0, 0.3])
+def test_the_noise_changes_what_it_does_and_has_a_derivative(noise):
     network, mosaic = lively(jr.key(3)), jr.uniform(jr.key(4), (8, 8))
-    at = lambda level: eqx.tree_at(lambda n: n.noise_level, network, level)(mosaic)
-    assert np.abs(at(jnp.array(1.0)) - at(jnp.array(-1.0))).max() > 1e-3
-    step = 1e-5
-    slope = jax.jvp(at, (jnp.array(0.3),), (jnp.array(1.0),))[1]
-    np.testing.assert_allclose(slope, (at(0.3 + step) - at(0.3 - step)) / (2 * step), rtol=1e-5, atol=1e-8)
+    at = lambda noise: eqx.tree_at(lambda n: n.noise, network, jnp.asarray(noise))(mosaic)
+    assert np.abs(at(1.0) - at(noise)).max() > 1e-3
+    step = 1e-7
+    slope = jax.jvp(at, (jnp.array(noise),), (jnp.array(1.0),))[1]
+    np.testing.assert_allclose(slope, (at(noise + step) - at(noise - step)) / (2 * step), rtol=1e-5, atol=1e-6)
 
 
-def test_levels_count_factors_of_four_and_are_cut_to_what_was_trained_on():
-    levels = [float(sensor.noise_level(sensor.LEVELS[name])) for name in ("low", "middle", "high")]
-    np.testing.assert_allclose(levels, [-1.0, 0.0, 1.0], atol=1e-12)
-    assert float(sensor.noise_level(sensor.CLEAN)) == -sensor.SPAN
-    assert float(sensor.noise_level(image.Noise(1.0, 0.1))) == sensor.SPAN
+def test_noise_is_relative_to_the_middle_and_cut_to_what_was_trained_on():
+    noises = [float(sensor.relative_noise(noise)) for noise in (sensor.CLEAN, *sensor.LEVELS.values())]
+    np.testing.assert_allclose(noises, [0.0, 0.25, 1.0, 4.0], atol=1e-12)
+    np.testing.assert_allclose(sensor.relative_noise(sensor.at_level(-2.5)), 4.0**-2.5)
+    assert float(sensor.relative_noise(image.Noise(1.0, 0.1))) == 4.0**GREATEST
+    # The scaled level is -1 without noise; at the greatest, 4^LEAST is added to the noise.
+    np.testing.assert_allclose(noise_powers(jnp.array(0.0)), [-1.0, 1.0], atol=1e-12)
+    np.testing.assert_allclose(noise_powers(jnp.array(4.0**GREATEST - 4.0**LEAST)), [1.0, 1.0], atol=1e-12)
+
+
+def test_the_deviation_of_roots_is_that_of_stabilized_noise():
+    light = jnp.linspace(0.1, 0.9, 20_000)
+    for noise in sensor.LEVELS.values():
+        deviation = jnp.sqrt(noise.shot * light + noise.read**2)
+        noisy = light + deviation * jr.normal(jr.key(0), light.shape)
+        roots = image.stabilize_variance(noisy) - image.stabilize_variance(light)
+        np.testing.assert_allclose(jnp.std(roots), sensor.deviation_of_roots(noise), rtol=0.03)
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,8 @@ import pytest
 
 import diffsim as ds
 from diffsim.image import ColorMatrix, WhiteBalance, pretrained, sensor
+from diffsim.image.demosaicing.noise_conditioned import GREATEST, LEAST
+from diffsim.image.io.pictures import write_picture
 from diffsim.image.sensor import CAMERA
 from diffsim.image.stages.variance_stabilization import unstabilize_variance
 from diffsim.image.training import patches, stagewise, train_chain
@@ -77,7 +79,28 @@ def test_one_by_one_trains_every_stage(chain, squares, own_targets):
     before, after = ds.parameters(chain), ds.parameters(trained)
     assert before.keys() == after.keys()
     stay = {name for name in before if np.array_equal(before[name].value, after[name].value)}
-    assert stay == {"stages.demosaic.noise_level"}  # which is given, not learned
+    assert stay == {"stages.demosaic.noise"}  # which is given, not learned
+
+
+def test_the_noise_of_a_training_reaches_from_none_to_the_greatest():
+    noises = jax.vmap(lambda key: train_chain.random_noise(key, 0.25))(jr.split(jr.key(0), 2000))
+    relative = np.asarray(jax.vmap(sensor.relative_noise)(noises))
+    none = relative == 0.0
+    assert abs(none.mean() - 0.25) < 0.04  # four standard deviations
+    assert 4.0**LEAST * 0.99 < relative[~none].min() < 4.0 ** (LEAST + 0.2)
+    assert 4.0 ** (GREATEST - 0.1) < relative.max() < 4.0**GREATEST * 1.01
+
+
+def test_a_folder_adds_the_patches_that_are_hard_to_demosaick(tmp_path):
+    x = np.arange(288)
+    picture = np.broadcast_to(0.5 + 0.4 * (x > 144) * (-1.0) ** (x // 3), (3, 144, 288))
+    write_picture(tmp_path / "a.png", picture)
+    own, both = train_chain.squares(mined=True), train_chain.squares(tmp_path, mined=True)
+    added = np.asarray(both[len(own) :]).astype(int)
+    np.testing.assert_array_equal(both[: len(own)], own)
+    # Half of 40 patches, and half of 4 at half the size; the left of the picture is flat.
+    assert len(added) == 22
+    assert all(np.ptp(square) > 0 for square in added)
 
 
 def test_the_target_of_a_stage_is_the_cameras_stage_of_the_target_before(squares):

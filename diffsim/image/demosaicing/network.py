@@ -9,53 +9,51 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ..ops.correlate_channels_last import correlate_last, depth_to_space, relu, space_to_depth
+from ..._errors import InputError
+from ..._jax.buffers import materialize
+from ..._types import Scalar
+from ...parameters import param
+from ..ops.correlate_channels_last import depth_to_space, relu, space_to_depth, stencil_last
 from ..ops.pad import pad
 from ..values import check_floating
-from .bayer import KNOWN, MISSING
+from .bayer import KNOWN
 from .linear import MALVAR, quad_weights
+from .noise_conditioned import NoiseConditionedLayer, noise_powers
 
 LINEAR = quad_weights(MALVAR)
-
-
-class Layer(eqx.Module):
-    """A stencil and an offset per output."""
-
-    weight: Float[Array, "k c 3 3"]
-    bias: Float[Array, " k"]
-
-    def __init__(self, inputs: int, outputs: int, *, gain: float = 1.0, key: PRNGKeyArray):
-        self.weight = gain * np.sqrt(2.0 / (9 * inputs)) * jr.normal(key, (outputs, inputs, 3, 3))
-        self.bias = jnp.zeros(outputs)
-
-    def __call__(self, x: Float[Array, "h w c"]) -> Float[Array, "h-2 w-2 k"]:
-        """Returns the sums of the stencil where it lies within the picture, plus the offsets."""
-        return correlate_last(x, self.weight) + self.bias[None, None]
+IS_KNOWN = np.isin(np.arange(12), KNOWN)
+FAINT = 4.0**-2  # the noise at which measured values are corrected by half
 
 
 class DemosaicNetwork(eqx.Module):
     """The picture of an RGGB mosaic: Malvar's filters plus a correction by a network of 3 x 3 stencils on the quads.
 
-    Measured values are unchanged to the last bit. `widths` are the channels between its layers: (16, 16) makes 4,072
-    parameters, (18, 18) 4,904.
+    Each layer between the first and the last adds to its input. `widths` are the channels of these layers, which are
+    all equal: five times 16 makes 11,981 parameters. `noise` is the variance of the noise of the mosaic relative to
+    that of middle noise (see `sensor.relative_noise`). It is an input, not trained. Where it is 0, measured values are
+    unchanged to the last bit.
 
     Examples:
         >>> network, raw = ds.image.DemosaicNetwork(key=jr.key(0)), jr.uniform(jr.key(1), (8, 8))
         >>> bool(jnp.all(ds.image.mosaic(eqx.filter_jit(network)(raw)) == raw))
         True
         >>> sum(parameter.value.size for parameter in ds.parameters(network).values())
-        4072
+        11981
     """
 
-    layers: tuple[Layer, ...]
+    layers: tuple[NoiseConditionedLayer, ...]
+    noise: Scalar = param(0.0)
 
-    def __init__(self, widths: tuple[int, ...] = (16, 16), *, key: PRNGKeyArray):
-        sizes = (4, *widths, len(MISSING))
-        keys = jr.split(key, len(sizes) - 1)
-        gains = [1.0] * len(widths) + [0.1]
-        self.layers = tuple(
-            Layer(a, b, gain=gain, key=k) for a, b, gain, k in zip(sizes[:-1], sizes[1:], gains, keys, strict=True)
-        )
+    def __init__(self, widths: tuple[int, ...] = (16,) * 5, *, key: PRNGKeyArray):
+        if len(set(widths)) != 1:
+            raise InputError(f"widths={widths}: give one number of channels, as often as there are layers")
+        width = widths[0]
+        keys = jr.split(key, len(widths) + 1)
+        first = NoiseConditionedLayer(4, width, key=keys[0])
+        between = [NoiseConditionedLayer(width, width, gain=0.5, key=key) for key in keys[1:-1]]
+        # The correction is 0 before training.
+        self.layers = (first, *between, NoiseConditionedLayer(width, 12, gain=0.0, key=keys[-1]))
+        self.noise = jnp.zeros(())
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -69,19 +67,28 @@ class DemosaicNetwork(eqx.Module):
 
     def __call__(self, mosaic: Float[Array, "h w"]) -> Float[Array, "3 h w"]:
         """Returns the picture; the mosaic is mirrored beyond its edges."""
+        height, width = mosaic.shape
+        picture = self.inside(pad(mosaic[None], self.halo, self.halo)[0])
+        return picture[:, self.halo : self.halo + height, self.halo : self.halo + width]
+
+    def inside(self, mosaic: Float[Array, "h w"]) -> Float[Array, "3 h w"]:
+        """Returns the picture of a mosaic without mirroring: worse at its border."""
         check_floating(mosaic)
-        depth = len(self.layers)
-        x = space_to_depth(pad(mosaic[None], self.halo, self.halo)[0][..., None])
-        near = slice(depth - 1, 1 - depth or None)
-        linear = correlate_last(x[near, near], jnp.asarray(LINEAR, x.dtype))
-        for layer in self.layers[:-1]:
-            x = relu(layer(x))
-        values = _with_known(space_to_depth(mosaic[..., None]), linear, self.layers[-1](x))
-        return depth_to_space(values).transpose(2, 0, 1)
+        sites, powers = space_to_depth(mosaic[..., None]), noise_powers(self.noise)
+        x, linear = first_layer(self.layers[0], sites, powers)
+        for layer in self.layers[1:-1]:
+            x = relu(x + layer(x, powers))
+        correction = self.layers[-1](x, powers)
+        of_known = self.noise / (self.noise + FAINT)
+        strength = jnp.where(IS_KNOWN, of_known, 1.0)[None, None]
+        # Without the barrier, reverse mode would store both terms and add them again.
+        return depth_to_space(materialize(linear + strength * correction)).transpose(2, 0, 1)
 
 
-def _with_known(sites, linear, correction):
-    """The twelve values of every quad: those measured, and the missing ones as corrected."""
-    places = dict(zip(KNOWN, jnp.moveaxis(sites, 2, 0), strict=True))
-    places |= {i: linear[..., i] + correction[..., n] for n, i in enumerate(MISSING)}
-    return jnp.stack([places[i] for i in range(12)], axis=2)
+def first_layer(
+    layer: NoiseConditionedLayer, sites: Float[Array, "h w 4"], powers: Float[Array, " 2"]
+) -> tuple[Float[Array, "h w k"], Float[Array, "h w 12"]]:
+    """Returns a layer's activations of the quads and Malvar's picture of them, as one stencil that reads them once."""
+    weight, offset = layer.conditioned(powers)
+    both = stencil_last(jnp.concatenate([weight, jnp.asarray(LINEAR, sites.dtype)]), sites)
+    return relu(both[..., : offset.size] + offset[None, None]), materialize(both[..., offset.size :])

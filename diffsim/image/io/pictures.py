@@ -42,13 +42,22 @@ def read_folder(folder: Path | str) -> dict[str, Float[np.ndarray, "3 _ _"]]:
     Raises:
         InputError: for a folder that does not exist or holds no picture.
     """
+    return {path.name: read_picture(path) for path in picture_files(folder)}
+
+
+def picture_files(folder: Path | str) -> list[Path]:
+    """Returns the paths of the pictures in a folder, in the order of their names.
+
+    Raises:
+        InputError: for a folder that does not exist or holds no picture.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in READ)
     if not files:
         raise InputError(f"{folder}: holds no picture ({', '.join(READ)})")
-    return {path.name: read_picture(path) for path in files}
+    return files
 
 
 def write_picture(path: Path | str, picture: Float[np.ndarray, "3 h w"], bits: int = 8) -> Path:

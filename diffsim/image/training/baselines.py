@@ -1,4 +1,6 @@
-"""Classical development of a noisy raw with the true constants of the camera, for comparison with learned chains."""
+"""Development of a raw stage by stage with the true constants of the camera, for comparison with learned chains."""
+
+from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +18,13 @@ STRENGTHS = (0.8, 1.0, 1.3, 1.7, 2.2)
 """Multiples of the estimated noise given to a denoiser, of which the best result counts."""
 
 
-def develop(raw: Float[np.ndarray, "h w"], camera: Camera, denoiser: str = "", strength: float = 1.0):
+def develop(
+    raw: Float[np.ndarray, "h w"],
+    camera: Camera,
+    denoiser: str = "",
+    strength: float = 1.0,
+    demosaic: Callable | None = None,
+):
     """Returns the picture (3, h, w) of an RGGB raw: white balance, demosaicking, a denoiser, colour matrix, sRGB, tone.
 
     Args:
@@ -25,14 +33,17 @@ def develop(raw: Float[np.ndarray, "h w"], camera: Camera, denoiser: str = "", s
         denoiser: "" for none, after Malvar's demosaicking; "nlm" for non-local means or "bm3d", both after Menon's and
             between `stabilize_variance` and its inverse.
         strength: of the denoiser, as a multiple of the estimated noise.
+        demosaic: between `stabilize_variance` and its inverse, instead of the above.
     """
     check_floating(raw)
     gains = np.array([camera.red, 1.0, camera.blue], np.float32)
     ones = np.broadcast_to(gains[:, None, None], (3, *raw.shape))
     balanced = np.asarray((raw - camera.black) / (1.0 - camera.black) * np.asarray(mosaic(ones)), np.float32)
     if denoiser:
+        demosaic = lambda stabilized: _denoised(menon(stabilized), denoiser, strength)
+    if demosaic is not None:
         stabilized = np.asarray(stabilize_variance(jnp.asarray(balanced)))
-        picture = unstabilize_variance(jnp.asarray(_denoised(menon(stabilized), denoiser, strength)))
+        picture = unstabilize_variance(jnp.asarray(demosaic(stabilized)))
     else:
         picture = np.asarray(malvar(balanced))
     linear = np.clip(np.einsum("ij,jhw->ihw", np.array(camera.matrix), np.asarray(picture)), 0.0, 1.0)

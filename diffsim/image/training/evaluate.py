@@ -12,13 +12,15 @@ from ..demosaicing.bayer import mosaic
 from ..demosaicing.linear import bilinear, malvar
 from ..demosaicing.menon import menon
 from ..metrics import psnr
-from ..pretrained import with_noise_level
-from ..sensor import CAMERA, LEVELS, unprocess
+from ..pretrained import trained, with_noise_level
+from ..sensor import CAMERA, CLEAN, LEVELS, Noise, at_level, deviation_of_roots, unprocess
 from ..tiled import in_tiles
 from ..values import Pixels, check_floating
 from . import baselines
 
 Scenes = dict[str, Float[np.ndarray, "3 _ _"]]
+BETWEEN = {"none": CLEAN, "faint": at_level(-2.5), "low_to_middle": at_level(-0.5), "middle_to_high": at_level(0.5)}
+"""Noise levels besides `LEVELS`."""
 
 synthesize_raw = jax.jit(lambda scene, noise, key: unprocess(scene, noise, key=key))
 
@@ -41,9 +43,11 @@ def crop_even(scene) -> Float[np.ndarray, "3 _ _"]:
     return np.asarray(scene[:, : scene.shape[1] // 2 * 2, : scene.shape[2] // 2 * 2], np.float32)
 
 
-def clean_mosaics(scenes: Scenes):
-    """Returns pairs (mosaic, scene) without noise, of sRGB values."""
-    return [(np.asarray(mosaic(crop_even(s))), crop_even(s)) for s in scenes.values()]
+def mosaics(scenes: Scenes, noise: Noise = CLEAN, seed: int = 1000):
+    """Returns pairs (mosaic, scene) of sRGB values, with the noise that a raw has after `stabilize_variance`."""
+    random, deviation = np.random.default_rng(seed), np.float32(deviation_of_roots(noise))
+    pairs = [(np.asarray(mosaic(crop_even(scene))), crop_even(scene)) for scene in scenes.values()]
+    return [(m + deviation * random.standard_normal(m.shape, np.float32), scene) for m, scene in pairs]
 
 
 def raws(scenes: Scenes, noise, seed: int = 1000):
@@ -60,20 +64,38 @@ def mean_psnr(method, pairs) -> float:
 
 def judge(task: str, chain: Chain, scenes: Scenes) -> dict[str, float]:
     """Returns mean PSNRs (dB) over the scenes, of the chain and of classical ones, at each noise level."""
+    results = {}
     if task == "demosaic":
         methods = {"ours": lambda m: run_tiles(chain, m), "bilinear": bilinear, "malvar": malvar, "menon": menon}
-        return {name: mean_psnr(method, clean_mosaics(scenes)) for name, method in methods.items()}
-    results = {}
+        results = {name: mean_psnr(method, mosaics(scenes)) for name, method in methods.items()}
     for level, noise in LEVELS.items():
-        ours = with_noise_level(chain, noise)
-        results[f"ours_{level}"] = mean_psnr(lambda m, ours=ours: run_tiles(ours, m), raws(scenes, noise))
-        results[f"malvar_{level}"] = mean_psnr(lambda m: baselines.develop(m, CAMERA), raws(scenes, noise))
+        results[f"ours_{level}"] = _psnr_at(task, chain, scenes, noise)
+        if task == "noisy":
+            results[f"malvar_{level}"] = mean_psnr(lambda m: baselines.develop(m, CAMERA), raws(scenes, noise))
     return results
+
+
+def judge_between(chain: Chain, scenes: Scenes) -> dict[str, float]:
+    """Returns mean PSNRs (dB) of the noisy chain without noise and at `BETWEEN`.
+
+    `clean_network_none` has the demosaicker that ships between the camera's true constants.
+    """
+    results = {f"ours_{name}": _psnr_at("noisy", chain, scenes, noise) for name, noise in BETWEEN.items()}
+    network = trained("demosaic")
+    develop = lambda m: baselines.develop(m, CAMERA, demosaic=lambda stabilized: run_tiles(network, stabilized))
+    return results | {"clean_network_none": mean_psnr(develop, raws(scenes, CLEAN))}
+
+
+def _psnr_at(task: str, chain: Chain, scenes: Scenes, noise: Noise) -> float:
+    """The mean PSNR of a chain at one noise level."""
+    chain = with_noise_level(chain, noise)
+    pairs = mosaics(scenes, noise) if task == "demosaic" else raws(scenes, noise)
+    return mean_psnr(lambda m: run_tiles(chain, m), pairs)
 
 
 def judge_each(chain: Chain, scenes: Scenes) -> dict[str, float]:
     """Returns the PSNR (dB) of the chain on every clean mosaic."""
-    pairs = zip(scenes, clean_mosaics(scenes), strict=True)
+    pairs = zip(scenes, mosaics(scenes), strict=True)
     return {name: psnr(run_tiles(chain, mosaic), scene) for name, (mosaic, scene) in pairs}
 
 

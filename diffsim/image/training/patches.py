@@ -9,6 +9,8 @@ import numpy as np
 from jaxtyping import Array, Float, Key, PRNGKeyArray, UInt8
 
 from ..._errors import InputError
+from ..demosaicing.bayer import mosaic
+from ..demosaicing.linear import malvar
 
 
 def cut(photographs: Sequence[UInt8[np.ndarray, "3 _ _"]], size: int, stride: int) -> UInt8[np.ndarray, "n 3 s s"]:
@@ -26,6 +28,22 @@ def cut(photographs: Sequence[UInt8[np.ndarray, "3 _ _"]], size: int, stride: in
     if not squares:
         raise InputError(f"no photograph has {size} x {size} pixels")
     return np.stack(squares)
+
+
+def worst(squares: UInt8[np.ndarray, "n 3 s s"], share: float = 0.5) -> UInt8[np.ndarray, "m 3 s s"]:
+    """Returns the share of the squares that Malvar's filters restore worst, where fine patterns make false colours.
+
+    In the others there is little to learn.
+    """
+    errors = np.array([_malvar_error(square) for square in squares])
+    return squares[np.argsort(-errors)[: max(1, round(share * len(squares)))]]
+
+
+@jax.jit
+def _malvar_error(square):
+    """The mean squared error of Malvar's filters on a square."""
+    picture = square.astype(jnp.float32) / 255
+    return jnp.mean((malvar(mosaic(picture)) - picture) ** 2)
 
 
 def halve(photograph: UInt8[np.ndarray, "3 h w"]) -> UInt8[np.ndarray, "3 h//2 w//2"]:

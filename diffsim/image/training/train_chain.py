@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import cast
 
 import jax
@@ -12,21 +13,27 @@ import optax
 import optax.contrib
 from jaxtyping import Array, Float, Key, PRNGKeyArray, UInt8
 
+from ..._errors import InputError
 from ..._extras import extra
 from ...parameters import frozen
 from ...train.fit import fit
 from ...train.history import History
 from ..chain import Chain
 from ..demosaicing.bayer import mosaic
-from ..demosaicing.denoising_network import DenoisingDemosaic
 from ..demosaicing.linear import malvar
-from ..pretrained import with_noise_level
-from ..sensor import LEVELS, SPAN, noise_level, unprocess
+from ..demosaicing.noise_conditioned import GREATEST, LEAST
+from ..io.pictures import picture_files, read_picture
+from ..pretrained import Network, with_noise_level
+from ..sensor import LEVELS, deviation_of_roots, relative_noise, unprocess
 from . import patches
 
 BATCH, BORDER = 8, 6
+RATE = 1e-2
 CONSTANTS, CONSTANTS_RATE = 300, 3e-2  # steps that train all but the network, and their rate
-GROWTH = 0.9  # factors of two by which the squared error grows with a level of noise, about
+WITHOUT_NOISE, GROWTH = 0.3, 0.45  # the squared error grows about as WITHOUT_NOISE + (relative noise)^GROWTH
+CLEAN_SHARE = {"noisy": 0.15, "demosaic": 0.5}  # of the patches of a training, without noise
+QUANTILES, LEVELS_TRAINED = (0.0, 0.3, 1.0), (LEAST, -1.2, GREATEST)
+"""Shares of the noisy patches, and the noise levels up to which they go: most are at those that need most."""
 PHOTOGRAPHS = ("astronaut", "coffee", "chelsea", "stereo_motorcycle")
 COMPRESSED = ("rocket",)  # a JPEG file, whose colours are stored at half the size
 HELD_OUT = ("china.jpg", "flower.jpg")
@@ -48,9 +55,28 @@ def held_out() -> dict[str, Float[np.ndarray, "3 _ _"]]:
     return {name: patches.halve(np.moveaxis(load(name), 2, 0)) / np.float32(255) for name in HELD_OUT}
 
 
-def squares(size: int = 72, stride: int = 24) -> UInt8[Array, "n 3 size size"]:
-    """Returns the patches of the training photographs."""
-    return jnp.asarray(patches.cut(photographs(), size, stride))
+def squares(
+    folder: Path | None = None, mined: bool = False, size: int = 72, stride: int = 24
+) -> UInt8[Array, "n 3 size size"]:
+    """Returns the patches of the training photographs.
+
+    Args:
+        folder: of more photographs, which also give patches at half their size, where patterns are finer.
+        mined: whether the half of the patches of each photograph that is easy to demosaick is left out.
+        size: of a patch in pixels.
+        stride: from patch to patch.
+
+    Raises:
+        InputError: for a folder without pictures, and a picture that cannot be read or is smaller than two patches.
+    """
+    parts = [patches.cut(photographs(), size, stride)]
+    for path in [] if folder is None else picture_files(folder):
+        photograph = np.round(255 * read_picture(path)).astype(np.uint8)
+        if min(photograph.shape[1:]) < 2 * size:
+            found = f"{photograph.shape[2]} x {photograph.shape[1]} pixels"
+            raise InputError(f"{path}: {found} are too few; give at least {2 * size} x {2 * size}")
+        parts += [patches.cut([x], size, stride) for x in (photograph, patches.halve(photograph))]
+    return jnp.asarray(np.concatenate([patches.worst(part) if mined else part for part in parts]))
 
 
 def schedule(steps: int, rate: float = 3e-3) -> optax.GradientTransformation:
@@ -60,7 +86,7 @@ def schedule(steps: int, rate: float = 3e-3) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rates))
 
 
-def orthogonal(steps: int, rate: float = 1e-2) -> optax.GradientTransformation:
+def orthogonal(steps: int, rate: float = RATE) -> optax.GradientTransformation:
     """Returns Muon for stencils, each a matrix of outputs by inputs, and Adam for the rest, with falling rates.
 
     Muon steps are equally long along all directions of a matrix: on this chain, Adam needs several times as many.
@@ -73,10 +99,21 @@ def orthogonal(steps: int, rate: float = 1e-2) -> optax.GradientTransformation:
     )
 
 
-def clean_loss(model: tuple[Chain, Array], keys: Key[Array, " batch"]) -> Float[Array, ""]:
-    """Returns the mean squared error of demosaicking a batch; the patches are a frozen part of the model."""
+def mosaic_loss(model: tuple[Chain, Array], keys: Key[Array, " batch"]) -> Float[Array, ""]:
+    """Returns the mean error of demosaicking a batch of mosaics, relative to that usual for their noise.
+
+    The patches are a frozen part of the model.
+    """
     chain, squares = model
-    return patches.mean_over(lambda x, _: _mean_square(chain(mosaic(x)) - x), squares, keys)
+
+    def one(picture, key):
+        level, random = jr.split(key)
+        noise = random_noise(level, CLEAN_SHARE["demosaic"])
+        given = mosaic(picture)
+        given = given + deviation_of_roots(noise) * jr.normal(random, given.shape, given.dtype)
+        return relative_error(on_patches(with_noise_level(chain, noise))(given) - picture, noise)
+
+    return patches.mean_over(one, squares, keys)
 
 
 def finished(picture: Float[Array, "3 s s"]) -> Float[Array, "3 s s"]:
@@ -97,42 +134,70 @@ def noise_free_loss(
 
 
 def noisy_loss(model: tuple[Chain, Array], keys: Key[Array, " batch"], target: Callable = finished) -> Float[Array, ""]:
-    """Returns the mean over a batch of raws of the squared error, divided by its usual size at their noise level."""
+    """Returns the mean error of developing a batch of raws, relative to that usual for their noise."""
     chain, squares = model
 
     def one(picture, key):
-        given, noise = _noisy_raw(picture, key)
-        difference = on_patches(with_noise_level(chain, noise))(given) - target(picture)
-        return _mean_square(difference) / 2.0 ** (GROWTH * noise_level(noise))
+        level, random = jr.split(key)
+        noise = random_noise(level, CLEAN_SHARE["noisy"])
+        given = unprocess(picture, noise, key=random)
+        return relative_error(on_patches(with_noise_level(chain, noise))(given) - target(picture), noise)
 
     return patches.mean_over(one, squares, keys)
 
 
+def relative_error(difference: Float[Array, "..."], noise: Float[Array, " 2"]) -> Float[Array, ""]:
+    """Returns the root of the mean square of a patch's error, divided by its usual size at this noise."""
+    usual = WITHOUT_NOISE + relative_noise(noise) ** GROWTH
+    return jnp.sqrt((_mean_square(difference) + 1e-8) / usual)  # smooth at 0
+
+
+def random_noise(key: PRNGKeyArray, clean_share: float) -> Float[Array, " 2"]:
+    """Returns the noise of a patch for training: none in a share of them, else of a random level."""
+    clean, at = jr.split(key)
+    level = jnp.interp(jr.uniform(at), jnp.array(QUANTILES), jnp.array(LEVELS_TRAINED))
+    relative = jnp.where(jr.bernoulli(clean, clean_share), 0.0, 4.0**level)
+    middle = LEVELS["middle"]
+    return jnp.stack([middle.shot * relative, middle.read * jnp.sqrt(relative)])
+
+
 def train(
-    task: str, chain: Chain, squares: Array, steps: int, *, key: PRNGKeyArray, state: Callable | None = None
+    task: str,
+    chain: Chain,
+    squares: Array,
+    steps: int,
+    *,
+    key: PRNGKeyArray,
+    state: Callable | None = None,
+    trained_before: bool = False,
 ) -> tuple[Chain, History]:
     """Returns the chain trained through all its stages on patches, and the history of the last part of the training.
 
     The constants of the noisy chain are trained first, in `CONSTANTS` cheap steps more: see `with_constants`. Those of
-    the camera are then frozen: noise would bias them.
+    the camera are then frozen: noise would bias them. A chain that was trained before has its constants, and is trained
+    at half the rate.
 
     Args:
         task: "noisy" or "demosaic".
-        chain: the chain of the task, untrained.
+        chain: the chain of the task.
         squares: the patches.
         steps: of the last part.
         key: of the batches.
         state: `state(part)` is the file to which a part of the training is saved, and from which it resumes.
+        trained_before: whether the chain comes from an earlier training.
     """
     saved = (lambda part: None) if state is None else state
     first, second = jr.split(key)
     learn = partial(fit_patches, steps=steps, key=second, checkpoint=saved("fit"))
+    optimizer = orthogonal(steps, RATE / 2 if trained_before else RATE)
     if task == "demosaic":
-        (chain, _), history = learn(clean_loss, (chain, squares), schedule(steps, 4e-3))
+        (chain, _), history = learn(mosaic_loss, (chain, squares), optimizer)
         return chain, history
-    model = (with_constants(chain, squares, key=first, checkpoint=saved("constants")), squares)
+    if not trained_before:
+        chain = with_constants(chain, squares, key=first, checkpoint=saved("constants"))
+    model = (chain, squares)
     free = frozen(model, "0.stages.balance", "0.stages.color")
-    (chain, _), history = learn(noisy_loss, model, orthogonal(steps), filter_spec=free)
+    (chain, _), history = learn(noisy_loss, model, optimizer, filter_spec=free)
     return chain, history
 
 
@@ -164,17 +229,8 @@ def smoothed(history: History) -> Float[np.ndarray, " n"]:
 
 
 def on_patches(chain: Chain) -> Chain:
-    """Returns the noisy chain without mirroring at edges, for patches whose border does not count."""
-    return chain.replace(demosaic=cast(DenoisingDemosaic, chain.stages["demosaic"]).inside)
-
-
-def _noisy_raw(picture: Float[Array, "3 s s"], key: PRNGKeyArray) -> tuple[Float[Array, "s s"], Float[Array, " 2"]]:
-    """A raw of the picture at a random noise level, and its noise."""
-    strength, noise = jr.split(key)
-    times = 2.0 ** jr.uniform(strength, (), picture.dtype, -SPAN, SPAN)
-    middle = LEVELS["middle"]
-    noise_of_raw = jnp.stack([middle.shot * times**2, middle.read * times])
-    return unprocess(picture, noise_of_raw, key=noise), noise_of_raw
+    """Returns the chain without mirroring at edges, for patches whose border does not count."""
+    return chain.replace(demosaic=cast(Network, chain.stages["demosaic"]).inside)
 
 
 def _mean_square(difference):
