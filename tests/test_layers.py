@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "experiments": LOW | {"signals", "optimize", "uncertainty"},
     "control": LOW,
     "systems": LOW - {"_jax"} | {"ode", "discrete", "mechanics"},
-    "image": LOW | {"graph", "train", "optimize"},
+    "image": LOW | {"graph", "train", "optimize", "safe"},
     "viz": LOW | {"graph", "gradcheck", "control", "train", "uncertainty"},
     "app": {"_errors", "_extras", "io"},
     "testing": LOW | {"gradcheck"},
