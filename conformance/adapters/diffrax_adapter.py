@@ -1,5 +1,7 @@
-"""diffrax: `diffeqsolve` with `Event`, begun again after each event; jumps at known times by `ClipStepSizeController`.
+"""diffrax: `diffeqsolve` with `Event`, begun again after each event; jumps at fixed times by `ClipStepSizeController`.
 
+Its documentation recommends `jump_ts` of that controller for known discontinuities, and does not say that they can be
+differentiated. Where a parameter changes the times, each of them ends a solve, whose t0 and t1 can be differentiated.
 Gradients are by the default adjoint. It has no forward mode and no second derivatives; Hessian-vector products are by
 `ForwardMode`.
 """
@@ -15,7 +17,7 @@ import optimistix as optx
 
 from ..problem import Phase, Problem, Run
 from .answers import Answer, Refused
-from .segments import only_known_times, schedule, simulate, turned
+from .segments import Reader, all_times_fixed, schedule, simulate, turned
 
 DIRECTIONS = {"rising": True, "falling": False, "both": None}
 MAX_STEPS = 65536
@@ -87,7 +89,7 @@ class Solver:
 
     def _compiled(self, function):
         """A function compiled as one program if it has few solves; compiling many takes longer than running them."""
-        few = self.problem.max_events <= 6 or only_known_times(self.problem)
+        few = self.problem.max_events <= 6 or _only_fixed_jumps(self.problem)
         return jax.jit(function) if few else function
 
     def _derivative(self, transform, p, adjoint):
@@ -98,7 +100,7 @@ class Solver:
 
     def _quantity(self, p, adjoint, reader):
         """The quantity, and the times of the events."""
-        if only_known_times(self.problem):
+        if _only_fixed_jumps(self.problem):
             run = _with_jumps(self.problem, p, self._start, adjoint, reader)
         else:
             solve = functools.partial(_one_phase, self.problem, p, adjoint, reader)
@@ -106,21 +108,9 @@ class Solver:
         return self.problem.measure(jnp, run), run.event_times
 
 
-class Reader:
-    """Reads numbers out of a run; a traced run has no numbers, and reads those of the run before it."""
-
-    def __init__(self, log=(), replay=False):
-        self.log, self.replay = list(log), replay
-
-    def __call__(self, number) -> float:
-        if self.replay:
-            return self.log.pop(0)
-        self.log.append(float(number))
-        return self.log[-1]
-
-    def again(self) -> "Reader":
-        """Returns a reader that repeats what this one read."""
-        return Reader(self.log, replay=True)
+def _only_fixed_jumps(problem: Problem) -> bool:
+    """Whether the events of a problem are jumps of the field at fixed times."""
+    return all_times_fixed(problem) and not any(event.reset for phase in problem.phases for event in phase.events)
 
 
 @functools.cache
@@ -199,8 +189,9 @@ def _turns(searched, happened, phase, t, y, p, read):
 
 def _with_jumps(problem: Problem, p, start, adjoint, read) -> Run:
     """One solve with a field that jumps at known times, which the controller is given."""
-    times, phases = schedule(problem, p, jnp, read)
-    order = jnp.asarray(phases)
+    jumps = schedule(problem, p, jnp, read)
+    times = [time for time, _ in jumps]
+    order = jnp.asarray([0, *(event.to for _, event in jumps)])
 
     def field(t, y, args):
         p, edges = args
