@@ -89,7 +89,7 @@ class Solver:
 
     def _compiled(self, function):
         """A function compiled as one program if it has few solves; compiling many takes longer than running them."""
-        few = self.problem.max_events <= 6 or _only_fixed_jumps(self.problem)
+        few = self.problem.max_events <= 6 or _only_jumps(self.problem)
         return jax.jit(function) if few else function
 
     def _derivative(self, transform, p, adjoint):
@@ -100,17 +100,19 @@ class Solver:
 
     def _quantity(self, p, adjoint, reader):
         """The quantity, and the times of the events."""
-        if _only_fixed_jumps(self.problem):
-            run = _with_jumps(self.problem, p, self._start, adjoint, reader)
+        if _only_jumps(self.problem):
+            solve = _with_jumps if all_times_fixed(self.problem) else _between_jumps
+            run = solve(self.problem, p, self._start, adjoint, reader)
         else:
             solve = functools.partial(_one_phase, self.problem, p, adjoint, reader)
             run = simulate(self.problem, p, jnp, self._start, solve, reader)
         return self.problem.measure(jnp, run), run.event_times
 
 
-def _only_fixed_jumps(problem: Problem) -> bool:
-    """Whether the events of a problem are jumps of the field at fixed times."""
-    return all_times_fixed(problem) and not any(event.reset for phase in problem.phases for event in phase.events)
+def _only_jumps(problem: Problem) -> bool:
+    """Whether the events of a problem are jumps of the field at known times."""
+    events = [event for phase in problem.phases for event in phase.events]
+    return bool(events) and all(event.times is not None and event.reset is None for event in events)
 
 
 @functools.cache
@@ -195,8 +197,7 @@ def _with_jumps(problem: Problem, p, start, adjoint, read) -> Run:
 
     def field(t, y, args):
         p, edges = args
-        slopes = [jnp.stack(jnp.broadcast_arrays(*phase.field(jnp, t, y, p))) for phase in problem.phases]
-        return jnp.stack(slopes)[order[jnp.sum(t >= edges)]]
+        return _slopes(problem, t, y, p)[order[jnp.sum(t >= edges)]]
 
     edges = jnp.stack([jnp.asarray(t, p.dtype) for t in times])
     ends = np.unique([*problem.saves, problem.span[1]])
@@ -217,3 +218,28 @@ def _with_jumps(problem: Problem, p, start, adjoint, read) -> Run:
         raise Refused("its result is not successful")
     places = np.searchsorted(ends, problem.saves)
     return Run(sol.ys[-1], [sol.ys[i] for i in places], times)
+
+
+def _between_jumps(problem: Problem, p, start, adjoint, read) -> Run:
+    """One solve from jump to jump, by `jax.lax.scan`; no problem with such times saves states."""
+    assert not problem.saves
+    jumps = schedule(problem, p, jnp, read)
+    ends = jnp.stack([jnp.asarray(t, p.dtype) for t in (problem.span[0], *(t for t, _ in jumps), problem.span[1])])
+    order = jnp.asarray([0, *(event.to for _, event in jumps)])
+    term = dfx.ODETerm(lambda t, y, args: _slopes(problem, t, y, args[0])[args[1]])
+
+    def segment(y, inputs):
+        t0, t1, phase = inputs
+        options = {"adjoint": adjoint, "stepsize_controller": _controller(problem), "max_steps": 4096, "throw": False}
+        sol: Any = dfx.diffeqsolve(term, _solver(problem), t0, t1, None, y, (p, phase), **options)
+        return sol.ys[-1], sol.result == dfx.RESULTS.successful
+
+    y, right = jax.lax.scan(segment, start(problem.start(jnp, p)), (ends[:-1], ends[1:], order))
+    if not read(jnp.all(right)):
+        raise Refused("its result is not successful")
+    return Run(y, [], [time for time, _ in jumps])
+
+
+def _slopes(problem: Problem, t, y, p):
+    """The fields of all phases."""
+    return jnp.stack([jnp.stack(jnp.broadcast_arrays(*phase.field(jnp, t, y, p))) for phase in problem.phases])
