@@ -3,7 +3,7 @@
 import importlib
 from types import ModuleType
 
-LIBRARIES = ("diffsim", "diffrax", "torchdiffeq", "casadi", "scipy")
+LIBRARIES = ("diffsim", "diffrax", "jaxonomy", "torchdiffeq", "torchode", "casadi", "scipy")
 """The libraries by name; `NAME_adapter.py` is the file of each."""
 
 

@@ -1,4 +1,7 @@
-"""CasADi: the integrators of SUNDIALS for smooth problems, and `erk` with its events, which are experimental.
+"""CasADi: `cvodes` of SUNDIALS for smooth problems, and `erk` with its events, which are experimental.
+
+`cvodes` uses the formulas that SUNDIALS advises: those of Adams, and those of backward differentiation for stiff
+problems.
 
 Times that are trained are inputs of an integrator whose time is scaled, as its users do. Events of the state are those
 of the integrator: a function that becomes negative, and a transition of the state. Phase, number of events and
@@ -11,7 +14,12 @@ from ..problem import Problem, Run
 from .answers import Answer, NotExpressible, Refused, each
 from .segments import next_known
 
-OPTIONS = {"reltol": 1e-10, "abstol": 1e-12, "max_num_steps": 200000}
+SMOOTH = {"reltol": 1e-10, "abstol": 1e-10, "quad_err_con": True, "max_num_steps": 200000}
+"""Options of `cvodes`; gradients by parameters are quadratures, which `quad_err_con` holds to the tolerances."""
+
+HYBRID = {"reltol": 1e-10, "abstol": 1e-12, "max_num_steps": 200000}
+"""Options of `erk`."""
+
 NEVER = -1e301
 """The time of an event that has not happened, which is a state and so cannot be NaN."""
 
@@ -94,7 +102,8 @@ def _scaled(problem: Problem, phase, count: int):
     y, q, s = ca.MX.sym("y", size), ca.MX.sym("q", count + 2), ca.MX.sym("s")
     p, t0, t1 = q[:count], q[count], q[count + 1]
     slope = (t1 - t0) * ca.vertcat(*phase.field(ca, t0 + s * (t1 - t0), y, p))
-    solve = ca.integrator("segment", "cvodes", {"x": y, "p": q, "t": s, "ode": slope}, 0.0, 1.0, OPTIONS)
+    options = SMOOTH | {"linear_multistep_method": "bdf" if problem.stiff else "adams"}
+    solve = ca.integrator("segment", "cvodes", {"x": y, "p": q, "t": s, "ode": slope}, 0.0, 1.0, options)
     return lambda y, p, t0, t1: solve(x0=y, p=ca.vertcat(p, t0, t1))["xf"]
 
 
@@ -117,7 +126,7 @@ def _with_events(problem: Problem, p) -> Run:
     ode = ca.vertcat(slope, ca.MX.zeros(2 + count))
     oracle = {"x": x, "p": q, "t": t, "ode": ode, "zero": ca.vertcat(*zeros)}
     grid = sorted({*problem.saves, problem.span[1]} - {problem.span[0]})
-    options = OPTIONS | {"transition": transition, "event_tol": 1e-10, "max_events": 10 * count + 100}
+    options = HYBRID | {"transition": transition, "event_tol": 1e-10, "max_events": 10 * count + 100}
     solve = ca.integrator("hybrid", "erk", oracle, problem.span[0], grid, options)
     start = ca.vertcat(*problem.start(ca, p), 0, 0, NEVER * ca.DM.ones(count))
     ends = solve(x0=start, p=p)["xf"]

@@ -1,5 +1,7 @@
-"""diffrax: `diffeqsolve` with `Event`, begun again after each event; jumps at known times by `ClipStepSizeController`.
+"""diffrax: `diffeqsolve` with `Event`, begun again after each event; jumps at fixed times by `ClipStepSizeController`.
 
+Its documentation recommends `jump_ts` of that controller for known discontinuities, and does not say that they can be
+differentiated. Where a parameter changes the times, each of them ends a solve, whose t0 and t1 can be differentiated.
 Gradients are by the default adjoint. It has no forward mode and no second derivatives; Hessian-vector products are by
 `ForwardMode`.
 """
@@ -15,7 +17,7 @@ import optimistix as optx
 
 from ..problem import Phase, Problem, Run
 from .answers import Answer, Refused
-from .segments import only_known_times, schedule, simulate, turned
+from .segments import Reader, all_times_fixed, schedule, simulate, turned
 
 DIRECTIONS = {"rising": True, "falling": False, "both": None}
 MAX_STEPS = 65536
@@ -87,7 +89,7 @@ class Solver:
 
     def _compiled(self, function):
         """A function compiled as one program if it has few solves; compiling many takes longer than running them."""
-        few = self.problem.max_events <= 6 or only_known_times(self.problem)
+        few = self.problem.max_events <= 6 or _only_jumps(self.problem)
         return jax.jit(function) if few else function
 
     def _derivative(self, transform, p, adjoint):
@@ -98,29 +100,19 @@ class Solver:
 
     def _quantity(self, p, adjoint, reader):
         """The quantity, and the times of the events."""
-        if only_known_times(self.problem):
-            run = _with_jumps(self.problem, p, self._start, adjoint, reader)
+        if _only_jumps(self.problem):
+            solve = _with_jumps if all_times_fixed(self.problem) else _between_jumps
+            run = solve(self.problem, p, self._start, adjoint, reader)
         else:
             solve = functools.partial(_one_phase, self.problem, p, adjoint, reader)
             run = simulate(self.problem, p, jnp, self._start, solve, reader)
         return self.problem.measure(jnp, run), run.event_times
 
 
-class Reader:
-    """Reads numbers out of a run; a traced run has no numbers, and reads those of the run before it."""
-
-    def __init__(self, log=(), replay=False):
-        self.log, self.replay = list(log), replay
-
-    def __call__(self, number) -> float:
-        if self.replay:
-            return self.log.pop(0)
-        self.log.append(float(number))
-        return self.log[-1]
-
-    def again(self) -> "Reader":
-        """Returns a reader that repeats what this one read."""
-        return Reader(self.log, replay=True)
+def _only_jumps(problem: Problem) -> bool:
+    """Whether the events of a problem are jumps of the field at known times."""
+    events = [event for phase in problem.phases for event in phase.events]
+    return bool(events) and all(event.times is not None and event.reset is None for event in events)
 
 
 @functools.cache
@@ -199,13 +191,13 @@ def _turns(searched, happened, phase, t, y, p, read):
 
 def _with_jumps(problem: Problem, p, start, adjoint, read) -> Run:
     """One solve with a field that jumps at known times, which the controller is given."""
-    times, phases = schedule(problem, p, jnp, read)
-    order = jnp.asarray(phases)
+    jumps = schedule(problem, p, jnp, read)
+    times = [time for time, _ in jumps]
+    order = jnp.asarray([0, *(event.to for _, event in jumps)])
 
     def field(t, y, args):
         p, edges = args
-        slopes = [jnp.stack(jnp.broadcast_arrays(*phase.field(jnp, t, y, p))) for phase in problem.phases]
-        return jnp.stack(slopes)[order[jnp.sum(t >= edges)]]
+        return _slopes(problem, t, y, p)[order[jnp.sum(t >= edges)]]
 
     edges = jnp.stack([jnp.asarray(t, p.dtype) for t in times])
     ends = np.unique([*problem.saves, problem.span[1]])
@@ -226,3 +218,28 @@ def _with_jumps(problem: Problem, p, start, adjoint, read) -> Run:
         raise Refused("its result is not successful")
     places = np.searchsorted(ends, problem.saves)
     return Run(sol.ys[-1], [sol.ys[i] for i in places], times)
+
+
+def _between_jumps(problem: Problem, p, start, adjoint, read) -> Run:
+    """One solve from jump to jump, by `jax.lax.scan`; no problem with such times saves states."""
+    assert not problem.saves
+    jumps = schedule(problem, p, jnp, read)
+    ends = jnp.stack([jnp.asarray(t, p.dtype) for t in (problem.span[0], *(t for t, _ in jumps), problem.span[1])])
+    order = jnp.asarray([0, *(event.to for _, event in jumps)])
+    term = dfx.ODETerm(lambda t, y, args: _slopes(problem, t, y, args[0])[args[1]])
+
+    def segment(y, inputs):
+        t0, t1, phase = inputs
+        options = {"adjoint": adjoint, "stepsize_controller": _controller(problem), "max_steps": 4096, "throw": False}
+        sol: Any = dfx.diffeqsolve(term, _solver(problem), t0, t1, None, y, (p, phase), **options)
+        return sol.ys[-1], sol.result == dfx.RESULTS.successful
+
+    y, right = jax.lax.scan(segment, start(problem.start(jnp, p)), (ends[:-1], ends[1:], order))
+    if not read(jnp.all(right)):
+        raise Refused("its result is not successful")
+    return Run(y, [], [time for time, _ in jumps])
+
+
+def _slopes(problem: Problem, t, y, p):
+    """The fields of all phases."""
+    return jnp.stack([jnp.stack(jnp.broadcast_arrays(*phase.field(jnp, t, y, p))) for phase in problem.phases])

@@ -4,6 +4,7 @@ It runs in Python: after each event it applies the reset and begins again. What 
 solves a single phase; numbers may be traced by an automatic differentiation whose values can be read.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -67,24 +68,43 @@ def next_known(phase: Phase, xp: Any, p: Any, number: Callable, now: float, end:
     return min(future, key=lambda pair: number(pair[0]), default=None)
 
 
-def only_known_times(problem: Problem) -> bool:
-    """Returns whether all events of a problem are at known times, and none resets the state."""
+def all_times_fixed(problem: Problem) -> bool:
+    """Returns whether there are events, and all of them are at times that no parameter changes."""
     events = [event for phase in problem.phases for event in phase.events]
-    return bool(events) and all(event.times is not None and event.reset is None for event in events)
+    other = [1.25 * x + 0.125 for x in problem.parameters]
+    same = lambda times: times(math, problem.parameters) == times(math, other)
+    return bool(events) and all(event.times is not None and same(event.times) for event in events)
 
 
-def schedule(problem: Problem, p: Any, xp: Any, number: Callable[[Any], float]) -> tuple[list, list[int]]:
-    """Returns the times of the events, all of which are known, and the phases before, between and after them."""
-    times, phases, now, happened = [], [0], problem.span[0], None
-    while True:
-        known = next_known(problem.phases[phases[-1]], xp, p, number, now, problem.span[1], happened)
+def schedule(problem: Problem, p: Any, xp: Any, number: Callable[[Any], float]) -> list[tuple[Any, Event]]:
+    """Returns times and events of a problem all of whose times are known, in their order."""
+    found: list[tuple[Any, Event]] = []
+    now, phase, happened = problem.span[0], 0, None
+    while phase is not None:
+        known = next_known(problem.phases[phase], xp, p, number, now, problem.span[1], happened)
         if known is None:
-            return times, phases
-        times.append(known[0])
-        if known[1].to is None:
-            return times, phases
-        phases.append(known[1].to)
+            break
+        found.append(known)
         now, happened = number(known[0]), known[1]
+        phase = happened.to
+    return found
+
+
+class Reader:
+    """Reads numbers out of a run; a traced run has no numbers, and reads those of the run before it."""
+
+    def __init__(self, log=(), replay=False):
+        self.log, self.replay = list(log), replay
+
+    def __call__(self, number) -> float:
+        if self.replay:
+            return self.log.pop(0)
+        self.log.append(float(number))
+        return self.log[-1]
+
+    def again(self) -> "Reader":
+        """Returns a reader that repeats what this one read."""
+        return Reader(self.log, replay=True)
 
 
 def turned(event: Event, xp: Any, t: Any, y: Any, p: Any, field: Callable, number: Callable = float) -> str:

@@ -1,8 +1,11 @@
 """torchdiffeq: `odeint` and `odeint_event`, begun again after each event; derivatives by PyTorch.
 
-Its events have no direction and no end: a crossing of the wrong direction is passed over, and the end of the run is an
-event too. After an event, a function that is zero is not looked at before a millionth of the time unit, much as in the
-library's own example of a bouncing ball, which moves the ball off the floor.
+After the README of version 0.2.5, section "Differentiable event handling", and its example `bouncing_ball.py`: the
+parameters of event functions are in the state, the method is the default `dopri5`, and a function that is zero after
+its event is not looked at for 1e-7, since it would trigger the next event at once.
+
+Its events have no direction and no end. A crossing in the wrong direction is passed over, and the end of a phase is an
+event too; what it ends is solved again by `odeint`.
 """
 
 import functools
@@ -12,12 +15,11 @@ import torchdiffeq  # pyright: ignore[reportMissingImports]
 
 from ..problem import Phase, Problem
 from .answers import Answer, NotExpressible, each
-from .segments import simulate
+from .segments import simulate, turned
 
-NUDGE = 1e-6
-DIRECTIONS = {"rising": 1, "falling": -1}
-OPTIONS = {"rtol": 1e-10, "atol": 1e-12, "method": "dopri8"}
-SINGLE = {"rtol": 1e-5, "atol": 1e-6, "method": "dopri5"}
+NUDGE = 1e-7
+OPTIONS = {"rtol": 1e-10, "atol": 1e-12}
+SINGLE = {"rtol": 1e-5, "atol": 1e-6}
 
 
 def version() -> str:
@@ -79,56 +81,56 @@ class Solver:
 
 
 class _Searched:
-    """The event functions of a phase, with the end of the run as the last of them."""
+    """The event functions of a phase, with its end as the last of them; their parameters are part of the state."""
 
-    def __init__(self, phase: Phase, p, stop):
+    def __init__(self, phase: Phase, stop):
         self.events = phase.searched
-        self.p, self.stop = p, stop
+        self.stop = stop
 
-    def __call__(self, t, y):
-        values = [formula(torch, t, y, self.p) for _, formula in self.events]
+    def __call__(self, t, state):
+        y, p = state
+        values = [formula(torch, t, y, p) for _, formula in self.events]
         return torch.stack([torch.as_tensor(v, dtype=y.dtype) for v in (*values, self.stop - t)])
 
-    def happened(self, t, y, before):
-        """The event whose function is zero at t, given the signs of all functions at the start; None for the end."""
-        values = self(t, y)
-        place = int(torch.argmin(torch.abs(values)))
-        if place == len(self.events):
-            return None, True
-        event = self.events[place][0]
-        sign = DIRECTIONS.get(event.direction, 0)
-        return event, sign == 0 or sign * float(before[place]) < 0
+    def first(self, t, state):
+        """The event whose function is zero at t, or None for the end of the phase."""
+        place = int(torch.argmin(torch.abs(self(t, state))))
+        return None if place == len(self.events) else self.events[place][0]
+
+    def is_zero(self, event, t, state):
+        """Whether the function of an event is zero, but for the error with which its time was found."""
+        places = [i for i, (other, _) in enumerate(self.events) if other is event]
+        return bool(places) and abs(float(self(t, state)[places[0]])) < NUDGE
 
 
 def _one_phase(problem: Problem, p, phase: Phase, t, y, stop, saves, happened):
     """Time, state, event and saved states of one phase, for the loop of `segments`."""
-    t = torch.as_tensor(t, dtype=y.dtype)
-    stop = torch.as_tensor(stop, dtype=y.dtype)
-    field = lambda s, z: torch.stack([torch.as_tensor(part, dtype=z.dtype) for part in phase.field(torch, s, z, p)])
-    searched = _Searched(phase, p, stop)
+    t, stop = (torch.as_tensor(s, dtype=y.dtype) for s in (t, stop))
+    slope = lambda s, z: torch.stack([torch.as_tensor(part, dtype=z.dtype) for part in phase.field(torch, s, z, p)])
+    field = lambda s, state: (slope(s, state[0]), torch.zeros_like(p))
     options = SINGLE if problem.single else OPTIONS
-    solve = functools.partial(torchdiffeq.odeint, field, **options)
-    states, first = {}, y
-    while True:
+    solve = lambda y, times: torchdiffeq.odeint(field, (y, p), torch.stack(times), **options)[0][1:]
+    searched, states = _Searched(phase, stop), {}
+    while searched.events:
         now, begin = t, y
-        if (happened or y is not first) and float(torch.min(torch.abs(searched(t, y)))) < 1e-7:
+        if searched.is_zero(happened, t, (y, p)):
             now = torch.minimum(t + NUDGE, stop)
-            begin = solve(y, torch.stack([t, now]))[-1] if float(now) > float(t) else y
-        if not searched.events or float(now) >= float(stop):
-            after, event, right = stop, None, True
-            end = solve(begin, torch.stack([now, stop]))[-1] if float(stop) > float(now) else begin
-        else:
-            before = searched(now, begin)
-            after, path = torchdiffeq.odeint_event(
-                field, begin, now, event_fn=searched, odeint_interface=torchdiffeq.odeint, **options
-            )
-            end = path[-1]
-            event, right = searched.happened(after, end, before)
-        inside = [s for s in saves if float(t) <= s <= float(after) and s not in states]
-        states |= _saved(solve, t, y, inside)
-        if right:
-            return (stop if event is None else after), end, event, states
-        t, y = after, end
+            begin = solve(y, [t, now])[-1]
+        if float(now) >= float(stop):
+            break
+        after, path = torchdiffeq.odeint_event(field, (begin, p), now, event_fn=searched, **options)
+        end = path[0][-1]
+        happened = searched.first(after, (end, p))
+        if happened is None:
+            break
+        states |= _saved(solve, t, y, [s for s in saves if float(t) <= s <= float(after) and s not in states])
+        direction = happened.direction
+        if direction == "both" or direction != turned(happened, torch, after, end, p, slope):
+            return after, end, happened, states
+        # A crossing at once has no derivative with respect to t: what is passed over there is not begun again from it.
+        t, y = (after, end) if float(after) > float(t) else (t, y)
+    states |= _saved(solve, t, y, [s for s in saves if float(t) <= s <= float(stop) and s not in states])
+    return stop, solve(y, [t, stop])[-1] if float(stop) > float(t) else y, None, states
 
 
 def _saved(solve, t, y, times):
@@ -136,6 +138,6 @@ def _saved(solve, t, y, times):
     later = [s for s in times if s > float(t)]
     states = {s: y for s in times if s == float(t)}
     if later:
-        grid = torch.stack([t, *(torch.as_tensor(s, dtype=y.dtype) for s in later)])
-        states |= dict(zip(later, solve(y, grid)[1:], strict=True))
+        found = solve(y, [t, *(torch.as_tensor(s, dtype=y.dtype) for s in later)])
+        states |= dict(zip(later, found, strict=True))
     return states
