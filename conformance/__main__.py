@@ -36,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--library", nargs="+", default=list(LIBRARIES), metavar="NAME", help=", ".join(LIBRARIES))
     run.add_argument("--problem", nargs="+", default=[], metavar="NAME", help="all by default; see `list`")
     run.add_argument("--python", default=runner.DEFAULT_PYTHON, help="the Python in which the libraries are installed")
-    run.add_argument("--limit", type=float, default=600.0, help="seconds for each problem (600)")
+    run.add_argument("--limit", type=float, default=600.0, help="seconds of the clock for each problem (600)")
     run.add_argument("--first-order", action="store_true", help="leave Hessian-vector products out, which take longest")
     run.set_defaults(command=_run)
     listing = commands.add_parser("list", help="the problems")
