@@ -7,7 +7,7 @@ chain of `enhance.py` then develops the mosaic of the mean as a raw of less nois
     python scenarios/burst.py                      simulated bursts of two photographs, with an object that moves
     python scenarios/burst.py merge FOLDER OUT     the raws of a folder, merged and developed
 
-Expected: eight raws at the high level of noise are 3 to 4 dB better than one; no ghost of the object is left.
+Expected: eight raws at the high level of noise are 2 to 4 dB better than one; no ghost of the object is left.
 """
 
 from diffsim.app import cli
