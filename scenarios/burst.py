@@ -38,7 +38,7 @@ MARGIN = 16  # pixels around the picture that come into view when the camera mov
 SIZE = (176, 288)  # of the pictures
 SHIFT, ANGLE = 6.0, 0.5  # the greatest, in pixels and degrees
 OBJECT = ((0.9, 0.25, 0.2), 11.0)  # color and radius of what moves
-ALWAYS = 1e6  # a limit of the merge that no difference reaches
+ALWAYS = jnp.array(1e6)  # a limit of the merge that no difference reaches
 
 
 class Burst(NamedTuple):

@@ -14,7 +14,7 @@ from ..parameters import param
 from .demosaicing.bayer import mosaic, quads
 from .demosaicing.linear import malvar
 from .ops.box_filter import box_filter
-from .registration import Motion, register
+from .registration import Model, Motion, register
 from .sensor import Noise
 from .values import Pixels
 from .warp import warp
@@ -87,7 +87,7 @@ class MergeBurst(eqx.Module):
         return total / weights[None] / balance, weights**2 / squares
 
 
-def register_burst(raws: Float[Pixels, "n h w"], model: str = "rigid") -> list[Motion]:
+def register_burst(raws: Float[Pixels, "n h w"], model: Model = "rigid") -> list[Motion]:
     """Returns the motions of each raw but the first, onto the first.
 
     They are found on pictures of half the size, the means of the four sites of each quad.

@@ -19,6 +19,7 @@ from .warp import homography_places, pixel_places, warp
 BINOMIAL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 EDGE = 2  # pixels at the edge that smoothing changes
 SMALLEST = 16  # pixels of the shorter side of the coarsest pictures
+Model = Literal["shift", "rigid", "affine", "homography"]
 MODELS = {
     "shift": ("shift",),
     "rigid": ("shift", "angle"),
@@ -64,7 +65,7 @@ class Motion(eqx.Module):
 def register(
     moving: Float[Pixels, "c h w"],
     fixed: Float[Pixels, "c h w"],
-    model: Literal["shift", "rigid", "affine", "homography"] = "rigid",
+    model: Model = "rigid",
 ) -> Motion:
     """Returns the motion for which `warp(moving, motion.places(h, w))` is most like the fixed picture.
 
@@ -101,7 +102,8 @@ def register(
         raise InputError(f"{fixed.shape[1]} x {fixed.shape[2]} pixels: give at least {SMALLEST} on each side")
     pyramid = [(jnp.asarray(moving, float), jnp.asarray(fixed, float))]
     while min(pyramid[-1][0].shape[1:]) >= 2 * SMALLEST:
-        pyramid.append(tuple(halved(picture) for picture in pyramid[-1]))
+        coarser, other = (halved(picture) for picture in pyramid[-1])
+        pyramid.append((coarser, other))
     motion = Motion()
     free = trainable(motion, *MODELS[model])
     for number, level in enumerate(reversed(pyramid)):
@@ -115,8 +117,8 @@ def _smooth(picture: Float[Array, "c h w"]) -> Float[Array, "c h w"]:
     """The picture without the finest detail, which interpolation loses: the more, the farther from whole pixels."""
     height, width = picture.shape[1:]
     wide = pad(picture, EDGE, EDGE)
-    rows = sum(weight * wide[:, k : k + height] for k, weight in enumerate(BINOMIAL))
-    return sum(weight * rows[:, :, k : k + width] for k, weight in enumerate(BINOMIAL))
+    rows = jnp.sum(jnp.stack([weight * wide[:, k : k + height] for k, weight in enumerate(BINOMIAL)]), axis=0)
+    return jnp.sum(jnp.stack([weight * rows[:, :, k : k + width] for k, weight in enumerate(BINOMIAL)]), axis=0)
 
 
 def _differences(motion: Motion, pictures: tuple[Array, Array]) -> Float[Array, "c h w"]:
