@@ -8,14 +8,13 @@ Its events have no direction and no end. A crossing in the wrong direction is pa
 event too; what it ends is solved again by `odeint`.
 """
 
-import functools
-
 import torch  # pyright: ignore[reportMissingImports]
 import torchdiffeq  # pyright: ignore[reportMissingImports]
 
 from ..problem import Phase, Problem
-from .answers import Answer, NotExpressible, each
-from .segments import simulate, turned
+from .answers import NotExpressible
+from .segments import turned
+from .torch_solver import TorchSolver
 
 NUDGE = 1e-7
 OPTIONS = {"rtol": 1e-10, "atol": 1e-12}
@@ -27,57 +26,11 @@ def version() -> str:
     return f"{torchdiffeq.__version__} (torch {torch.__version__})"
 
 
-def prepare(problem: Problem) -> "Solver":
+def prepare(problem: Problem) -> TorchSolver:
     """Returns the functions that answer a problem."""
     if problem.stiff:
         raise NotExpressible("it has no implicit method of variable step size")
-    return Solver(problem)
-
-
-class Solver:
-    """Value and derivatives, by reverse mode through the solver's operations."""
-
-    def __init__(self, problem: Problem):
-        self.problem = problem
-        self.dtype = torch.float32 if problem.single else torch.float64
-
-    def value(self, p) -> Answer:
-        """Returns the quantity and the event times."""
-        value, times = self._quantity(self._tensor(p))
-        return Answer(float(value), [float(t) for t in times])
-
-    def gradient(self, p) -> list[float]:
-        """Returns the gradient."""
-        return self._gradient(self._tensor(p).requires_grad_()).tolist()
-
-    def hvp(self, p, v) -> list[float]:
-        """Returns the Hessian-vector product, by reverse over reverse mode."""
-        p = self._tensor(p).requires_grad_()
-        gradient = self._gradient(p, create_graph=True)
-        if not gradient.requires_grad:
-            return [0.0] * len(p)
-        (product,) = torch.autograd.grad(gradient @ self._tensor(v), p, allow_unused=True)
-        return (torch.zeros_like(p) if product is None else product).tolist()
-
-    def batch(self, rows) -> list:
-        """Returns answer and gradient of each row, one after the other."""
-        return each(self, rows)
-
-    def _tensor(self, p):
-        return torch.tensor(p, dtype=self.dtype)
-
-    def _gradient(self, p, create_graph=False):
-        value = self._quantity(p)[0]
-        if not value.requires_grad:
-            return torch.zeros_like(p)
-        (gradient,) = torch.autograd.grad(value, p, create_graph=create_graph, allow_unused=True)
-        return torch.zeros_like(p) if gradient is None else gradient
-
-    def _quantity(self, p):
-        stack = lambda parts: torch.stack([torch.as_tensor(part, dtype=self.dtype) for part in parts])
-        solve = functools.partial(_one_phase, self.problem, p)
-        run = simulate(self.problem, p, torch, stack, solve, float)
-        return self.problem.measure(torch, run), run.event_times
+    return TorchSolver(problem, _one_phase)
 
 
 class _Searched:

@@ -6,7 +6,6 @@ known time ends a solve, and the next one begins from there. The gradient of its
 error estimate is zero, is turned off by `backprop_through_step_size_control`. Batches are its own.
 """
 
-import functools
 import importlib.metadata
 
 import torch  # pyright: ignore[reportMissingImports]
@@ -14,7 +13,7 @@ import torchode  # pyright: ignore[reportMissingImports]
 
 from ..problem import Phase, Problem, Run
 from .answers import Answer, NotExpressible, Refused
-from .segments import simulate
+from .torch_solver import TorchSolver
 
 MAX_STEPS = 65536
 
@@ -30,37 +29,15 @@ def prepare(problem: Problem) -> "Solver":
         raise NotExpressible("it has no events")
     if problem.stiff:
         raise NotExpressible("it has no implicit method")
-    return Solver(problem)
+    return Solver(problem, _one_phase)
 
 
-class Solver:
-    """Value and derivatives, by reverse mode through the solver's operations."""
-
-    def __init__(self, problem: Problem):
-        self.problem = problem
-        self.dtype = torch.float32 if problem.single else torch.float64
-
-    def value(self, p) -> Answer:
-        """Returns the quantity and the event times."""
-        value, times = self._quantity(self._tensor(p))
-        return Answer(float(value), [float(t) for t in times])
-
-    def gradient(self, p) -> list[float]:
-        """Returns the gradient."""
-        return self._gradient(self._tensor(p).requires_grad_()).tolist()
-
-    def hvp(self, p, v) -> list[float]:
-        """Returns the Hessian-vector product, by reverse over reverse mode."""
-        p = self._tensor(p).requires_grad_()
-        gradient = self._gradient(p, create_graph=True)
-        if not gradient.requires_grad:
-            return [0.0] * len(p)
-        (product,) = torch.autograd.grad(gradient @ self._tensor(v), p, allow_unused=True)
-        return (torch.zeros_like(p) if product is None else product).tolist()
+class Solver(TorchSolver):
+    """Value and derivatives, with batches by a batch axis."""
 
     def batch(self, rows) -> list:
         """Returns answer and gradient of each row by one solve of all of them, which has a status for each."""
-        problem, rows = self.problem, self._tensor(rows).requires_grad_()
+        problem, rows = self.problem, self.tensor(rows).requires_grad_()
         p = list(rows.T)
         start = torch.stack([torch.as_tensor(part, dtype=self.dtype) for part in problem.start(torch, p)], dim=1)
         ends = [torch.full((len(rows),), t, dtype=self.dtype) for t in problem.span]
@@ -72,20 +49,6 @@ class Solver:
             (Answer(float(value), []), gradient.tolist()) if ok else Refused("its status says so")
             for value, gradient, ok in zip(values, gradients, right, strict=True)
         ]
-
-    def _tensor(self, p):
-        return torch.tensor(p, dtype=self.dtype)
-
-    def _gradient(self, p, create_graph=False):
-        value = self._quantity(p)[0]
-        (gradient,) = torch.autograd.grad(value, p, create_graph=create_graph, allow_unused=True)
-        return torch.zeros_like(p) if gradient is None else gradient
-
-    def _quantity(self, p):
-        stack = lambda parts: torch.stack([torch.as_tensor(part, dtype=self.dtype) for part in parts])
-        solve = functools.partial(_one_phase, self.problem, p)
-        run = simulate(self.problem, p, torch, stack, solve, float)
-        return self.problem.measure(torch, run), run.event_times
 
 
 def _solver(problem: Problem, phase: Phase, p):
