@@ -25,8 +25,9 @@ import numpy as np
 from jax import lax
 from scipy.integrate import DOP853, solve_ivp
 from scipy.optimize import brentq
+from search_table import Outcome, print_table
 
-from diffsim import Event, Phase, Status, integrate_hybrid
+from diffsim import Event, Phase, integrate_hybrid
 
 STATES, PARAMETERS, NODES = 3, 4, 10
 LEAVES = 2 + STATES + PARAMETERS  # time, one, state, parameters
@@ -321,20 +322,6 @@ class Simulation:
         return g[0], g_t[0] + g_y[0] @ self.field(now), g_y[0], g_p[0]
 
 
-class Outcome(NamedTuple):
-    """For each system: its status, and the errors of value and derivative in units of the tolerance."""
-
-    status: np.ndarray
-    value: np.ndarray
-    slope: np.ndarray
-
-    @property
-    def wrong(self) -> np.ndarray:
-        """The systems that ended FINISHED with a wrong number."""
-        worst = np.maximum(self.value, self.slope)
-        return np.flatnonzero((self.status == Status.FINISHED) & ~(worst <= 1.0))
-
-
 SOLVERS = {
     "tsit5": (dfx.Tsit5(), "auto"),
     "replay": (dfx.Dopri5(), "replay"),
@@ -381,6 +368,4 @@ def outcome(kind: str, seed: int, count: int) -> Outcome:
 
 
 if __name__ == "__main__":
-    from search_table import print_table  # beside this file, which tests load without its folder
-
     print_table(__doc__, SOLVERS, outcome)

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from search_table import print_table
 
 import diffsim as ds
 from diffsim import Event, Phase, Status, TimeEvent, integrate_hybrid
@@ -414,6 +415,4 @@ def outcome(kind: str, seed: int, count: int) -> Outcome:
 
 
 if __name__ == "__main__":
-    from search_table import print_table  # beside this file, which tests load without its folder
-
     print_table(__doc__, KINDS, outcome)

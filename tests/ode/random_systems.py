@@ -9,32 +9,18 @@ derivatives are by complex steps, which are exact to rounding.
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
 
 import diffrax as dfx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy.linalg import expm
+from search_table import Outcome, print_table
 
 import diffsim as ds
 from diffsim import Event, Phase, Status, integrate_hybrid, integrate_phase
 
 STEP = 1e-30  # of complex differentiation
-
-
-class Outcome(NamedTuple):
-    """For each system: its status, and the errors of value and derivative in units of the tolerance."""
-
-    status: np.ndarray
-    value: np.ndarray
-    slope: np.ndarray
-
-    @property
-    def wrong(self) -> np.ndarray:
-        """The systems that ended FINISHED with a wrong number."""
-        worst = np.maximum(self.value, self.slope)
-        return np.flatnonzero((self.status == Status.FINISHED) & ~(worst <= 1.0))
 
 
 def complex_slopes(function: Callable, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -300,6 +286,4 @@ def outcome(kind: str, seed: int, count: int) -> Outcome:
 
 
 if __name__ == "__main__":
-    from search_table import print_table  # beside this file, which tests load without its folder
-
     print_table(__doc__, KINDS, outcome)

@@ -1,12 +1,27 @@
-"""The command line of the random searches: a row for each kind of systems and seed."""
+"""What random searches find, and their command line: a row for each kind of systems and seed."""
 
 import argparse
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from diffsim import Status
+
+
+class Outcome(NamedTuple):
+    """For each system: its status, and the errors of value and derivative in units of the tolerance."""
+
+    status: np.ndarray
+    value: np.ndarray
+    slope: np.ndarray
+
+    @property
+    def wrong(self) -> np.ndarray:
+        """The systems that ended FINISHED with a wrong number."""
+        worst = np.maximum(self.value, self.slope)
+        return np.flatnonzero((self.status == Status.FINISHED) & ~(worst <= 1.0))
 
 
 def print_table(description: str | None, kinds: Iterable[str], outcome: Callable) -> None:

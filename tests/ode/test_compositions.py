@@ -1,17 +1,7 @@
 """Random compositions of transformations of random solves: right or refused with a message, and no process ends."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
+import compositions
 import pytest
-
-spec = importlib.util.spec_from_file_location("compositions", Path(__file__).with_name("compositions.py"))
-assert spec is not None
-assert spec.loader is not None
-compositions = importlib.util.module_from_spec(spec)
-sys.modules["compositions"] = compositions
-spec.loader.exec_module(compositions)
 
 
 @pytest.mark.parametrize(

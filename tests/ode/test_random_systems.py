@@ -1,28 +1,13 @@
 """Random systems against independent truths: none may have the status FINISHED and a wrong number."""
 
-import importlib.util
-import sys
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+import random_grammar
+import random_systems
 
 from diffsim import Status
-
-
-def load(name: str) -> ModuleType:
-    """The module beside this file."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-random_systems, random_grammar = load("random_systems"), load("random_grammar")
 
 
 def check(module: ModuleType, kind: str, seed: int, count: int, failed: float) -> None:

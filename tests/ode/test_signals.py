@@ -1,24 +1,14 @@
 """Solves driven by signals and clocks against closed forms: values, derivatives of every kind, and their jumps."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import diffrax as dfx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import random_signals
 
 import diffsim as ds
 from diffsim import Event, Phase, Status
-
-spec = importlib.util.spec_from_file_location("random_signals", Path(__file__).with_name("random_signals.py"))
-assert spec is not None
-assert spec.loader is not None
-random_signals = importlib.util.module_from_spec(spec)
-sys.modules["random_signals"] = random_signals
-spec.loader.exec_module(random_signals)
 
 RATE = 0.7
 

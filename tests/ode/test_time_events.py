@@ -1,23 +1,13 @@
 """Events at known times against closed forms: values, derivatives, coincidences, ends, batches, and invalid input."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import random_signals
 
 import diffsim as ds
 from diffsim import Event, Phase, Status, TimeEvent, integrate_hybrid, integrate_phase
-
-spec = importlib.util.spec_from_file_location("random_signals", Path(__file__).with_name("random_signals.py"))
-assert spec is not None
-assert spec.loader is not None
-random_signals = importlib.util.module_from_spec(spec)
-sys.modules["random_signals"] = random_signals
-spec.loader.exec_module(random_signals)
 
 RATE, END = 0.5, 5.0
 DOSE = TimeEvent(lambda x: x[0], reset=lambda t, y, x: y + x[1, 0], to=0)
