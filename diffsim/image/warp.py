@@ -57,6 +57,12 @@ def pixel_places(height: int, width: int) -> Places:
     return jnp.stack(jnp.meshgrid(jnp.arange(height, dtype=dtype), jnp.arange(width, dtype=dtype), indexing="ij"))
 
 
+def from_centre(height: int, width: int) -> tuple[Places, Float[Array, "2 1 1"]]:
+    """Returns row and column of every pixel from the centre of a picture, and those of the centre."""
+    centre = jnp.array([(height - 1) / 2, (width - 1) / 2])[:, None, None]
+    return pixel_places(height, width) - centre, centre
+
+
 def affine_places(matrix: Float[Array, "2 2"], shift: Float[Array, " 2"], height: int, width: int) -> Places:
     """Returns the places of an affine map about the centre of a picture: matrix (place - centre) + centre + shift.
 
@@ -73,8 +79,7 @@ def affine_places(matrix: Float[Array, "2 2"], shift: Float[Array, " 2"], height
          [2. 1. 0.]
          [2. 1. 0.]]
     """
-    centre = jnp.array([(height - 1) / 2, (width - 1) / 2])[:, None, None]
-    away = pixel_places(height, width) - centre
+    away, centre = from_centre(height, width)
     return jnp.einsum("ij,jhw->ihw", matrix, away) + centre + shift[:, None, None]
 
 

@@ -47,10 +47,10 @@ def watches(controller, solver) -> bool:
 
 def at_start(controller, slope: Callable, here: Point, h: Scalar, largest: Scalar) -> Stability:
     """Before the first step `h`, with a trial of one up to `largest`."""
-    still = _still(controller, here.y, here.y + h * here.slope)
-    distance = jnp.where(still, _FRESH, _DISTANCE).astype(here.y.dtype)
+    resting = _resting(controller, here.y, here.y + h * here.slope)
+    distance = jnp.where(resting, _FRESH, _DISTANCE).astype(here.y.dtype)
     slopes = slope(here.t, here.y + _away(controller, here.y, distance)) - here.slope
-    due = jnp.any(still) & jnp.all(jnp.isfinite(slopes))
+    due = jnp.any(resting) & jnp.all(jnp.isfinite(slopes))
     return Stability(jnp.where(due, 2, 0), slopes, jnp.where(due, largest, 0.0), distance)
 
 
@@ -76,7 +76,7 @@ def _away(controller, y: Vector, distance: Vector) -> Vector:
 def after_step(controller, stability: Stability, start: Vector, end: Vector, h: Scalar) -> tuple[Stability, Scalar]:
     """What is known after a step, and the next step, which the controller would make `h`."""
     attempts, _, largest, _ = stability
-    quiet = jnp.any(_still(controller, start, end))
+    quiet = jnp.any(_resting(controller, start, end))
     waiting = quiet & (attempts < 0)
     h = jnp.where(waiting, jnp.minimum(h, largest), h)
     due = quiet & ~waiting & (h > largest)
@@ -122,6 +122,6 @@ def _tolerance(controller, y: Vector) -> Vector:
     return controller.atol + controller.rtol * jnp.abs(y)
 
 
-def _still(controller, start: Vector, end: Vector) -> Bool[Array, " n"]:
+def _resting(controller, start: Vector, end: Vector) -> Bool[Array, " n"]:
     """Which components have moved by less than a few tolerances."""
     return jnp.abs(end - start) < _QUIET * _tolerance(controller, start)

@@ -8,15 +8,12 @@ from jaxtyping import Array, Float
 from ..._types import Scalar
 from ...parameters import param
 from ..values import check_floating
-from ..warp import pixel_places, warp
+from ..warp import from_centre, warp
 
 
-def _radius(height: int, width: int, dtype) -> tuple[Float[Array, "2 h w"], Float[Array, "h w"], float]:
-    """Places from the centre in units of half the diagonal, the squares of their distances, and that unit in pixels."""
-    unit = 0.5 * float(np.hypot(height - 1, width - 1)) or 1.0
-    centre = jnp.array([(height - 1) / 2, (width - 1) / 2])[:, None, None]
-    away = (pixel_places(height, width) - centre).astype(dtype) / unit
-    return away, jnp.sum(away**2, axis=0), unit
+def _half_diagonal(height: int, width: int) -> float:
+    """From the centre of a picture to that of its corner pixels."""
+    return 0.5 * float(np.hypot(height - 1, width - 1)) or 1.0
 
 
 class LensShading(eqx.Module):
@@ -35,7 +32,9 @@ class LensShading(eqx.Module):
     def __call__(self, picture: Float[Array, "*c h w"]) -> Float[Array, "*c h w"]:
         """Returns the picture, evenly lit."""
         check_floating(picture)
-        _, square, _ = _radius(picture.shape[-2], picture.shape[-1], picture.dtype)
+        height, width = picture.shape[-2:]
+        away, _ = from_centre(height, width)
+        square = jnp.sum((away.astype(picture.dtype) / _half_diagonal(height, width)) ** 2, axis=0)
         a, b, c = self.coefficients.astype(picture.dtype)
         gain = 1.0 + square * (a + square * (b + square * c))
         return picture * (gain[None] if picture.ndim == 3 else gain)
@@ -59,9 +58,9 @@ class LensDistortion(eqx.Module):
     def __call__(self, picture: Float[Array, "c h w"]) -> Float[Array, "c h w"]:
         """Returns the picture with straight lines."""
         height, width = picture.shape[1:]
-        away, square, unit = _radius(height, width, picture.dtype)
-        square = square / self.scale**2
+        away, centre = from_centre(height, width)
+        away = away.astype(picture.dtype) / self.scale
+        square = jnp.sum((away / _half_diagonal(height, width)) ** 2, axis=0)
         a, b = self.coefficients
-        moved = away * (unit / self.scale * (1.0 + square * (a + square * b)))[None]
-        centre = jnp.array([(height - 1) / 2, (width - 1) / 2])[:, None, None]
+        moved = away * (1.0 + square * (a + square * b))[None]
         return warp(picture, (moved + centre).astype(picture.dtype), "cubic")
