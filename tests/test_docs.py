@@ -23,6 +23,8 @@ _LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 EXTRAS = {"brax": "brax", "casadi": "bench", "exponax": "exponax", "mujoco": "mjx", "torchdiffeq": "bench"}
 """Modules that blocks may import although not every installation has them, with the extras that install them."""
+WITHOUT_EXTRA = ("jaxonomy", "torchode")
+"""Modules of other libraries that blocks import, and that no extra installs."""
 
 
 def code_of(text):
@@ -32,13 +34,13 @@ def code_of(text):
 
 
 def needed(code):
-    """The modules of `EXTRAS` that code imports."""
+    """The modules that code imports and that not every installation has."""
     names = re.findall(r"^(?:import|from) (\w+)", code, re.MULTILINE)
-    return [name for name in dict.fromkeys(names) if name in EXTRAS]
+    return [name for name in dict.fromkeys(names) if name in EXTRAS or name in WITHOUT_EXTRA]
 
 
 def scripts():
-    """The code of each page as one script, but each section that needs an extra as a script of its own."""
+    """The code of each page as one script, but each section that needs such a module as a script of its own."""
     for page in PAGES:
         sections = re.split(r"^## ", page.read_text(), flags=re.MULTILINE)
         apart = [section for section in sections if needed(code_of(section))]
@@ -52,10 +54,11 @@ def scripts():
 @pytest.mark.slow
 @pytest.mark.parametrize("code", list(scripts()))
 def test_the_code_of_a_page_runs(code, tmp_path):
-    """In a separate process, from top to bottom, as a reader would run it; skipped without an extra that it needs."""
+    """In a separate process, from top to bottom, as a reader would run it; skipped without a module that it needs."""
     for module in needed(code):
         if importlib.util.find_spec(module) is None:
-            pytest.skip(f"{module} is not installed: it comes with the extra {EXTRAS[module]}")
+            source = f"it comes with the extra {EXTRAS[module]}" if module in EXTRAS else "it comes with no extra"
+            pytest.skip(f"{module} is not installed: {source}")
     script = tmp_path / "page.py"
     script.write_text(code)
     done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=600)

@@ -22,6 +22,8 @@ Adjoint = Callable[[Array, Array, Array], tuple[Array, Array]]
 def with_adjoint(function: Function, adjoint: Adjoint, check: Callable[[Array], None] | None = None) -> Function:
     """Returns the function with this adjoint in reverse mode, which stores only the arguments.
 
+    Arguments of different precision are converted to that of the result first, as elsewhere in JAX.
+
     Args:
         function: `function(parameters, picture)` of two arrays, traceable.
         adjoint: `adjoint(parameters, picture, cotangent)`, the cotangents of both arguments. It may differ from the
@@ -43,18 +45,20 @@ def with_adjoint(function: Function, adjoint: Adjoint, check: Callable[[Array], 
         eager=lambda *args, like: compiled(*args),
     )
 
-    @jax.custom_jvp
+    own = jax.custom_jvp(function)
+
+    @own.defjvp
+    def _(primals, tangents):
+        value = own(*primals)
+        # The shape is passed on, since tracing the function again for it would double the time.
+        return value, primitive.bind(*primals, *tangents, like=ShapedArray(value.shape, value.dtype))
+
     @wraps(function)
     def called(parameters, picture):
         if check is not None:
             check(picture)
-        return function(parameters, picture)
-
-    @called.defjvp
-    def _(primals, tangents):
-        value = called(*primals)
-        # The shape is passed on, since tracing the function again for it would double the time.
-        return value, primitive.bind(*primals, *tangents, like=ShapedArray(value.shape, value.dtype))
+        common = jnp.result_type(parameters, picture)
+        return own(parameters.astype(common), picture.astype(common))
 
     return called
 

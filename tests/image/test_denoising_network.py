@@ -40,6 +40,18 @@ def test_untrained_it_is_malvars_filters():
     np.testing.assert_allclose(picture[inner], image.malvar(mosaic)[inner], atol=1e-12)
 
 
+@pytest.mark.parametrize("noise", [0.0, 1.0])
+def test_the_correction_of_a_flat_mosaic_does_not_depend_on_its_color(noise):
+    network = eqx.tree_at(lambda n: n.noise, lively(jr.key(4)), jnp.array(noise))
+    corrections = []
+    for color in (np.zeros(3), np.full(3, 0.4), np.array([0.9, 0.2, 0.05])):
+        picture = jnp.asarray(np.broadcast_to(color[:, None, None], (3, 20, 20)))
+        corrections.append(network(image.mosaic(picture)) - picture)
+    assert np.abs(corrections[0]).max() > 0.1
+    np.testing.assert_allclose(corrections[1], corrections[0], atol=1e-12)
+    np.testing.assert_allclose(corrections[2], corrections[0], atol=1e-12)
+
+
 # 0, the black level, grey, white and saturated in one colour, each over a complete quad.
 @pytest.mark.slow
 @pytest.mark.parametrize("quad", [(0, 0, 0, 0), (0.0625,) * 4, (0.5,) * 4, (1,) * 4, (1, 0, 0, 0), (-0.02, 0.01, 0, 0)])

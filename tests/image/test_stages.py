@@ -62,6 +62,18 @@ def test_single_precision_stays_single_and_finite(name):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
+@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize(("of_stage", "of_picture"), [(jnp.float32, jnp.float64), (jnp.float64, jnp.float32)])
+def test_stage_and_picture_may_differ_in_precision(name, of_stage, of_picture):
+    stage, x = STAGES[name]
+    stage, x = jax.tree.map(lambda a: a.astype(of_stage), stage), x.astype(of_picture)
+    slopes = jax.jit(jax.grad(lambda both: jnp.sum(jnp.sin(both[0](both[1])))))
+    mixed, double = slopes((stage, x)), slopes(jax.tree.map(lambda a: a.astype(jnp.float64), (stage, x)))
+    for given, a, b in zip(*map(jax.tree.leaves, ((stage, x), mixed, double)), strict=True):
+        assert a.dtype == given.dtype
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("name", ["gamma", "saturation", "highlights"])
 def test_stages_in_strips_are_the_same(name, monkeypatch):
     stage, x = STAGES[name]

@@ -7,6 +7,7 @@ of them, "stop-stream" interrupts that fit, and "short" gives the last process f
 
 import os
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -25,7 +26,9 @@ def main(folder: str, devices: str, count: str, index: str, port: str, task: str
     path = Path(folder)
 
     def validation(model):
-        if task == "die" and int(index) == int(count) - 1 and (path / "fit.npz").exists():
+        if task == "die" and int(index) == int(count) - 1:
+            while not (path / "fit.npz").exists():  # of the first process, which may be slower
+                time.sleep(0.1)
             os._exit(9)
         return loss(model, jax.tree.map(lambda leaf: leaf[0], batches))
 

@@ -34,7 +34,7 @@ class DemosaicNetwork(eqx.Module):
     unchanged to the last bit.
 
     Examples:
-        >>> network, raw = ds.image.DemosaicNetwork(key=jr.key(0)), jr.uniform(jr.key(1), (8, 8))
+        >>> network, raw = ds.image.DemosaicNetwork(key=jr.key(0)), jr.uniform(jr.key(1), (16, 16))
         >>> bool(jnp.all(ds.image.mosaic(eqx.filter_jit(network)(raw)) == raw))
         True
         >>> sum(parameter.value.size for parameter in ds.parameters(network).values())
@@ -88,7 +88,12 @@ class DemosaicNetwork(eqx.Module):
 def first_layer(
     layer: NoiseConditionedLayer, sites: Float[Array, "h w 4"], powers: Float[Array, " 2"]
 ) -> tuple[Float[Array, "h w k"], Float[Array, "h w 12"]]:
-    """Returns a layer's activations of the quads and Malvar's picture of them, as one stencil that reads them once."""
+    """Returns a layer's activations of the quads and Malvar's picture of them, as one stencil that reads them once.
+
+    The layer sees only differences between quads: its stencils sum to 0 in each colour. The network's correction is the
+    same for flat mosaics of any colour, and so close to 0 after training.
+    """
     weight, offset = layer.conditioned(powers)
+    weight = weight - jnp.mean(weight, axis=(2, 3), keepdims=True)
     both = stencil_last(jnp.concatenate([weight, jnp.asarray(LINEAR, sites.dtype)]), sites)
     return relu(both[..., : offset.size] + offset[None, None]), materialize(both[..., offset.size :])
