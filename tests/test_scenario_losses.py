@@ -102,9 +102,16 @@ def neural_ode(s):
     return lambda network: s.window_loss(network, windows), eqx.nn.MLP(2, 2, 4, 1, activation=jnp.tanh, key=KEY)
 
 
+def retouch(s):
+    pair = jr.uniform(KEY, (2, 2, 3, 9, 12))
+    model = s.image.RetouchNetwork(3, cells=2, depth=2, key=KEY)
+    weight = 0.1 * jr.normal(KEY, model.last.weight.shape)
+    return lambda model: s.loss(model, tuple(pair)), eqx.tree_at(lambda m: m.last.weight, model, weight)
+
+
 CASES = [
     *(trebuchet, cartpole, pendulum, swingup, quadrotor, rocket, identify, drag, regression, classify),
-    *(kinetics, neural_ode),
+    *(kinetics, neural_ode, retouch),
     # These two have faster tests of their own: of the ripple's derivatives, and of the energy.
     pytest.param(buck_converter, marks=pytest.mark.slow, id="buck_converter"),
     pytest.param(drive_cycle, marks=pytest.mark.slow, id="drive_cycle"),

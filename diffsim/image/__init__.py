@@ -21,6 +21,7 @@ from .demosaicing.menon import menon as menon
 from .demosaicing.network import DemosaicNetwork as DemosaicNetwork
 from .develop import Exposure as Exposure
 from .develop import develop as develop
+from .exposures import merge_exposures as merge_exposures
 from .hot_pixels import without_hot_pixels as without_hot_pixels
 from .io.pictures import read_picture as read_picture
 from .io.pictures import write_picture as write_picture
@@ -40,6 +41,8 @@ from .registration import register as register
 from .sensor import Camera as Camera
 from .sensor import Noise as Noise
 from .sensor import unprocess as unprocess
+from .stages.affine_grid import RetouchNetwork as RetouchNetwork
+from .stages.affine_grid import slice_affine as slice_affine
 from .stages.bilateral_grid import BilateralGrid as BilateralGrid
 from .stages.color_matrix import ColorMatrix as ColorMatrix
 from .stages.color_transform import ColorTransform as ColorTransform
