@@ -1,14 +1,12 @@
 """Pictures resampled at other places: shifts, rotations, perspectives, lenses, optical flow."""
 
-from collections.abc import Callable
 from typing import Literal
 
-import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float
 
 from .._errors import InputError
+from .ops.resample import TAPS, resampling
 from .values import check_floating
 
 Method = Literal["linear", "cubic", "lanczos"]
@@ -43,7 +41,7 @@ def warp(
         raise InputError(f"method={method!r}: give one of {', '.join(TAPS)}")
     if places.ndim != 3 or places.shape[0] != 2:
         raise InputError(f"places of shape {places.shape}: give rows and columns, (2, h, w)")
-    return _resampled(picture, places.astype(picture.dtype), method)
+    return resampling(method)(places.astype(picture.dtype), picture)
 
 
 def pixel_places(height: int, width: int) -> Places:
@@ -102,51 +100,3 @@ def homography_places(matrix: Float[Array, "3 3"], height: int, width: int) -> P
     in_front = scale > 0
     scale = jnp.where(in_front, scale, 1.0)
     return jnp.where(in_front[None], jnp.stack([row, column]) / scale[None], jnp.nan)
-
-
-def _linear(share):
-    return [1.0 - share, share]
-
-
-def _cubic(share):
-    """The weights of the pixels before, at and behind a place that lies by `share` behind the second of them."""
-    s, r = share, 1.0 - share
-    return [-0.5 * s * r * r, 1.0 - s * s * (2.5 - 1.5 * s), 1.0 - r * r * (2.5 - 1.5 * r), -0.5 * r * s * s]
-
-
-def _lanczos(share):
-    """The weights of the three pixels on each side of a place: a sinc windowed by a wider one, scaled to sum to 1."""
-    values = [jnp.sinc(share - k) * jnp.sinc((share - k) / 3.0) for k in range(-2, 4)]
-    total = sum(values)
-    return [value / total for value in values]
-
-
-TAPS: dict[str, tuple[int, Callable]] = {"linear": (0, _linear), "cubic": (-1, _cubic), "lanczos": (-2, _lanczos)}
-"""For each method the first pixel that it reads, from that before the place, and its weights."""
-
-
-def _resampled(picture, places, method: str):
-    """The values at the places; reverse mode stores picture and places alone."""
-    first, weights = TAPS[method]
-    channels, height, width = picture.shape
-    flat = picture.reshape(channels, -1)
-
-    @jax.checkpoint
-    def at(flat, places):
-        # Places beyond the edge do not move their pixel.
-        sizes = height, width
-        inside = [jnp.clip(x, 0.0, n - 1.0) for x, n in zip(places, sizes, strict=True)]
-        cells = (jnp.floor(lax.stop_gradient(x)) for x in inside)
-        low = [jnp.clip(x, 0, max(n - 2, 0)) for x, n in zip(cells, sizes, strict=True)]
-        rows, columns = (weights(x - i) for x, i in zip(inside, low, strict=True))
-        base = [i.astype(jnp.int32) + first for i in low]
-        total = jnp.zeros((channels, *places.shape[1:]), flat.dtype)
-        for i, row_weight in enumerate(rows):
-            row = jnp.clip(base[0] + i, 0, height - 1) * width
-            along = jnp.zeros_like(total)
-            for j, weight in enumerate(columns):
-                along = along + weight[None] * flat[:, row + jnp.clip(base[1] + j, 0, width - 1)]
-            total = total + row_weight[None] * along
-        return jnp.where(jnp.all(jnp.isfinite(places), axis=0)[None], total, jnp.nan)
-
-    return at(flat, places)
