@@ -4,12 +4,17 @@ Pictures are arrays (3, height, width) in [0, 1], mosaics (height, width); there
 compute with a picture of whole numbers raise InputError.
 """
 
+from .blur import blur as blur
+from .blur import disc_kernel as disc_kernel
+from .blur import motion_kernel as motion_kernel
 from .burst import MergeBurst as MergeBurst
 from .burst import register_burst as register_burst
 from .chain import Chain as Chain
 from .chain import FunctionStage as FunctionStage
 from .chain import adjoints as adjoints
 from .color_difference import delta_e as delta_e
+from .deconvolution import Deconvolution as Deconvolution
+from .deconvolution import wiener as wiener
 from .demosaicing.bayer import PATTERNS as PATTERNS
 from .demosaicing.bayer import cut_back as cut_back
 from .demosaicing.bayer import mosaic as mosaic

@@ -15,6 +15,7 @@ from .._jax.tracers import is_tracer
 from .._types import ScalarLike
 from ..parameters import param
 from .blur import Convolution, Kernel, check_kernel, fast_size
+from .ops.correlate import correlate
 from .ops.pad import pad
 from .values import Pixels
 
@@ -92,13 +93,15 @@ class Deconvolution(eqx.Module):
         Args:
             picture: blurred and noisy, in [0, 1].
             kernel: the point spread function, of odd sizes, with sum 1.
-            noise: its standard deviation; more makes the picture smoother.
+            noise: its standard deviation, above 0; more makes the picture smoother.
 
         Raises:
             InputError: for a kernel of even size, larger than the picture or of another sum, a picture smaller than a
-                filter, and one of whole numbers.
+                filter, one of whole numbers, and noise that is not positive.
         """
         check_kernel(picture, kernel)
+        if not is_tracer(noise) and not 0.0 < float(noise) < np.inf:
+            raise InputError(f"noise={float(noise):g}: give more than 0, since the prior determines the pixels outside")
         if min(picture.shape[1:]) < 3:
             raise InputError(f"{picture.shape[1]} x {picture.shape[2]} pixels: give at least 3 on each side")
         picture = jnp.asarray(picture)
@@ -124,16 +127,8 @@ class Deconvolution(eqx.Module):
 
     def _filters(self, dtype) -> Callable[[Planes], Float[Array, "k c h2 w2"]]:
         """The function that filters each plane, where the filter lies within it."""
-        filters = (self.filters - jnp.mean(self.filters, axis=(1, 2), keepdims=True)).astype(dtype)
-
-        def filtered(x):
-            height, width = x.shape[1] - 2, x.shape[2] - 2
-            shifted = lambda i, j: x[:, i : i + height, j : j + width]
-            return jnp.stack(
-                [sum(taps[i, j] * shifted(i, j) for i, j in np.ndindex(3, 3)) for taps in filters]
-            )
-
-        return filtered
+        filters = (self.filters - jnp.mean(self.filters, axis=(1, 2), keepdims=True)).astype(dtype)[:, None]
+        return lambda x: jax.vmap(lambda plane: correlate(plane[None], filters), out_axes=1)(x)
 
     def _weights(self, filtered: Float[Array, "k c h w"]) -> Float[Array, "k 1 h w"]:
         column = lambda x: x.astype(filtered.dtype)[:, None, None, None]
