@@ -48,6 +48,7 @@ KERNELS = {
     "disc of radius 2": image.disc_kernel(2.0, KERNEL),
     "disc of radius 4": image.disc_kernel(4.0, KERNEL),
 }
+SHOWN, DETAIL = ("motion of 9 pixels", "disc of radius 2"), np.s_[60:180, 100:260]  # drawn, of the first scene
 SIZE = (200, 300)  # of the scenes to judge on
 BORDER = 16  # pixels at the edge that do not count, where Wiener's filter sees its mirror image
 CONSTANTS = 10.0 ** np.arange(-3.5, -0.5, 0.125)  # of Wiener's filter
@@ -75,7 +76,7 @@ def inner(scene):
 
 
 def loss(model, keys):
-    """The mean over random patches and kernels of the squared error in decibels; the patches are a part of the model."""
+    """The squared error in decibels, the mean over random patches and kernels; the patches are a part of the model."""
     prior, squares = model
 
     def one(scene, key):
@@ -150,19 +151,20 @@ def train(
     for step, value in enumerate(history.loss):
         run.metric(step=step, loss=float(value))
     solve = jax.jit(lambda prior, blurred, kernel: prior(blurred, kernel, NOISE))
-    rows, drawn = [], {}
+    rows, drawn = [], []
     for name, photograph in scenes.items():
         scene = jnp.asarray(photograph)[:, : SIZE[0], : SIZE[1]]
-        judge = lambda picture, true=np.asarray(inner(scene)): image.psnr(np.asarray(picture), true, border=BORDER)
+        true = np.asarray(inner(scene))
+        judge = lambda picture, true=true: image.psnr(np.asarray(picture), true, border=BORDER)
         for number, (blur, kernel) in enumerate(KERNELS.items()):
             blurred = observed(scene, kernel, jr.key(number))
             sharp, start = solve(prior, blurred, kernel), solve(image.Deconvolution(), blurred, kernel)
             wiener, by_wiener = best_wiener(judge, blurred, kernel)
             rows.append((name, blur, judge(blurred), by_wiener, judge(start), judge(sharp)))
             run.say(f"{name}, {blur}: Wiener {by_wiener:.2f} dB, ours {rows[-1][-1]:.2f} dB")
-            if blur in list(KERNELS)[::2] and name == list(scenes)[0]:
-                shown = {"blurred": blurred, "Wiener": wiener, "ours": sharp, "scene": inner(scene)}
-                drawn |= {f"{what}, {blur}": views.colors_last(x) for what, x in shown.items()}
+            if blur in SHOWN and name == next(iter(scenes)):
+                shown = {blur: blurred, "Wiener's filter": wiener, "trained prior": sharp, "scene": true}
+                drawn.append({what: views.colors_last(x)[DETAIL] for what, x in shown.items()})
     run.say("comparing the gradients")
     difference, certificate = evidence(prior)
     blurred_db, wiener_db, start_db, our_db = np.mean([row[2:] for row in rows], axis=0)
@@ -212,7 +214,7 @@ def apply(
     return {"file": str(out), "size": size, "kernel_size": spread.shape[0], "seconds": time.perf_counter() - began}
 
 
-def write_report(run, result: dict, history, rows, drawn: dict[str, np.ndarray], certificate) -> None:
+def write_report(run, result: dict, history, rows, drawn: list[dict[str, np.ndarray]], certificate) -> None:
     """The page of a run: result, learning curve, pictures, certificate."""
     page = report.Report("Deblurring", "A prior trained through the linear systems that it makes")
     page.settings(run.settings)
@@ -222,10 +224,11 @@ def write_report(run, result: dict, history, rows, drawn: dict[str, np.ndarray],
     curve = plot.learning_curve(history.loss, ylabel="squared error (dB)")
     page.figure(curve, "Learning curve: the loss of each batch of patches.")
     run.figure("learning_curve", curve)
-    figure = plot.pictures(drawn, 4)
     page.section("Pictures")
-    page.figure(figure, "Wiener's filter has the constant that is best for each picture.")
-    run.figure("pictures", figure)
+    for name, pair in zip(("motion", "focus"), drawn, strict=True):
+        figure = plot.pictures(pair, 2)
+        page.figure(figure, "Wiener's filter has the constant that is best for this picture.")
+        run.figure(name, figure)
     page.certificate(certificate, "Certificate: the squared error of a patch by the prior, through the solver")
     page.write(run.folder / "report.html")
 

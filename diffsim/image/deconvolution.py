@@ -14,8 +14,8 @@ from .._errors import InputError
 from .._jax.tracers import is_tracer
 from .._types import ScalarLike
 from ..parameters import param
-from .blur import Convolution, Kernel, check_kernel, fast_size
-from .ops.correlate import correlate
+from .blur import Convolution, Kernel, check_kernel
+from .ops.correlate import stencil
 from .ops.pad import pad
 from .values import Pixels
 
@@ -75,8 +75,8 @@ class Deconvolution(eqx.Module):
     strengths: Float[Array, " 5"] = param(np.full(5, 1.0), bounds=(0.0, 1e6))
     widths: Float[Array, " 5"] = param(np.full(5, 0.01), bounds=(1e-4, 1.0))
     powers: Float[Array, " 5"] = param(np.full(5, 0.8), bounds=(0.0, 2.0))
-    reweightings: int = eqx.field(static=True, default=4)
-    cg_steps: int = eqx.field(static=True, default=25)
+    reweightings: int = eqx.field(static=True, default=6)
+    cg_steps: int = eqx.field(static=True, default=15)
     rtol: float = eqx.field(static=True, default=1e-4)
     adjoint: Literal["implicit", "unrolled"] = eqx.field(static=True, default="implicit")
 
@@ -96,14 +96,12 @@ class Deconvolution(eqx.Module):
             noise: its standard deviation, above 0; more makes the picture smoother.
 
         Raises:
-            InputError: for a kernel of even size, larger than the picture or of another sum, a picture smaller than a
-                filter, one of whole numbers, and noise that is not positive.
+            InputError: for a kernel of even size, larger than the picture or of another sum, a picture of whole
+                numbers, and noise that is not positive.
         """
         check_kernel(picture, kernel)
         if not is_tracer(noise) and not 0.0 < float(noise) < np.inf:
             raise InputError(f"noise={float(noise):g}: give more than 0, since the prior determines the pixels outside")
-        if min(picture.shape[1:]) < 3:
-            raise InputError(f"{picture.shape[1]} x {picture.shape[2]} pixels: give at least 3 on each side")
         picture = jnp.asarray(picture)
         top, left = (n // 2 for n in kernel.shape)
         start = pad(picture, top, left)
@@ -126,9 +124,9 @@ class Deconvolution(eqx.Module):
         return estimate[:, top : top + picture.shape[1], left : left + picture.shape[2]]
 
     def _filters(self, dtype) -> Callable[[Planes], Float[Array, "k c h2 w2"]]:
-        """The function that filters each plane, where the filter lies within it."""
+        """The function that filters each plane, whose outermost pixels are repeated beyond its edge."""
         filters = (self.filters - jnp.mean(self.filters, axis=(1, 2), keepdims=True)).astype(dtype)[:, None]
-        return lambda x: jax.vmap(lambda plane: correlate(plane[None], filters), out_axes=1)(x)
+        return lambda x: jax.vmap(lambda plane: stencil(plane[None], filters, "edge"), out_axes=1)(x)
 
     def _weights(self, filtered: Float[Array, "k c h w"]) -> Float[Array, "k 1 h w"]:
         column = lambda x: x.astype(filtered.dtype)[:, None, None, None]
@@ -177,9 +175,7 @@ def conjugate_gradients(
     return lax.while_loop(going_on, lambda state: (state[0] + 1, step(state[1])), (0, start))[1][0]
 
 
-def wiener(
-    picture: Float[Pixels, "c h w"], kernel: Kernel, noise_to_signal: ScalarLike
-) -> Planes:
+def wiener(picture: Float[Pixels, "c h w"], kernel: Kernel, noise_to_signal: ScalarLike) -> Planes:
     """Returns the picture deconvolved by Wiener's filter, conj(H) / (|H|^2 + noise_to_signal) in Fourier space.
 
     The picture is continued by its mirror image to twice its size, which is periodic without jumps. Nearer to the edge
