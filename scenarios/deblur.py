@@ -131,7 +131,7 @@ def evidence(prior) -> tuple[float, ds.gradcheck.GradientCheck]:
 
 def train(
     *,
-    steps: Annotated[int, cli.Within(1, 10_000)] = 60,
+    steps: Annotated[int, cli.Within(1, 10_000)] = 40,
     seed: cli.Seed = 0,
     photographs: Annotated[Path, cli.ExistingFolder()] | None = None,
     run: cli.Run,

@@ -97,6 +97,11 @@ def kinetics(s):
     return problem.loss, s.Network()
 
 
+def deblur(s):
+    squares = jr.randint(KEY, (2, 3, 24, 24), 0, 256).astype(jnp.uint8)
+    return lambda prior: s.loss((prior, squares), jr.split(KEY, 1)), s.image.Deconvolution(**s.TIGHT, reweightings=2)
+
+
 def neural_ode(s):
     windows = jnp.asarray(next(s.windows_of(s.long_record(0, 800), 0, 3).batches_from(0)))
     return lambda network: s.window_loss(network, windows), eqx.nn.MLP(2, 2, 4, 1, activation=jnp.tanh, key=KEY)
@@ -104,7 +109,7 @@ def neural_ode(s):
 
 CASES = [
     *(trebuchet, cartpole, pendulum, swingup, quadrotor, rocket, identify, drag, regression, classify),
-    *(kinetics, neural_ode),
+    *(kinetics, neural_ode, deblur),
     # These two have faster tests of their own: of the ripple's derivatives, and of the energy.
     pytest.param(buck_converter, marks=pytest.mark.slow, id="buck_converter"),
     pytest.param(drive_cycle, marks=pytest.mark.slow, id="drive_cycle"),
