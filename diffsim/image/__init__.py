@@ -14,7 +14,6 @@ from .chain import FunctionStage as FunctionStage
 from .chain import adjoints as adjoints
 from .color_difference import delta_e as delta_e
 from .deconvolution import Deconvolution as Deconvolution
-from .deconvolution import wiener as wiener
 from .demosaicing.bayer import PATTERNS as PATTERNS
 from .demosaicing.bayer import cut_back as cut_back
 from .demosaicing.bayer import mosaic as mosaic
@@ -67,3 +66,4 @@ from .warp import affine_places as affine_places
 from .warp import homography_places as homography_places
 from .warp import pixel_places as pixel_places
 from .warp import warp as warp
+from .wiener import wiener as wiener

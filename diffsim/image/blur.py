@@ -123,7 +123,7 @@ def check_kernel(picture, kernel) -> None:
     rows, columns = kernel.shape
     size = f"{rows} x {columns}"
     if rows % 2 == 0 or columns % 2 == 0:
-        raise InputError(f"kernel of {size} pixels has no centre: give odd numbers of rows and columns, such as zeros")
+        raise InputError(f"kernel of {size} pixels has no centre: add a row or column of zeros")
     if rows > picture.shape[1] or columns > picture.shape[2]:
         own = f"{picture.shape[1]} x {picture.shape[2]}"
         raise InputError(f"kernel of {size} pixels is larger than the picture of {own}: cut off what is zero around it")

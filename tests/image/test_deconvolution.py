@@ -194,7 +194,7 @@ def test_a_prior_that_preserves_edges_is_better_than_wiener():
 def test_bad_input_is_named(wrong_types):
     third = jnp.full((3, 1), 1 / 3)
     for call, message in [
-        (lambda: image.blur(SCENE, jnp.full((2, 3), 1 / 6)), "kernel of 2 x 3 pixels has no centre: give odd"),
+        (lambda: image.blur(SCENE, jnp.full((2, 3), 1 / 6)), "kernel of 2 x 3 pixels has no centre: add a row"),
         (lambda: image.blur(SCENE, jnp.full((9, 1), 1 / 9)), "9 x 1 pixels is larger than the picture of 8 x 10"),
         (lambda: image.Deconvolution()(SCENE, 2.0 * third), "kernel with sum 2 changes the brightness: divide it"),
         (lambda: image.Deconvolution()(SCENE.astype(int), third), "type int64"),
