@@ -37,7 +37,8 @@ def blur(picture: Float[Pixels, "c h w"], kernel: Kernel) -> Float[Array, "c h2 
         [[[0.   0.25 0.75 1.  ]]]
     """
     check_kernel(picture, kernel)
-    return Convolution(kernel, *picture.shape[1:], jnp.result_type(picture)).apply(jnp.asarray(picture))
+    _, height, width = picture.shape
+    return Convolution(kernel, height, width, jnp.result_type(picture)).apply(jnp.asarray(picture))
 
 
 def motion_kernel(length: ScalarLike, angle: ScalarLike, size: int | None = None) -> Float[Array, "size size"]:
@@ -131,6 +132,16 @@ def check_kernel(picture, kernel) -> None:
         total = float(np.sum(np.asarray(kernel, float)))
         if not abs(total - 1.0) <= SUM_ERROR:
             raise InputError(f"kernel with sum {total:g} changes the brightness: divide it by its sum, so that it is 1")
+
+
+def check_positive(name: str, value) -> None:
+    """Checks that a number is finite and above 0. Values that are being traced pass.
+
+    Raises:
+        InputError: for another number.
+    """
+    if not is_tracer(value) and not 0.0 < float(value) < np.inf:
+        raise InputError(f"{name}={float(value):g}: give a finite number above 0")
 
 
 class Convolution:

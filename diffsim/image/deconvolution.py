@@ -11,10 +11,9 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from .._errors import InputError
-from .._jax.tracers import is_tracer
 from .._types import ScalarLike
 from ..parameters import param
-from .blur import Convolution, Kernel, check_kernel
+from .blur import Convolution, Kernel, check_kernel, check_positive
 from .ops.correlate import stencil
 from .ops.pad import pad
 from .values import Pixels
@@ -93,19 +92,20 @@ class Deconvolution(eqx.Module):
         Args:
             picture: blurred and noisy, in [0, 1].
             kernel: the point spread function, of odd sizes, with sum 1.
-            noise: its standard deviation, above 0; more makes the picture smoother.
+            noise: its standard deviation, above 0, since only the prior determines pixels outside; more
+                makes the picture smoother.
 
         Raises:
             InputError: for a kernel of even size, larger than the picture or of another sum, a picture of whole
                 numbers, and noise that is not positive.
         """
         check_kernel(picture, kernel)
-        if not is_tracer(noise) and not 0.0 < float(noise) < np.inf:
-            raise InputError(f"noise={float(noise):g}: give more than 0, since the prior determines the pixels outside")
+        check_positive("noise", noise)
         picture = jnp.asarray(picture)
         top, left = (n // 2 for n in kernel.shape)
         start = pad(picture, top, left)
-        convolution = Convolution(kernel, *start.shape[1:], picture.dtype)
+        _, height, width = start.shape
+        convolution = Convolution(kernel, height, width, picture.dtype)
         filtered = self._filters(picture.dtype)
         filters_adjoint = jax.linear_transpose(filtered, start)
         variance = jnp.asarray(noise, picture.dtype) ** 2

@@ -1,13 +1,10 @@
 """Wiener's filter, the classical deconvolution."""
 
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
-from .._errors import InputError
-from .._jax.tracers import is_tracer
 from .._types import ScalarLike
-from .blur import Kernel, check_kernel
+from .blur import Kernel, check_kernel, check_positive
 from .values import Pixels
 
 
@@ -35,8 +32,7 @@ def wiener(picture: Float[Pixels, "c h w"], kernel: Kernel, noise_to_signal: Sca
         True
     """
     check_kernel(picture, kernel)
-    if not is_tracer(noise_to_signal) and not 0.0 < float(noise_to_signal) < np.inf:
-        raise InputError(f"noise_to_signal={float(noise_to_signal):g}: give a finite number above 0")
+    check_positive("noise_to_signal", noise_to_signal)
     picture = jnp.asarray(picture)
     height, width = picture.shape[1:]
     wide = jnp.pad(picture, ((0, 0), (0, height), (0, width)), mode="symmetric")

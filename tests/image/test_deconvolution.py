@@ -200,7 +200,7 @@ def test_bad_input_is_named(wrong_types):
         (lambda: image.Deconvolution()(SCENE.astype(int), third), "type int64"),
         (lambda: image.wiener(SCENE, jnp.full((3, 1), jnp.nan), 0.1), "kernel with sum nan"),
         (lambda: image.wiener(SCENE, third, 0.0), "noise_to_signal=0: give a finite number above 0"),
-        (lambda: image.Deconvolution()(SCENE, third, noise=0.0), "noise=0: give more than 0"),
+        (lambda: image.Deconvolution()(SCENE, third, noise=0.0), "noise=0: give a finite number above 0"),
         (lambda: image.Deconvolution(adjoint="exact"), "adjoint='exact': give one of implicit, unrolled"),
         (lambda: image.Deconvolution(cg_steps=0), "cg_steps=0: give at least 1"),
         (lambda: image.motion_kernel(-1.0, 0.0), "length=-1 px: give a finite number of at least 0"),
