@@ -86,9 +86,9 @@ def disc_kernel(radius: ScalarLike, size: int | None = None) -> Float[Array, "si
 
     Examples:
         >>> print(ds.image.disc_kernel(1.0).round(3))
-        [[0.016 0.203 0.016]
-         [0.203 0.123 0.203]
-         [0.016 0.203 0.016]]
+        [[0.026 0.15  0.026]
+         [0.15  0.299 0.15 ]
+         [0.026 0.15  0.026]]
     """
     size = _checked_size("radius", radius, lambda radius: 2 * int(np.ceil(radius + 0.5)) - 1, size)
     squares = (np.arange(size) - (size - 1) / 2) ** 2
