@@ -4,12 +4,16 @@ Pictures are arrays (3, height, width) in [0, 1], mosaics (height, width); there
 compute with a picture of whole numbers raise InputError.
 """
 
+from .blur import blur as blur
+from .blur import disc_kernel as disc_kernel
+from .blur import motion_kernel as motion_kernel
 from .burst import MergeBurst as MergeBurst
 from .burst import register_burst as register_burst
 from .chain import Chain as Chain
 from .chain import FunctionStage as FunctionStage
 from .chain import adjoints as adjoints
 from .color_difference import delta_e as delta_e
+from .deconvolution import Deconvolution as Deconvolution
 from .demosaicing.bayer import PATTERNS as PATTERNS
 from .demosaicing.bayer import cut_back as cut_back
 from .demosaicing.bayer import mosaic as mosaic
@@ -65,3 +69,4 @@ from .warp import affine_places as affine_places
 from .warp import homography_places as homography_places
 from .warp import pixel_places as pixel_places
 from .warp import warp as warp
+from .wiener import wiener as wiener

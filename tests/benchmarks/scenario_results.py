@@ -49,6 +49,7 @@ COMMANDS = {
     },
     "burst": {"main": ""},
     "retouch": {"main": ""},
+    "deblur": {"main": ""},
 }
 FIGURES = {
     "trebuchet": {"miss_map": "miss_map.png"},
@@ -63,6 +64,7 @@ FIGURES = {
     "enhance": {"stages": "enhance.jpg"},
     "burst": {"pictures": "burst.jpg"},
     "retouch": {"pictures": "retouch.jpg"},
+    "deblur": {"motion": "deblur.jpg"},
 }
 """Figures of the main command's run, and the names of the pictures that the documents show."""
 WIDTH = 960  # pixels, of pictures with photographs
