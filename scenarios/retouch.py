@@ -8,7 +8,7 @@ filtering, a curve for each colour, more vibrance, and darker corners. It can al
     python scenarios/retouch.py --before FOLDER --after FOLDER     the look of your own pairs
     python scenarios/retouch.py apply IN OUT --network FILE        retouch a picture
 
-Expected: on photographs that no training has seen, the error is a third of that of one map for all places.
+Expected: on photographs that no training has seen, 4 dB better than one map for all places.
 """
 
 from diffsim.app import cli
@@ -36,13 +36,12 @@ from diffsim.viz import plot, report
 SIZE, STRIDE = 192, 64  # pixels, of the squares to train on
 BATCH, RATE = 4, 4e-3
 RISES = np.linspace(-1.0, 1.0, 15)
+CURVES = np.stack([-0.6 * RISES**2 + 0.3 * RISES, -0.6 * RISES**2, -0.4 * RISES**2 - 0.4 * RISES])
 LOOK = image.Chain(
-    local=image.LocalLaplacian(detail=0.6, contrast=0.6),
-    curves=image.ColorCurves(
-        rises=np.stack([-0.6 * RISES**2 + 0.3 * RISES, -0.6 * RISES**2, -0.4 * RISES**2 - 0.4 * RISES])
-    ),
-    saturation=image.Saturation(saturation=1.0, vibrance=0.4),
-    corners=image.LensShading(coefficients=np.array([-0.3, 0.0, 0.0])),
+    local=ds.replace(image.LocalLaplacian(), {"detail": 0.6, "contrast": 0.6}),
+    curves=ds.replace(image.ColorCurves(), {"rises": CURVES}),
+    saturation=ds.replace(image.Saturation(), {"saturation": 1.0, "vibrance": 0.4}),
+    corners=ds.replace(image.LensShading(), {"coefficients": np.array([-0.3, 0.0, 0.0])}),
 )
 
 
@@ -104,7 +103,7 @@ def in_squares(pair) -> np.ndarray:
 
 def train(
     *,
-    minutes: Annotated[float, cli.Within(0.0, 10_000.0, above=True)] = 2.0,
+    minutes: Annotated[float, cli.Within(0.0, 10_000.0, above=True)] = 1.0,
     seed: cli.Seed = 0,
     before: Annotated[Path, cli.ExistingFolder()] | None = None,
     after: Annotated[Path, cli.ExistingFolder()] | None = None,
@@ -130,7 +129,7 @@ def train(
         given = train_chain.squares(photographs, size=SIZE, stride=STRIDE)
         look = lambda x: jnp.round(255 * jnp.clip(LOOK(x.astype(jnp.float32) / 255), 0.0, 1.0)).astype(jnp.uint8)
         squares = jnp.stack([given, jax.jit(lambda all: jax.lax.map(look, all))(given)])
-        judged = {name: (x, np.clip(apply_look(x), 0, 1)) for name, x in train_chain.held_out().items()}
+        judged = {name: (x, np.clip(apply_look(jnp.asarray(x)), 0, 1)) for name, x in train_chain.held_out().items()}
     steps = max(4, round(minutes * 300))
     run.say(f"training on {squares.shape[1]} squares, {steps} steps for each of two networks")
     weights, batches = jr.split(jr.key(seed))

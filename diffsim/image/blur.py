@@ -1,8 +1,11 @@
 """Blur by a point spread function: pictures of moving cameras and of lenses out of focus."""
 
+from typing import cast
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+from scipy.fft import next_fast_len
 
 from .._errors import InputError
 from .._jax.tracers import is_tracer
@@ -12,7 +15,6 @@ from .values import Pixels, check_floating
 Kernel = Float[Pixels, "rows columns"]
 SUM_ERROR = 1e-3  # by which a kernel's sum may differ from 1
 SAMPLES = 8  # of a line, in each pixel of its kernel's width
-FAST_FACTORS = (2, 3, 5)  # of the sizes of Fourier transforms
 
 
 def blur(picture: Float[Pixels, "c h w"], kernel: Kernel) -> Float[Array, "c h2 w2"]:
@@ -156,7 +158,7 @@ class Convolution:
     def __init__(self, kernel: Kernel, height: int, width: int, dtype):
         self.reach = kernel.shape[0] - 1, kernel.shape[1] - 1
         self.size = height, width
-        self.padded = fast_size(height), fast_size(width)
+        self.padded = tuple(cast(int, next_fast_len(size, real=True)) for size in self.size)
         self.spectrum = jnp.fft.rfft2(jnp.asarray(kernel, dtype), self.padded)
 
     def apply(self, picture: Float[Array, "c h w"]) -> Float[Array, "c h2 w2"]:
@@ -171,16 +173,3 @@ class Convolution:
         wide = jnp.pad(picture, ((0, 0), (top, 0), (left, 0)))
         whole = jnp.fft.irfft2(jnp.fft.rfft2(wide, self.padded) * jnp.conj(self.spectrum)[None], self.padded)
         return whole[:, :height, :width]
-
-
-def fast_size(least: int) -> int:
-    """Returns the least number from `least` on that has no prime factors but 2, 3 and 5."""
-    size = least
-    while True:
-        rest = size
-        for factor in FAST_FACTORS:
-            while rest % factor == 0:
-                rest //= factor
-        if rest == 1:
-            return size
-        size += 1

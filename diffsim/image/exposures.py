@@ -1,10 +1,11 @@
 """High dynamic range: one mosaic from several of the same scene with different exposures."""
 
-import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from .._errors import InputError
+from .._jax.tracers import is_tracer
 from .sensor import Noise
 from .values import Pixels, check_floating
 
@@ -43,7 +44,7 @@ def merge_exposures(
     check_floating(raws)
     if jnp.shape(times) != (len(raws),):
         raise InputError(f"times has shape {jnp.shape(times)} for {len(raws)} raws: give one exposure time for each")
-    if not isinstance(times, jax.core.Tracer) and not bool(jnp.all(jnp.asarray(times) > 0)):
+    if not is_tracer(times) and not np.all(np.asarray(times) > 0):
         raise InputError(f"times={jnp.asarray(times).tolist()}: give exposure times above 0")
     each = jnp.asarray(times, raws.dtype).reshape(-1, *(1 for _ in raws.shape[1:]))
     below = jnp.clip((white - raws) / BELOW_WHITE, 0.0, 1.0)

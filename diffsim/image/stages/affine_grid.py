@@ -130,10 +130,9 @@ class RetouchNetwork(eqx.Module):
 
     def __init__(self, width: int = 24, cells: int = 16, depth: int = 8, *, key: PRNGKeyArray):
         keys = jr.split(key, 6)
-        halving = {"kernel_size": 3, "stride": 2, "padding": 1}
         self.layers = (
-            eqx.nn.Conv2d(5, width, **halving, key=keys[0]),
-            eqx.nn.Conv2d(width, width, **halving, key=keys[1]),
+            eqx.nn.Conv2d(5, width, 3, stride=2, padding=1, key=keys[0]),
+            eqx.nn.Conv2d(width, width, 3, stride=2, padding=1, key=keys[1]),
             eqx.nn.Conv2d(width, width, 3, padding=1, key=keys[2]),
             eqx.nn.Conv2d(width, width, 3, padding=1, key=keys[3]),
         )
