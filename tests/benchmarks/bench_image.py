@@ -59,6 +59,7 @@ def cases():
         "tone curve": (image.ToneCurve(), 3),
         "saturation": (image.Saturation(), 3),
         "sharpen": (image.UnsharpMask(), 3),
+        "retouch network": (image.RetouchNetwork(key=jr.key(0)), 3),
         "whole noisy chain": (pretrained.trained("noisy"), 0),
     }
 
