@@ -39,19 +39,16 @@ from diffsim import image
 from diffsim.image import sensor
 from diffsim.image.io import pictures
 from diffsim.image.io.raw import rendering_by_libraw
-from diffsim.image.training import train_chain, views
+from diffsim.image.training import flat_blocks, train_chain, views
 from diffsim.io.raw_file import RAW
 from diffsim.uncertainty import Posterior
 from diffsim.viz import plot, report
 
-SIDE, REGION = 8, 4  # pixels of a raw, of a block; blocks, of a region whose residuals may depend on one another
-LEAST, MOST = 200, 2000  # blocks of a fit
-FLAT, NOISY = 0.03, 0.33  # greatest variation of light between the quarters of a block, and between its pixels
-WHITE = 0.98  # of a raw and of its picture: what is brighter may be clipped
 SMOOTH = 0.01  # weight of the bends of the tone curve, which matters where no light is
 STAGES = (("red", "blue", "rises"), ("red", "blue", "mixing"), ("red", "blue", "mixing", "rises"))  # what is fitted
 KNOTS = np.linspace(0.0, 1.0, 16)  # of the tone curve
 NOISE = image.Noise(4e-5, 2e-4)  # of the simulated raws: about 25,000 electrons at white
+CURVE = np.log(np.exp(np.linspace(0.5, -0.5, 15)) / np.sum(np.exp(np.linspace(0.5, -0.5, 15))))  # its rises
 LEVEL = 0.9  # of bands
 
 
@@ -64,21 +61,22 @@ class Constants(eqx.Module):
     rises: Float[Array, " 15"] = ds.param(np.full(15, -np.log(15.0)))
 
 
-class Blocks(NamedTuple):
-    """Colours before white balance and in the picture, (3, blocks); the region of each block; stops of exposure."""
+class Data(NamedTuple):
+    """Light of blocks before white balance, their colours in the picture, and the stops of exposure."""
 
     light: jax.Array
     target: jax.Array
-    region: np.ndarray
     stops: jax.Array
 
 
-TRUE = Constants(
-    red=sensor.CAMERA.red,
-    blue=sensor.CAMERA.blue,
-    mixing=np.array(sensor.CAMERA.matrix)[~np.eye(3, dtype=bool)],
-    rises=np.log(np.asarray(jax.nn.softmax(jnp.linspace(0.5, -0.5, 15)))),
-)
+class Fit(NamedTuple):
+    """Means of a raw and its picture, those that are compared, the wrong start, the constants and their posterior."""
+
+    means: flat_blocks.Means
+    data: Data
+    start: Constants
+    constants: Constants
+    posterior: Posterior
 
 
 def quads(mosaic):
@@ -117,125 +115,64 @@ def developed(constants: Constants, light, stops):
     return chain_of(constants, stops)(image.mosaic(twice))
 
 
-def residuals(constants: Constants, data: Blocks):
+def residuals(constants: Constants, data: Data):
     """Developed minus target colours of the blocks."""
     return developed(constants, data.light[:, None], data.stops)[:, 0] - data.target
 
 
-def penalized(constants: Constants, data: Blocks):
+def penalized(constants: Constants, data: Data):
     """The residuals, and the bends of the tone curve with a small weight: without light it goes on straight."""
     return residuals(constants, data), SMOOTH * jnp.diff(constants.rises, 2)
 
 
-def parts(picture, side: int):
-    """The picture in squares: (colours, rows, side, columns, side)."""
-    rows, columns = (n // side for n in picture.shape[1:])
-    return picture[:, : rows * side, : columns * side].reshape(-1, rows, side, columns, side)
-
-
-def variation(squares):
-    """The standard deviation of each square over its mean, the greatest of the three colours."""
-    return (squares.std((2, 4)) / np.maximum(squares.mean((2, 4)), 1e-9)).max(0)
-
-
-def light_of(raw: image.Raw) -> np.ndarray:
-    """The colours of a raw before white balance, cropped and upright."""
-    light = image.bilinear(image.to_rggb(np.asarray(raw.mosaic, np.float32), raw.pattern))
-    light = np.asarray(image.cut_back(light, raw.pattern, raw.mosaic.shape))
-    top, left, rows, columns = raw.crop or (0, 0, *raw.mosaic.shape)
-    return np.rot90(light[:, top : top + rows, left : left + columns], raw.quarter_turns, axes=(1, 2))
-
-
-def halves(light, picture, name: str = "rendering"):
-    """Light and picture in means of at least 2 x 2 pixels of the raw, and how many they are on a side; both linear."""
-    seen, given = light.shape[1:], picture.shape[1:]
-    times = max(1, round(seen[0] / given[0]))
-    if not all(0 <= n - times * own < times for n, own in zip(seen, given, strict=True)):
-        sizes = f"{given[1]} x {given[0]} pixels, but the raw's picture has {seen[1]} x {seen[0]}"
-        raise ds.InputError(f"{name} has {sizes}; give one of that size or a half, a third ... of it, upright")
-    side = max(2, times)
-    means = lambda picture, side: parts(picture, side).mean((2, 4), dtype=np.float64)
-    linear = np.asarray(sensor.to_linear(jnp.asarray(picture, jnp.float32)))
-    clipped = (parts(light, side) > WHITE).any((0, 2, 4)) | (parts(picture, side // times) > WHITE).any((0, 2, 4))
-    return means(light, side), means(linear, side // times), clipped, side
-
-
-def flat_blocks(light, picture, clipped, side: int, stops: float) -> Blocks:
-    """The blocks that are flat and not clipped, of the means that `halves` returns; not those at the edges."""
-    fine = 2 * max(1, SIDE // (2 * side))  # means on a side of a block
-    first, second = parts(light, fine), parts(picture, fine)
-    quarters = lambda x: variation(parts(parts(x, fine // 2).mean((2, 4)), 2))
-    usable = (np.maximum(quarters(light), quarters(picture)) < FLAT) & ~parts(clipped[None], fine).any((0, 2, 4))
-    usable &= np.maximum(variation(first), variation(second)) < NOISY
-    usable[[0, -1]] = usable[:, [0, -1]] = False
-    rows, columns = np.nonzero(usable)
-    if len(rows) < LEAST:
-        raise ds.InputError(f"{len(rows)} blocks are flat and not clipped; give a picture with at least {LEAST}")
-    some = np.linspace(0, len(rows) - 1, min(MOST, len(rows))).astype(int)
-    rows, columns = rows[some], columns[some]
-    _, region = np.unique(rows // REGION * 10**6 + columns // REGION, return_inverse=True)
-    colors = [x.mean((2, 4))[:, rows, columns] for x in (first, second)]
-    return Blocks(jnp.asarray(colors[0]), sensor.to_srgb(jnp.asarray(colors[1])), region, jnp.asarray(stops))
-
-
-def start_of(data: Blocks) -> Constants:
-    """Gains of 1, no matrix, and a straight curve that makes the greens about as bright as in the picture."""
-    green = sensor.to_srgb(data.light[1] * jnp.exp2(data.stops))
-    start = Constants()
-    return ds.replace(start, {"rises": start.rises + jnp.log(jnp.median(data.target[1]) / jnp.median(green))})
-
-
-def fitted(data: Blocks) -> tuple[Constants, Posterior]:
-    """The constants of the blocks, found in three stages from a wrong start, and their posterior."""
-    constants, given = start_of(data), data._replace(region=np.zeros(0))
+def fitted(raw: image.Raw, picture, name: str = "picture") -> Fit:
+    """The constants of a picture of a raw, found in three stages, from gains of 1, no matrix and a straight curve."""
+    means = flat_blocks.small_means(flat_blocks.light_of(raw), picture, name)
+    light, target, region = flat_blocks.flat_blocks(means)
+    stops = -jnp.log2(min(1.0, *raw.gains))  # white is where the first colour is saturated
+    data, start = Data(light, target, stops), Constants()
+    brightness = jnp.median(target[1]) / jnp.median(sensor.to_srgb(light[1] * jnp.exp2(stops)))
+    start = constants = ds.replace(start, {"rises": start.rises + jnp.log(brightness)})
     for free in STAGES:
         spec = ds.trainable(constants, *free)
         constants, history = ds.fit_least_squares(
-            penalized, constants, given, filter_spec=spec, rtol=1e-6, steps=300, progress=False
+            penalized, constants, data, steps=300, rtol=1e-6, filter_spec=spec, progress=False
         )
-    if history.status != "converged":
-        raise ds.RunError(f"the fit has {history.message}; give a picture with more colours, or more of the tones")
-    return constants, ds.posterior(residuals, constants, given, clusters=np.tile(data.region, 3))
+        if history.status == "no_progress":
+            raise ds.RunError(f"{name}: {history.message}; give one with more colours and tones")
+    posterior = ds.posterior(residuals, constants, data, clusters=np.tile(region, 3))
+    return Fit(means, data, start, constants, posterior)
 
 
-def table_of(posterior: Posterior) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def table_of(posterior: Posterior) -> dict[str, tuple]:
     """Values and standard deviations of the constants; infinite where the picture does not tell."""
-    gains = lambda constants: jnp.stack([constants.red, constants.blue])
-    each = {"gains": gains, "matrix": matrix, "curve": lambda constants: curve(constants)[1:]}
+    each = {"gains": lambda x: jnp.stack([x.red, x.blue]), "matrix": matrix, "curve": lambda x: curve(x)[1:]}
     return {name: tuple(map(np.asarray, posterior.delta_method(of))) for name, of in each.items()}
 
 
-def summary(table, true: dict[str, np.ndarray]) -> dict[str, float]:
+def rmse(fit: Fit) -> dict[str, float]:
+    """Errors of the picture at the start and after the fit, where nothing is clipped, and in the flat blocks."""
+    light, target = jnp.asarray(fit.means.light), sensor.to_srgb(jnp.asarray(fit.means.picture))
+    error = lambda x: np.asarray(developed(x, light, fit.data.stops) - target)[:, ~fit.means.clipped]
+    size = lambda x: float(np.sqrt(np.mean(np.square(x))))
+    flat = residuals(fit.constants, fit.data)
+    return {"rmse_before": size(error(fit.start)), "rmse": size(error(fit.constants)), "rmse_flat": size(flat)}
+
+
+def summary(fit: Fit, true: dict[str, np.ndarray]) -> dict[str, float]:
     """The greatest errors of the constants that are determined, and how many are within two standard deviations."""
-    errors = {name: np.abs(value - true[name]) for name, (value, _) in table.items()}
-    known = {name: np.isfinite(std) & (std > 0) for name, (_, std) in table.items()}
-    stds = {name: std for name, (_, std) in table.items()}
-    near = [np.sum((errors[name] < 2 * stds[name])[known[name]]) for name in table]
-    return {
-        "gain_error": float(np.max(errors["gains"] / true["gains"])),
-        "matrix_error": float(np.max(errors["matrix"])),
-        "curve_error": float(np.max(errors["curve"][known["curve"]], initial=0.0)),
-        "within_two_std": int(sum(near)),
-        "determined": int(sum(np.sum(x) for x in known.values())),
-    }
-
-
-def rmse(first, second, clipped) -> float:
-    """The root of the mean squared difference of two pictures where neither is clipped."""
-    return float(np.sqrt(np.mean(np.square(np.asarray(first) - np.asarray(second))[:, ~clipped])))
-
-
-def simulated(scene, key) -> image.Raw:
-    """A raw of a scene by the camera with the constants TRUE."""
-    camera = sensor.CAMERA._replace(tone=False)
-    stored = image.unprocess(scene, NOISE, camera, key=key)
-    mosaic = np.asarray((stored - camera.black) / (1 - camera.black), np.float32)
-    return image.Raw(mosaic, gains=(camera.red, 1.0, camera.blue), matrix=np.array(camera.matrix))
+    table = table_of(fit.posterior)
+    known = {name: np.isfinite(std) for name, (_, std) in table.items()}
+    errors = {name: np.abs(value - true[name])[known[name]] for name, (value, _) in table.items()}
+    near = [errors[name] < 2 * std[known[name]] for name, (_, std) in table.items()]
+    greatest = {"gain_error": errors["gains"] / true["gains"], "matrix_error": errors["matrix"]}
+    numbers = {name: float(np.max(x)) for name, x in (greatest | {"curve_error": errors["curve"]}).items()}
+    return numbers | {"within_two_std": int(np.sum(np.concatenate(near))), "determined": sum(map(len, near))}
 
 
 def simulate(
     *,
-    seeds: Annotated[int, cli.Within(1, 100)] = 4,
+    seeds: Annotated[int, cli.Within(1, 100)] = 3,
     photograph: Annotated[Path, cli.ReadableFile(pictures.READ)] | None = None,
     run: cli.Run,
 ) -> dict:
@@ -248,32 +185,35 @@ def simulate(
     scene = train_chain.photographs()[0] / np.float32(255) if photograph is None else image.read_picture(photograph)
     # At twice its size it is as smooth as what a lens shows to a sensor.
     size = 3, 2 * scene.shape[1], 2 * scene.shape[2]
-    scene = jnp.clip(jax.image.resize(jnp.asarray(scene), size, "cubic"), 0.0, 1.0)
-    by_chain = jax.jit(lambda mosaic: chain_of(TRUE, 0.0, image.malvar)(mosaic))
-    gains, entries = np.array([TRUE.red, TRUE.blue]), np.asarray(matrix(TRUE))
-    true = {"libraw": KNOTS[1:], "chain": np.asarray(curve(TRUE))[1:]}
-    results: dict[str, list] = {name: [] for name in true}
+    scene = jnp.clip(jax.image.resize(jnp.asarray(scene, jnp.float32), size, "cubic"), 0.0, 1.0)
+    camera = sensor.CAMERA._replace(tone=False)
+    mixing = np.array(camera.matrix)[~np.eye(3, dtype=bool)]
+    true = ds.replace(Constants(), {"red": camera.red, "blue": camera.blue, "mixing": mixing, "rises": CURVE})
+    known = {"gains": np.array([camera.red, camera.blue]), "matrix": np.ravel(camera.matrix)}
+    curves = {"libraw": KNOTS[1:], "chain": np.asarray(curve(true))[1:]}
+    results: dict[str, list[dict]] = {name: [] for name in curves}
+    fits: dict[str, Fit] = {}
     for seed in range(seeds):
-        raw = simulated(scene, jr.key(seed))
+        stored = image.unprocess(scene, NOISE, camera, key=jr.key(seed))
+        mosaic = np.asarray((stored - camera.black) / (1 - camera.black), np.float32)
+        raw = image.Raw(mosaic, gains=(camera.red, 1.0, camera.blue), matrix=np.array(camera.matrix))
         file = image.write_raw(run.folder / "simulated.dng", raw)
-        made = np.clip(np.asarray(by_chain(jnp.asarray(raw.mosaic, float))), 0.0, 1.0)
-        renderings = {"chain": np.round(255 * made) / 255, "libraw": rendering_by_libraw(file, raw, bits=16)}
+        by_chain = np.clip(chain_of(true, 0.0, image.malvar)(jnp.asarray(mosaic, float)), 0.0, 1.0)
+        renderings = {"libraw": rendering_by_libraw(file, raw, bits=16), "chain": np.round(255 * by_chain) / 255}
         for name, picture in renderings.items():
-            means = halves(light_of(raw), picture)
-            data = flat_blocks(*means, 0.0)
-            constants, posterior = fitted(data)
-            known = {"gains": gains, "matrix": entries, "curve": true[name]}
-            table = table_of(posterior)
-            errors = compared(constants, data, means) | summary(table, known)
+            fit = fits[name] = fitted(raw, picture)
+            errors = rmse(fit) | summary(fit, known | {"curve": curves[name]})
             results[name].append(errors)
-            run.say(
-                f"{name}, seed {seed}: gains within {errors['gain_error']:.3%}, matrix {errors['matrix_error']:.4f}"
-            )
-    worst = {f"{name}_{key}": max(x[key] for x in rows) for name, rows in results.items() for key in rows[0]}
-    for name, rows in results.items():
-        worst |= {f"{name}_{key}": sum(x[key] for x in rows) for key in ("within_two_std", "determined")}
-    write_report(run, worst, constants, posterior, data, means, known)
-    return worst
+            error = f"gains within {errors['gain_error']:.3%}, matrix within {errors['matrix_error']:.4f}"
+            run.say(f"{name}, seed {seed}: {error}")
+    together = {"within_two_std": sum, "determined": sum}  # of the others the worst
+    result = {
+        f"{name}_{key}": together.get(key, max)(row[key] for row in rows)
+        for name, rows in results.items()
+        for key in rows[0]
+    }
+    write_report(run, result, fits["chain"], known | {"curve": curves["chain"]})
+    return result
 
 
 def fit(
@@ -290,60 +230,50 @@ def fit(
     """
     raw = image.read_raw(file)
     picture = rendering_by_libraw(file, raw, bits=16) if rendering is None else image.read_picture(rendering)
-    means = halves(light_of(raw), picture, str(rendering))
-    data = flat_blocks(*means, -np.log2(min(1.0, *raw.gains)))  # white is where the first colour is saturated
-    constants, posterior = fitted(data)
-    table = table_of(posterior)
-    known = {"gains": np.array(raw.gains)[[0, 2]], "matrix": np.ravel(raw.matrix), "curve": KNOTS[1:]}
-    result = {"blocks": data.light.shape[1]} | compared(constants, data, means)
-    for name, (values, stds) in table.items():
+    fit = fitted(raw, picture, str(rendering or file))
+    result = {"blocks": fit.data.light.shape[1]} | rmse(fit)
+    for name, (values, stds) in table_of(fit.posterior).items():
         result |= {name: values.tolist(), f"{name}_std": stds.tolist()}
-    write_report(run, result, constants, posterior, data, means, known)
+    known = {"gains": np.array(raw.gains)[[0, 2]], "matrix": np.ravel(raw.matrix), "curve": KNOTS[1:]}
+    write_report(run, result, fit, known)
     return result
 
 
-def compared(constants: Constants, data: Blocks, means) -> dict[str, float]:
-    """Errors of the picture before and after the fit, in the flat blocks and all over."""
-    light, target, clipped, _ = means
-    target = np.asarray(sensor.to_srgb(jnp.asarray(target)))
-    before, after = (developed(x, jnp.asarray(light), data.stops) for x in (start_of(data), constants))
-    flat = float(jnp.sqrt(jnp.mean(residuals(constants, data) ** 2)))
-    return {"rmse_before": rmse(before, target, clipped), "rmse": rmse(after, target, clipped), "rmse_flat": flat}
-
-
-def write_report(run, result: dict, constants: Constants, posterior: Posterior, data: Blocks, means, known) -> None:
+def write_report(run, result: dict, fit: Fit, known: dict[str, np.ndarray]) -> None:
     """The page of a fit: result, constants, pictures, difference, the tone curve with its band, the certificate."""
     page = report.Report("A camera fitted", "White balance, colour matrix and tone curve of a picture")
     page.settings(run.settings)
     page.result({name: value for name, value in result.items() if not isinstance(value, list)})
     names = {"gains": ("gain of red", "gain of blue"), "curve": [f"curve at {x:.3f}" for x in KNOTS[1:]]}
     names["matrix"] = [f"matrix {i},{j}" for i in (1, 2, 3) for j in (1, 2, 3)]
-    rows = [
-        row for name, pair in table_of(posterior).items() for row in zip(names[name], *pair, known[name], strict=True)
-    ]
-    columns = ["constant", "fitted", "standard deviation", "true, or of the file"]
-    page.table("Constants", columns, [[name, *map(float, numbers)] for name, *numbers in rows])
-    page.text("The curve maps values of sRGB to those of the picture. Infinite: the picture does not tell it.")
-    target = np.asarray(sensor.to_srgb(jnp.asarray(means[1])))
-    before, after = (np.asarray(developed(x, jnp.asarray(means[0]), data.stops)) for x in (start_of(data), constants))
+    rows = []
+    for name, columns in table_of(fit.posterior).items():
+        rows += [[title, *map(float, row)] for title, *row in zip(names[name], *columns, known[name], strict=True)]
+    page.table("Constants", ["constant", "fitted", "standard deviation", "true, or of the file"], rows)
+    page.text("The curve takes sRGB values to those of the picture. A deviation is infinite where no data tell.")
+    target = np.asarray(sensor.to_srgb(jnp.asarray(fit.means.picture)))
+    at = lambda constants: np.asarray(developed(constants, jnp.asarray(fit.means.light), fit.data.stops))
+    before, after = at(fit.start), at(fit.constants)
     page.before_after(views.pixels(target), views.pixels(after), "The rendering on the left, the fit on the right.")
-    difference = np.where(means[2], np.nan, np.minimum(np.abs(after - target).max(0), 0.02))
-    shown = {name: views.colors_last(x) for name, x in (("rendering", target), ("start", before), ("fitted", after))}
-    figure = plot.pictures(shown | {"difference": difference}, 2)
+    difference = np.where(fit.means.clipped, np.nan, np.minimum(np.abs(after - target).max(0), 0.02))
+    shown = {"rendering": target, "start": before, "fitted": after, "difference": difference}
+    figure = plot.pictures({name: views.colors_last(x) for name, x in shown.items()}, 2)
     page.section("Pictures")
-    page.figure(figure, "Difference: black is 0, white 0.02 or more; what may be clipped is left out.")
+    page.figure(figure, "Difference: 0 is black, 0.02 and more white. What may be clipped is white too, and left out.")
     run.figure("pictures", figure)
-    band = posterior.credible_band(curve, LEVEL)
-    figure = plot.curves(KNOTS, {"fitted": band.value, "sRGB": KNOTS}, "value of sRGB", "value of the picture")
+    band = fit.posterior.credible_band(curve, LEVEL)
+    lines = {"fitted": band.value, "true, or of sRGB": np.append(0.0, known["curve"])}
+    figure = plot.curves(KNOTS, lines, "sRGB value", "value of the picture", dashed=("true, or of sRGB",))
     told = np.isfinite(band.std)
-    low, high = (np.asarray(end)[told] for end in (band.low, band.high))
-    figure.axes[0].fill_between(KNOTS[told], low, high, color="0.5", alpha=0.3, linewidth=0)
+    ends = (np.asarray(end)[told] for end in (band.low, band.high))
+    figure.axes[0].fill_between(KNOTS[told], *ends, color="0.5", alpha=0.4, linewidth=0)
     page.section("Tone curve")
-    page.figure(figure, f"The band has a probability of {LEVEL:.0%}.")
+    page.figure(figure, f"The curve, and a band that holds it with a probability of {LEVEL:.0%}.")
     run.figure("curve", figure)
-    values = {path: 1.05 * entry.value for path, entry in ds.parameters(constants).items()}
-    loss = lambda values: jnp.sum(residuals(ds.replace(constants, values), data._replace(region=np.zeros(0))) ** 2) / 2
-    page.certificate(ds.check_gradients(loss, (values,), rtol=1e-5), "Certificate: the loss, 5% away from the fit")
+    values = {path: 1.05 * entry.value for path, entry in ds.parameters(fit.constants).items()}
+    loss = lambda values: jnp.sum(residuals(ds.replace(fit.constants, values), fit.data) ** 2) / 2
+    check = ds.check_gradients(loss, (values,), rtol=1e-5, max_coordinates=3)
+    page.certificate(check, "Certificate: the loss, 5% away from the fit")
     page.write(run.folder / "report.html")
 
 

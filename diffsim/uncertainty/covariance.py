@@ -38,7 +38,8 @@ def posterior(
 
         (J^T J)^-1 (sum_c J_c^T r_c r_c^T J_c) (J^T J)^-1  G / (G - 1)  (n - 1) / (n - p)
 
-    and intervals take Student's distribution with G - 1 degrees of freedom. It needs many more clusters than parameters.
+    and intervals take Student's distribution with G - 1 degrees of freedom. It takes many more clusters than
+    parameters.
 
     Parameters on a bound are taken as known. The columns of J are scaled to length one, so that units and values do not
     matter; directions whose singular value is then below about 1e-6 of the greatest are flat: the data do not determine
@@ -65,8 +66,8 @@ def posterior(
         InputError: If the noise is to be estimated from no more measurements than free parameters, for residuals that
             are not finite, and for clusters that are fewer than two, do not fit the residuals or come with a noise.
 
-    Source: G. A. F. Seber, C. J. Wild, Nonlinear Regression, Wiley 1989, sections 2.1 and 5.1; of the sandwich, A. C.
-    Cameron, D. L. Miller, A Practitioner's Guide to Cluster-Robust Inference, J. Human Resources 50 (2015), equation 11.
+    Source: G. A. F. Seber, C. J. Wild, Nonlinear Regression, Wiley 1989, sections 2.1 and 5.1. The sandwich: A. C.
+    Cameron, D. L. Miller, A Practitioner's Guide to Cluster-Robust Inference, Journal of Human Resources 50, 2015.
 
     Examples:
         >>> ts, seen = jnp.array([1.0, 2.0, 3.0]), jnp.array([2.1, 3.9, 6.0])
@@ -111,7 +112,9 @@ def posterior(
 def _check_clusters(clusters, residuals: int, noise: float | None) -> int:
     """The number of clusters; raises InputError for clusters that do not fit the residuals."""
     if noise is not None:
-        raise InputError(f"noise={noise:g} with clusters: the residuals of the clusters tell the noise; give one of both")
+        raise InputError(
+            f"noise={noise:g} with clusters: the residuals of the clusters tell the noise; give one of both"
+        )
     if clusters.shape != (residuals,):
         raise InputError(f"clusters has {clusters.size} numbers for {residuals} residuals; give one for each")
     numbers = np.unique(np.asarray(clusters))
