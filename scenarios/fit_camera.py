@@ -47,8 +47,8 @@ from diffsim.viz import plot, report
 SMOOTH = 0.01  # weight of the bends of the tone curve, which matters where no light is
 STAGES = (("red", "blue", "rises"), ("red", "blue", "mixing"), ("red", "blue", "mixing", "rises"))  # what is fitted
 KNOTS = np.linspace(0.0, 1.0, 16)  # of the tone curve
-NOISE = image.Noise(4e-5, 2e-4)  # of the simulated raws: about 25,000 electrons at white
-CURVE = np.log(np.exp(np.linspace(0.5, -0.5, 15)) / np.sum(np.exp(np.linspace(0.5, -0.5, 15))))  # its rises
+NOISE = image.Noise(2e-5, 2e-4)  # of the simulated raws: 50,000 electrons at white
+CURVE = np.linspace(0.5, -0.5, 15) - np.log(np.exp(np.linspace(0.5, -0.5, 15)).sum())  # rises of the simulated one
 LEVEL = 0.9  # of bands
 
 
@@ -89,7 +89,7 @@ def chain_of(constants: Constants, stops=0.0, demosaic=quads) -> image.Chain:
     """The chain from an RGGB mosaic without black level to the picture."""
     return image.Chain(
         remat=False,
-        balance=image.WhiteBalance(black=0.0, red=constants.red, blue=constants.blue),
+        balance=image.WhiteBalance(black=jnp.zeros(()), red=constants.red, blue=constants.blue),
         demosaic=demosaic,
         color=image.ColorMatrix(mixing=constants.mixing),
         exposure=image.FunctionStage(lambda stops, x: x * jnp.exp2(stops), jnp.asarray(stops)),
@@ -128,7 +128,7 @@ def penalized(constants: Constants, data: Data):
 def fitted(raw: image.Raw, picture, name: str = "picture") -> Fit:
     """The constants of a picture of a raw, found in three stages, from gains of 1, no matrix and a straight curve."""
     means = flat_blocks.small_means(flat_blocks.light_of(raw), picture, name)
-    light, target, region = flat_blocks.flat_blocks(means)
+    light, target, region = flat_blocks.flat_blocks(means, name)
     stops = -jnp.log2(min(1.0, *raw.gains))  # white is where the first colour is saturated
     data, start = Data(light, target, stops), Constants()
     brightness = jnp.median(target[1]) / jnp.median(sensor.to_srgb(light[1] * jnp.exp2(stops)))
@@ -265,8 +265,8 @@ def write_report(run, result: dict, fit: Fit, known: dict[str, np.ndarray]) -> N
     lines = {"fitted": band.value, "true, or of sRGB": np.append(0.0, known["curve"])}
     figure = plot.curves(KNOTS, lines, "sRGB value", "value of the picture", dashed=("true, or of sRGB",))
     told = np.isfinite(band.std)
-    ends = (np.asarray(end)[told] for end in (band.low, band.high))
-    figure.axes[0].fill_between(KNOTS[told], *ends, color="0.5", alpha=0.4, linewidth=0)
+    low, high = (np.asarray(end)[told] for end in (band.low, band.high))
+    figure.axes[0].fill_between(KNOTS[told], low, high, color="0.5", alpha=0.4, linewidth=0)
     page.section("Tone curve")
     page.figure(figure, f"The curve, and a band that holds it with a probability of {LEVEL:.0%}.")
     run.figure("curve", figure)

@@ -48,6 +48,7 @@ COMMANDS = {
         "recover": "recover",
     },
     "burst": {"main": ""},
+    "fit_camera": {"main": ""},
 }
 FIGURES = {
     "trebuchet": {"miss_map": "miss_map.png"},
@@ -61,6 +62,7 @@ FIGURES = {
     "classify": {"network_Adam": "classify.png"},
     "enhance": {"stages": "enhance.jpg"},
     "burst": {"pictures": "burst.jpg"},
+    "fit_camera": {"pictures": "fit_camera.jpg", "curve": "fit_camera_curve.png"},
 }
 """Figures of the main command's run, and the names of the pictures that the documents show."""
 WIDTH = 960  # pixels, of pictures with photographs

@@ -13,8 +13,9 @@ from ..io.raw import Raw
 from ..sensor import to_linear, to_srgb
 
 SIDE, REGION = 8, 4  # pixels of a raw, of a block; blocks, of a region whose residuals may depend on one another
-LEAST, MOST = 200, 2000  # blocks
+LEAST, MOST = 200, 4000  # blocks
 FLAT, NOISY = 0.03, 0.33  # greatest variation of light between the quarters of a block, and between its means
+DARK = 1e-3  # least light of a block: what is darker may be clipped at black
 WHITE = 0.98  # of a raw and of its picture: what is brighter may be clipped
 
 
@@ -75,8 +76,12 @@ def small_means(
     return Means(mean(light, side), mean(linear, side // times), is_clipped[0] | is_clipped[1], side)
 
 
-def flat_blocks(means: Means) -> Blocks:
+def flat_blocks(means: Means, name: str = "picture") -> Blocks:
     """Returns blocks of means that are flat and not clipped, spread over the picture without its edges.
+
+    Args:
+        means: as `small_means` returns them.
+        name: of the picture in messages.
 
     Raises:
         InputError: if there are too few.
@@ -86,11 +91,11 @@ def flat_blocks(means: Means) -> Blocks:
     quarters = [_squares(_squares(x, fine // 2).mean((2, 4)), 2) for x in (means.light, means.picture)]
     usable = ~_squares(means.clipped[None], fine).any((0, 2, 4))
     for each, coarse in zip(both, quarters, strict=True):
-        usable &= (_variation(each) < NOISY) & (_variation(coarse) < FLAT)
+        usable &= (_variation(each) < NOISY) & (_variation(coarse) < FLAT) & (each.mean((2, 4)) > DARK).all(0)
     usable[[0, -1]] = usable[:, [0, -1]] = False
     rows, columns = np.nonzero(usable)
     if len(rows) < LEAST:
-        raise InputError(f"{len(rows)} blocks of the picture are flat and not clipped; give one with at least {LEAST}")
+        raise InputError(f"{name}: {len(rows)} blocks are flat and not clipped; give one with at least {LEAST}")
     chosen = np.linspace(0, len(rows) - 1, min(MOST, len(rows))).astype(int)
     rows, columns = rows[chosen], columns[chosen]
     _, region = np.unique(rows // REGION * 10**6 + columns // REGION, return_inverse=True)
