@@ -145,4 +145,4 @@ def test_the_constants_of_libraws_rendering_come_back(scenario, tmp_path):
         assert result[f"{name}_gain_error"] < 0.005
         assert result[f"{name}_matrix_error"] < 0.01
         assert result[f"{name}_rmse_flat"] < 0.003
-        assert result[f"{name}_within_two_std"] > 0.75 * result[f"{name}_determined"]
+        assert result[f"{name}_within_two_std"] > 0.6 * result[f"{name}_determined"]

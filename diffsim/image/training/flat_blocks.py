@@ -13,8 +13,8 @@ from ..io.raw import Raw
 from ..sensor import to_linear, to_srgb
 
 SIDE, REGION = 8, 4  # pixels of a raw, of a block; blocks, of a region whose residuals may depend on one another
-LEAST, MOST = 200, 4000  # blocks
-FLAT, NOISY = 0.03, 0.33  # greatest variation of light between the quarters of a block, and between its means
+LEAST, MOST = 200, 2000  # blocks
+FLAT, NOISY = 0.02, 0.33  # greatest variation of light between the quarters of a block, and between its means
 DARK = 1e-3  # least light of a block: what is darker may be clipped at black
 WHITE = 0.98  # of a raw and of its picture: what is brighter may be clipped
 
