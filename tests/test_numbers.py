@@ -36,6 +36,7 @@ DEFINITIONS = {
     "docs/other_simulators.md": {"1.25 seconds": "when the height is asked for", "5%": "the step of a slope"},
     "docs/scenarios/cartpole.md": {"0.02 s": "the environment's step", "50 times": GROWTH},
     "docs/scenarios/drive_cycle.md": {"1,369 s": "the duration of the schedule"},
+    "docs/scenarios/fit_camera.md": {"95%": "the share of a normal distribution within two standard deviations"},
     "docs/scenarios/identify.md": {"12 s": "the duration of the data", "90%": "the level of an interval"},
     "docs/scenarios/kinetics.md": {"90%": "the level of an interval"},
     "docs/scenarios/pendulum.md": {"20 times": RATE, "3.2 s": "64 decisions", "50 times": GROWTH},

@@ -102,6 +102,13 @@ def deblur(s):
     return lambda prior: s.error(prior, scene, kernel, KEY), s.image.Deconvolution(**s.TIGHT)
 
 
+def fit_camera(s):
+    light = jr.uniform(KEY, (3, 8), minval=0.05, maxval=0.4)
+    data = s.Data(light, jnp.full((3, 8), 0.4), jnp.zeros(()))
+    model = ds.replace(s.Constants(), {"red": 1.8, "blue": 1.5, "mixing": jnp.linspace(-0.3, -0.2, 6)})
+    return lambda constants: jnp.sum(s.residuals(constants, data) ** 2), model
+
+
 def neural_ode(s):
     windows = jnp.asarray(next(s.windows_of(s.long_record(0, 800), 0, 3).batches_from(0)))
     return lambda network: s.window_loss(network, windows), eqx.nn.MLP(2, 2, 4, 1, activation=jnp.tanh, key=KEY)
@@ -116,7 +123,7 @@ def retouch(s):
 
 CASES = [
     *(trebuchet, cartpole, pendulum, swingup, quadrotor, rocket, identify, drag, regression, classify),
-    *(kinetics, neural_ode, retouch, deblur),
+    *(kinetics, neural_ode, retouch, deblur, fit_camera),
     # These two have faster tests of their own: of the ripple's derivatives, and of the energy.
     pytest.param(buck_converter, marks=pytest.mark.slow, id="buck_converter"),
     pytest.param(drive_cycle, marks=pytest.mark.slow, id="drive_cycle"),

@@ -32,6 +32,7 @@ from .io.pictures import write_picture as write_picture
 from .io.raw import Raw as Raw
 from .io.raw import read_binary as read_binary
 from .io.raw import read_raw as read_raw
+from .io.write_raw import write_raw as write_raw
 from .metrics import ms_ssim as ms_ssim
 from .metrics import psnr as psnr
 from .metrics import ssim as ssim

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._errors import InputError, RunError
 from .._jax.tracers import is_tracer
@@ -26,11 +26,20 @@ def posterior(
     *,
     noise: float | None = None,
     measurements: int | None = None,
+    clusters: Int[Array | np.ndarray, " residuals"] | None = None,
     filter_spec: PyTree[bool] | None = None,
 ) -> Posterior:
     """The normal posterior of the parameters of a least-squares fit, with a flat prior and independent residuals.
 
         covariance = noise^2 (J^T J)^-1,  J the Jacobian of the residuals
+
+    With `clusters`, residuals r may depend on one another within a cluster, and their variances may differ. Over G
+    clusters of the rows of J and r, n residuals and p free parameters, the covariance is the sandwich
+
+        (J^T J)^-1 (sum_c J_c^T r_c r_c^T J_c) (J^T J)^-1  G / (G - 1)  (n - 1) / (n - p)
+
+    and intervals take Student's distribution with G - 1 degrees of freedom. It takes many more clusters than
+    parameters.
 
     Parameters on a bound are taken as known. The columns of J are scaled to length one, so that units and values do not
     matter; directions whose singular value is then below about 1e-6 of the greatest are flat: the data do not determine
@@ -49,13 +58,16 @@ def posterior(
             sqrt(sum(residuals^2) / (measurements - free parameters)).
         measurements: The number of measurements; by default counted as described above. Give it if a measurement
             equals its prediction exactly and depends on no trained parameter.
+        clusters: The number of the cluster of each residual, from 0, in the order of `ravel_pytree`; none without a
+            residual. By default residuals are independent.
         filter_spec: The parameters that were fitted; by default all.
 
     Raises:
-        InputError: If the noise is to be estimated from no more measurements than free parameters, and for residuals
-            that are not finite.
+        InputError: If the noise is to be estimated from no more measurements than free parameters, for residuals that
+            are not finite, and for clusters that are fewer than two, do not fit the residuals or come with a noise.
 
-    Source: G. A. F. Seber, C. J. Wild, Nonlinear Regression, Wiley 1989, sections 2.1 and 5.1.
+    Source: G. A. F. Seber, C. J. Wild, Nonlinear Regression, Wiley 1989, sections 2.1 and 5.1. The sandwich: A. C.
+    Cameron, D. L. Miller, A Practitioner's Guide to Cluster-Robust Inference, Journal of Human Resources 50, 2015.
 
     Examples:
         >>> ts, seen = jnp.array([1.0, 2.0, 3.0]), jnp.array([2.1, 3.9, 6.0])
@@ -70,6 +82,7 @@ def posterior(
     flat_residuals = lambda x: ravel_pytree(residuals(eqx.combine(unravel(x), fixed), data))[0]
     r, jacobian = value_and_jacobian(flat_residuals, x)
     _check_finite(r, data)
+    groups = 0 if clusters is None else _check_clusters(clusters, r.size, noise)
     count = jnp.sum(is_measurement(r, jacobian)) if measurements is None else measurements
     at_bound = ravel_pytree(is_at_bound(trained))[0]
     scale, is_moving = _scale(x, jnp.linalg.norm(jacobian, axis=0), at_bound)
@@ -86,8 +99,28 @@ def posterior(
         noise_std = jnp.where(degrees > 0, jnp.sqrt(jnp.sum(r**2) / jnp.maximum(degrees, 1)), jnp.nan)
     else:
         degrees, noise_std = jnp.inf, jnp.asarray(noise, x.dtype)
-    singular_values = singular_values / noise_std
-    return _assemble(trained, fixed, scale, directions, singular_values, flat, at_bound, noise_std, degrees)
+    singular_values = singular_values / (noise_std if clusters is None else 1.0)
+    result = _assemble(trained, fixed, scale, directions, singular_values, flat, at_bound, noise_std, degrees)
+    if clusters is None:
+        return result
+    scores = jax.ops.segment_sum(jacobian * r[:, None], clusters, groups) @ result.covariance
+    covariance = groups / (groups - 1) * (count - 1) / degrees * scores.T @ scores
+    degrees = jnp.asarray(groups - 1, x.dtype)
+    return eqx.tree_at(lambda p: (p.covariance, p.degrees_of_freedom), result, (covariance, degrees))
+
+
+def _check_clusters(clusters, residuals: int, noise: float | None) -> int:
+    """The number of clusters; raises InputError for clusters that do not fit the residuals."""
+    if noise is not None:
+        raise InputError(
+            f"noise={noise:g} with clusters: the residuals of the clusters tell the noise; give one of both"
+        )
+    if clusters.shape != (residuals,):
+        raise InputError(f"clusters has {clusters.size} numbers for {residuals} residuals; give one for each")
+    numbers = np.unique(np.asarray(clusters))
+    if len(numbers) < 2 or numbers[0] != 0 or numbers[-1] != len(numbers) - 1:
+        raise InputError(f"clusters has {len(numbers)} different numbers; give 0, 1, ... and at least two of them")
+    return len(numbers)
 
 
 def _scale(x: Vector, norms: Vector, at_bound: Bool[Array, " n"]) -> tuple[Vector, Bool[Array, " n"]]:

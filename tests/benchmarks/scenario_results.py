@@ -50,6 +50,7 @@ COMMANDS = {
     "burst": {"main": ""},
     "retouch": {"main": ""},
     "deblur": {"main": ""},
+    "fit_camera": {"main": ""},
 }
 FIGURES = {
     "trebuchet": {"miss_map": "miss_map.png"},
@@ -65,6 +66,7 @@ FIGURES = {
     "burst": {"pictures": "burst.jpg"},
     "retouch": {"pictures": "retouch.jpg"},
     "deblur": {"motion": "deblur.jpg"},
+    "fit_camera": {"pictures": "fit_camera.jpg", "curve": "fit_camera_curve.png"},
 }
 """Figures of the main command's run, and the names of the pictures that the documents show."""
 WIDTH = 960  # pixels, of pictures with photographs

@@ -330,6 +330,36 @@ CAMERAS = {
 }
 
 
+@pytest.mark.parametrize("turns", range(4))
+@pytest.mark.parametrize("pattern", image.PATTERNS)
+def test_a_raw_that_was_written_comes_back(pattern, turns, tmp_path):
+    mosaic = RNG.uniform(-0.05, 1.05, (40, 48)).astype(np.float32)
+    matrix, noise = np.array(image.Camera().matrix), image.Noise(1e-3, 2e-3)
+    raw = image.Raw(mosaic, pattern, (1.9, 1.0, 1.6), matrix, noise, 0.5, turns, (2, 4, 32, 40))
+    back = image.read_raw(image.write_raw(tmp_path / "a.dng", raw))
+    np.testing.assert_allclose(back.mosaic, mosaic, atol=2e-5)  # a step is 1 / 57344
+    np.testing.assert_allclose(back.gains, raw.gains, rtol=1e-5)
+    np.testing.assert_allclose(back.matrix, matrix, atol=1e-5)
+    np.testing.assert_allclose(back.noise, noise, rtol=1e-6)
+    assert back[-3:] == raw[-3:]
+    assert back.pattern == pattern
+    given = rendering_by_libraw(tmp_path / "a.dng", back, bits=16)
+    np.testing.assert_allclose(rendering_by_libraw(tmp_path / "a.dng", back), given, atol=1 / 255)  # both round down
+
+
+def test_raws_that_cannot_be_written_are_named(tmp_path):
+    raw = image.Raw(np.full((4, 6), 0.25, np.float32))
+    for name, change, message in [
+        ("a.tif", {}, "a.tif: unknown extension '.tif'; a raw is written as .dng"),
+        ("a.dng", {"pattern": "RGB"}, "pattern='RGB'"),
+        ("a.dng", {"gains": (0.0, 1.0, 1.0)}, r"gains=\(0.0, 1.0, 1.0\): give three numbers above 0"),
+        ("a.dng", {"matrix": np.ones((3, 3)) / 3}, "give one with an inverse, whose rows sum to 1"),
+        ("a.dng", {"mosaic": np.full((4, 6), np.nan)}, "24 values of the mosaic are not finite"),
+    ]:
+        with pytest.raises(ds.InputError, match=message):
+            image.write_raw(tmp_path / name, raw._replace(**change))
+
+
 @pytest.mark.slow
 def test_three_cameras_raws_of_a_scene_are_developed_alike(tmp_path, scenario):
     # Smooth, so that it does not matter where which colour was seen.

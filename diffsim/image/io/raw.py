@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -89,13 +89,16 @@ def read_raw(path: Path | str) -> Raw:
         return _from_file(path, file)
 
 
-def rendering_by_libraw(path: Path | str, given: Raw, stops: float = 0.0) -> Float[np.ndarray, "3 h w"]:
+def rendering_by_libraw(
+    path: Path | str, given: Raw, stops: float = 0.0, bits: Literal[8, 16] = 8
+) -> Float[np.ndarray, "3 h w"]:
     """Returns LibRaw's rendering of a raw file, in [0, 1], for comparison.
 
     Args:
         path: the file.
         given: what `read_raw` returned for it, for white balance, orientation and crop.
         stops: of exposure.
+        bits: of its values, which LibRaw rounds down.
 
     Raises:
         InputError: for a file that cannot be decoded.
@@ -104,10 +107,10 @@ def rendering_by_libraw(path: Path | str, given: Raw, stops: float = 0.0) -> Flo
     options["adjust_maximum_thr"] = 0.0  # white is where the file says, not at the brightest value
     options["user_wb"] = [*given.gains, given.gains[1]]
     with _decoded(Path(path)) as file:
-        rendered = file.postprocess(output_bps=8, bright=2.0**stops, **options)
+        rendered = file.postprocess(output_bps=bits, bright=2.0**stops, **options)
     top, left, rows, columns = given.crop or (0, 0, *rendered.shape[:2])
     upright = np.rot90(rendered[top : top + rows, left : left + columns], given.quarter_turns)
-    return np.moveaxis(upright, 2, 0).astype(np.float32) / 255
+    return np.moveaxis(upright, 2, 0).astype(np.float32) / (2**bits - 1)
 
 
 def read_binary(
