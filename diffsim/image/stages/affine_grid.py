@@ -148,7 +148,7 @@ class RetouchNetwork(eqx.Module):
 
     def grid(self, picture: Float[Array, "3 h w"]) -> Float[Array, "depth 3 4 rows columns"]:
         """Returns the grid of affine maps for a picture."""
-        x = self._small(picture)
+        x = self._small(picture).astype(self.last.weight.dtype)
         for layer in self.layers[:3]:
             x = jax.nn.relu(layer(x))
         of_all = self.overall(jnp.mean(x, axis=(1, 2)))
