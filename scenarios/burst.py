@@ -110,10 +110,7 @@ def simulate(
         photographs: a folder of other photographs, of at least 208 x 320 pixels.
     """
     rows, columns = (n + 2 * MARGIN for n in SIZE)
-    scenes = train_chain.held_out() if photographs is None else pictures.read_folder(photographs)
-    small = [name for name, x in scenes.items() if x.shape[1] < rows or x.shape[2] < columns]
-    if small:
-        raise ds.InputError(f"{small[0]}: is too small; give photographs of at least {rows} x {columns} pixels")
+    scenes = train_chain.held_out() if photographs is None else pictures.read_folder(photographs, (rows, columns))
     noise, chain = sensor.LEVELS[level], pretrained.trained("noisy")
     single, several, plain, ghosts = [], [], [], []
     drawn: dict[str, np.ndarray] = {}
@@ -189,11 +186,8 @@ def merge(
     less = merged_noise(noise, np.asarray(effective))
     combined = first._replace(mosaic=np.asarray(image.mosaic(cut, first.pattern)), noise=less)
     few, many = (image.develop(combined, level, look) for level in (noise, less))
-    weights = image.cut_back(effective[None], first.pattern, first.mosaic.shape)[0]
-    if first.crop is not None:
-        top, left, height, width = first.crop
-        weights = weights[top : top + height, left : left + width]
-    picture = np.asarray(mix_by_noise(few, many, np.rot90(weights, first.quarter_turns)))
+    weights = np.asarray(image.cut_back(effective[None], first.pattern, first.mosaic.shape)[0])
+    picture = np.asarray(mix_by_noise(few, many, np.rot90(first.cropped(weights), first.quarter_turns)))
     image.write_picture(out, picture)
     farthest = max(float(jnp.max(jnp.abs(motion.shift))) for motion in motions)
     count = float(np.median(effective))

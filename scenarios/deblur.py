@@ -139,10 +139,7 @@ def train(
         seed: of patches, kernels and noise.
         photographs: a folder of other photographs to compare on, of at least 200 x 300 pixels.
     """
-    scenes = train_chain.held_out() if photographs is None else pictures.read_folder(photographs)
-    small = [name for name, x in scenes.items() if x.shape[1] < SIZE[0] or x.shape[2] < SIZE[1]]
-    if small:
-        raise ds.InputError(f"{small[0]}: is too small; give photographs of at least {SIZE[0]} x {SIZE[1]} pixels")
+    scenes = train_chain.held_out() if photographs is None else pictures.read_folder(photographs, SIZE)
     prior, history = trained(steps, jr.key(seed))
     solve = jax.jit(lambda prior, blurred, kernel: prior(blurred, kernel, NOISE))
     rows, drawn = [], []

@@ -37,6 +37,7 @@ from jaxtyping import Array, Float
 import diffsim as ds
 from diffsim import image
 from diffsim.image import sensor
+from diffsim.image.demosaicing.bayer import quads
 from diffsim.image.io import pictures
 from diffsim.image.io.raw import rendering_by_libraw
 from diffsim.image.training import flat_blocks, train_chain, views
@@ -79,13 +80,13 @@ class Fit(NamedTuple):
     posterior: Posterior
 
 
-def quads(mosaic):
+def of_quads(mosaic):
     """The colours of the quads of an RGGB mosaic."""
-    red, first, second, blue = (mosaic[i::2, j::2] for i in (0, 1) for j in (0, 1))
+    red, first, second, blue = quads(mosaic)
     return jnp.stack([red, 0.5 * (first + second), blue])
 
 
-def chain_of(constants: Constants, stops=0.0, demosaic=quads) -> image.Chain:
+def chain_of(constants: Constants, stops=0.0, demosaic=of_quads) -> image.Chain:
     """The chain from an RGGB mosaic without black level to the picture."""
     return image.Chain(
         remat=False,

@@ -109,10 +109,7 @@ def develop(
     chain = chain or trained("noisy")
     mosaic = np.asarray(to_rggb(without_hot_pixels(raw, noise), raw.pattern), np.float32)
     light = in_tiles(_single(_to_light(chain, raw, noise, look)), mosaic, size=1024, halo=32, progress=progress)
-    light = np.asarray(cut_back(light, raw.pattern, raw.mosaic.shape))
-    if raw.crop is not None:
-        top, left, rows, columns = raw.crop
-        light = light[:, top : top + rows, left : left + columns]
+    light = raw.cropped(np.asarray(cut_back(light, raw.pattern, raw.mosaic.shape)))
     stops = automatic_stops(light) if exposure == "auto" else raw.exposure + exposure
     picture = in_tiles(_single(_finish(chain, look, float(stops))), light, size=1024, halo=32)
     return np.ascontiguousarray(np.clip(np.rot90(picture, raw.quarter_turns, axes=(1, 2)), 0.0, 1.0))

@@ -36,13 +36,22 @@ def read_picture(path: Path | str) -> Float[np.ndarray, "3 h w"]:
     return np.moveaxis(values[..., :3].astype(np.float32) / np.iinfo(values.dtype).max, 2, 0)
 
 
-def read_folder(folder: Path | str) -> dict[str, Float[np.ndarray, "3 _ _"]]:
+def read_folder(folder: Path | str, least: tuple[int, int] = (1, 1)) -> dict[str, Float[np.ndarray, "3 _ _"]]:
     """Returns the pictures in a folder, by the names of their files.
 
+    Args:
+        folder: where they are.
+        least: rows and columns that each has at least.
+
     Raises:
-        InputError: for a folder that does not exist or holds no picture.
+        InputError: for a folder that does not exist or holds no picture, and for a picture that is too small.
     """
-    return {path.name: read_picture(path) for path in picture_files(folder)}
+    pictures = {path.name: read_picture(path) for path in picture_files(folder)}
+    rows, columns = least
+    small = [name for name, x in pictures.items() if x.shape[1] < rows or x.shape[2] < columns]
+    if small:
+        raise InputError(f"{small[0]}: is too small; give photographs of at least {rows} x {columns} pixels")
+    return pictures
 
 
 def picture_files(folder: Path | str) -> list[Path]:

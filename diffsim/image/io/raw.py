@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
 from ..._errors import InputError
 from ..._extras import extra
@@ -49,6 +49,11 @@ class Raw(NamedTuple):
     exposure: float = 0.0
     quarter_turns: int = 0
     crop: tuple[int, int, int, int] | None = None
+
+    def cropped(self, picture: Shaped[np.ndarray, "*c h w"]) -> Shaped[np.ndarray, "*c rows columns"]:
+        """Returns the part of a picture of the mosaic's size that the maker shows."""
+        top, left, rows, columns = self.crop or (0, 0, *picture.shape[-2:])
+        return picture[..., top : top + rows, left : left + columns]
 
 
 def read_raw(path: Path | str) -> Raw:

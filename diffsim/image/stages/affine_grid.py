@@ -110,10 +110,9 @@ class RetouchNetwork(eqx.Module):
     """The picture with a map of colours that depends on place and brightness, as a network sees it fit.
 
     The network reads a copy of the picture of at most 4 `cells` pixels along its longer side, with the place of each of
-    them, and returns a grid of
-    affine maps, `cells` along the longer side and `depth` deep, which `slice_affine` applies at full size. Thus its
-    cost hardly depends on the size of the picture, and trained on small pictures it retouches large ones. The guide is
-    the luma through a trained curve. Untrained, it does not change the picture.
+    them, and returns a grid of affine maps, `cells` along the longer side and `depth` deep, which `slice_affine`
+    applies at full size. Thus its cost hardly depends on the size of the picture, and trained on small pictures it
+    retouches large ones. The guide is the luma through a trained curve. Untrained, it does not change the picture.
 
     Examples:
         >>> network, picture = ds.image.RetouchNetwork(key=jr.key(0)), jr.uniform(jr.key(1), (3, 40, 56))

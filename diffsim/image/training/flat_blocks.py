@@ -42,9 +42,8 @@ class Blocks(NamedTuple):
 def light_of(raw: Raw) -> Float[np.ndarray, "3 h w"]:
     """Returns the colours of a raw before white balance, interpolated linearly, cropped and upright."""
     light = bilinear(to_rggb(np.asarray(raw.mosaic, np.float32), raw.pattern))
-    light = np.asarray(cut_back(light, raw.pattern, raw.mosaic.shape))
-    top, left, rows, columns = raw.crop or (0, 0, *raw.mosaic.shape)
-    return np.rot90(light[:, top : top + rows, left : left + columns], raw.quarter_turns, axes=(1, 2))
+    light = raw.cropped(np.asarray(cut_back(light, raw.pattern, raw.mosaic.shape)))
+    return np.rot90(light, raw.quarter_turns, axes=(1, 2))
 
 
 def small_means(
