@@ -70,9 +70,10 @@ def small_means(
     rows, columns = (n // (side // times) for n in given)
     light = light[:, : rows * side, : columns * side]
     linear = np.asarray(to_linear(jnp.asarray(picture, jnp.float32)))
-    is_clipped = [(_squares(x, n) > WHITE).any((0, 2, 4)) for x, n in ((light, side), (picture, side // times))]
+    is_clipped = lambda x, n: np.any(_squares(x, n) > WHITE, axis=(0, 2, 4))
     mean = lambda x, n: _squares(x, n).mean((2, 4), dtype=np.float64)
-    return Means(mean(light, side), mean(linear, side // times), is_clipped[0] | is_clipped[1], side)
+    clipped = is_clipped(light, side) | is_clipped(picture, side // times)
+    return Means(mean(light, side), mean(linear, side // times), clipped, side)
 
 
 def flat_blocks(means: Means, name: str = "picture") -> Blocks:
@@ -88,7 +89,7 @@ def flat_blocks(means: Means, name: str = "picture") -> Blocks:
     fine = 2 * max(1, SIDE // (2 * means.side))  # means on a side of a block
     both = [_squares(x, fine) for x in (means.light, means.picture)]
     quarters = [_squares(_squares(x, fine // 2).mean((2, 4)), 2) for x in (means.light, means.picture)]
-    usable = ~_squares(means.clipped[None], fine).any((0, 2, 4))
+    usable = np.logical_not(np.any(_squares(means.clipped[None], fine), axis=(0, 2, 4)))
     for each, coarse in zip(both, quarters, strict=True):
         usable &= (_variation(each) < NOISY) & (_variation(coarse) < FLAT) & (each.mean((2, 4)) > DARK).all(0)
     usable[[0, -1]] = usable[:, [0, -1]] = False
