@@ -38,10 +38,8 @@ import diffsim as ds
 from diffsim import image
 from diffsim.image import sensor
 from diffsim.image.demosaicing.bayer import quads
-from diffsim.image.io import pictures
 from diffsim.image.io.raw import rendering_by_libraw
 from diffsim.image.training import flat_blocks, train_chain, views
-from diffsim.io.raw_file import RAW
 from diffsim.uncertainty import Posterior
 from diffsim.viz import plot, report
 
@@ -174,7 +172,7 @@ def summary(fit: Fit, true: dict[str, np.ndarray]) -> dict[str, float]:
 def simulate(
     *,
     seeds: Annotated[int, cli.Within(1, 100)] = 3,
-    photograph: Annotated[Path, cli.ReadableFile(pictures.READ)] | None = None,
+    photograph: cli.InFile | None = None,
     run: cli.Run,
 ) -> dict:
     """Recover the known constants of simulated raws, rendered by LibRaw and by a chain with a tone curve and 8 bits.
@@ -218,9 +216,9 @@ def simulate(
 
 
 def fit(
-    file: Annotated[Path, cli.ReadableFile(RAW)],
+    file: Annotated[Path, cli.RawFile(camera=True)],
     *,
-    rendering: Annotated[Path, cli.ReadableFile(pictures.READ)] | None = None,
+    rendering: cli.InFile | None = None,
     run: cli.Run,
 ) -> dict:
     """Fit gains, matrix and tone curve to LibRaw's rendering of a raw, or to another picture of the same frame.

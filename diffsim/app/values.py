@@ -88,12 +88,19 @@ class ReadableFile:
 
 @dataclass(frozen=True)
 class RawFile(ReadableFile):
-    """The path of an existing file, which has a complete Bayer mosaic if its name is that of a camera's raw."""
+    """The path of an existing file, which has a complete Bayer mosaic if its name is that of a camera's raw.
+
+    With `camera`, its name must be that of a camera's raw.
+    """
+
+    camera: bool = False
 
     def check(self, name: str, value: Path) -> None:
         super().check(name, value)
         from ..io.raw_file import RAW, check_raw_file  # imports NumPy, which other command lines do not wait for
 
+        if self.camera:
+            _check_suffix(value, RAW)
         if value.suffix.lower() in RAW:
             check_raw_file(value)
 
