@@ -58,7 +58,7 @@ def with_adjoint(function: Function, adjoint: Adjoint, check: Callable[[Array], 
         if check is not None:
             check(picture)
         common = jnp.result_type(parameters, picture)
-        return own(parameters.astype(common), picture.astype(common))
+        return own(jnp.asarray(parameters, common), jnp.asarray(picture, common))
 
     return called
 
