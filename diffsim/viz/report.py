@@ -153,6 +153,22 @@ class Report:
         self.section(title)
         self._add("animation", scene=plain(animation.data()), caption=caption, title=title)
 
+    def interactive(self, title: str, script: str | Path, data: Mapping[str, Any], caption: str) -> None:
+        """Adds a section whose drawing a script of your own makes, from sliders that it adds and from data.
+
+        The script runs once, after the page; it finds its figure as `figure.interactive`, in it a `canvas`, a division
+        `.sliders`, an `output`, and the data as JSON in a `script`.
+
+        Args:
+            title: The title of the section.
+            script: The file of the script, which becomes a part of the page.
+            data: What the script needs, as numbers, texts, lists and mappings.
+            caption: The text below.
+        """
+        self.section(title)
+        source = Path(script).read_text(encoding="utf-8")
+        self._add("interactive", title=title, source=source, data=plain(data), caption=caption)
+
     def html(self) -> str:
         """Returns the page as HTML."""
         environment = jinja2.Environment(

@@ -25,6 +25,13 @@ from results_files import write
 
 COMMANDS = {
     "trebuchet": {"main": "", "throw": "throw --angle 35", "aim": "aim --distance 60 --wind -3"},
+    "any_trebuchet": {
+        "main": "",
+        "seed_0": "train --seed 0",
+        "seed_1": "train --seed 1",
+        "seed_2": "train --seed 2",
+        "compare": "compare",
+    },
     "cartpole": {"main": ""},
     "pendulum": {"main": "train --policies 20", "optimum": "optimum", "guided": "guided"},
     "swingup": {"main": ""},
@@ -54,6 +61,7 @@ COMMANDS = {
 }
 FIGURES = {
     "trebuchet": {"miss_map": "miss_map.png"},
+    "any_trebuchet": {"miss_map": "any_trebuchet.png", "compare/compare": "any_trebuchet_compare.png"},
     "identify": {"band": "identify.png"},
     "buck_converter": {"start": "buck_converter.png"},
     "drive_cycle": {"voltage": "drive_cycle.png"},
@@ -68,7 +76,7 @@ FIGURES = {
     "deblur": {"motion": "deblur.jpg"},
     "fit_camera": {"pictures": "fit_camera.jpg", "curve": "fit_camera_curve.png"},
 }
-"""Figures of the main command's run, and the names of the pictures that the documents show."""
+"""Figures of the main command's run, or of the one before the slash, and the names of the pictures that the documents show."""
 WIDTH = 960  # pixels, of pictures with photographs
 
 
@@ -109,7 +117,10 @@ def main() -> None:
                 named = {word: path and path.resolve() for word, path in folders.items()}
                 results[key] = {"arguments": arguments} | run(name, arguments.format(**named), Path(folder))
                 own = results[key].pop("run", None)
-                for figure, picture in FIGURES.get(name, {}).items() if key == "main" else []:
+                for path, picture in FIGURES.get(name, {}).items():
+                    command, _, figure = path.rpartition("/")
+                    if key != (command or "main"):
+                        continue
                     copy_figure(Path(folder) / own / "figures" / f"{figure}.png", ROOT / "docs" / "pictures" / picture)
         write(name, f"python tests/benchmarks/scenario_results.py {name}", {"commands": results})
 

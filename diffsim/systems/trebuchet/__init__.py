@@ -1,7 +1,17 @@
 """The trebuchet: its parameters, equations of motion, and a throw as one differentiable function."""
 
+from .aimer import SCALING as SCALING
+from .aimer import Aimer as Aimer
+from .aimer import Answer as Answer
+from .aimer import pretrained_aimer as pretrained_aimer
+from .aimer import refine as refine
 from .aiming import Aim as Aim
 from .aiming import aim as aim
+from .family import balance as balance
+from .family import check_in_family as check_in_family
+from .family import groups as groups
+from .family import loaded as loaded
+from .family import random_machine as random_machine
 from .frames import Drawing as Drawing
 from .frames import drawing as drawing
 from .machine import Direction as Direction
