@@ -24,12 +24,14 @@ function aim(data, p, target) {
   const scaled = (value, [middle, width]) => [...groups, (value - middle) / width];
   const distance = Math.log(target / p.l_long), heaviest = Math.log(p.m_weight / balance(p));
   const rangeAt = (ratio) => data.range[0] + data.range[1] * evaluate(forRange, scaled(ratio, data.ratio));
-  const ratio = Math.min(data.ratio[0] + data.ratio[1] * evaluate(forMass, scaled(distance, data.range)), heaviest);
+  const excess = Math.expm1(distance - rangeAt(heaviest)), nearest = Math.max(rangeAt(data.lightest), data.shortest);
+  const known = Math.min(data.ratio[0] + data.ratio[1] * evaluate(forMass, scaled(distance, data.range)), heaviest);
+  const ratio = excess > 0 ? heaviest : distance < nearest ? NaN : known;
   const share = 1 / (1 + Math.exp(-evaluate(forAngle, scaled(ratio, data.ratio))));
   return {
     angle: data.angles[0] + (data.angles[1] - data.angles[0]) * share,
     mass: balance(p) * Math.exp(ratio),
-    excess: Math.expm1(distance - rangeAt(heaviest)),
+    excess, nearest: p.l_long * Math.exp(nearest),
   };
 }
 
@@ -157,7 +159,9 @@ function setUpMachine(figure) {
     const number = (value, digits = 4) => value.toPrecision(digits);
     const said = answer.excess > 0 ? `Out of reach by ${number(100 * answer.excess, 2)}%: the farthest throw. ` : "";
     const result = throwing ? `range ${number(throwing.range)} m, miss ${number(100 * Math.abs(throwing.range / target - 1), 2)}%` : "no throw";
-    readout.textContent = `${said}Weight ${number(answer.mass)} kg, angle ${number(answer.angle * 180 / Math.PI, 3)}°: ${result}`;
+    readout.textContent = target < answer.nearest
+      ? `Too near: the networks know targets from ${number(answer.nearest, 3)} m on for this machine.`
+      : `${said}Weight ${number(answer.mass)} kg, angle ${number(answer.angle * 180 / Math.PI, 3)}°: ${result}`;
     const pixels = window.devicePixelRatio || 1, width = canvas.clientWidth, height = Math.round(width * 0.45);
     canvas.style.height = `${height}px`;
     canvas.width = Math.round(width * pixels);

@@ -40,7 +40,7 @@ import diffsim as ds
 from diffsim.io.model_table import read_table
 from diffsim.systems import trebuchet
 from diffsim.systems.trebuchet import FAST, Aimer, ThrowStatus, Trebuchet, balance, groups, loaded, throw
-from diffsim.systems.trebuchet.family import GROUPS, HEAVIEST, LIGHTEST
+from diffsim.systems.trebuchet.family import GROUPS, HEAVIEST, LIGHTEST, SHORTEST
 from diffsim.viz import plot, report
 
 BATCH, REGRESSION_BATCH = 512, 1024
@@ -48,7 +48,6 @@ POOL_PART = 2**17  # throws that are simulated at once
 COARSE = dfx.PIDController(rtol=1e-5, atol=1e-7)  # of the throws of a training
 NEAREST, FARTHEST = 0.2, 0.97  # targets of tests, relative to the reach
 EDGE = 0.02  # relative distance from the reach within which "out of reach" is not judged
-SHORTEST = 0.3  # long arms: a shorter throw has no part in a loss
 TEST_SEED = 1_000_000  # from which tests take their seeds, so that no training has drawn the same machines
 BUDGETS = (2**18, 2**20)  # throws of each training that is compared
 WORST = 20  # machines that are shown
@@ -88,7 +87,7 @@ def log_range(angle, log_ratio, machine):
     p = ds.replace(loaded(machine, balance(machine) * jnp.exp(log_ratio)), {"angle": angle})
     options = {"stepsize_controller": COARSE, "solver": dfx.Tsit5(), "mode": "forward"}
     value = throw(p, check=False, **options).range / machine.l_long
-    is_throw = value > SHORTEST
+    is_throw = value > 0.6 * SHORTEST  # a shorter one has no part in a loss
     return jnp.where(is_throw, jnp.log(jnp.where(is_throw, value, 1.0)), jnp.nan)
 
 
@@ -610,7 +609,11 @@ def aim(
         p = ds.replace(p, {"wind": wind})
     trebuchet.check_in_family(p)
     answer = jax.tree.map(lambda x: x[0], answered(aimer, *batch_of_one((p, distance))))
-    excess = float(answer.excess)
+    excess, nearest = float(answer.excess), float(answer.nearest)
+    if distance < nearest:
+        raise ds.InputError(
+            f"distance={distance:g} m: the networks know targets from {nearest:.3g} m on for this machine"
+        )
     if newton:
         answer = jax.jit(functools.partial(trebuchet.refine, steps=newton))(p, distance, answer)
     result = {

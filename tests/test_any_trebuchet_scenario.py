@@ -144,6 +144,7 @@ def test_a_machine_of_ones_own_is_aimed(command, tmp_path):
         ("sling\n2.0\n", (), "unknown column 'sling'"),
         ("l_sling\nlong\n", (), "long"),
         ("l_sling\n2.0\n", ("--wind", 50), "wind / sqrt(g l_long) is 11.1"),
+        ("l_sling\n2.0\n", ("--distance", 0.5), "distance=0.5 m: the networks know targets from"),
         ("l_sling\n2.0\n", ("--model", "machine.csv"), "machine.csv"),
     ],
 )
@@ -170,15 +171,16 @@ def test_the_page_answers_and_throws_as_the_library_does(s, machines, tmp_path):
         const given = JSON.parse(require("fs").readFileSync("given.json"));
         console.log(JSON.stringify(given.machines.map((p, i) => {{
           const answer = aim(given.data, p, given.targets[i]), thrown = simulate(p, given.angles[i], given.masses[i]);
-          return [answer.angle, answer.mass, answer.excess, thrown.range];
+          return [answer.angle, answer.mass, answer.excess, answer.nearest, thrown.range];
         }})));
         """,
         encoding="utf-8",
     )
     done = subprocess.run(["node", "ask.js"], cwd=tmp_path, capture_output=True, text=True, check=True)
-    angle, mass, excess, ranges = np.array(json.loads(done.stdout)).T
+    angle, mass, excess, nearest, ranges = np.array(json.loads(done.stdout)).T
     answers = s.answered(aimer, machines, jnp.asarray(targets))
     np.testing.assert_allclose(angle, answers.angle, atol=1e-4)
     np.testing.assert_allclose(mass, answers.mass, rtol=1e-4)
+    np.testing.assert_allclose(nearest, answers.nearest, rtol=1e-3)
     np.testing.assert_allclose(excess, answers.excess, rtol=1e-3, atol=1e-3)
     np.testing.assert_allclose(ranges, s.exact_throw(machines, angles, masses)[0], rtol=1e-6)

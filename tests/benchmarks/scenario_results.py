@@ -76,7 +76,7 @@ FIGURES = {
     "deblur": {"motion": "deblur.jpg"},
     "fit_camera": {"pictures": "fit_camera.jpg", "curve": "fit_camera_curve.png"},
 }
-"""Figures of the main command's run, or of the one before the slash, and the names of the pictures that the documents show."""
+"""Figures of a run, of the main command or of the one before the slash, and the names of their pictures."""
 WIDTH = 960  # pixels, of pictures with photographs
 
 

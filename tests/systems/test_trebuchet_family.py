@@ -102,7 +102,7 @@ def test_newtons_method_squares_the_miss():
     wanted = trebuchet.aim(ds.replace(p, {"angle": angle}), jnp.array(target), 10.0, 44.0).mass
     miss = []
     for steps in range(3):
-        answer = Answer(angle, wanted * 1.03, jnp.array(0.0))
+        answer = Answer(angle, wanted * 1.03, jnp.array(0.0), jnp.array(5.0))
         mass = trebuchet.refine(p, target, answer, steps).mass
         miss.append(abs(float(mass / wanted - 1)))
     assert miss[0] > 0.02
@@ -112,7 +112,7 @@ def test_newtons_method_squares_the_miss():
 
 def test_newtons_method_stays_below_the_heaviest_weight():
     p = Trebuchet()
-    answer = Answer(jnp.deg2rad(32.0), p.m_weight * 0.99, jnp.array(0.5))
+    answer = Answer(jnp.deg2rad(32.0), p.m_weight * 0.99, jnp.array(0.5), jnp.array(5.0))
     np.testing.assert_allclose(trebuchet.refine(p, 500.0, answer, 2).mass, p.m_weight)
 
 
@@ -122,7 +122,12 @@ def test_the_shipped_networks_aim_the_default_machine():
     result = jax.jit(throw)(ds.replace(loaded(p, answer.mass), {"angle": answer.angle}))
     assert abs(float(result.range) / 55.0 - 1) < 0.01
     assert float(answer.excess) < 0.0 < float(aimer(p, 80.0).excess)
-    assert float(aimer(p, 200.0).mass) == float(p.m_weight)
+    for far in (75.0, 200.0, 1e4):
+        np.testing.assert_allclose(aimer(p, far).mass, p.m_weight)
+    nearest = float(aimer(p, 55.0).nearest)
+    assert 0.5 * float(p.l_long) < nearest < 0.1 * 55.0
+    assert np.isnan(aimer(p, 0.99 * nearest).mass)
+    assert np.isfinite(aimer(p, 1.01 * nearest).mass)
 
 
 def test_answers_can_be_batched_compiled_and_differentiated():

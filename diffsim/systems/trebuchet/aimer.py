@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ..._types import Scalar, ScalarLike
 from ...io.checkpoint import load
 from ...parameters import replace
-from .family import GROUPS, HEAVIEST, LIGHTEST, MIDDLE, WIDTH, balance, groups, loaded
+from .family import GROUPS, HEAVIEST, LIGHTEST, MIDDLE, SHORTEST, WIDTH, balance, groups, loaded
 from .machine import Trebuchet
 from .shot import SOLVER, throw
 
@@ -23,6 +23,7 @@ _RATIO = (np.log(HEAVIEST * LIGHTEST) / 2, np.log(HEAVIEST / LIGHTEST) / 2)  # m
 _RANGE = (3.0, 1.5)  # the same, of the logarithm of a range in long arms
 # What the networks' inputs and outputs are multiplied with and shifted by, for programs in other languages.
 SCALING = {"middle": MIDDLE, "width": WIDTH, "ratio": _RATIO, "range": _RANGE, "angles": ANGLES}
+SCALING |= {"lightest": np.log(LIGHTEST), "shortest": np.log(SHORTEST)}
 
 
 class Network(eqx.Module):
@@ -47,13 +48,17 @@ class Answer(NamedTuple):
 
     Attributes:
         angle: The release angle, in rad.
-        mass: The weight, in kg; at most the machine's heaviest.
+        mass: The weight, in kg; at most the machine's heaviest, which throws at what is out of reach. NaN for a target
+            nearer than `nearest`.
         excess: The target's distance relative to the machine's reach, minus 1: above 0 it is out of reach.
+        nearest: The distance (m) of the nearest target that the networks know, to which hardly more than the weight
+            that balances the arm throws.
     """
 
     angle: Scalar
     mass: Scalar
     excess: Scalar
+    nearest: Scalar
 
 
 class Aimer(eqx.Module):
@@ -94,10 +99,13 @@ class Aimer(eqx.Module):
     def __call__(self, p: Trebuchet, target: ScalarLike) -> Answer:
         """The answer for a machine with its heaviest weight and a target (m); the farthest throw if out of reach."""
         x, least, distance = groups(p), balance(p), jnp.log(target / p.l_long)
-        heaviest = jnp.log(p.m_weight / least)
-        log_ratio = jnp.minimum(self.log_ratio(x, distance), heaviest)
+        heaviest, lightest = jnp.log(p.m_weight / least), jnp.full_like(distance, np.log(LIGHTEST))
         excess = jnp.expm1(distance - self.log_range(x, heaviest))
-        return Answer(self.angle(x, log_ratio), least * jnp.exp(log_ratio), excess)
+        nearest = jnp.maximum(self.log_range(x, lightest), np.log(SHORTEST))
+        # Far out of reach and very near, the weight's network was not trained.
+        log_ratio = jnp.where(excess > 0, heaviest, jnp.minimum(self.log_ratio(x, distance), heaviest))
+        log_ratio = jnp.where(distance < nearest, jnp.nan, log_ratio)
+        return Answer(self.angle(x, log_ratio), least * jnp.exp(log_ratio), excess, p.l_long * jnp.exp(nearest))
 
 
 def _with(x, value, scale: tuple[float, float]):

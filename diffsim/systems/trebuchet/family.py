@@ -18,6 +18,7 @@ I_WEIGHT = (0.0, 0.15)  # relative to m_weight l_weight^2
 RATIO = (3.0, 12.0)  # of the heaviest weight to the one that balances arm and ball
 DRAG = (0.0, 0.06)  # rho Cd pi diameter^2 l_long / (8 m_proj)
 LIGHTEST, HEAVIEST = 1.12, RATIO[1]  # the range of weights that a network answers with, relative to the same weight
+SHORTEST = 0.5  # long arms: networks do not answer for nearer targets
 WIND = 2.5  # the strongest, in sqrt(g l_long); its standard deviation is 1 of them
 L_LONG = (0.5, 12.0)  # m
 DENSITY = (0.005, 0.05)  # kg/m^3, of the ball's mass to l_long^3
