@@ -109,6 +109,14 @@ def fit_camera(s):
     return lambda constants: jnp.sum(s.residuals(constants, data) ** 2), model
 
 
+def isp_for_task(s):
+    digits = s.Digits(jr.randint(KEY, (3, 8, 8), 0, 17), jnp.array([3, 0, 7]))
+    noise = s.noise_in(1.0)
+    chain = s.untrained(noise, KEY).replace(demosaic=s.image.malvar)  # the network has tests of its own
+    model = chain, s.Classifier(width=4, key=KEY)
+    return lambda model: s.task_loss((model, digits, jnp.array(noise)), jr.split(KEY, 2)), model
+
+
 def neural_ode(s):
     windows = jnp.asarray(next(s.windows_of(s.long_record(0, 800), 0, 3).batches_from(0)))
     return lambda network: s.window_loss(network, windows), eqx.nn.MLP(2, 2, 4, 1, activation=jnp.tanh, key=KEY)
@@ -124,9 +132,10 @@ def retouch(s):
 CASES = [
     *(trebuchet, cartpole, pendulum, swingup, quadrotor, rocket, identify, drag, regression, classify),
     *(kinetics, neural_ode, retouch, deblur, fit_camera),
-    # These two have faster tests of their own: of the ripple's derivatives, and of the energy.
+    # These have faster tests of their own: of the ripple's derivatives, of the energy, and of the tone curve.
     pytest.param(buck_converter, marks=pytest.mark.slow, id="buck_converter"),
     pytest.param(drive_cycle, marks=pytest.mark.slow, id="drive_cycle"),
+    pytest.param(isp_for_task, marks=pytest.mark.slow, id="isp_for_task"),
 ]
 
 

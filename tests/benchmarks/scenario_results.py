@@ -58,6 +58,7 @@ COMMANDS = {
     "retouch": {"main": ""},
     "deblur": {"main": ""},
     "fit_camera": {"main": ""},
+    "isp_for_task": {"main": ""},
 }
 FIGURES = {
     "trebuchet": {"miss_map": "miss_map.png"},
@@ -75,6 +76,7 @@ FIGURES = {
     "retouch": {"pictures": "retouch.jpg"},
     "deblur": {"motion": "deblur.jpg"},
     "fit_camera": {"pictures": "fit_camera.jpg", "curve": "fit_camera_curve.png"},
+    "isp_for_task": {"pictures": "isp_for_task.png"},
 }
 """Figures of a run, of the main command or of the one before the slash, and the names of their pictures."""
 WIDTH = 960  # pixels, of pictures with photographs
