@@ -410,11 +410,14 @@ def report_on(run, aimer: Aimer, j: Judgement, result: dict) -> report.Report:
     page.figure(figure, "Each dot is a machine; reach is computed by a search over the release angle.")
     run.figure("reach", figure)
     worst = np.argsort(-np.nan_to_num(j.miss, nan=np.inf))[:WORST]
-    rows = [(n + 1, float(j.targets[i]), float(j.miss[i]), *described(j, i)) for n, i in enumerate(worst)]
-    names = ["number", "target (m)", "miss", "long arm (m)", "short", "sling", "hanger", "pivot", "weight / balance"]
-    page.table("The worst machines", [*names, "wind / sqrt(g l)"], rows)
-    page.text("Lengths are in long arms. The animation shows all of them at once, each in its own long arms.")
-    page.animation(together(j, worst), "Discs are balls, lines their paths, and crosses on the ground the targets.")
+    rows = [(n + 1, *described(j, i)) for n, i in enumerate(worst)]
+    names = ["", "target (m)", "miss", "long arm (m)", "short", "sling", "hanger", "pivot", "heaviest"]
+    page.table("The worst machines", [*names, "wind"], rows)
+    page.text(
+        "Lengths are in long arms, the heaviest weight in the one that balances arm and ball, and the wind in "
+        "sqrt(g long arm). The animation shows all of them at once, each in its own long arms."
+    )
+    page.animation(together(j, worst), "Discs are balls, lines their paths, and small discs on the ground the targets.")
     data = {"networks": [plain_weights(n) for n in (aimer.for_angle, aimer.for_range, aimer.for_mass)]}
     data |= trebuchet.SCALING | {"machine": {k: float(v.value) for k, v in ds.parameters(Trebuchet()).items()}}
     page.interactive(
@@ -444,16 +447,17 @@ def by_thirds(j: Judgement) -> list[tuple[str, float, float, float]]:
         "target / reach": j.targets / j.reach,
         "l_long": np.asarray(j.machines.l_long),
     }
-    mean = lambda rows: float(np.nanmean(j.miss[rows]))
+    mean = lambda rows: float(f"{np.nanmean(j.miss[rows]):.3g}")
     thirds = {name: np.array_split(np.argsort(values), 3) for name, values in quantities.items()}
     return [(name, mean(low), mean(middle), mean(high)) for name, (low, middle, high) in thirds.items()]
 
 
 def described(j: Judgement, i: int) -> tuple[float, ...]:
-    """What sets one machine apart."""
+    """Target, miss, and what sets one machine apart, with three digits."""
     p = jax.tree.map(lambda x: float(x[i]), j.machines)
     lengths = (length / p.l_long for length in (p.l_short, p.l_sling, p.l_weight, p.h_pivot))
-    return p.l_long, *lengths, p.m_weight / balance(p), p.wind / np.sqrt(p.g * p.l_long)
+    values = j.targets[i], j.miss[i], p.l_long, *lengths, p.m_weight / balance(p), p.wind / np.sqrt(p.g * p.l_long)
+    return tuple(float(f"{value:.3g}") for value in values)
 
 
 def together(j: Judgement, chosen) -> report.Animation:

@@ -1,5 +1,6 @@
 """A network that aims any trebuchet of the family: weight and release angle for a target."""
 
+import math
 from importlib import resources
 from typing import NamedTuple
 
@@ -8,7 +9,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..._types import Scalar, ScalarLike
@@ -18,12 +18,15 @@ from .family import GROUPS, HEAVIEST, LIGHTEST, MIDDLE, SHORTEST, WIDTH, balance
 from .machine import Trebuchet
 from .shot import SOLVER, throw
 
-ANGLES = (np.deg2rad(5.0), np.deg2rad(65.0))  # rad, release angles that the network may choose
-_RATIO = (np.log(HEAVIEST * LIGHTEST) / 2, np.log(HEAVIEST / LIGHTEST) / 2)  # middle and half width of the logarithm
+ANGLES = (math.radians(5.0), math.radians(65.0))  # rad, release angles that the network may choose
+_RATIO = (
+    math.log(HEAVIEST * LIGHTEST) / 2,
+    math.log(HEAVIEST / LIGHTEST) / 2,
+)  # middle, half width of the log
 _RANGE = (3.0, 1.5)  # the same, of the logarithm of a range in long arms
 # What the networks' inputs and outputs are multiplied with and shifted by, for programs in other languages.
 SCALING = {"middle": MIDDLE, "width": WIDTH, "ratio": _RATIO, "range": _RANGE, "angles": ANGLES}
-SCALING |= {"lightest": np.log(LIGHTEST), "shortest": np.log(SHORTEST)}
+SCALING |= {"lightest": math.log(LIGHTEST), "shortest": math.log(SHORTEST)}
 
 
 class Network(eqx.Module):
@@ -99,9 +102,9 @@ class Aimer(eqx.Module):
     def __call__(self, p: Trebuchet, target: ScalarLike) -> Answer:
         """The answer for a machine with its heaviest weight and a target (m); the farthest throw if out of reach."""
         x, least, distance = groups(p), balance(p), jnp.log(target / p.l_long)
-        heaviest, lightest = jnp.log(p.m_weight / least), jnp.full_like(distance, np.log(LIGHTEST))
+        heaviest, lightest = jnp.log(p.m_weight / least), jnp.full_like(distance, math.log(LIGHTEST))
         excess = jnp.expm1(distance - self.log_range(x, heaviest))
-        nearest = jnp.maximum(self.log_range(x, lightest), np.log(SHORTEST))
+        nearest = jnp.maximum(self.log_range(x, lightest), math.log(SHORTEST))
         # Far out of reach and very near, the weight's network was not trained.
         log_ratio = jnp.where(excess > 0, heaviest, jnp.minimum(self.log_ratio(x, distance), heaviest))
         log_ratio = jnp.where(distance < nearest, jnp.nan, log_ratio)

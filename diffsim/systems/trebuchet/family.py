@@ -104,7 +104,7 @@ def groups(p: Trebuchet) -> Float[Array, " groups"]:
             p.wind / jnp.sqrt(p.g * p.l_long),
         ]
     )
-    return (values - MIDDLE) / WIDTH
+    return (values - jnp.asarray(MIDDLE, values.dtype)) / jnp.asarray(WIDTH, values.dtype)
 
 
 def check_in_family(p: Trebuchet) -> None:
