@@ -158,7 +158,7 @@ def test_bad_machines_are_refused(command, tmp_path, table, words, message):
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js")
 def test_the_page_answers_and_throws_as_the_library_does(s, machines, tmp_path):
-    aimer, angles = Aimer(8, 2, key=jr.key(3)), np.deg2rad(np.linspace(20.0, 55.0, 6))
+    aimer, angles = trebuchet.pretrained_aimer(), np.deg2rad(np.linspace(20.0, 55.0, 6))
     targets, masses = 15 * np.asarray(machines.l_long), 0.8 * np.asarray(machines.m_weight)
     data = {"networks": [s.plain_weights(n) for n in (aimer.for_angle, aimer.for_range, aimer.for_mass)]}
     data |= {name: np.asarray(value).tolist() for name, value in trebuchet.SCALING.items()}

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..._errors import InputError
-from ..._types import Scalar
+from ..._types import Scalar, ScalarLike
 from ...parameters import replace
 from .machine import Trebuchet
 
@@ -77,7 +77,7 @@ def balance(p: Trebuchet) -> Scalar:
     return (p.m_arm * p.d_cg + p.m_proj * p.l_long) / p.l_short
 
 
-def loaded(p: Trebuchet, mass: Scalar) -> Trebuchet:
+def loaded(p: Trebuchet, mass: ScalarLike) -> Trebuchet:
     """The machine with another weight (kg) in the same box: its own inertia changes in proportion."""
     return replace(p, {"m_weight": mass, "I_weight": p.I_weight * mass / p.m_weight})
 
