@@ -108,7 +108,7 @@ def _notebook(path: Path) -> dict[str, str | bytes]:
     page, pictures = [], {}
     for cell in nbformat.read(path, as_version=4).cells:
         if cell.cell_type == "markdown":
-            page.append(cell.source)
+            page.append(cell.source.replace("](../docs/", "](../"))
             continue
         page.append(f"```python\n{cell.source}\n```")
         for shown, outputs in itertools.groupby(cell.get("outputs", []), _is_picture):
