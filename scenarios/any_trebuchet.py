@@ -393,7 +393,7 @@ def report_on(run, aimer: Aimer, j: Judgement, result: dict) -> report.Report:
     share = (np.arange(len(j.miss)) + 0.5) / len(j.miss)
     figure = plot.curves(100 * share, misses, "machines (%)", "relative miss, at most", log="y")
     page.section("Misses")
-    page.figure(figure, "So many machines miss by no more than this.")
+    page.figure(figure, "The share of machines whose miss is at most the value of the curve.")
     run.figure("misses", figure)
     page.section("Where they miss")
     figure = miss_map(j)
@@ -453,7 +453,7 @@ def by_thirds(j: Judgement) -> list[tuple[str, float, float, float]]:
 
 
 def described(j: Judgement, i: int) -> tuple[float, ...]:
-    """Target, miss, and what sets one machine apart, with three digits."""
+    """Target, miss, lengths, heaviest weight and wind of one machine, with three digits."""
     p = jax.tree.map(lambda x: float(x[i]), j.machines)
     lengths = (length / p.l_long for length in (p.l_short, p.l_sling, p.l_weight, p.h_pivot))
     values = j.targets[i], j.miss[i], p.l_long, *lengths, p.m_weight / balance(p), p.wind / np.sqrt(p.g * p.l_long)
@@ -462,7 +462,7 @@ def described(j: Judgement, i: int) -> tuple[float, ...]:
 
 def together(j: Judgement, chosen) -> report.Animation:
     """Throws of several machines at once, each in its own long arms and with its own time, from start to landing."""
-    shapes, trails, extent = [], {}, []
+    shapes, trails = [], {}
     for number, i in enumerate(chosen):
         p = jax.tree.map(lambda x, i=i: jnp.asarray(x[i]), j.machines)
         p = shot(p, j.answers.angle[i], j.answers.mass[i])
@@ -477,7 +477,6 @@ def together(j: Judgement, chosen) -> report.Animation:
             report.Disc(np.array([[j.targets[i] / unit, 0.0]]), 0.12, colour=colour),
         ]
         trails[f"{number + 1}"] = path
-        extent.append(j.targets[i] / unit)
     frames = len(next(iter(trails.values())))
     return report.Animation(np.linspace(0.0, 6.0, frames), shapes, trails, labels=("long arms", "height"))
 

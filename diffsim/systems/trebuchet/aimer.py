@@ -19,11 +19,9 @@ from .machine import Trebuchet
 from .shot import SOLVER, throw
 
 ANGLES = (math.radians(5.0), math.radians(65.0))  # rad, release angles that the network may choose
-_RATIO = (
-    math.log(HEAVIEST * LIGHTEST) / 2,
-    math.log(HEAVIEST / LIGHTEST) / 2,
-)  # middle, half width of the log
-_RANGE = (3.0, 1.5)  # the same, of the logarithm of a range in long arms
+# Middle and half width of the logarithms of m_weight / balance, and of a range in long arms.
+_RATIO = (math.log(HEAVIEST * LIGHTEST) / 2, math.log(HEAVIEST / LIGHTEST) / 2)
+_RANGE = (3.0, 1.5)
 # What the networks' inputs and outputs are multiplied with and shifted by, for programs in other languages.
 SCALING = {"middle": MIDDLE, "width": WIDTH, "ratio": _RATIO, "range": _RANGE, "angles": ANGLES}
 SCALING |= {"lightest": math.log(LIGHTEST), "shortest": math.log(SHORTEST)}

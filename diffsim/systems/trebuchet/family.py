@@ -1,4 +1,4 @@
-"""A family of trebuchets: random machines of every size, and the numbers without dimension that set one apart."""
+"""A family of trebuchets: random machines of every size, and the numbers without dimension that describe one."""
 
 import jax.numpy as jnp
 import jax.random as jr
